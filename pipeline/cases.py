@@ -1,0 +1,186 @@
+"""What travels through the pipeline: series, cases, artifacts and records. Frozen, and free of heavy imports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+#: What an output is, and so how it is written, read back and compared (`pipeline.artifacts`).
+Kind = Literal["image", "label", "probability", "transform", "table", "measure", "document"]
+Status = Literal["done", "failed", "quarantined"]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What the pipeline needs of one DICOM file's header.
+
+    Attributes:
+        path: where the file lies.
+        sop_uid: SOPInstanceUID (0008,0018).
+        position: ImagePositionPatient (0020,0032), LPS mm, or None where it is missing.
+        orientation: ImageOrientationPatient (0020,0037): row then column direction, LPS, or None.
+        spacing_mm: PixelSpacing (0028,0030): between rows, between columns, or None.
+        rows: Rows (0028,0010).
+        columns: Columns (0028,0011).
+        slope: RescaleSlope (0028,1053), or None where it is missing.
+        intercept: RescaleIntercept (0028,1052), or None where it is missing.
+        tags: further header values by DICOM keyword, as text, that the data spec's rules look at.
+        notes: what was seen and repaired while the header was read (codes `N_...`).
+        fault: code and sentence when the file has to be rejected.
+    """
+
+    path: Path
+    sop_uid: str
+    position: tuple[float, float, float] | None
+    orientation: tuple[float, float, float, float, float, float] | None
+    spacing_mm: tuple[float, float] | None
+    rows: int
+    columns: int
+    slope: float | None
+    intercept: float | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One DICOM series. The identifiers are the hospital's own: they never reach an output, a name or a log.
+
+    Attributes:
+        patient_id: PatientID (0010,0020) with its issuer; or the study's UID where the patient has none.
+        study_uid: StudyInstanceUID (0020,000D).
+        series_uid: SeriesInstanceUID (0020,000E).
+        modality: Modality (0008,0060).
+        instances: the accepted files; in order of position once the geometry gate has passed.
+        rejected: the files that were not accepted, with their faults.
+        notes: what was seen and repaired (codes `N_...`).
+        fault: why the series cannot be used, or None.
+    """
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    modality: str
+    instances: tuple[Instance, ...]
+    rejected: tuple[Instance, ...] = ()
+    notes: tuple[str, ...] = ()
+    fault: Fault | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The accepted files' paths."""
+        return tuple(instance.path for instance in self.instances)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why something was not done: stable code, one sentence, remedy."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient (or study, or series, as the data spec says) and the series chosen for each role."""
+
+    case_id: str
+    series: Mapping[str, Series]
+    flags: tuple[str, ...] = ()
+    fault: Fault | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The case as a stage takes it: `case_id`, a `Series` for each role, and the selection's flags and fault."""
+        return {"case_id": self.case_id, **self.series, "flags": list(self.flags), "fault": self.fault}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A finished document that a chain hands to its stage to be written.
+
+    Attributes:
+        suffix: `.pdf`, `.html`, `.png` …
+        data: the file's bytes.
+    """
+
+    suffix: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a volume lies: voxels along I, J, K and the RAS affine in mm, voxel index (i, j, k) to world."""
+
+    shape: tuple[int, ...]
+    affine: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file that a stage read or wrote.
+
+    Attributes:
+        key: its key in the case dictionary.
+        kind: see `Kind`; `series` and `record` for inputs that are DICOM series and records.
+        path: relative to the run folder for outputs; empty for DICOM series, whose paths stay private.
+        sha256: hash of the file's bytes; of all files' hashes for a series.
+        geometry: for volumes.
+    """
+
+    key: str
+    kind: str
+    path: str
+    sha256: str
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one stage did to one case: the only thing that says that something is done.
+
+    Attributes:
+        key: the resume key (`pipeline.records.resume_key`).
+        measures: numbers with the unit in the name (`seconds`, `volume_ml`).
+        flags: what a reader has to know (codes `N_...`, or a sentence).
+        reused: True when an earlier run's record was still valid; not written.
+    """
+
+    case_id: str
+    stage: str
+    key: str
+    status: Status
+    inputs: tuple[Artifact, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    measures: Mapping[str, Any] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    error: Fault | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    reused: bool = field(default=False, compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as plain JSON types, without `reused`."""
+        data = asdict(self)
+        del data["reused"]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Record:
+        """Read back what `as_json` gave.
+
+        Raises:
+            KeyError, TypeError: when the data are not a record.
+        """
+        artifacts = {name: tuple(_artifact(item) for item in data[name]) for name in ("inputs", "artifacts")}
+        error = Fault(**data["error"]) if data["error"] else None
+        return cls(**{**data, **artifacts, "flags": tuple(data["flags"]), "error": error})
+
+
+def _artifact(data: Mapping[str, Any]) -> Artifact:
+    geometry = data["geometry"]
+    if geometry is not None:
+        geometry = Geometry(tuple(geometry["shape"]), tuple(tuple(row) for row in geometry["affine"]))
+    return Artifact(**{**data, "geometry": geometry})

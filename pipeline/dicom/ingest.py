@@ -1,0 +1,136 @@
+"""Find the cases of a DICOM tree, and write down what became of every series and file of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import specs
+from pipeline.artifacts import as_json, escape_cell
+from pipeline.cases import Instance, Series
+from pipeline.dicom.gate import judge
+from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.dicom.scan import Scan, scan
+from pipeline.dicom.select import Choice, select
+from pipeline.errors import UsageError
+from pipeline.progress import say
+from pipeline.specs import Spec
+from pipeline.storage import write_atomic, write_text
+
+SERIES_TABLE = "series.csv"
+SCAN_SUMMARY = "scan.json"
+
+
+class FindSeries:
+    """Find the cases of a DICOM tree, and write `series.csv` and the private tables.
+
+    Args:
+        dataset_dir: the DICOM tree; it is never written to.
+        output_dir: the run folder.
+        spec: the data spec.
+    """
+
+    def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> None:
+        self.dataset_dir = Path(dataset_dir)
+        self.output_dir = Path(output_dir)
+        self.spec = spec
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The cases, each with its roles' `Series`.
+
+        Raises:
+            UsageError: E_EMPTY, E_NO_DICOM, E_UNREADABLE when the tree cannot be used, E_NO_CASES when no series fits
+                any role, E_OUT when the run folder lies in the tree, E_KEY.
+        """
+        if self.output_dir.resolve().is_relative_to(self.dataset_dir.resolve()):
+            raise UsageError("E_OUT", f"The output folder {self.output_dir} lies in the input folder.")
+        names = Pseudonyms(self.output_dir)
+        found = scan(self.dataset_dir, self._rule_tags())
+        series = [judge(item) for item in found.series]
+        selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
+        self._write_tables(series, selection.choices, found, names)
+        if not selection.cases:
+            reason = f"None of the {len(series)} series fits a role of the data spec {self.spec.name}."
+            raise UsageError("E_NO_CASES", reason, f"See {self.output_dir / SERIES_TABLE} for the reasons.")
+        return [case.as_dict() for case in selection.cases]
+
+    def _rule_tags(self) -> set[str]:
+        roles = self.spec.roles.values()
+        return {rule.tag for role in roles for rule in (*role.all, *role.any, *role.none)}
+
+    def _owner(self, series: Series) -> tuple[str, ...]:
+        owners = {"patient": (), "study": (series.study_uid,), "series": (series.study_uid, series.series_uid)}
+        return (series.patient_id, *owners[self.spec.case])
+
+    def _write_tables(
+        self, series: Sequence[Series], choices: Sequence[Choice], found: Scan, names: Pseudonyms
+    ) -> None:
+        ids = [names.of("series", item.study_uid, item.series_uid) for item in series]
+        rows = [_row(*entry) for entry in zip(ids, series, choices, strict=True)]
+        table = pd.DataFrame(rows).map(escape_cell)
+        write_atomic(self.output_dir / SERIES_TABLE, lambda path: table.to_csv(path, index=False))
+        private = [_private_row(*entry) for entry in zip(ids, series, choices, strict=True)]
+        names.keep("series.csv", _PRIVATE_COLUMNS, private)
+        specs.save(self.spec, self.output_dir)
+        lost = [*found.rejected, *(instance for item in series for instance in item.rejected)]
+        where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, [*found.unreadable, *lost]))
+        counts = _counts(found, len(lost))
+        write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
+        if found.unreadable or lost:
+            say(f"{len(found.unreadable)} files could not be read, {len(lost)} were rejected: see {where}", error=True)
+
+
+def _counts(found: Scan, rejected: int) -> dict[str, int]:
+    instances = sum(len(item.instances) for item in found.series)
+    lost = {"files_rejected": rejected, "files_unreadable": len(found.unreadable)}
+    return {"series": len(found.series), "files_accepted": instances, **lost, "files_not_dicom": len(found.others)}
+
+
+_PRIVATE_COLUMNS = ("series", "case_id", "patient_id", "study_uid", "series_uid", "description", "folder")
+
+
+def _row(series_id: str, series: Series, choice: Choice) -> dict[str, Any]:
+    """A series in `series.csv`: no identifier, no free text of the hospital's."""
+    first = (series.instances or series.rejected)[0]
+    fault = "not an image" if series.fault and series.fault.code == "E_NOT_IMAGE" else "set aside"
+    verdict = "chosen" if choice.role else fault if series.fault else "not chosen"
+    spacing = "" if first.spacing_mm is None else f"{first.spacing_mm[0]:g} x {first.spacing_mm[1]:g}"
+    return {
+        "series": series_id,
+        "case_id": choice.case_id,
+        "modality": series.modality,
+        "instances": len(series.instances),
+        "rejected_files": len(series.rejected),
+        "rows": first.rows,
+        "columns": first.columns,
+        "pixel_spacing_mm": spacing,
+        "slice_step_mm": _step(series),
+        "role": choice.role,
+        "verdict": verdict,
+        "code": series.fault.code if series.fault else "",
+        "reason": " ".join(filter(None, (series.fault.message if series.fault else "", choice.reason))),
+        "notes": "; ".join(series.notes),
+    }
+
+
+def _step(series: Series) -> str:
+    if series.fault or len(series.instances) < 2:
+        return ""
+    first, last = (np.asarray(series.instances[index].position) for index in (0, -1))
+    return f"{np.linalg.norm(last - first) / (len(series.instances) - 1):.4g}"
+
+
+def _private_row(series_id: str, series: Series, choice: Choice) -> tuple[str, ...]:
+    first = (series.instances or series.rejected)[0]
+    description = str(escape_cell(first.tags.get("SeriesDescription", "")))
+    identifiers = (series.patient_id, series.study_uid, series.series_uid)
+    return (series_id, choice.case_id, *identifiers, description, str(first.path.parent))
+
+
+def _file_row(instance: Instance) -> tuple[str, str, str]:
+    fault = instance.fault
+    return (str(instance.path), fault.code if fault else "", fault.message if fault else "")

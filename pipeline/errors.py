@@ -1,0 +1,104 @@
+"""Everything that can go wrong, each with a stable code, a sentence and a remedy.
+
+Three kinds, by what happens next:
+
+- `UsageError`: the command cannot start (exit code 2); nothing was written.
+- `CaseError`: this case failed; its record says so and the cohort goes on (exit code 1).
+- `QuarantineError`: this case's *input* is unfit; it is set aside with the reason and the cohort goes on (exit code 1).
+"""
+
+from __future__ import annotations
+
+#: code -> what a person can do about it. The codes are stable: scripts may rely on them.
+REMEDIES: dict[str, str] = {
+    # the command
+    "E_EMPTY": "Give a folder that holds DICOM files.",
+    "E_NO_DICOM": "Check the path; Tandem looks for DICOM by content, whatever the file names.",
+    "E_NO_CASES": "Run the stages before this one on the same folder first, or check that they finished.",
+    "E_NO_STAGE": "Use the name of a folder below bundles/ that holds configs/inference.yaml.",
+    "E_OUT": "Choose an output folder that can be created and written to, outside the input folder.",
+    "E_BUSY": "Wait for the other run to end, or choose another output folder.",
+    "E_SPEC": "Correct the data spec at that line; docs/reference/data-specs.md explains every key.",
+    "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",
+    "E_CONFIG": "Correct the bundle's configuration.",
+    "E_EXTRA": "Install the extra that the message names.",
+    # files and series
+    "E_UNREADABLE": "Check the permissions and the disk, then run again: finished cases are not repeated.",
+    "E_NOT_IMAGE": "Nothing to do: the series holds no images.",
+    "E_HEADER": "Export the file again; its header is cut or broken.",
+    "E_PIXEL_LENGTH": "Export the file again; its pixel data are shorter than its header says.",
+    "E_DECODE": "Export the series again without compression, or install the codec that the message names.",
+    "E_GAP": "Export the missing slices again; a volume is not built across a gap.",
+    "E_DUP_SOP": "Export the series again: two different files claim to be the same instance.",
+    "E_DUP_POS": "Export the time points, echoes or reconstructions as separate series.",
+    "E_NO_GEOMETRY": "Export the series with ImagePositionPatient, ImageOrientationPatient and PixelSpacing.",
+    "E_BAD_DS": "Correct the number in the header (a decimal point, not a comma; no NaN) and export again.",
+    "E_MIXED_GRID": "Split the series: its slices differ in size, spacing or orientation.",
+    "E_IRREGULAR": "Use a series of evenly spaced slices, or export each spacing as a series of its own.",
+    "E_TILT": "Use a series without gantry tilt, or resample it before.",
+    "E_SINGLE_SLICE": "A volume needs at least two slices at different positions.",
+    "E_MULTIFRAME": "Export the series as single-frame instances.",
+    "E_NOT_SCALAR": "Export the series as single-channel (MONOCHROME2) images.",
+    "E_RESCALE": "Export the series again with a valid RescaleSlope and RescaleIntercept.",
+    "E_UID_COLLISION": "Correct the identifiers: one series belongs to one patient and one study.",
+    "E_AMBIGUOUS": "Sharpen the role's rules in the data spec, or give it `prefer: most_instances`.",
+    "E_MISSING_ROLE": "Add the missing series, loosen the role's rules, or set `required: false`; see series.csv.",
+    # volumes
+    "E_NIFTI": "Write the file again from its source; it is damaged or its geometry is not usable.",
+    "E_GRID": "Bring the images onto one grid first.",
+    "E_AFFINE": "Check the source's geometry: its affine is singular, sheared or not finite.",
+    "E_BLANK": "Check the source image: it holds one value only, or nothing finite.",
+    "E_DTYPE": "Check the stage that made the data: its values do not fit the kind that it declares.",
+    # stages
+    "E_INPUT": "Run the stage that makes this input first, or check the path.",
+    "E_OUTPUT": "Check the stage's chain: it has to give every output that it declares.",
+    "E_CHANGED": "The file is not the one that was recorded: run the stage that made it again with --overwrite.",
+    "E_VERIFY": "Check the disk (space, quota, network), then run again.",
+    "E_DISK": "Free some space or choose another output folder, then run again: finished cases are not repeated.",
+    "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
+    "E_REGISTER": "Check that both images show the same body part and are not blank; elastix.log says more.",
+    "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
+    "E_INTERNAL": "This is a defect of Tandem: please report it with the log beside the case's outputs.",
+}
+
+
+class PipelineError(Exception):
+    """An error with a stable code, one sentence and a remedy.
+
+    Args:
+        code: one of the keys of `REMEDIES`.
+        message: one sentence: what was expected, what came. Never holds patient data or input paths when
+            it is about a case.
+        remedy: what to do about it; the code's general remedy when left out.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(code, message, remedy)
+        self.code = code
+        self.message = message
+        self.remedy = remedy or REMEDIES[code]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message} {self.remedy}"
+
+
+class UsageError(PipelineError):
+    """The command cannot start: wrong arguments, spec, folders. Exit code 2."""
+
+
+class CaseError(PipelineError):
+    """One case could not be processed; the others go on."""
+
+
+class QuarantineError(CaseError):
+    """One case's input is unfit to use; it is set aside with the reason, the others go on."""
+
+
+def pipeline_cause(error: BaseException) -> PipelineError | None:
+    """Find the `PipelineError` behind an error that MONAI has wrapped in `RuntimeError`s, or None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PipelineError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

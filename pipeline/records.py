@@ -1,0 +1,167 @@
+"""Records on disk: what is done, the resume key, and the tables made of them. No heavy imports.
+
+OUT/cases/<case_id>/<stage>/record.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cases import Record
+from pipeline.errors import UsageError
+from pipeline.storage import sha256_file, write_atomic, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "record.json"
+PACKAGES = ("tandem-imaging", "monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
+
+
+def case_folder(output_dir: Path, case_id: str) -> Path:
+    """Where a case lies in a run folder."""
+    return output_dir / "cases" / case_id
+
+
+def versions() -> dict[str, str]:
+    """Versions of Tandem and of the packages that its results depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Iterable[Path]) -> str:
+    """The key under which a stage's result stays valid.
+
+    Args:
+        stage: the stage's name.
+        chain: `pipeline.describe.describe` of what the stage is going to run.
+        inputs: case key -> sha256 of the content.
+        weights: files of network weights.
+
+    Returns:
+        sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's version.
+    """
+    parts = {
+        "stage": stage,
+        "chain": chain,
+        "inputs": dict(inputs),
+        "weights": [sha256_file(path) for path in weights],
+        "version": version("tandem-imaging"),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write(record: Record, folder: Path) -> None:
+    """Write a stage's record, last of all: from now on the stage is done for the case."""
+    text = json.dumps(record.as_json(), indent=2, allow_nan=False) + "\n"
+    write_atomic(folder / RECORD, lambda path: write_text(path, text))
+
+
+def read(folder: Path) -> Record | None:
+    """A stage's record, or None where there is none that can be read: then nothing is done."""
+    try:
+        return Record.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget(folder: Path) -> None:
+    """Take a stage's record back, then clear its folder: first nothing counts as done, then nothing is left."""
+    (folder / RECORD).unlink(missing_ok=True)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def intact(record: Record, output_dir: Path) -> bool:
+    """Whether every output of a record is on the disk with the bytes that were recorded."""
+    paths = [(output_dir / artifact.path, artifact.sha256) for artifact in record.artifacts]
+    return all(path.is_file() and sha256_file(path) == digest for path, digest in paths)
+
+
+def of_case(folder: Path) -> list[Record]:
+    """The current records of a case folder, in the order in which the stages depend on each other.
+
+    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out.
+    """
+    waiting = [record for path in sorted(folder.glob(f"*/{RECORD}")) if (record := read(path.parent))]
+    current: list[Record] = []
+    while ready := [record for record in waiting if _follows(record, current)]:
+        current += ready
+        waiting = [record for record in waiting if record not in ready]
+    return current
+
+
+def _follows(record: Record, current: Iterable[Record]) -> bool:
+    """Whether each input that was an output in the same run is still what a finished stage has recorded."""
+    made = {artifact.path: artifact.sha256 for done in current if done.status == "done" for artifact in done.artifacts}
+    return all(made.get(item.path) == item.sha256 for item in record.inputs if item.path)
+
+
+def of_run(output_dir: Path) -> dict[str, list[Record]]:
+    """The current records of every case of a run folder, by case id."""
+    folders = sorted(path for path in (output_dir / "cases").glob("*") if path.is_dir())
+    return {folder.name: of_case(folder) for folder in folders}
+
+
+class FindCases:
+    """Find the cases of a run folder that have what a stage reads.
+
+    Args:
+        dataset_dir: a folder that an earlier stage has written.
+        reads: key -> kind, as the stage takes it; `kind?` for what may be missing.
+        all_cases: give every case that has a record, also those that miss something (for reports).
+    """
+
+    def __init__(self, dataset_dir: str | Path, reads: Mapping[str, str], all_cases: bool = False) -> None:
+        self.dataset_dir = Path(dataset_dir)
+        self.reads = dict(reads)
+        self.all_cases = all_cases
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The cases, each with `case_id`, a path for every key that is there, and its `records`.
+
+        Raises:
+            UsageError: E_NO_CASES when the folder has none at all.
+        """
+        found = of_run(self.dataset_dir)
+        if not found:
+            raise UsageError("E_NO_CASES", f"Expected the results of an earlier stage in {self.dataset_dir}.")
+        cases = [self._case(case_id, records) for case_id, records in found.items()]
+        needed = {key for key, kind in self.reads.items() if not kind.endswith("?")}
+        return [case for case in cases if self.all_cases or needed <= case.keys()]
+
+    def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
+        done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
+        paths = {item.key: self.dataset_dir / item.path for item in done if item.key in self.reads}
+        return {"case_id": case_id, **paths, "records": records}
+
+
+def table(output_dir: Path) -> pd.DataFrame:
+    """One row a case: the status of each stage, the first error, the flags and every number that was measured."""
+    import pandas as pd
+
+    rows = []
+    for case_id, records in of_run(output_dir).items():
+        errors = [record.error for record in records if record.error]
+        row: dict[str, Any] = {"case_id": case_id}
+        row |= {record.stage: record.status for record in records}
+        row |= {"code": errors[0].code if errors else "", "reason": errors[0].message if errors else ""}
+        row["flags"] = "; ".join(flag for record in records for flag in record.flags)
+        row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

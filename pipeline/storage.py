@@ -1,0 +1,116 @@
+"""Files that are either wholly there or not there at all: hashes, atomic writes, the lock of a run."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.errors import CaseError, UsageError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def sha256_file(path: Path) -> str:
+    """Hash of a file's bytes, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], None], check: Callable[[Path], None] | None = None) -> str:
+    """Write a file under a temporary name, flush it to the disk, check it, and only then give it its name.
+
+    Args:
+        path: the file to make; a former one is replaced.
+        write: writes the content to the path it is given (the suffix is that of `path`).
+        check: reads the flushed file again and raises if it is not what was meant.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        CaseError: E_DISK when the disk is full or a quota is reached.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        write(temporary)
+        _fsync(temporary)
+        if check is not None:
+            check(temporary)
+        digest = sha256_file(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise CaseError("E_DISK", f"Expected room to write {path.name}, but the disk is full.") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8."""
+    path.write_text(text, encoding="utf-8")
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a killed run has left in a folder."""
+    if folder.is_dir():
+        for stray in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            stray.unlink(missing_ok=True) if not stray.is_dir() else shutil.rmtree(stray)
+
+
+def writable_folder(folder: Path) -> Path:
+    """Create the folder if needed and prove that it can be written to.
+
+    Raises:
+        UsageError: E_OUT.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError("E_OUT", f"The output folder {folder} cannot be written to ({error.strerror}).") from error
+    return folder
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder for one process. The kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        UsageError: E_BUSY when another run holds it; E_OUT when the folder cannot be written to.
+    """
+    writable_folder(folder)
+    with (folder / ".lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.") from error
+        sweep(folder)
+        yield
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # some network file systems refuse to flush a folder; the rename is then as safe as they make it
+        with suppress(OSError) if path.is_dir() else _nothing():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -1,0 +1,32 @@
+"""Fixtures for all tests: the real images, if there are any, and a private folder for keys that is not the user's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def tandem_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A key folder of the test's own: no test may touch the user's."""
+    home = tmp_path_factory.mktemp("tandem-home")
+    monkeypatch.setenv("TANDEM_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def real_images() -> Path:
+    """The folder of real images; without it the test is skipped."""
+    folder = os.environ.get("TANDEM_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("TANDEM_DATA does not point to the real images")
+    return Path(folder).resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything below tests/real_data needs the real images."""
+    for item in items:
+        if "real_data" in item.path.parts:
+            item.add_marker(pytest.mark.real_data)
