@@ -72,5 +72,5 @@ def _describe_object(value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _attributes(value: Any) -> list[str]:
-    """The names of an object's own attributes, in a stable order."""
-    return sorted(getattr(value, "__dict__", {}))
+    """The names of an object's own attributes that say something, in a stable order."""
+    return sorted(name for name, item in getattr(value, "__dict__", {}).items() if not isinstance(item, _IGNORED))

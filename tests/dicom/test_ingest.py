@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import csv
+import stat
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from pipeline import specs
+from pipeline.dicom.ingest import FindSeries
+from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.errors import UsageError
+from pipeline.simulation.dicom import SeriesHeader, write_series
+from pipeline.simulation.phantom import position_phantom
+
+CANARY = "DOE^CANARY"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two patients: one with CT and MR, one with a CT and text in the tree; names everywhere."""
+    small = position_phantom(shape=(12, 10, 6))
+    root = tmp_path / "dicom"
+    for patient, modality, number in (("A", "CT", 1), ("A", "MR", 2), ("B", "CT", 1)):
+        header = SeriesHeader(
+            patient_id=f"{CANARY}-{patient}",
+            patient_name=CANARY,
+            modality=modality,
+            series_number=number,
+            series_description=f"{CANARY} head",
+        )
+        write_series(small, root / CANARY / patient / modality, header)
+    (root / "note.txt").write_text(CANARY)
+    return root
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_series_has_a_row_and_no_name_gets_out(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
+    cases = FindSeries(tree, tmp_path / "out", specs.every_volume())()
+    table = rows(tmp_path / "out" / "series.csv")
+    assert len(cases) == len(table) == 3
+    assert {row["role"] for row in table} == {"image"}
+    assert {row["modality"] for row in table} == {"CT", "MR"}
+    assert {row["case_id"] for row in table} == {case["case_id"] for case in cases}
+    assert {row["slice_step_mm"] for row in table} == {"2.5"}
+    uids = {str(pydicom.dcmread(path).SeriesInstanceUID) for path in tree.rglob("IM*")}
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert not any(secret in path.read_text() for secret in (CANARY, *uids)), path.name
+    private = list((tandem_home / "links").rglob("series.csv"))
+    assert {row["patient_id"] for row in rows(private[0])} == {f"{CANARY}-A", f"{CANARY}-B"}
+    for path in (private[0], tandem_home / "key"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_patient_is_one_case_and_the_name_is_stable(tree: Path, tmp_path: Path) -> None:
+    spec = specs.Spec(name="x", description="x", roles={"ct": specs.Role(modality="CT")})
+    first = [case["case_id"] for case in FindSeries(tree, tmp_path / "a", spec)()]
+    second = [case["case_id"] for case in FindSeries(tree, tmp_path / "b", spec)()]
+    assert len(first) == 2 and first == second
+    assert all(name.startswith("case-") and len(name) == 17 for name in first)
+
+
+def test_another_key_gives_other_names(tmp_path: Path) -> None:
+    names = [Pseudonyms(tmp_path / "out", tmp_path / key).of("case", "P1") for key in ("one", "two")]
+    assert names[0] != names[1]
+    assert Pseudonyms(tmp_path / "out", tmp_path / "one").of("case", "P1") == names[0]
+    assert Pseudonyms(tmp_path / "out", tmp_path / "one").of("case", "P", "1") != names[0]
+
+
+def test_the_key_is_guarded(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E_KEY.*lies in the output folder"):
+        Pseudonyms(tmp_path, tmp_path / "out" / "keys")
+    Pseudonyms(tmp_path / "out", tmp_path / "home")
+    (tmp_path / "home" / "key").chmod(0o644)
+    with pytest.raises(UsageError, match=r"E_KEY.*0600"):
+        Pseudonyms(tmp_path / "out", tmp_path / "home")
+    (tmp_path / "home" / "key").chmod(0o600)
+    (tmp_path / "home" / "key").write_bytes(b"short")
+    with pytest.raises(UsageError, match=r"E_KEY.*5 bytes"):
+        Pseudonyms(tmp_path / "out", tmp_path / "home")
+
+
+def test_output_in_the_input_is_refused(tree: Path) -> None:
+    with pytest.raises(UsageError, match="E_OUT"):
+        FindSeries(tree, tree / "out", specs.every_volume())()
+
+
+def test_no_series_for_any_role(tree: Path, tmp_path: Path) -> None:
+    spec = specs.Spec(name="x", description="x", roles={"pet": specs.Role(modality="PT")})
+    with pytest.raises(UsageError, match="E_NO_CASES"):
+        FindSeries(tree, tmp_path / "out", spec)()
+    assert {row["reason"] for row in rows(tmp_path / "out/series.csv")} == {
+        "pet: modality CT instead of PT",
+        "pet: modality MR instead of PT",
+    }
