@@ -125,3 +125,7 @@ def _finish(out: Path, found: dict) -> None:  # type: ignore[type-arg]  # Record
 def main() -> None:
     """The console script `tandem`."""
     sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -90,12 +90,23 @@ class Role(_Model):
 
 
 class Limits(_Model):
-    """When a registration passes, and when it is only a warning; beyond that it fails."""
+    """When a registration passes, and when it is only a warning; what is left out keeps its default.
 
-    pass_start_disagreement_mm: float = Field(default=1.0, gt=0)
-    warn_start_disagreement_mm: float = Field(default=3.0, gt=0)
-    min_nmi_gain: float = -0.01
-    min_overlap_dice: float = Field(default=0.3, ge=0, le=1)
+    The fields and their defaults are those of `pipeline.registration.quality.QualityLimits`.
+    """
+
+    start_disagreement_pass_mm: float | None = Field(default=None, gt=0)
+    start_disagreement_warn_mm: float | None = Field(default=None, gt=0)
+    nmi_noise: float | None = Field(default=None, ge=0)
+    nmi_least: float | None = Field(default=None, ge=1)
+    overlap_dice_pass: float | None = Field(default=None, ge=0, le=1)
+    overlap_dice_warn: float | None = Field(default=None, ge=0, le=1)
+    peak_pass: float | None = Field(default=None, ge=0, le=1)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The limits that the spec names."""
+        return self.model_dump(exclude_none=True)
 
 
 class Register(_Model):

@@ -1,0 +1,100 @@
+"""Seconds and peak memory of each stage on one real case, and what the stage runner costs beside the bare chain.
+
+    TANDEM_DATA=… .venv/bin/python scripts/bench_stages.py [--patient STS_002] [--repeats 5]
+
+Prints the tables of docs/benchmarks/stages.md.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import batch
+from pipeline.shipped import shipped
+
+SPEC = shipped("data_specs", "sts_ct_mr.yaml")
+
+
+def main(
+    data: Annotated[Path, typer.Option(envvar="TANDEM_DATA", help="The folder of real images.")],
+    patient: str = "STS_002",
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+) -> None:
+    """Run the stages as processes, then the runner against the bare chain in this one."""
+    root = data / "sts_ibsi_validation" / "dicom" / patient
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TANDEM_HOME"] = str(Path(folder) / "home")
+        print(f"One case ({patient}), {os.cpu_count()} cores.\n")
+        print_stages(root, Path(folder) / "stages")
+        print_second_run(root, Path(folder) / "stages")
+        print_overhead(root, Path(folder) / "overhead", repeats)
+
+
+def print_stages(root: Path, out: Path) -> None:
+    """Each stage as a process of its own, start of Python and imports included."""
+    print("| stage | seconds (whole process) | peak memory (MB) |\n|---|---|---|")
+    for name in batch.STAGES:
+        source, spec = (root, ["--spec_file", str(SPEC)]) if name == "ingest" else (out, [])
+        config = shipped("bundles", name, "configs", "inference.yaml")
+        folders = ["--dataset_dir", str(source), "--output_dir", str(out)]
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config), *folders, *spec]
+        seconds, peak_mb = measure([*command, "--bundle_root", str(shipped("bundles", name))])
+        print(f"| {name} | {seconds:.1f} | {peak_mb:.0f} |")
+
+
+def print_second_run(root: Path, out: Path) -> None:
+    """The same again, with nothing left to do."""
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(root), "--spec", str(SPEC), "--out", str(out)]
+    measure(command)
+    seconds, peak_mb = measure(command)
+    print(f"| `tandem run`, all done already | {seconds:.1f} | {peak_mb:.0f} |\n")
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Wall seconds and peak resident memory (MB, the largest single process) of a command."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} ended with {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+def print_overhead(root: Path, out: Path, repeats: int) -> None:
+    """The runner (hashes, verified writes, record) against the chain alone, same case, same process, in turn."""
+    print("| stage | bare chain (s) | stage runner (s) | overhead (ms) | overhead | target: 5 % + 50 ms |")
+    print("|---|---|---|---|---|---|")
+    for name in batch.STAGES:
+        loaded = batch.load(name, batch.Plan(root, out, SPEC, overwrite=True))
+        (case,) = loaded.find_cases()
+        bare, whole = [], []
+        for _ in range(repeats + 1):
+            bare.append(timed(lambda: loaded.stage.chain(dict(case))))
+            whole.append(timed(lambda: loaded.stage.run_case(case)))
+        chain_s, runner_s = statistics.median(bare[1:]), statistics.median(whole[1:])
+        extra_ms = (runner_s - chain_s) * 1000
+        verdict = "met" if extra_ms <= 0.05 * chain_s * 1000 + 50 else "missed"
+        share = f"{100 * extra_ms / chain_s / 1000:.1f} %"
+        print(f"| {name} | {chain_s:.3f} | {runner_s:.3f} | {extra_ms:.0f} | {share} | {verdict} |")
+    shutil.rmtree(out)
+
+
+def timed(call) -> float:  # type: ignore[no-untyped-def]
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    typer.run(main)

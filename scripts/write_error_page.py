@@ -1,0 +1,21 @@
+"""Write docs/reference/errors.md from the table of codes in pipeline/errors.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import REMEDIES
+
+HEAD = """# Error codes
+
+Every error has a stable code, one sentence about the case at hand, and a remedy. The codes stand in `series.csv`, `cases.csv`,
+`record.json` and the reports. A command exits with 0 when all is done, 1 when some cases failed or were quarantined, and 2 when it
+could not start.
+
+| code | what to do |
+|---|---|
+"""
+
+if __name__ == "__main__":
+    rows = "".join(f"| `{code}` | {remedy} |\n" for code, remedy in REMEDIES.items())
+    (Path(__file__).parent.parent / "docs" / "reference" / "errors.md").write_text(HEAD + rows)

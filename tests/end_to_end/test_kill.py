@@ -1,0 +1,82 @@
+"""`kill -9` of a running `tandem run` at random moments: nothing that is half done ever counts as done."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline import records
+from pipeline.shipped import shipped
+from pipeline.simulation.cohort import Cohort, simulate_cohort
+from tests.tandem_process import command, environment, tandem
+
+SPEC = shipped("data_specs", "ct_mr_head.yaml")
+KILLS = 20
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return simulate_cohort(tmp_path_factory.mktemp("cohort"), cases=2, spacing_mm=6.0, faulty=0)
+
+
+def hashes(out: Path) -> dict[str, str]:
+    """Every output of every finished stage that does not tell the time."""
+    found = [record for case in records.of_run(out).values() for record in case if record.stage != "report"]
+    return {item.path: item.sha256 for record in found if record.status == "done" for item in record.artifacts}
+
+
+def require_nothing_wrong(out: Path, truth: dict[str, str]) -> int:
+    """Whatever counts as done is whole, readable, and what an undisturbed run gives."""
+    done = 0
+    for case in records.of_run(out).values() if (out / "cases").is_dir() else ():
+        for record in case:
+            assert record.status == "done"
+            assert records.intact(record, out)
+            for item in record.artifacts:
+                assert record.stage == "report" or truth[item.path] == item.sha256
+                if item.geometry is not None:
+                    image = nib.load(out / item.path)
+                    assert image.shape[:3] == item.geometry.shape
+                    assert np.isfinite(np.asarray(image.dataobj)).all()
+            done += 1
+    return done
+
+
+def test_twenty_kills(cohort: Cohort, tandem_home: Path, tmp_path: Path) -> None:
+    arguments = ("run", cohort.dicom, "--spec", SPEC, "--out")
+    started = time.perf_counter()
+    assert tandem(tandem_home, *arguments, tmp_path / "whole").code == 0
+    seconds = time.perf_counter() - started
+    truth = hashes(tmp_path / "whole")
+    chance, out, seen = random.Random(2), tmp_path / "out", set()
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            command(*arguments, out),
+            env=environment(tandem_home),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(chance.uniform(0.1, 0.9) * seconds)
+        finished = process.poll() is not None
+        if not finished:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        seen.add(require_nothing_wrong(out, truth))
+        if finished:
+            shutil.rmtree(out)
+    assert len(seen) > 2, "the kills hit the run at different stages"
+    assert tandem(tandem_home, *arguments, out).code == 0
+    assert require_nothing_wrong(out, truth) == 8
+    assert hashes(out) == truth
+    assert not list(out.rglob(".tmp-*"))
