@@ -15,7 +15,7 @@ from pipeline import records, specs
 from pipeline.artifacts import as_json
 from pipeline.cases import Fault, Record
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
-from pipeline.progress import say
+from pipeline.progress import quiet_libraries, say
 from pipeline.shipped import shipped
 from pipeline.stage import Case, Mapper, Stage, summary
 from pipeline.storage import run_lock, write_atomic, write_text
@@ -92,6 +92,7 @@ def load(name: str, plan: Plan) -> Loaded:
     """
     from monai.bundle import ConfigParser
 
+    quiet_libraries()
     path = shipped("bundles", name, "configs", "inference.yaml")
     if not path.is_file():
         raise UsageError("E_NO_STAGE", f"There is no stage {name}: known are {', '.join(STAGES)}.")
@@ -99,7 +100,12 @@ def load(name: str, plan: Plan) -> Loaded:
     parser.read_config(str(path))
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
-    settings = {"dataset_dir": str(dataset), "output_dir": str(plan.output_dir), "spec_file": spec_file}
+    settings = {
+        "bundle_root": str(shipped("bundles", name)),
+        "dataset_dir": str(dataset),
+        "output_dir": str(plan.output_dir),
+        "spec_file": spec_file,
+    }
     for key, value in {**settings, "overwrite": plan.overwrite}.items():
         parser[key] = value
     try:

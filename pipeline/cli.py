@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from pipeline.errors import UsageError
-
-F = TypeVar("F", bound=Callable[..., None])
 
 app = typer.Typer(
     add_completion=False,
@@ -113,7 +111,7 @@ def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], over
         _finish(out, found)
 
 
-def _finish(out: Path, found: dict) -> None:  # type: ignore[type-arg]  # Record is not imported at start-up
+def _finish(out: Path, found: dict[str, Any]) -> None:
     from pipeline.batch import exit_code
     from pipeline.progress import say
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -26,6 +28,12 @@ def track(items: Iterable[T], total: int, stage: str) -> Iterator[T]:
         for item in items:
             progress.advance(task)
             yield item
+
+
+def quiet_libraries() -> None:
+    """Keep from the person what MONAI says of a GPU codec that Tandem does not use, each time a reader is made."""
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
 def say(text: str, error: bool = False) -> None:

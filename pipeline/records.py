@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +114,11 @@ def of_run(output_dir: Path) -> dict[str, list[Record]]:
     return {folder.name: of_case(folder) for folder in folders}
 
 
+def merge(mappings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """One mapping out of several, for what a stage reads or writes."""
+    return {key: kind for mapping in mappings for key, kind in mapping.items()}
+
+
 class FindCases:
     """Find the cases of a run folder that have what a stage reads.
 
@@ -151,16 +156,27 @@ def table(output_dir: Path) -> pd.DataFrame:
     """One row a case: the status of each stage, the first error, the flags and every number that was measured."""
     import pandas as pd
 
+    cases = of_run(output_dir)
+    stages = stages_in_order(cases)
     rows = []
-    for case_id, records in of_run(output_dir).items():
+    for case_id, records in cases.items():
         errors = [record.error for record in records if record.error]
-        row: dict[str, Any] = {"case_id": case_id}
+        row: dict[str, Any] = {"case_id": case_id, **dict.fromkeys(stages, "")}
         row |= {record.stage: record.status for record in records}
         row |= {"code": errors[0].code if errors else "", "reason": errors[0].message if errors else ""}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
         row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:
+    """The stages of a run, each behind those that it depends on in the case that came furthest."""
+    latest: dict[str, int] = {}
+    for records in cases.values():
+        for index, record in enumerate(records):
+            latest[record.stage] = max(latest.get(record.stage, 0), index)
+    return sorted(latest, key=lambda stage: latest[stage])
 
 
 def _is_number(value: Any) -> bool:

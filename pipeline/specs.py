@@ -167,14 +167,23 @@ class Spec(_Model):
         """The (first) modality of each role."""
         return {name: role.modality[0] for name, role in self.roles.items()}
 
+    @property
+    def fixed(self) -> str:
+        """The role that gives the grid: the fixed one, or the first where nothing is registered."""
+        return self.register_.fixed if self.register_ else next(iter(self.roles))
+
+    @property
+    def moving(self) -> list[str]:
+        """The roles that are moved; none where nothing is registered."""
+        return list(self.register_.moving) if self.register_ else []
+
     def of_modality(self, modality: str) -> list[str]:
         """The roles of a modality."""
         return [name for name, role in self.roles.items() if role.modality[0] == modality]
 
     def aligned(self, roles: Sequence[str]) -> list[str]:
         """The keys of roles' images after registration: `<role>_aligned` for those that were moved."""
-        moving = self.register_.moving if self.register_ else ()
-        return [f"{name}_aligned" if name in moving else name for name in roles]
+        return [f"{name}_aligned" if name in self.moving else name for name in roles]
 
     def kinds(self, roles: Sequence[str], kind: str, optional: bool = False) -> dict[str, str]:
         """What a stage reads or writes for roles.
@@ -190,18 +199,20 @@ class Spec(_Model):
         needed = {key for key in roles if self.roles[key.removesuffix("_aligned")].required and not optional}
         return {key: kind if key in needed else f"{kind}?" for key in roles}
 
-    def outputs(self, roles: Sequence[str], **kinds: str) -> dict[str, str]:
+    def outputs(self, roles: Sequence[str], optional: bool = False, **kinds: str) -> dict[str, str]:
         """What a stage makes of roles.
 
         Args:
             roles: role names.
+            optional: nothing of it has to be there.
             kinds: suffix -> kind, such as `aligned="image", quality="measure"`.
 
         Returns:
             Such as `{"mr_aligned": "image", "mr_quality": "measure"}`, with `?` where the role is optional.
         """
         made = {f"{name}_{suffix}": (name, kind) for name in roles for suffix, kind in kinds.items()}
-        return {key: kind if self.roles[name].required else f"{kind}?" for key, (name, kind) in made.items()}
+        needed = {key for key, (name, _) in made.items() if self.roles[name].required and not optional}
+        return {key: kind if key in needed else f"{kind}?" for key, (_, kind) in made.items()}
 
 
 def every_volume() -> Spec:

@@ -33,7 +33,7 @@ class Stage:
         name: the stage's name: its folder below each case.
         chain: a MONAI `Compose`: dictionary in, dictionary out; it writes no file.
         reads: key -> kind of what the chain needs; `kind?` for what may be missing.
-        writes: key -> kind of what the chain makes (`pipeline.cases.Kind`), or several such mappings.
+        writes: key -> kind of what the chain makes (`pipeline.cases.Kind`); `kind?` for what may be missing.
         output_dir: the run folder.
         weights: files of network weights; their content is part of the resume key.
         overwrite: do the work again even where a valid record exists.
@@ -44,7 +44,7 @@ class Stage:
         name: str,
         chain: Chain,
         reads: Mapping[str, str],
-        writes: Mapping[str, str] | Sequence[Mapping[str, str]],
+        writes: Mapping[str, str],
         output_dir: str | Path,
         weights: Sequence[str | Path] = (),
         overwrite: bool = False,
@@ -52,7 +52,7 @@ class Stage:
         self.name = name
         self.chain = chain
         self.reads = dict(reads)
-        self.writes = merge(writes)
+        self.writes = dict(writes)
         self.output_dir = Path(output_dir)
         self.weights = [Path(path) for path in weights]
         self.overwrite = overwrite
@@ -163,13 +163,6 @@ class Stage:
         return record
 
 
-def merge(mappings: Mapping[str, str] | Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """One mapping out of one or several."""
-    if isinstance(mappings, Mapping):
-        return dict(mappings)
-    return {key: kind for mapping in mappings for key, kind in mapping.items()}
-
-
 def summary(stage: str, found: Sequence[Record]) -> str:
     """One line: how many cases are done (and how many were so before), failed and quarantined."""
     count = {status: sum(record.status == status for record in found) for status in ("done", "failed", "quarantined")}
@@ -200,6 +193,11 @@ def _as_pipeline_error(error: Exception) -> PipelineError:
     return CaseError("E_INTERNAL", f"{type(root).__name__}: {root}".split("\n")[0][:300])
 
 
+def _timeless(record: Record) -> Record:
+    """A record without how long it took: a report of the same work is the same report."""
+    return replace(record, measures={name: number for name, number in record.measures.items() if name != "seconds"})
+
+
 def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None:
     """Describe an input by its content.
 
@@ -217,6 +215,6 @@ def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None
         inside = path.is_relative_to(output_dir / "cases")
         return Artifact(key, kind, path.relative_to(output_dir).as_posix() if inside else "", sha256_file(path))
     if isinstance(value, list) and all(isinstance(item, Record) for item in value):
-        content = "".join(str(item.as_json()) for item in value)
+        content = "".join(str(_timeless(item).as_json()) for item in value)
         return Artifact(key, kind, "", hashlib.sha256(content.encode()).hexdigest())
     raise CaseError("E_INPUT", f"Expected {key} ({kind}), got nothing that can be read.")

@@ -11,6 +11,8 @@ from pipeline import records
 from pipeline.cases import Record
 from pipeline.errors import UsageError
 
+#: Where the output goes to a file or a pipe, a row stays on one line.
+WIDTH = 250
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
 
 
@@ -26,11 +28,13 @@ def show(output_dir: Path) -> int:
     cases = records.of_run(output_dir)
     if not cases:
         raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
-    stages = list(dict.fromkeys(record.stage for case in cases.values() for record in case))
+    stages = records.stages_in_order(cases)
     table = Table("case", *stages, "code", "reason", box=None, header_style="bold")
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages))
-    Console().print(table)
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
+    console.print(table)
     return int(any(record.status != "done" for case in cases.values() for record in case))
 
 

@@ -29,7 +29,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def environment(home: Path) -> dict[str, str]:
     """The environment with a key folder of the test's own."""
-    return os.environ | {"TANDEM_HOME": str(home), "COLUMNS": "200"}
+    return os.environ | {"TANDEM_HOME": str(home), "COLUMNS": "250"}
 
 
 def call(*arguments: str | Path) -> Run:

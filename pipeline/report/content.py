@@ -44,7 +44,7 @@ class CaseContent:
     @property
     def figures(self) -> tuple[Picture, ...]:
         """The pictures that belong into the report, without thumbnails."""
-        return tuple(picture for picture in self.pictures if not picture.key.startswith("thumbnail_"))
+        return tuple(picture for picture in self.pictures if not picture.key.endswith("_thumbnail"))
 
 
 def case_content(
@@ -98,5 +98,5 @@ def _gaps(case: Mapping[str, Any], pictures: Sequence[Picture], roles: Roles) ->
         f"There is no picture of {in_words(role)} {when} alignment: {reason}."
         for role in roles.moving
         for when, reason in reasons.items()
-        if f"alignment_{role}_{when}" not in drawn
+        if f"{role}_{when}" not in drawn
     )

@@ -30,8 +30,8 @@ def case_page(content: CaseContent) -> bytes:
         content=content,
         grades=GRADE_WORDS,
         alignments=_alignments(content.figures),
-        galleries=[picture for picture in content.figures if not picture.key.startswith("alignment_")],
-        thumbnails=defaultdict(str, {picture.key.removeprefix("thumbnail_"): picture for picture in content.pictures}),
+        galleries=[picture for picture in content.figures if picture.key.startswith("gallery_")],
+        thumbnails=defaultdict(str, {picture.key.removesuffix("_thumbnail"): picture for picture in content.pictures}),
         stages=[astuple(row) for row in content.stages],
         outputs=[astuple(row) for row in content.outputs],
     )
@@ -66,7 +66,7 @@ def _alignments(pictures: Sequence[Picture]) -> list[list[Picture]]:
     """Pictures before and after alignment, grouped by role, in their order."""
     groups: dict[str, list[Picture]] = {}
     for picture in pictures:
-        role, _, when = picture.key.removeprefix("alignment_").rpartition("_")
-        if picture.key.startswith("alignment_") and when in ("before", "after"):
+        role, _, when = picture.key.rpartition("_")
+        if when in ("before", "after"):
             groups.setdefault(role, []).append(picture)
     return list(groups.values())

@@ -86,7 +86,7 @@ def _box(cell: list[Flowable], bar: colors.Color, tint: colors.Color) -> Flowabl
 
 def _quality(quality: Quality, content: CaseContent) -> Flowable:
     """The verdict over an alignment with its numbers; at the right the axial overlay, where there is one."""
-    thumbnail = next((item for item in content.pictures if item.key == f"thumbnail_{quality.role}"), None)
+    thumbnail = next((item for item in content.pictures if item.key == f"{quality.role}_thumbnail"), None)
     width = TEXT_WIDTH - (THUMBNAIL_WIDTH + 6 * mm if thumbnail else 0)
     colour = VERDICT_COLOURS[GRADE_WORDS[quality.grade]]
     parts: list[Flowable] = [paragraph(quality.label, "strong", colour), paragraph(quality.reason, "body")]

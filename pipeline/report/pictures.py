@@ -12,7 +12,7 @@ from pipeline.geometry import affine_of, same_grid
 from pipeline.report.figures import Channel, Window, alignment_figure, gallery_figure, thumbnail
 from pipeline.report.framing import body_frame, canonical, through_headers, voxels
 from pipeline.report.slices import Frame, level_width, robust_window
-from pipeline.report.words import clean, in_words
+from pipeline.report.words import in_words
 
 #: Abdominal soft tissue, level and width in HU: bone, muscle, fat and air stay apart in any body part.
 SOFT_TISSUE: tuple[float, float] = (40.0, 400.0)
@@ -47,7 +47,7 @@ class Picture:
     """A drawn figure.
 
     Attributes:
-        key: `alignment_<role>_before`, `alignment_<role>_after`, `gallery_<n>`, `thumbnail_<role>`.
+        key: `<role>_before`, `<role>_after`, `<role>_thumbnail`, `gallery_<n>`.
         title: a heading.
         caption: what it shows, in a sentence or two.
         png: the file's bytes.
@@ -106,9 +106,9 @@ def _alignment(case: Mapping[str, Any], fixed: MetaTensor, role: str, roles: Rol
         if image is not None:
             title = f"{names[1]} and {names[0]} {when} alignment"
             data = alignment_figure(fixed, image, title, windows, frame, names)
-            yield Picture(f"alignment_{role}_{when}", title, _alignment_caption(names, when), data)
+            yield Picture(f"{role}_{when}", title, _alignment_caption(names, when), data)
     if after is not None:
-        yield Picture(f"thumbnail_{role}", names[1], "Axial overlay.", thumbnail(fixed, after, windows, frame))
+        yield Picture(f"{role}_thumbnail", names[1], "Axial overlay.", thumbnail(fixed, after, windows, frame))
 
 
 def _alignment_caption(names: tuple[str, str], when: str) -> str:
@@ -137,18 +137,23 @@ def _channels(case: Mapping[str, Any], role: str, roles: Roles) -> Iterator[Chan
         image = image_of(case, key)
         if image is None:
             continue
-        names = _channel_names(image, in_words(role), in_words(key))
+        names = _channel_names(image, _recorded_names(case, key), in_words(role), in_words(key))
         frame = _extra_frame(case, role, canonical(image), roles)
         for index, name in enumerate(names):
             yield Channel(name, canonical(image), index, _channel_window(image, index), frame)
 
 
-def _channel_names(image: MetaTensor, role: str, name: str) -> Sequence[str]:
-    """The role and the names in `meta["channels"]`; else the image's own name, numbered where there are several."""
+def _recorded_names(case: Mapping[str, Any], key: str) -> list[str]:
+    """The channels' names, which the stage that made them has recorded as the measure `<key>_channels`."""
+    measures = {name: value for record in case.get("records") or () for name, value in record.measures.items()}
+    return [name for name in str(measures.get(f"{key}_channels", "")).split(", ") if name]
+
+
+def _channel_names(image: MetaTensor, recorded: Sequence[str], role: str, name: str) -> Sequence[str]:
+    """The role and the recorded names of the channels; else the image's own name, numbered where there are several."""
     count = image.shape[0]
-    carried = image.meta.get("channels")
-    if isinstance(carried, list | tuple) and len(carried) == count:
-        return [f"{role} {clean(item)}" for item in carried]
+    if len(recorded) == count:
+        return [f"{role} {in_words(item)}" for item in recorded]
     return [name] if count == 1 else [f"{name} {index + 1}" for index in range(count)]
 
 

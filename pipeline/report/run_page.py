@@ -38,7 +38,7 @@ class RunPage:
         made = {item.key: output_dir / item.path for record in found for item in record.artifacts}
         qualities = {role: measures.get(f"{role}_quality") for role in self.moving if f"{role}_aligned" in made}
         verdict = case_verdict(found, qualities)
-        thumbnail = next((made[f"thumbnail_{role}"] for role in self.moving if f"thumbnail_{role}" in made), None)
+        thumbnail = next((made[f"{role}_thumbnail"] for role in self.moving if f"{role}_thumbnail" in made), None)
         page = made.get("report_page")
         return {
             "case_id": case_id,

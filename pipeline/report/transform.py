@@ -17,8 +17,8 @@ from pipeline.report.pictures import SOFT_TISSUE
 class Reportd(MapTransform):
     """Add a case's report to its dictionary.
 
-    Sets `report_pdf` and `report_page`; for every moving role that has the images `alignment_<role>_before`,
-    `alignment_<role>_after` and `thumbnail_<role>` (PNG). A case without images is reported, too.
+    Sets `report_pdf` and `report_page`; for every moving role that has the images `<role>_before`, `<role>_after` and
+    `<role>_thumbnail` (PNG). A case without images is reported, too.
 
     Args:
         fixed: role of the image that gives the grid.

@@ -149,16 +149,16 @@ def test_transform(case):
     expected = {
         "report_pdf": (".pdf", b"%PDF"),
         "report_page": (".html", b"<!DOCTYPE html>"),
-        "alignment_mr_before": (".png", b"\x89PNG"),
-        "alignment_mr_after": (".png", b"\x89PNG"),
-        "thumbnail_mr": (".png", b"\x89PNG"),
+        "mr_before": (".png", b"\x89PNG"),
+        "mr_after": (".png", b"\x89PNG"),
+        "mr_thumbnail": (".png", b"\x89PNG"),
     }
     assert set(first) - set(case) == set(expected)
     for key, (suffix, magic) in expected.items():
         assert first[key].suffix == suffix
         assert first[key].data.startswith(magic)
         assert first[key].data == second[key].data
-    assert first["alignment_mr_before"].data != first["alignment_mr_after"].data
+    assert first["mr_before"].data != first["mr_after"].data
 
 
 def test_transform_on_a_case_without_images(quarantined):

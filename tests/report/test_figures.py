@@ -119,8 +119,8 @@ def test_channels_bear_their_names(case, monkeypatch):
 def test_pictures_of_a_case(case):
     roles = Roles("ct", ("mr",), {"ct": "CT", "mr": "MR"})
     keys = [picture.key for picture in case_pictures(case, roles)]
-    assert keys == ["alignment_mr_before", "alignment_mr_after", "thumbnail_mr", "gallery_1"]
+    assert keys == ["mr_before", "mr_after", "mr_thumbnail", "gallery_1"]
     del case["mr_aligned"], case["ct_windows"]
-    assert [picture.key for picture in case_pictures(case, roles)] == ["alignment_mr_before"]
+    assert [picture.key for picture in case_pictures(case, roles)] == ["mr_before"]
     del case["ct"]
     assert case_pictures(case, roles) == ()

@@ -116,6 +116,12 @@ def test_the_topogram_shows_the_head_from_the_front(cohort: Cohort) -> None:
     assert np.asarray(found.ImagePositionPatient, float) * [-1, -1, 1] == pytest.approx(top_left, abs=1e-3)
 
 
+def outline(bright: np.ndarray, axial: int) -> np.ndarray:
+    """Fill what is dark inside the head, plane by axial plane: the skull is a closed ring there."""
+    planes = [ndimage.binary_fill_holes(plane) for plane in np.moveaxis(bright, axial, 0)]
+    return np.moveaxis(np.array(planes), 0, axial)
+
+
 @pytest.mark.parametrize("patient", [0, 1])
 def test_landmarks_and_head_masks_agree_with_the_transform(cohort: Cohort, patient: int) -> None:
     images, matrix, landmarks = truth_of(cohort, patient)
@@ -123,12 +129,10 @@ def test_landmarks_and_head_masks_agree_with_the_transform(cohort: Cohort, patie
     assert geometry.apply(matrix, landmarks[:, :3]) == pytest.approx(landmarks[:, 3:], abs=1e-5)
     hu = sample(images["ct"], landmarks[:, :3])
     assert np.nanmin(hu) > -30 and np.nanmax(hu) < 120  # all in the brain
-    # the heads' outlines, read from the images alone: CT above fat, MR above noise with the dark skull filled
-    head_ct = images["ct"].get_fdata() > -300
-    bright = (images["mr"].get_fdata() > 100).astype(float)
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(bright > 0, iterations=3))
-    head_mr = nib.Nifti1Image(filled.astype(np.float32), images["mr"].affine)
-    head_ct = ndimage.binary_fill_holes(head_ct)
+    # the heads' outlines, read from the images alone: half way from air to fat
+    head_ct = outline(images["ct"].get_fdata() > -550, axial=2)
+    head_mr = outline(images["mr"].get_fdata() > 300, axial=1)
+    head_mr = nib.Nifti1Image(head_mr.astype(np.float32), images["mr"].affine)
     points = nib.affines.apply_affine(images["ct"].affine, np.indices(head_ct.shape).reshape(3, -1).T)
 
     def dice(transform: np.ndarray) -> float:
@@ -190,8 +194,8 @@ def test_lesions_are_dark_in_t1_where_the_transform_says(cohort: Cohort) -> None
         core = nib.affines.apply_affine(images["ct"].affine, np.argwhere(parts == part))
         rim = ndimage.binary_dilation(parts == part, iterations=2) & ~ndimage.binary_dilation(parts == part)
         around = nib.affines.apply_affine(images["ct"].affine, np.argwhere(rim))
-        lesion, tissue = (sample(images["mr"], geometry.apply(matrix, points)).mean() for points in (core, around))
-        assert lesion < 0.92 * tissue
+        lesion, tissue = (sample(images["mr"], geometry.apply(matrix, points)) for points in (core, around))
+        assert lesion.mean() < 0.85 * np.percentile(tissue, 75)  # the rim's brighter part is white matter
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Intensities made comparable: windows, z-scores, clipping, bias correction, denoising, local contrast."""

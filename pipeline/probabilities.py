@@ -1,0 +1,94 @@
+"""Class probabilities, labels and groups as they come in: checked once, at the door, and given one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+
+#: Rows may miss a sum of 1 by this much: probabilities written with three decimals pass, logits and scores do not.
+SUM_TOLERANCE = 2e-3
+
+
+def class_probabilities(values: npt.ArrayLike, name: str = "The probabilities") -> npt.NDArray[np.float64]:
+    """Check class probabilities and give them the shape of one column a class.
+
+    Args:
+        values: (N, K), rows that sum to 1; or (N,) or (N, 1), the probability of class 1 of two.
+        name: what messages call them.
+
+    Returns:
+        (N, K) float64, K >= 2; the rows are not rescaled.
+
+    Raises:
+        UsageError: E_ROWS when there is no row or another number of axes; E_PROBABILITY when a value is not finite,
+            lies outside [0, 1], or a row does not sum to 1.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim not in (1, 2) or array.size == 0:
+        raise UsageError("E_ROWS", f"{name}: expected one row a case and one column a class, got shape {array.shape}.")
+    if not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0]) + 1
+        raise UsageError("E_PROBABILITY", f"{name}: expected finite numbers, got NaN or infinity in row {row}.")
+    if array.min() < 0 or array.max() > 1:
+        row = int(np.argwhere((array < 0) | (array > 1))[0][0]) + 1
+        raise UsageError("E_PROBABILITY", f"{name}: expected values in [0, 1], got another in row {row}.")
+    if array.ndim == 1 or array.shape[1] == 1:
+        return np.column_stack([1 - array.ravel(), array.ravel()])
+    sums = array.sum(axis=1)
+    worst = int(np.abs(sums - 1).argmax())
+    if abs(sums[worst] - 1) > SUM_TOLERANCE:
+        raise UsageError(
+            "E_PROBABILITY", f"{name}: expected rows that sum to 1, got {sums[worst]:.4g} in row {worst + 1}."
+        )
+    return array
+
+
+def class_labels(values: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Check true classes against the shape of the probabilities that they belong to.
+
+    Args:
+        values: (N,) or (N, 1), whole numbers 0 … K - 1.
+        shape: (N, K) of the probabilities.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        UsageError: E_ROWS when there is not one label a row; E_LABEL when one is no class.
+    """
+    array = np.asarray(values)
+    if array.shape not in ((shape[0],), (shape[0], 1)):
+        raise UsageError("E_ROWS", f"Expected {shape[0]} labels, one a row, got an array of shape {array.shape}.")
+    array = array.ravel()
+    if array.dtype.kind not in "iufb":
+        raise UsageError("E_LABEL", f"Expected whole numbers as labels, got values of type {array.dtype}.")
+    outside = ~np.isin(array, np.arange(shape[1]))
+    if outside.any():
+        row = int(outside.argmax())
+        raise UsageError("E_LABEL", f"Expected labels 0 … {shape[1] - 1}, got {array[row]} in row {row + 1}.")
+    return array.astype(np.int64)
+
+
+def group_indices(groups: Sequence[object] | npt.NDArray | None, count: int) -> npt.NDArray[np.int64]:
+    """Number the groups (patients, sites) that rows belong to, in the order in which they first appear.
+
+    Args:
+        groups: one name a row; None where every row is a group of its own.
+        count: number of rows.
+
+    Returns:
+        (N,) int64, 0 … number of groups - 1.
+
+    Raises:
+        UsageError: E_ROWS when there is not one name a row.
+    """
+    if groups is None:
+        return np.arange(count)
+    if len(groups) != count:
+        raise UsageError("E_ROWS", f"Expected {count} names of cases or groups, one a row, got {len(groups)}.")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(map(str, groups)))}
+    return np.array([numbers[str(name)] for name in groups], dtype=np.int64)

@@ -1,0 +1,220 @@
+"""Is a registration right? A verdict without knowing the truth: numbers, limits, and the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from monai.data import MetaTensor
+from scipy.spatial.transform import Rotation
+
+from pipeline.geometry import FloatArray, affine_of, apply, to_sitk, transform_from_matrix
+from pipeline.registration.similarity import SampledPair, robust_limits
+
+#: Skin is left out of the interior: it would say that heads match even where brains do not.
+INTERIOR_MM = 5.0
+#: As many points give the mutual information to about 0.001.
+MAX_POINTS = 60_000
+#: With a smaller part of the interior in view, mutual information says nothing.
+LEAST_IN_VIEW = 0.05
+#: A right pose is a peak: NMI has to fall when it is moved or turned by this much.
+PERTURBATION_MM = 2.0
+PERTURBATION_DEGREES = 2.0
+
+
+@dataclass(frozen=True)
+class QualityLimits:
+    """When a registration passes, or fails; what lies between is a warning.
+
+    Attributes:
+        start_disagreement_pass_mm: two independent starts must end at most this far apart to pass.
+        start_disagreement_warn_mm: further apart than this fails.
+        nmi_noise: NMI may be lower than the headers' alignment had by this much and still count as equal.
+        nmi_least: an interior NMI below this says that the images have nothing to do with each other.
+        overlap_dice_pass: Dice of the two bodies, within what both images show, to pass.
+        overlap_dice_warn: a lower Dice than this fails.
+        peak_pass: which fraction of small perturbations must lower NMI to pass.
+    """
+
+    start_disagreement_pass_mm: float = 1.0
+    start_disagreement_warn_mm: float = 3.0
+    nmi_noise: float = 0.002
+    nmi_least: float = 1.01
+    overlap_dice_pass: float = 0.75
+    overlap_dice_warn: float = 0.5
+    peak_pass: float = 0.75
+
+
+class Pair:
+    """A fixed and a moving image with their bodies, to be measured for any pose (RAS, fixed to moving points).
+
+    Args:
+        fixed: (1, I, J, K).
+        moving: (1, I, J, K) on any grid.
+        fixed_mask: the fixed image's body, on its grid.
+        moving_mask: the moving image's body, on its grid.
+    """
+
+    def __init__(self, fixed: MetaTensor, moving: MetaTensor, fixed_mask: MetaTensor, moving_mask: MetaTensor) -> None:
+        self._masks = to_sitk(fixed_mask), to_sitk(moving_mask)
+        inside = np.flatnonzero(_interior(fixed_mask))
+        index = np.column_stack(np.unravel_index(inside[:: -(-len(inside) // MAX_POINTS)], fixed.shape[1:]))
+        self.points = apply(affine_of(fixed), index)
+        values = np.asarray(moving.numpy()[0], np.float32)
+        limits = robust_limits(values[moving_mask.numpy()[0] > 0])
+        fixed_values = np.asarray(fixed.numpy()[0][tuple(index.T)], np.float64)
+        self._pair = SampledPair(self.points, fixed_values, values, affine_of(moving), limits)
+
+    def nmi(self, matrix: FloatArray) -> float | None:
+        """Normalised mutual information over the interior; None where the moving image shows too little of it."""
+        return self._pair.score(matrix, LEAST_IN_VIEW * len(self.points))
+
+    def peak(self, matrix: FloatArray) -> float | None:
+        """Which fraction of 12 small perturbations (6 shifts, 6 turns about the body's centre) lowers NMI."""
+        best = self.nmi(matrix)
+        if best is None:
+            return None
+        scores = [self.nmi(matrix @ step) for step in _perturbations(self.points.mean(axis=0))]
+        return float(np.mean([score is None or score < best for score in scores]))
+
+    def overlap_dice(self, matrix: FloatArray) -> float | None:
+        """Dice of both bodies within the moving image's field of view; None when it does not meet the fixed image."""
+        fixed, moving = self._masks
+        transform = transform_from_matrix(matrix)
+        body, view = (
+            sitk.GetArrayFromImage(sitk.Resample(mask, fixed, transform, sitk.sitkNearestNeighbor, 0)) > 0
+            for mask in (moving, moving * 0 + 1)
+        )
+        own = (sitk.GetArrayViewFromImage(fixed) > 0) & view
+        size = int(own.sum() + body.sum())
+        return 2.0 * float((own & body).sum()) / size if size else None
+
+
+def distance_mm(a: FloatArray, b: FloatArray, points: FloatArray) -> float:
+    """Largest distance (mm) over the points, shape (N, 3), between where two 4 x 4 matrices send them."""
+    return float(np.linalg.norm(apply(a, points) - apply(b, points), axis=1).max())
+
+
+def measure(
+    pair: Pair, poses: Sequence[FloatArray], limits: QualityLimits, header_kept: bool = False
+) -> dict[str, Any]:
+    """Measure and judge a registration.
+
+    Args:
+        pair: the images.
+        poses: the chosen pose first, then the next best that another start found, if any.
+        limits: see `QualityLimits`.
+        header_kept: whether the chosen pose is the headers' own because no start found a better one.
+
+    Returns:
+        Plain JSON types: the measures with the unit in the name (null where one cannot be measured), `verdict` (`pass`,
+        `warn`, `fail`) and `reason`.
+    """
+    pose, centre, identity = poses[0], pair.points.mean(axis=0), np.eye(4)
+    numbers: dict[str, Any] = {
+        "start_disagreement_mm": distance_mm(pose, poses[1], pair.points) if len(poses) > 1 else None,
+        "nmi_before": pair.nmi(identity),
+        "nmi_after": pair.nmi(pose),
+        "nmi_peak_fraction": pair.peak(pose),
+        "overlap_dice_before": pair.overlap_dice(identity),
+        "overlap_dice_after": pair.overlap_dice(pose),
+        "rotation_deg": float(np.degrees(Rotation.from_matrix(pose[:3, :3]).magnitude())),
+        "translation_mm": float(np.linalg.norm(apply(pose, centre[None])[0] - centre)),
+        "header_kept": header_kept,
+    }
+    verdict, reasons = judge(numbers, limits)
+    return {**numbers, "verdict": verdict, "reason": " ".join(reasons)}
+
+
+def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[str]]:
+    """Judge measured numbers: the worst single finding decides.
+
+    Args:
+        numbers: the measures that `measure` gives.
+        limits: see `QualityLimits`.
+
+    Returns:
+        `pass`, `warn` or `fail`, and one sentence for each finding; for `pass` one on what was found.
+    """
+    findings = [
+        *_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits),
+        *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
+        *_judge_peak(numbers["nmi_peak_fraction"], limits),
+        *_judge_overlap(numbers["overlap_dice_after"], limits),
+    ]
+    for verdict in ("fail", "warn"):
+        if any(kind == verdict for kind, _ in findings):
+            return verdict, [text for _, text in sorted(findings)]
+    return "pass", [_agreement(numbers, limits)]
+
+
+Findings = list[tuple[str, str]]
+
+
+def _judge_starts(apart_mm: float | None, header_kept: bool, limits: QualityLimits) -> Findings:
+    if apart_mm is None:
+        return [("warn", "Only one start gave a result, so nothing confirms it.")]
+    if header_kept:
+        text = f"The headers' alignment was kept: the best start ends {apart_mm:.1f} mm from it, with a lower NMI."
+        return [("warn", text)]
+    if apart_mm <= limits.start_disagreement_pass_mm:
+        return []
+    kind = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail"
+    return [(kind, f"Two starts end {apart_mm:.1f} mm apart (limit {limits.start_disagreement_pass_mm:g} mm).")]
+
+
+def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits) -> Findings:
+    if after is None:
+        return [("fail", "The moving image shows too little of the fixed image's body.")]
+    findings = []
+    if after < limits.nmi_least:
+        findings.append(("fail", f"The interiors do not match: NMI {after:.3f} (limit {limits.nmi_least:g})."))
+    if before is not None and after < before - limits.nmi_noise:
+        findings.append(("fail", f"NMI fell from {before:.3f} to {after:.3f}: the headers' alignment was better."))
+    return findings
+
+
+def _judge_peak(fraction: float | None, limits: QualityLimits) -> Findings:
+    if fraction is None or fraction >= limits.peak_pass:
+        return []
+    return [("warn", f"NMI falls for only {fraction:.0%} of small shifts and turns: the match is not sharp.")]
+
+
+def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
+    if dice is None:
+        return [("fail", "The two images do not meet.")]
+    if dice >= limits.overlap_dice_pass:
+        return []
+    kind = "warn" if dice >= limits.overlap_dice_warn else "fail"
+    return [(kind, f"The bodies overlap with a Dice of {dice:.2f} (limit {limits.overlap_dice_pass:g}).")]
+
+
+def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:
+    before, after = numbers["nmi_before"], numbers["nmi_after"]
+    text = f"Two starts agree within {numbers['start_disagreement_mm']:.2f} mm; "
+    if before is None:
+        return f"{text}NMI is {after:.3f}; by their headers the images do not meet."
+    if after <= before + limits.nmi_noise:
+        return f"{text}the headers had aligned the images already, and NMI is no worse: {before:.3f}, now {after:.3f}."
+    return f"{text}NMI rose from {before:.3f} to {after:.3f}."
+
+
+def _interior(mask: MetaTensor) -> Any:
+    """The body without its outermost millimetres, or the whole body where nothing else is left of it."""
+    distance = sitk.SignedMaurerDistanceMap(to_sitk(mask), squaredDistance=False, useImageSpacing=True)
+    deep = sitk.GetArrayViewFromImage(distance).transpose(2, 1, 0) <= -INTERIOR_MM
+    return deep if deep.any() else mask.numpy()[0] > 0
+
+
+def _perturbations(centre: FloatArray) -> list[FloatArray]:
+    steps = []
+    for axis in np.vstack([np.eye(3), -np.eye(3)]):
+        shift, turn = np.eye(4), np.eye(4)
+        shift[:3, 3] = PERTURBATION_MM * axis
+        turn[:3, :3] = Rotation.from_rotvec(PERTURBATION_DEGREES * axis, degrees=True).as_matrix()
+        turn[:3, 3] = centre - turn[:3, :3] @ centre
+        steps += [shift, turn]
+    return steps

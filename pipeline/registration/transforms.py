@@ -1,0 +1,89 @@
+"""Carry images and labels through a saved transform: a registration is never run again to apply it."""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk
+from monai.data import MetaTensor
+
+from pipeline.errors import CaseError
+from pipeline.geometry import affine_of, from_sitk, itk_geometry, to_sitk, volume
+
+AIR_HU = -1000.0
+
+
+def outside_value(image: MetaTensor, modality: str) -> float:
+    """What an image shows where it was not acquired: air (-1000 HU) for CT, otherwise its smallest value."""
+    return AIR_HU if modality == "CT" else float(image.min())
+
+
+def resample_image(
+    moving: MetaTensor, grid: MetaTensor, transform: sitk.Transform, outside: float, spline_order: int = 1
+) -> MetaTensor:
+    """Resample an image onto another grid.
+
+    Args:
+        moving: (1, I, J, K).
+        grid: any volume that has the wanted grid.
+        transform: LPS mm, from points of the grid to points of the moving image.
+        outside: value where the moving image shows nothing.
+        spline_order: 1 for linear interpolation, 2 to 5 for B-splines.
+
+    Returns:
+        (1, I, J, K) float32 on the grid.
+
+    Raises:
+        CaseError: E_CONFIG for another spline order; E_GRID when the image has more than one channel.
+    """
+    interpolators = {
+        1: sitk.sitkLinear,
+        2: sitk.sitkBSpline2,
+        3: sitk.sitkBSpline3,
+        4: sitk.sitkBSpline4,
+        5: sitk.sitkBSpline5,
+    }
+    if spline_order not in interpolators:
+        raise CaseError("E_CONFIG", f"Expected a spline order from 1 to 5, got {spline_order}.")
+    source = sitk.Cast(to_sitk(moving), sitk.sitkFloat32)
+    return _resample(source, grid, transform, interpolators[spline_order], outside)
+
+
+def resample_labels(labels: MetaTensor, grid: MetaTensor, transform: sitk.Transform) -> MetaTensor:
+    """Resample a label volume onto another grid by nearest neighbour.
+
+    Args:
+        labels: (1, I, J, K) whole numbers, 0 is background.
+        grid: any volume that has the wanted grid.
+        transform: LPS mm, from points of the grid to points of the label volume.
+
+    Returns:
+        (1, I, J, K) on the grid, in the labels' own type; no value that was not there before, but small labels may be
+        lost.
+
+    Raises:
+        CaseError: E_DTYPE when a value is not a whole number, or one appears that is not a label.
+    """
+    values = np.unique(labels.numpy())
+    if (values != np.round(values)).any():
+        raise CaseError("E_DTYPE", "Expected labels as whole numbers, got fractions.")
+    result = _resample(to_sitk(labels), grid, transform, sitk.sitkNearestNeighbor, 0.0)
+    strangers = np.setdiff1d(np.unique(result.numpy()), np.append(values, 0))
+    if strangers.size:
+        raise CaseError("E_DTYPE", f"Expected the labels {values.tolist()}, got also {strangers.tolist()}.")
+    return result
+
+
+def _resample(
+    source: sitk.Image, grid: MetaTensor, transform: sitk.Transform, interpolator: int, outside: float
+) -> MetaTensor:
+    resampler = sitk.ResampleImageFilter()
+    origin, spacing, direction = itk_geometry(affine_of(grid))
+    resampler.SetSize([int(size) for size in grid.shape[-3:]])
+    resampler.SetOutputOrigin(origin)
+    resampler.SetOutputSpacing(spacing)
+    resampler.SetOutputDirection(direction)
+    resampler.SetTransform(transform)
+    resampler.SetInterpolator(interpolator)
+    resampler.SetDefaultPixelValue(outside)
+    # The grid's own affine, not the one that came back through ITK: equal grids stay equal to the last bit.
+    return volume(from_sitk(resampler.Execute(source)).numpy(), affine_of(grid))

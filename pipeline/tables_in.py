@@ -1,0 +1,119 @@
+"""Arrays and lists of names from files that a person hands over: .npy, .npz, .csv."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import UsageError
+
+Array = npt.NDArray[Any]
+
+
+def read_array(path: Path) -> Array:
+    """Read one array of numbers.
+
+    Args:
+        path: `.npy` (any shape), `.npz` with one array, or `.csv` with or without a row of names.
+
+    Returns:
+        The array as it stands in the file; of a CSV (rows, columns) float64, or (rows,) where it has one column.
+
+    Raises:
+        UsageError: E_TABLE when the file is missing, damaged, of another kind, or holds something but numbers.
+    """
+    array = _numbers(_read_csv(path), path) if path.suffix.lower() == ".csv" else _read_numpy(path)
+    if array.dtype.kind not in "biuf":
+        raise UsageError("E_TABLE", f"Expected numbers in {path.name}, got the type {array.dtype}.")
+    return array
+
+
+def read_names(path: Path) -> Array:
+    """Read one name (or number) a row, such as the case that each row belongs to.
+
+    Args:
+        path: `.csv` whose column `case_id` or `case`, or else only column, holds the names; `.npy` or `.npz` of shape
+            (N,).
+
+    Returns:
+        (N,) texts.
+
+    Raises:
+        UsageError: E_TABLE likewise, when there are several columns and none has such a name, or a name is empty.
+    """
+    names = _named_column(_read_csv(path), path) if path.suffix.lower() == ".csv" else _read_numpy(path).astype(str)
+    if names.ndim != 1 or any(not name.strip() for name in names):
+        raise UsageError("E_TABLE", f"Expected one name a row in {path.name}, got shape {names.shape} or empty names.")
+    return names
+
+
+def _read_numpy(path: Path) -> Array:
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise UsageError("E_TABLE", f"Expected a .npy, .npz or .csv file, got {path.name}.")
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
+            if len(found.files) != 1:
+                raise UsageError("E_TABLE", f"Expected one array in {path.name}, got {len(found.files)}.")
+            return np.asarray(found[found.files[0]])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {_reason(error)}.") from error
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            rows = [row for row in csv.reader(stream) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {_reason(error)}.") from error
+    if not rows:
+        raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
+    return rows
+
+
+def _numbers(rows: list[list[str]], path: Path) -> Array:
+    first = 0 if all(_is_number(cell) for cell in rows[0]) else 1
+    values = np.empty((len(rows) - first, len(rows[0])))
+    for number, row in enumerate(rows[first:]):
+        if len(row) != values.shape[1]:
+            place = f"row {number + first + 1} of {path.name}"
+            raise UsageError("E_TABLE", f"Expected {values.shape[1]} columns in {place}, got {len(row)}.")
+        bad = [cell for cell in row if not _is_number(cell)]
+        if bad:
+            place = f"row {number + first + 1} of {path.name}"
+            raise UsageError("E_TABLE", f"Expected numbers in {place}, got {bad[0][:40]!r}.")
+        values[number] = [float(cell) for cell in row]
+    if not len(values):
+        raise UsageError("E_TABLE", f"Expected numbers in {path.name}, got a row of names only.")
+    return values[:, 0] if values.shape[1] == 1 else values
+
+
+def _named_column(rows: list[list[str]], path: Path) -> Array:
+    head = [cell.strip().lower() for cell in rows[0]]
+    named = [name for name in ("case_id", "case") if name in head]
+    if not named and len(head) > 1:
+        raise UsageError("E_TABLE", f"Expected a column case_id in {path.name}, got {', '.join(rows[0])[:80]}.")
+    column = head.index(named[0]) if named else 0
+    if any(len(row) <= column for row in rows):
+        raise UsageError("E_TABLE", f"Expected {column + 1} columns in every row of {path.name}.")
+    return np.array([row[column].strip() for row in rows[1 if named else 0 :]], dtype=str)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.rstrip(".") or type(error).__name__
