@@ -67,7 +67,7 @@ def test_sweep_takes_only_temporary_files(tmp_path: Path) -> None:
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from pipeline.storage import run_lock\nwith run_lock(Path(r'%s')): pass" % tmp_path
+    code = f"from pathlib import Path; from pipeline.storage import run_lock\nwith run_lock(Path(r'{tmp_path}')): pass"
     with run_lock(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert other.returncode == 1 and "E_BUSY" in other.stderr

@@ -12,7 +12,7 @@ from pipeline.geometry import affine_of, same_grid
 from pipeline.report.figures import Channel, Window, alignment_figure, gallery_figure, thumbnail
 from pipeline.report.framing import body_frame, canonical, through_headers, voxels
 from pipeline.report.slices import Frame, level_width, robust_window
-from pipeline.report.words import in_words
+from pipeline.report.words import clean, in_words
 
 #: Abdominal soft tissue, level and width in HU: bone, muscle, fat and air stay apart in any body part.
 SOFT_TISSUE: tuple[float, float] = (40.0, 400.0)
@@ -153,7 +153,7 @@ def _channel_names(image: MetaTensor, recorded: Sequence[str], role: str, name: 
     """The role and the recorded names of the channels; else the image's own name, numbered where there are several."""
     count = image.shape[0]
     if len(recorded) == count:
-        return [f"{role} {in_words(item)}" for item in recorded]
+        return [f"{role} {clean(item).replace('_', ' ')}" for item in recorded]
     return [name] if count == 1 else [f"{name} {index + 1}" for index in range(count)]
 
 

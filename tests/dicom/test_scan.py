@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pydicom
@@ -39,7 +38,7 @@ def test_no_folder_no_file_no_dicom(tmp_path: Path) -> None:
             scan(folder)
     for index in range(3):
         (tmp_path / f"{index}.txt").write_text("a text that is long enough to be taken for something else " * 9)
-    with pytest.raises(UsageError, match="E_NO_DICOM: .*3 files, none of them DICOM"):
+    with pytest.raises(UsageError, match=r"E_NO_DICOM: .*3 files, none of them DICOM"):
         scan(tmp_path)
 
 
@@ -67,7 +66,7 @@ def test_the_tree_is_not_written_to(files: list[Path]) -> None:
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
     scan(files[0].parent)
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
-    assert sorted(os.listdir(files[0].parent)) == sorted(path.name for path in files)
+    assert sorted(files[0].parent.iterdir()) == sorted(files)
 
 
 @pytest.mark.parametrize("text", ["0,9\\0,9", "NaN\\1", "1", "1\\2\\3", "1e999\\1", "0x1\\1", "1_0\\1", "abc\\1"])

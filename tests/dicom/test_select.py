@@ -42,7 +42,10 @@ def test_rules_on_texts_and_numbers() -> None:
         (Role(modality="CT", min_instances=21), "20 instances, fewer than 21"),
         (Role(modality="CT", orientation="coronal"), "axial instead of coronal"),
         (Role(modality="CT", all=(Rule(tag="EchoTime", max=5),)), "`all` asks EchoTime in [, 5]"),
-        (Role(modality="CT", none=(Rule(tag="ImageType", matches="PRIM"),)), "`none` forbids ImageType to match /PRIM/"),
+        (
+            Role(modality="CT", none=(Rule(tag="ImageType", matches="PRIM"),)),
+            "`none` forbids ImageType to match /PRIM/",
+        ),
         (Role(modality="CT", any=(Rule(tag="SeriesDescription", matches="knee"),)), "`any` asks SeriesDescription"),
     ],
 )

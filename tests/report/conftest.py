@@ -61,7 +61,6 @@ def case(pair):
         "mr_aligned", "image", "cases/CASE-1/register/mr_aligned.nii.gz", "ab12cd34ef56" + "0" * 52, geometry
     )
     windows = volume(np.stack([np.clip((ct.numpy()[0] + 160) / 400, 0, 1)] * 2), affine_of(ct))
-    windows.meta["channels"] = ["soft tissue", "bone"]
     return {
         "case_id": "CASE-1",
         "ct": ct,
@@ -73,7 +72,15 @@ def case(pair):
         "records": [
             record("ingest", measures={"seconds": 1.25, "files_read": 83}, flags=("N_PREAMBLE: ct had none.",)),
             record("register", artifacts=(aligned,), measures={"seconds": 14.8712}, versions={"itk-elastix": "0.25.4"}),
-            record("preprocess", measures={"ct_body_volume_ml": 2211.34, "ct_median_hu": -41.0, "mr_bias_cv": None}),
+            record(
+                "preprocess",
+                measures={
+                    "ct_windows_channels": "soft_tissue, bone",
+                    "ct_body_volume_ml": 2211.34,
+                    "ct_median_hu": -41.0,
+                    "mr_bias_cv": None,
+                },
+            ),
         ],
     }
 

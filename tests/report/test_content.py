@@ -100,6 +100,7 @@ def test_measures_are_grouped_and_not_repeated(case):
     assert groups == {
         "ingest": {"Files read": ("83", "")},
         "preprocess": {
+            "CT windows channels": ("soft_tissue, bone", ""),
             "CT body volume": ("2211", "mL"),
             "CT median": ("-41", "HU"),
             "MR bias CV": ("not available", ""),

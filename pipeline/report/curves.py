@@ -1,0 +1,217 @@
+"""The charts of a classifier's report: ROC, precision-recall and decision curves, confusion matrices (matplotlib, Agg)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.report.sheet import DPI, png
+from pipeline.report.words import clean
+
+Kind = Literal["roc", "precision_recall", "decision"]
+Numbers = Sequence[float]
+
+SIZE_IN = (4.6, 4.3)
+INK, QUIET, GRID = "#1d252c", "#5b6770", "#e3e7ea"
+FONT = "DejaVu Sans"
+#: Okabe and Ito's colours, which most colour-blind readers tell apart; dashes tell them apart in grey.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (8, 2)), (0, (3, 1, 1, 1)))
+TITLES: dict[Kind, str] = {
+    "roc": "ROC curve",
+    "precision_recall": "Precision and recall",
+    "decision": "Decision curve",
+}
+AXES: dict[Kind, tuple[str, str]] = {
+    "roc": ("1 − specificity", "Sensitivity"),
+    "precision_recall": ("Recall", "Precision"),
+    "decision": ("Probability from which one would treat", "Net benefit per case"),
+}
+#: Longest name in a legend or beside an axis.
+LONGEST = 28
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        name: in the legend.
+        x: (P,).
+        y: (P,).
+        band_x: (Q,); empty without a band.
+        low: (Q,) lower edge of the band.
+        high: (Q,) upper edge of the band.
+        reference: whether it is a thin grey line to compare with, such as treating everybody.
+    """
+
+    name: str
+    x: Numbers
+    y: Numbers
+    band_x: Numbers = ()
+    low: Numbers = ()
+    high: Numbers = ()
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves on common axes.
+
+    Attributes:
+        kind: which axes.
+        of: the class that counts as positive.
+        lines: what is drawn.
+        caption: what a reader has to know.
+    """
+
+    kind: Kind
+    of: str
+    lines: tuple[Line, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Numbers of cases by true and predicted class.
+
+    Attributes:
+        model: whose predictions.
+        classes: K names.
+        counts: (K, K), true class along the rows.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart.
+
+    Attributes:
+        key: file name without its suffix.
+        title: a heading.
+        caption: what it shows.
+        png: the file's bytes.
+    """
+
+    key: str
+    title: str
+    caption: str
+    png: bytes
+
+
+def panel_chart(panel: Panel, key: str) -> Chart:
+    """Draw curves.
+
+    Returns:
+        The chart; the same bytes for the same input.
+    """
+    title = f"{TITLES[panel.kind]}: {shortened(panel.of)}"
+    figure, axes = _canvas(title)
+    plain = [line for line in panel.lines if not line.reference]
+    for line in panel.lines:
+        _draw(axes, line, plain.index(line) if line in plain else -1, stepped=panel.kind == "precision_recall")
+    across, up = AXES[panel.kind]
+    axes.set_xlabel(across, color=INK, size=9)
+    axes.set_ylabel(up, color=INK, size=9)
+    axes.set_xlim(-0.01, 1.01)
+    _limit(axes, panel)
+    _legend(axes, panel)
+    return Chart(key, title, panel.caption, _bytes(figure))
+
+
+def confusion_chart(confusion: Confusion, key: str) -> Chart:
+    """Draw a confusion matrix: numbers of cases, shaded by their part of the true class.
+
+    Returns:
+        The chart; the same bytes for the same input.
+    """
+    counts = np.asarray(confusion.counts, dtype=np.float64)
+    totals = counts.sum(axis=1, keepdims=True)
+    parts = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    title = f"Confusion matrix: {shortened(confusion.model)}"
+    figure, axes = _canvas(title)
+    axes.grid(visible=False)
+    axes.imshow(parts, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    size = max(6.0, 11.0 - len(counts))
+    for row, column in np.ndindex(*counts.shape):
+        shade = "white" if parts[row, column] > 0.55 else INK
+        share = f"\n{100 * parts[row, column]:.0f} %" if totals[row, 0] else ""
+        text = f"{int(counts[row, column])}{share}"
+        axes.text(column, row, text, ha="center", va="center", color=shade, size=size, family=FONT)
+    names = [shortened(name, 14) for name in confusion.classes]
+    style: dict[str, Any] = {"size": 8, "family": FONT, "parse_math": False}
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0, **style)
+    axes.set_yticks(range(len(names)), names, **style)
+    axes.set_xlabel("Most probable class", color=INK, size=9)
+    axes.set_ylabel("True class", color=INK, size=9)
+    caption = "Numbers of cases; the percentages and the shades are parts of the true class."
+    return Chart(key, title, caption, _bytes(figure))
+
+
+def shortened(name: str, longest: int = LONGEST) -> str:
+    """A name that fits beside a chart."""
+    text = clean(name)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _canvas(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=SIZE_IN, dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, color=INK, size=10, weight="bold", family=FONT, loc="left", parse_math=False)
+    axes.tick_params(colors=QUIET, labelsize=8)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set(color=QUIET, linewidth=0.6)
+    return figure, axes
+
+
+def _draw(axes: Axes, line: Line, number: int, stepped: bool) -> None:
+    # Precision and recall are steps between thresholds: a straight line would promise what no threshold gives.
+    how: dict[str, Any] = {"drawstyle": "steps-pre"} if stepped and not line.reference else {}
+    name = shortened(line.name)
+    if line.reference:
+        axes.plot(line.x, line.y, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=name)
+        return
+    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    if len(line.band_x):
+        axes.fill_between(line.band_x, line.low, line.high, color=colour, alpha=0.14, linewidth=0)
+    axes.plot(line.x, line.y, color=colour, linewidth=1.6, linestyle=dash, label=name, **how)
+
+
+def _limit(axes: Axes, panel: Panel) -> None:
+    """Rates run from 0 to 1; net benefit from a little below 0 to its largest value."""
+    if panel.kind != "decision":
+        axes.set_ylim(-0.01, 1.01)
+        axes.set_aspect("equal")
+        return
+    top = max((max(line.y) for line in panel.lines if len(line.y)), default=0.0)
+    top = top if top > 0 else 0.05
+    axes.set_ylim(-0.25 * top, 1.08 * top)
+
+
+def _legend(axes: Axes, panel: Panel) -> None:
+    place: Any = {"roc": "lower right", "precision_recall": "lower left", "decision": "upper right"}[panel.kind]
+    legend = axes.legend(
+        loc=place, fontsize=8, frameon=True, framealpha=0.85, edgecolor=GRID, prop={"family": FONT, "size": 8}
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+        text.set_color(INK)
+
+
+def _bytes(figure: Figure) -> bytes:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return png(np.asarray(canvas.buffer_rgba())[..., :3])
