@@ -82,9 +82,7 @@ def test_a_mirrored_grid_is_another_grid() -> None:
     mirrored = oblique() @ np.diag([-1, 1, 1, 1])
     mirrored[:3, 3] += oblique()[:3, 0] * 2
     with pytest.raises(CaseError, match="E_GRID"):
-        geometry.require_same_grid(
-            geometry.volume(ramp(), oblique()), geometry.volume(ramp(), mirrored), ("ct", "mr")
-        )
+        geometry.require_same_grid(geometry.volume(ramp(), oblique()), geometry.volume(ramp(), mirrored), ("ct", "mr"))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,12 @@ def test_a_spec_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("min_instances: 10", "min_instance: 10", 6, "roles.ct.min_instance: unknown key; did you mean `min_instances`?"),
+        (
+            "min_instances: 10",
+            "min_instance: 10",
+            6,
+            "roles.ct.min_instance: unknown key; did you mean `min_instances`?",
+        ),
         ("fixed: ct", "fixd: ct", 13, "register.fixd: unknown key; did you mean `fixed`?"),
         ("matches:", "match:", 8, "did you mean `matches`?"),
         ("description:", "descripton:", 2, "did you mean `description`?"),

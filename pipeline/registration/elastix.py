@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class RegistrationSettings:
     """
 
     parameters: str
-    starts: int = 5
+    starts: int = 4
     refined: int = 2
     threads: int = 2
     timeout_s: float = 900.0
@@ -101,11 +101,15 @@ def register_rigid(
         _write_request(Path(folder), images, masks, modalities, settings)
         found = _run_worker(Path(folder), settings)
     pair = Pair(*images, *masks)
-    ranked = sorted(_poses(found), key=lambda item: -(pair.nmi(item[1]) or 0.0))
+    poses = zip(
+        [item["start"] for item in found["results"]], _in_ras(i["matrix"] for i in found["results"]), strict=True
+    )
+    ranked = sorted(poses, key=lambda item: -(pair.nmi(item[1]) or 0.0))
     kept = _header_is_better(pair, ranked[0][1], limits)
     if kept:
         ranked.insert(0, ("header", np.eye(4)))
-    quality = measure(pair, [matrix for _, matrix in ranked[:2]], limits, header_kept=kept)
+    mirrored = next(iter(_in_ras(found["mirrored"])), None)
+    quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, header_kept=kept)
     transform = transform_from_matrix(ranked[0][1])
     moved = resample_image(moving, fixed, transform, outside_value(moving, modalities[1]))
     more = {"start": ranked[0][0], "starts_refined": found["starts"]}
@@ -129,8 +133,8 @@ def _header_is_better(pair: Pair, pose: FloatArray, limits: QualityLimits) -> bo
     return before is not None and (after is None or after < before - limits.nmi_noise)
 
 
-def _poses(found: dict[str, Any]) -> list[tuple[str, FloatArray]]:
-    return [(item["start"], LPS_RAS @ np.array(item["matrix"]) @ LPS_RAS) for item in found["results"]]
+def _in_ras(matrices: Iterable[Any]) -> list[FloatArray]:
+    return [LPS_RAS @ np.array(matrix) @ LPS_RAS for matrix in matrices]
 
 
 # ---- the child process -----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class QualityLimits:
     Attributes:
         start_disagreement_pass_mm: two independent starts must end at most this far apart to pass.
         start_disagreement_warn_mm: further apart than this fails.
-        nmi_noise: NMI may be lower than the headers' alignment had by this much and still count as equal.
+        nmi_noise: two NMI that differ by this much or less count as equal.
         nmi_least: an interior NMI below this says that the images have nothing to do with each other.
         overlap_dice_pass: Dice of the two bodies, within what both images show, to pass.
         overlap_dice_warn: a lower Dice than this fails.
@@ -72,6 +72,11 @@ class Pair:
         """Normalised mutual information over the interior; None where the moving image shows too little of it."""
         return self._pair.score(matrix, LEAST_IN_VIEW * len(self.points))
 
+    def in_view(self, matrix: FloatArray) -> FloatArray:
+        """The points (N, 3) of the interior that a pose brings into the moving image; all where it brings none."""
+        seen = self.points[self._pair.inside(matrix)]
+        return seen if len(seen) else self.points
+
     def peak(self, matrix: FloatArray) -> float | None:
         """Which fraction of 12 small perturbations (6 shifts, 6 turns about the body's centre) lowers NMI."""
         best = self.nmi(matrix)
@@ -99,13 +104,18 @@ def distance_mm(a: FloatArray, b: FloatArray, points: FloatArray) -> float:
 
 
 def measure(
-    pair: Pair, poses: Sequence[FloatArray], limits: QualityLimits, header_kept: bool = False
+    pair: Pair,
+    poses: Sequence[FloatArray],
+    mirrored: FloatArray | None,
+    limits: QualityLimits,
+    header_kept: bool = False,
 ) -> dict[str, Any]:
     """Measure and judge a registration.
 
     Args:
         pair: the images.
         poses: the chosen pose first, then the next best that another start found, if any.
+        mirrored: the best pose of the mirrored fixed image, if there is one: left and right exchanged, 4 x 4.
         limits: see `QualityLimits`.
         header_kept: whether the chosen pose is the headers' own because no start found a better one.
 
@@ -115,9 +125,10 @@ def measure(
     """
     pose, centre, identity = poses[0], pair.points.mean(axis=0), np.eye(4)
     numbers: dict[str, Any] = {
-        "start_disagreement_mm": distance_mm(pose, poses[1], pair.points) if len(poses) > 1 else None,
+        "start_disagreement_mm": distance_mm(pose, poses[1], pair.in_view(pose)) if len(poses) > 1 else None,
         "nmi_before": pair.nmi(identity),
         "nmi_after": pair.nmi(pose),
+        "nmi_mirrored": None if mirrored is None else pair.nmi(mirrored),
         "nmi_peak_fraction": pair.peak(pose),
         "overlap_dice_before": pair.overlap_dice(identity),
         "overlap_dice_after": pair.overlap_dice(pose),
@@ -142,6 +153,7 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
     findings = [
         *_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
+        *_judge_mirror(numbers["nmi_mirrored"], numbers["nmi_after"], limits),
         *_judge_peak(numbers["nmi_peak_fraction"], limits),
         *_judge_overlap(numbers["overlap_dice_after"], limits),
     ]
@@ -175,6 +187,13 @@ def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits)
     if before is not None and after < before - limits.nmi_noise:
         findings.append(("fail", f"NMI fell from {before:.3f} to {after:.3f}: the headers' alignment was better."))
     return findings
+
+
+def _judge_mirror(mirrored: float | None, after: float | None, limits: QualityLimits) -> Findings:
+    if mirrored is None or after is None or mirrored <= after + limits.nmi_noise:
+        return []
+    text = f"The mirror image matches better (NMI {mirrored:.3f}, not {after:.3f}): left and right may be exchanged."
+    return [("fail", text)]
 
 
 def _judge_peak(fraction: float | None, limits: QualityLimits) -> Findings:

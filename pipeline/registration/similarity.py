@@ -82,9 +82,9 @@ class SampledPair:
         self._to_index = np.linalg.inv(moving_affine)
         self._limits = moving_limits
 
-    def inside(self, matrix: FloatArray) -> int:
-        """How many of the points a pose (4 x 4, fixed to moving world) brings into the moving image."""
-        return int(self._inside(self._indices(matrix)).sum())
+    def inside(self, matrix: FloatArray) -> npt.NDArray[np.bool_]:
+        """Which of the points, shape (N,), a pose (4 x 4, fixed to moving world) brings into the moving image."""
+        return self._inside(self._indices(matrix))
 
     def score(self, matrix: FloatArray, least: float = 1) -> float | None:
         """Normalised mutual information at the points inside the moving image.

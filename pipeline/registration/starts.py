@@ -75,7 +75,7 @@ class CoarsePair:
 
     def overlap(self, matrix: FloatArray) -> bool:
         """Whether a pose brings enough of the fixed body into the moving image to be scored."""
-        return self._pair.inside(matrix) >= self._least
+        return bool(self._pair.inside(matrix).sum() >= self._least)
 
     def score(self, matrix: FloatArray) -> float:
         """Normalised mutual information over the fixed body inside the moving image; -inf for too little overlap."""

@@ -29,6 +29,9 @@ LEAST_VOXELS = 8
 #: The two coarse levels are enough to tell good from bad starts; only the best go through the fine ones.
 SEARCH_LEVELS = 2
 SEARCH_ITERATIONS = 200
+#: Two results further apart than this (mean over the body) lie on a flat optimum: more samples settle them.
+FLAT_MM = 0.3
+MORE_SAMPLES = 4
 #: How far outside the moving image, as a pose shows it, samples are still taken: the pose is going to move.
 VIEW_MARGIN_MM = 15.0
 
@@ -43,10 +46,19 @@ def main(folder: Path) -> None:
     elastix = Elastix(folder, fixed, moving, fixed_mask)
     searched, failures = attempt(lambda start: elastix.search(start, pair), starts)
     best = sorted(searched, key=lambda start: -start.score)[: request["refined"]]
-    results, more_failures = attempt(elastix.refine, best)
-    found = [{"start": start.name, "matrix": start.matrix.tolist()} for start in results]
-    failures += more_failures
-    (folder / "result.json").write_text(json.dumps({"results": found, "starts": len(starts), "failures": failures}))
+    results, more = attempt(elastix.refine, best)
+    failures += more
+    if len(results) > 1 and pair.apart_mm(results[0].matrix, results[1].matrix) > FLAT_MM:
+        results, more = attempt(elastix.settle, results)
+        failures += more
+    mirrored, more = attempt(lambda start: elastix.refine(elastix.search(mirror(start, pair), pair)), results[:1])
+    found = {
+        "results": [{"start": start.name, "matrix": start.matrix.tolist()} for start in results],
+        "mirrored": [start.matrix.tolist() for start in mirrored],
+        "starts": len(starts),
+        "failures": failures + more,
+    }
+    (folder / "result.json").write_text(json.dumps(found))
 
 
 def attempt(refine: Callable[[Start], Start], starts: Sequence[Start]) -> tuple[list[Start], list[str]]:
@@ -94,8 +106,15 @@ class Elastix:
         """Take a searched start through the fine levels."""
         return replace(start, matrix=self._run(self._parameters(start, SEARCH_LEVELS, None), start.matrix))
 
+    def settle(self, start: Start) -> Start:
+        """Repeat the finest level with more samples."""
+        parameters = self._parameters(start, -1, None)
+        samples = int(parameters.GetParameter(0, "NumberOfSpatialSamples")[0])
+        parameters.SetParameter(0, "NumberOfSpatialSamples", [str(MORE_SAMPLES * samples)])
+        return replace(start, matrix=self._run(parameters, start.matrix))
+
     def _parameters(self, start: Start, first: int, last: int | None) -> Any:
-        """The parameter file with the pyramid that suits the voxels, from its level `first` up to before `last`."""
+        """The parameter file with the pyramid that suits the voxels; only its levels from `first` to before `last`."""
         parameters = self._itk.ParameterObject.New()
         parameters.ReadParameterFile(str(self._folder / "parameters.txt"))
         levels = int(parameters.GetParameter(0, "NumberOfResolutions")[0])
@@ -157,6 +176,13 @@ def pyramid(spacing_mm: Sequence[float], size: Sequence[int], levels: int) -> li
     ]
 
 
+def mirror(start: Start, pair: CoarsePair) -> Start:
+    """The same pose of the fixed head's mirror image: left and right change places about the body's middle."""
+    reflection = np.diag([-1.0, 1.0, 1.0, 1.0])
+    reflection[0, 3] = 2 * pair.centre[0]
+    return replace(start, name=f"{start.name}, mirrored", matrix=start.matrix @ reflection)
+
+
 def _itk_transform(itk: Any, matrix: FloatArray) -> Any:
     transform = itk.AffineTransform[itk.D, 3].New()
     transform.SetMatrix(itk.matrix_from_array(np.ascontiguousarray(matrix[:3, :3])))
@@ -165,7 +191,7 @@ def _itk_transform(itk: Any, matrix: FloatArray) -> Any:
 
 
 def _matrix(transform: Any) -> FloatArray:
-    """The 4 x 4 matrix of a rigid ITK transform; its rotation is made orthogonal to the last bit."""
+    """The 4 x 4 matrix of a rigid (or mirrored) ITK transform; its rotation is made orthogonal to the last bit."""
     origin = np.array(transform.TransformPoint([0.0, 0.0, 0.0]))
     axes = np.array([np.array(transform.TransformPoint((100.0 * axis).tolist())) - origin for axis in np.eye(3)])
     left, _, right = np.linalg.svd(axes.T)

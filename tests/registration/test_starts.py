@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.foreground import body_mask
+from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, to_sitk, transform_from_matrix, volume
+from pipeline.registration import starts, worker
+from pipeline.registration.starts import CoarsePair, Start, best_starts
+from tests.registration.phantom import HeadPair
+
+
+def searched(pair: HeadPair, count: int) -> tuple[CoarsePair, list[Start]]:
+    masks = to_sitk(body_mask(pair.ct, "CT")), to_sitk(body_mask(pair.mr, "MR"))
+    coarse = CoarsePair(to_sitk(pair.ct), to_sitk(pair.mr), *masks)
+    return coarse, best_starts(coarse, *masks, count)
+
+
+def in_ras(start: Start) -> FloatArray:
+    return np.asarray(LPS_RAS @ start.matrix @ LPS_RAS)
+
+
+def test_a_start_lies_near_the_truth_where_the_headers_are_far_off(far_pair: HeadPair) -> None:
+    _, found = searched(far_pair, 4)
+    assert far_pair.errors_mm(np.eye(4)).mean() > 60
+    # Half a step of the rotations (10 degrees) on each axis moves a point 80 mm from the centre by up to 24 mm.
+    assert far_pair.errors_mm(in_ras(found[0])).mean() < 25
+
+
+def test_starts_are_apart_ranked_and_hold_the_headers_alignment(pair: HeadPair) -> None:
+    coarse, found = searched(pair, 5)
+    assert [start.number for start in found] == [0, 1, 2, 3, 4]
+    scores = [start.score for start in found]
+    assert scores == sorted(scores, reverse=True)
+    header = next(start for start in found if start.name == "header")
+    np.testing.assert_array_equal(header.matrix, np.eye(4))
+    for one in found:
+        assert all(coarse.apart_mm(one.matrix, o.matrix) >= starts.APART_MM for o in found if o is not one)
+
+
+def test_images_that_do_not_meet_by_their_headers_still_get_starts(pair: HeadPair) -> None:
+    away = np.eye(4)
+    away[:3, 3] = [900.0, -400.0, 300.0]
+    moved = HeadPair(pair.ct, volume(pair.mr.numpy(), away @ affine_of(pair.mr)), away @ pair.truth)
+    _, found = searched(moved, 3)
+    assert {start.name for start in found} <= {"centre of gravity", "centre of the box"}
+    assert moved.errors_mm(in_ras(found[0])).mean() < 25
+
+
+@pytest.mark.parametrize(
+    ("spacing", "size", "expected"),
+    [
+        ((1.0, 1.0, 1.0), (200, 200, 200), [[10] * 3, [5] * 3, [2] * 3, [1] * 3]),
+        ((3.0, 3.0, 3.0), (64, 64, 64), [[3] * 3, [2] * 3, [1] * 3, [1] * 3]),
+        ((1.0, 1.0, 3.3), (400, 400, 60), [[10, 10, 3], [5, 5, 1], [2, 2, 1], [1, 1, 1]]),
+        ((1.0, 1.0, 1.0), (200, 200, 16), [[10, 10, 2], [5, 5, 2], [2, 2, 2], [1, 1, 1]]),
+        ((12.0, 12.0, 12.0), (30, 30, 30), [[1] * 3] * 4),
+    ],
+)
+def test_the_pyramid_follows_voxels_and_size(spacing: tuple, size: tuple, expected: list) -> None:
+    assert worker.pyramid(spacing, size, 4) == expected
+
+
+def test_a_start_that_elastix_gives_up_does_not_stop_the_others() -> None:
+    def refine(start: Start) -> Start:
+        if start.name == "bad":
+            raise RuntimeError("too many samples map outside")
+        return start
+
+    good = Start("good", np.eye(4))
+    refined, failures = worker.attempt(refine, [Start("bad", np.eye(4)), good])
+    assert refined == [good]
+    assert failures == ["bad: too many samples map outside"]
+
+
+def test_a_pose_that_compares_too_little_has_no_score(pair: HeadPair) -> None:
+    coarse, _ = searched(pair, 1)
+    away = np.eye(4)
+    away[2, 3] = 150.0
+    assert coarse.overlap(np.eye(4))
+    assert not coarse.overlap(away)
+    assert coarse.score(away) == float("-inf")
+    assert coarse.score(np.eye(4)) > 1
+
+
+def test_a_mirrored_start_exchanges_left_and_right_about_the_middle(pair: HeadPair) -> None:
+    coarse, found = searched(pair, 1)
+    mirrored = worker.mirror(found[0], coarse).matrix
+    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(-1)
+    left, right = (np.add(coarse.centre, [x, 0, 0]) for x in (-30, 30))
+    np.testing.assert_allclose(apply(mirrored, [left]), apply(found[0].matrix, [right]), atol=1e-9)
+
+
+def test_the_matrix_of_an_itk_transform_is_read_in_lps() -> None:
+    matrix = np.eye(4)
+    matrix[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    matrix[:3, 3] = [3, -5, 7]
+    transform = transform_from_matrix(matrix)
+    np.testing.assert_allclose(worker._matrix(transform), LPS_RAS @ matrix @ LPS_RAS, atol=1e-12)
