@@ -19,6 +19,8 @@ from pipeline.storage import write_atomic, write_text
 
 Orientation = Literal["axial", "coronal", "sagittal", "any"]
 SPEC_FILE = "spec.yaml"
+#: What radiologists set to read most of the body: name -> level and width in HU.
+CT_WINDOWS = {"soft_tissue": (40.0, 400.0), "bone": (600.0, 2800.0)}
 ROLE_NAME = r"^[a-z][a-z0-9_]*$"
 
 
@@ -123,13 +125,19 @@ class Register(_Model):
 
 
 class Spec(_Model):
-    """A data spec. `case` says what one case is: all of a patient, one study, or one series."""
+    """A data spec.
+
+    Attributes:
+        case: what one case is: all of a patient, one study, or one series.
+        ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     description: str
     case: Literal["patient", "study", "series"] = "patient"
     roles: dict[str, Role] = Field(min_length=1)
     register_: Register | None = Field(default=None, alias="register")
+    ct_windows: dict[str, tuple[float, float]] = Field(default=CT_WINDOWS, min_length=1)
 
     @field_validator("roles")
     @classmethod
@@ -166,6 +174,11 @@ class Spec(_Model):
     def modalities(self) -> dict[str, str]:
         """The (first) modality of each role."""
         return {name: role.modality[0] for name, role in self.roles.items()}
+
+    @property
+    def ct_window(self) -> tuple[float, float]:
+        """Level and width in HU in which reports show CT."""
+        return next(iter(self.ct_windows.values()))
 
     @property
     def fixed(self) -> str:

@@ -90,3 +90,19 @@ def test_the_run_keeps_its_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(shipped("data_specs").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_shipped_specs_are_valid(path: Path) -> None:
     assert specs.load(path).name == path.stem
+
+
+def test_the_windows_have_an_order_that_survives(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD + "ct_windows: {lung: [-600, 1500], mediastinum: [40, 400]}\n")
+    assert spec.ct_window == (-600.0, 1500.0)
+    specs.save(spec, tmp_path)
+    assert list(specs.of_run("", tmp_path).ct_windows) == ["lung", "mediastinum"]
+    assert load(tmp_path, GOOD).ct_window == (40.0, 400.0)
+
+
+def test_limits_are_those_of_the_registration() -> None:
+    from dataclasses import fields
+
+    from pipeline.registration.quality import QualityLimits
+
+    assert {item.name for item in fields(QualityLimits)} == set(specs.Limits.model_fields)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from pipeline import batch, records
@@ -87,7 +89,11 @@ def test_a_bundle_without_cases_exits_with_two(home: Path, tmp_path: Path) -> No
 
 
 def test_an_override_changes_the_stage(alone: Path, home: Path, tmp_path: Path) -> None:
-    """`--key::sub value`, as MONAI's users expect it; the resume key notices."""
-    done = bundle("ingest", home, alone, tmp_path / "out", "--overwrite", "true")
-    assert done.returncode == 2
-    assert "E_NO_DICOM" in done.stderr
+    """`--key value`, as MONAI's users know it: the resume key notices, and what it changes is in the image."""
+    images = {}
+    for mode in ("never", "always"):
+        done = bundle("preprocess", home, alone, tmp_path, "--bias_correction", mode)
+        assert done.stdout.endswith("preprocess: 1 done\n"), done.stderr[-3000:]
+        (path,) = tmp_path.glob("cases/*/preprocess/mr_normalised.nii.gz")
+        images[mode] = np.asarray(nib.load(path).dataobj)
+    assert np.abs(images["always"] - images["never"]).mean() > 0.01
