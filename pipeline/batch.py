@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,13 +120,16 @@ def load(name: str, plan: Plan) -> Loaded:
 
 
 def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
-    """0 when every case is done; 1 when one failed or was quarantined, or when a file of the tree was unreadable."""
-    import json
-
+    """0 when all is well; 1 when a case or an alignment failed, a case was quarantined, or a file was unreadable."""
     scan = output_dir / "scan.json"
     unreadable = json.loads(scan.read_text())["files_unreadable"] if scan.is_file() else 0
-    bad = any(record.status != "done" for case in found.values() for record in case)
+    bad = any(record.status != "done" or _misaligned(record) for case in found.values() for record in case)
     return int(bad or unreadable > 0)
+
+
+def _misaligned(record: Record) -> bool:
+    """Whether the stage ran to its end, but its own verdict over the result is that it failed."""
+    return any(isinstance(item, dict) and item.get("verdict") == "fail" for item in record.measures.values())
 
 
 def _stages_for(spec: specs.Spec) -> tuple[str, ...]:
@@ -183,4 +187,4 @@ def crashed(stage: Stage, case: Case) -> Record:
     folder = records.case_folder(stage.output_dir, record.case_id) / stage.name
     records.forget(folder)
     records.write(record, folder)
-    return replace(record)
+    return record

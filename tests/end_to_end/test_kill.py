@@ -67,11 +67,13 @@ def test_twenty_kills(cohort: Cohort, tandem_home: Path, tmp_path: Path) -> None
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(chance.uniform(0.1, 0.9) * seconds)
-        finished = process.poll() is not None
-        if not finished:
+        try:
+            process.wait(timeout=chance.uniform(0.1, 0.9) * seconds)
+            finished = True
+        except subprocess.TimeoutExpired:
+            finished = False
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            process.wait()
         seen.add(require_nothing_wrong(out, truth))
         if finished:
             shutil.rmtree(out)
