@@ -182,6 +182,15 @@ def _plain(value: Any) -> Any:
     raise CaseError("E_DTYPE", f"Expected plain numbers, texts and lists in a measure, got {type(value).__name__}.")
 
 
+def plain(value: Mapping[str, Any]) -> Any:
+    """A measure as the plain JSON types in which it is going to be stored.
+
+    Raises:
+        CaseError: E_DTYPE when it holds something else, NaN or infinity.
+    """
+    return json.loads(_measure(value))
+
+
 def _measure(value: Mapping[str, Any]) -> str:
     try:
         return as_json(value)

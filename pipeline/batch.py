@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ from pipeline.storage import run_lock, write_atomic, write_text
 
 STAGES = ("ingest", "register", "preprocess", "report")
 MANIFEST = "run.json"
-CASES_TABLE = "cases.csv"
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,11 @@ def run(plan: Plan) -> dict[str, list[Record]]:
         for name in stages:
             loaded = load(name, plan)
             found = loaded.stage.run(loaded.find_cases(), map_cases)
-            finish(plan.output_dir, loaded.after)
+            records.write_table(plan.output_dir)
+            for step in loaded.after:
+                step(plan.output_dir)
             say(summary(name, found))
     return records.of_run(plan.output_dir)
-
-
-def finish(output_dir: Path, after: Iterable[Callable[[Path], Any]]) -> None:
-    """Write the table of all cases, and whatever else a stage asks for after its cases."""
-    table = records.table(output_dir)
-    write_atomic(output_dir / CASES_TABLE, lambda path: table.to_csv(path, index=False))
-    for step in after:
-        step(output_dir)
 
 
 def load(name: str, plan: Plan) -> Loaded:
@@ -123,13 +116,8 @@ def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
     """0 when all is well; 1 when a case or an alignment failed, a case was quarantined, or a file was unreadable."""
     scan = output_dir / "scan.json"
     unreadable = json.loads(scan.read_text())["files_unreadable"] if scan.is_file() else 0
-    bad = any(record.status != "done" or _misaligned(record) for case in found.values() for record in case)
-    return int(bad or unreadable > 0)
-
-
-def _misaligned(record: Record) -> bool:
-    """Whether the stage ran to its end, but its own verdict over the result is that it failed."""
-    return any(isinstance(item, dict) and item.get("verdict") == "fail" for item in record.measures.values())
+    well = all(records.went_well(record) for case in found.values() for record in case)
+    return int(not well or unreadable > 0)
 
 
 def _stages_for(spec: specs.Spec) -> tuple[str, ...]:

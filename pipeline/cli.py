@@ -21,6 +21,11 @@ app = typer.Typer(
     "Research use only, not a medical device.",
 )
 
+evaluate_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
+)
+app.add_typer(evaluate_app, name="evaluate")
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; a second run goes on where the first ended.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do the work again even where it is done.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")]
@@ -101,6 +106,63 @@ def demo(
 
     with _usage_errors():
         raise typer.Exit(run_demo(out, cases, jobs))
+
+
+@app.command()
+def calibrate(
+    logits: Annotated[Path, typer.Option(help="The model's logits, (N, C) or (N,): .npy, .npz or .csv.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration (.json), or with --apply the .npy file.")],
+    labels: Annotated[Path | None, typer.Option(help="The true classes, 0 … C - 1, one a row.")] = None,
+    method: Annotated[
+        str, typer.Option(help="temperature, platt, vector, beta, dirichlet, matrix, isotonic; or recommended.")
+    ] = "temperature",
+    cases: Annotated[Path | None, typer.Option(help="The case of each row: a case's rows stay together.")] = None,
+    report: Annotated[Path | None, typer.Option(help="A PDF that compares all methods on held-out cases.")] = None,
+    source: Annotated[str, typer.Option(help="Where the logits come from: validation or out_of_fold.")] = "validation",
+    apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
+) -> None:
+    """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
+    from pipeline import calibrate_command as command
+    from pipeline.progress import say
+
+    with _usage_errors():
+        if apply is not None:
+            command.require_alone(labels=labels, cases=cases, report=report)
+            command.apply_calibration(apply, logits, out)
+            say(f"Probabilities: {out}")
+            return
+        fitted = command.calibrate(logits, command.required(labels), out, method, cases, report, source)
+        for note in fitted.record.notes:
+            say(note, error=True)
+        say(command.summary(fitted))
+        say(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
+
+
+@evaluate_app.command("classification")
+def evaluate_classification(
+    probabilities: Annotated[
+        list[Path], typer.Option("--probabilities", "-p", help="A file a model: .npy, .npz or .csv, one row a case.")
+    ],
+    labels: Annotated[Path, typer.Option("--labels", "-l", help="The true classes, 0 … K - 1, one a row.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
+    cases: Annotated[
+        Path | None, typer.Option(help="A CSV with a column patient_id or case_id: rows of one patient stay together.")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
+    class_name: Annotated[list[str] | None, typer.Option(help="A name for each class, in order.")] = None,
+    specificity: Annotated[float, typer.Option(help="At which the sensitivity is read.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> None:
+    """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
+    from pipeline.evaluate_command import evaluate_classification as run_evaluation
+    from pipeline.evaluation.results import Settings
+    from pipeline.progress import say
+
+    settings = Settings(specificity=specificity, seed=seed)
+    with _usage_errors():
+        for line in run_evaluation(probabilities, labels, out, cases, name or (), class_name or (), settings):
+            say(line)
+    say(f"Report: {out / 'report.html'}")
 
 
 def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], overwrite: bool, jobs: int) -> None:

@@ -1,14 +1,19 @@
-"""`tandem demo`: a small simulated cohort with known truth, from DICOM to the report."""
+"""`tandem demo`: a small simulated cohort with known truth, from DICOM to the report, compared with that truth."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline import batch
+import numpy as np
+
+from pipeline import batch, records
+from pipeline.dicom.pseudonyms import Pseudonyms
 from pipeline.progress import say
 from pipeline.shipped import shipped
+from pipeline.simulation.cohort import FiducialError, fiducial_error_mm, simulate_cohort
 from pipeline.storage import writable_folder
 
 SPEC = ("data_specs", "ct_mr_head.yaml")
@@ -23,21 +28,50 @@ def run_demo(out: Path, cases: int, jobs: int) -> int:
     Raises:
         UsageError: E_EXTRA when the extra `demo` is not installed, E_OUT, E_BUSY.
     """
-    from pipeline.simulation.cohort import simulate_cohort
-
     cohort = writable_folder(out) / "cohort"
     if not (cohort / "truth" / "cohort.json").is_file():
         say(f"Simulating {cases} patients (CT and MR of the head) as DICOM in {cohort / 'dicom'} …")
         simulate_cohort(cohort, cases=cases, faulty=1)
-    expected = json.loads((cohort / "truth" / "cohort.json").read_text())
-    plan = batch.Plan(cohort / "dicom", out / "run", shipped(*SPEC), jobs=jobs)
-    found = batch.run(plan)
+    found = batch.run(batch.Plan(cohort / "dicom", out / "run", shipped(*SPEC), jobs=jobs))
     faults = [record.error.code for case in found.values() for record in case if record.error]
-    planted = _planted(expected)
-    say(f"{len(found)} cases; quarantined: {', '.join(faults) or 'none'} (planted: {', '.join(planted) or 'none'})")
+    planted = [patient["expected_code"] for patient in _patients(cohort) if patient["expected_code"]]
+    say(f"{len(found)} cases; set aside: {', '.join(faults) or 'none'} (planted: {', '.join(planted) or 'none'})")
+    errors = [error.mean_mm for error in alignment_errors(cohort, out / "run").values()]
+    say(f"Alignment against the simulated truth: mean error {np.mean(errors):.2f} mm over {len(errors)} cases")
     say(f"Report: {(out / 'run' / 'report.html').resolve()}")
     return int(faults != planted)
 
 
-def _planted(cohort: dict[str, Any]) -> list[str]:
-    return [patient["expected_code"] for patient in cohort["patients"] if patient.get("expected_code")]
+def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> dict[str, FiducialError]:
+    """Target registration error of the aligned cases of a simulated cohort, over the anatomical landmarks.
+
+    Args:
+        cohort: what `simulate_cohort` has filled.
+        output_dir: the run folder.
+        keys: the folder of the pseudonym key; the user's own when it is left out.
+
+    Returns:
+        Case id -> error in mm, for every case whose registration is done.
+    """
+    from SimpleITK import ReadTransform
+
+    from pipeline.geometry import matrix_from_transform
+
+    names = Pseudonyms(output_dir, keys)
+    errors = {}
+    for patient in _patients(cohort):
+        case_id, truth = names.of("case", patient["patient_id"]), cohort / "truth" / patient["patient_id"]
+        folder = records.case_folder(output_dir, case_id) / "register"
+        record = records.read(folder)
+        if record is None or record.status != "done":
+            continue
+        expected = np.array(json.loads((truth / "transform.json").read_text())["matrix"])
+        points = np.loadtxt(truth / "landmarks.csv", delimiter=",", skiprows=1, usecols=(0, 1, 2))
+        found = matrix_from_transform(ReadTransform(str(folder / "mr_transform.tfm")))
+        errors[case_id] = fiducial_error_mm(found, expected, points)
+    return errors
+
+
+def _patients(cohort: Path) -> list[Mapping[str, Any]]:
+    patients: list[Mapping[str, Any]] = json.loads((cohort / "truth" / "cohort.json").read_text())["patients"]
+    return patients

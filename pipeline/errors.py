@@ -20,6 +20,7 @@ REMEDIES: dict[str, str] = {
     "E_BUSY": "Wait for the other run to end, or choose another output folder.",
     "E_SPEC": "Correct the data spec at that line; docs/reference/data-specs.md explains every key.",
     "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",
+    "E_CASE_ID": "Use letters, digits, _ and - in case ids.",
     "E_CONFIG": "Correct the bundle's configuration.",
     "E_EXTRA": "Install the extra that the message names.",
     # files and series
@@ -73,9 +74,19 @@ REMEDIES: dict[str, str] = {
     "E_VERIFY": "Check the disk (space, quota, network), then run again.",
     "E_DISK": "Free some space or choose another output folder, then run again: finished cases are not repeated.",
     "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
-    "E_REGISTER": "Check that both images show the same body part and are not blank; elastix.log says more.",
+    "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
     "E_INTERNAL": "This is a defect of Tandem: please report it with the log beside the case's outputs.",
+}
+
+
+#: code -> what was seen and dealt with; nothing has to be done.
+NOTES: dict[str, str] = {
+    "N_NO_PREAMBLE": "The files had no DICOM preamble and were read all the same.",
+    "N_COPIES_DROPPED": "The series held identical copies of instances; one of each was kept.",
+    "N_NO_PATIENT_ID": "The patient has no ID; the study stands for the patient.",
+    "N_NO_ROLE": "No series fits an optional role; the case went on without it.",
+    "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",
 }
 
 

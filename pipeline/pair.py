@@ -40,7 +40,7 @@ def register_pair(fixed: Image, moving: Image, out: Path, overwrite: bool = Fals
         specs.save(spec, out)
         stage = batch.load("register", plan).stage
         stage.run([{"case_id": CASE_ID, **{name: path for name, (path, _) in images.items()}}])
-        batch.finish(out, ())
+        records.write_table(out)
     return records.of_run(out)
 
 

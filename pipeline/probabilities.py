@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,7 @@ def class_labels(values: npt.ArrayLike, shape: tuple[int, ...]) -> npt.NDArray[n
     return array.astype(np.int64)
 
 
-def group_indices(groups: Sequence[object] | npt.NDArray | None, count: int) -> npt.NDArray[np.int64]:
+def group_indices(groups: Sequence[object] | npt.NDArray[Any] | None, count: int) -> npt.NDArray[np.int64]:
     """Number the groups (patients, sites) that rows belong to, in the order in which they first appear.
 
     Args:

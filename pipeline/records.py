@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -22,11 +23,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "record.json"
+CASES_TABLE = "cases.csv"
+CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 PACKAGES = ("tandem-imaging", "monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
 
 
 def case_folder(output_dir: Path, case_id: str) -> Path:
-    """Where a case lies in a run folder."""
+    """Where a case lies in a run folder.
+
+    Raises:
+        UsageError: E_CASE_ID when the id is not fit to name a folder.
+    """
+    if not re.fullmatch(CASE_ID, case_id):
+        raise UsageError("E_CASE_ID", f"Expected a case id that can name a folder, got {case_id!r}.")
     return output_dir / "cases" / case_id
 
 
@@ -42,14 +51,14 @@ def versions() -> Mapping[str, str]:
     return found
 
 
-def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Iterable[Path]) -> str:
+def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Sequence[str]) -> str:
     """The key under which a stage's result stays valid.
 
     Args:
         stage: the stage's name.
         chain: `pipeline.describe.describe` of what the stage is going to run.
         inputs: case key -> sha256 of the content.
-        weights: files of network weights.
+        weights: sha256 of each file of network weights.
 
     Returns:
         sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's version.
@@ -58,7 +67,7 @@ def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Itera
         "stage": stage,
         "chain": chain,
         "inputs": dict(inputs),
-        "weights": [sha256_file(path) for path in weights],
+        "weights": list(weights),
         "version": version("tandem-imaging"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -170,6 +179,18 @@ def table(output_dir: Path) -> pd.DataFrame:
         row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def write_table(output_dir: Path) -> None:
+    """Write `cases.csv`, the table of all cases."""
+    cases = table(output_dir)
+    write_atomic(output_dir / CASES_TABLE, lambda path: cases.to_csv(path, index=False))
+
+
+def went_well(record: Record) -> bool:
+    """Whether a stage is done, and none of its own verdicts over its results (`{"verdict": …}`) is `fail`."""
+    judged = [item.get("verdict") for item in record.measures.values() if isinstance(item, Mapping)]
+    return record.status == "done" and "fail" not in judged
 
 
 def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import records
-from pipeline.artifacts import save
+from pipeline.artifacts import plain, save
 from pipeline.cases import Artifact, Fault, Record, Series, Status
 from pipeline.describe import describe
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
 from pipeline.progress import say, track
-from pipeline.storage import run_lock, sha256_file, sweep, write_text
+from pipeline.storage import run_lock, sha256_file, sweep, write_atomic, write_text
 
 Case = dict[str, Any]
 Chain = Callable[[Case], Case]
@@ -54,8 +54,8 @@ class Stage:
         self.reads = dict(reads)
         self.writes = dict(writes)
         self.output_dir = Path(output_dir)
-        self.weights = [Path(path) for path in weights]
         self.overwrite = overwrite
+        self._weights = [sha256_file(Path(path)) for path in weights]
         self._description = describe([chain, self.reads, self.writes])
 
     def run(self, cases: Sequence[Case], mapper: Mapper = map) -> list[Record]:
@@ -77,21 +77,21 @@ class Stage:
         started = time.perf_counter()
         case = {**case, "records": [record for record in case.get("records", ()) if record.stage != self.name]}
         folder = records.case_folder(self.output_dir, case["case_id"]) / self.name
-        record = Record(case["case_id"], self.name, "", "failed", versions=records.versions())
+        record, log = Record(case["case_id"], self.name, "", "failed", versions=records.versions()), ""
         try:
             sweep(folder)
             record = replace(record, inputs=self._inputs(case))
             digests = {item.key: item.sha256 for item in record.inputs}
-            record = replace(record, key=records.resume_key(self.name, self._description, digests, self.weights))
+            record = replace(record, key=records.resume_key(self.name, self._description, digests, self._weights))
             before = records.read(folder)
             if before is not None and self._still_valid(before, record.key):
                 return replace(before, reused=True)
             records.forget(folder)
             record = self._done(record, self.chain(dict(case)), folder)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
-            record = self._failed(record, error, case, folder)
+            record, log = _failed(record, error, case)
         record = replace(record, measures={"seconds": round(time.perf_counter() - started, 3), **record.measures})
-        return self._keep(record, folder)
+        return _keep(record, folder, log)
 
     def main(self, find_cases: Callable[[], Sequence[Case]], after: Sequence[Callable[[Path], Any]] = ()) -> None:
         """Run the stage as a command of its own, as `python -m monai.bundle run` does.
@@ -106,13 +106,14 @@ class Stage:
         try:
             with run_lock(self.output_dir):
                 found = self.run(find_cases())
+                records.write_table(self.output_dir)
                 for finish in after:
                     finish(self.output_dir)
         except UsageError as error:
             say(str(error), error=True)
             sys.exit(2)
         say(summary(self.name, found))
-        if any(record.status != "done" for record in found):
+        if not all(records.went_well(record) for record in found):
             sys.exit(1)
 
     def _inputs(self, case: Case) -> tuple[Artifact, ...]:
@@ -138,29 +139,31 @@ class Stage:
                 raise CaseError("E_OUTPUT", f"Expected the stage {self.name} to give {key}, but it did not.")
             path, artifact = save(key, kind.removesuffix("?"), result[key], folder)
             artifacts.append(replace(artifact, path=path.relative_to(self.output_dir).as_posix()))
-        flags = tuple(result.get("flags", ()))
-        return replace(
-            record, status="done", artifacts=tuple(artifacts), measures=result.get("measures", {}), flags=flags
-        )
+        measures, flags = plain(result.get("measures", {})), tuple(result.get("flags", ()))
+        return replace(record, status="done", artifacts=tuple(artifacts), measures=measures, flags=flags)
 
-    def _failed(self, record: Record, error: Exception, case: Case, folder: Path) -> Record:
-        known = pipeline_cause(error) or _as_pipeline_error(error)
-        status: Status = "quarantined" if isinstance(known, QuarantineError) else "failed"
-        fault = Fault(known.code, scrub(known.message, case), known.remedy)
-        records.forget(folder)
-        if known.code == "E_INTERNAL":
-            folder.mkdir(parents=True, exist_ok=True)
-            log = scrub("".join(traceback.format_exception(error)), case)
-            write_text(folder / ERROR_LOG, log)
-        return replace(record, status=status, error=fault)
 
-    def _keep(self, record: Record, folder: Path) -> Record:
-        try:
-            records.write(record, folder)
-        except (OSError, PipelineError) as error:
-            reason = f"The record of the stage could not be written ({type(error).__name__})."
-            return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
-        return record
+def _failed(record: Record, error: Exception, case: Case) -> tuple[Record, str]:
+    """The record of a case that went wrong, and a log of what happened where that is a defect of ours."""
+    known = pipeline_cause(error) or _as_pipeline_error(error)
+    status: Status = "quarantined" if isinstance(known, QuarantineError) else "failed"
+    fault = Fault(known.code, scrub(known.message, case), known.remedy)
+    log = scrub("".join(traceback.format_exception(error)), case) if known.code == "E_INTERNAL" else ""
+    return replace(record, status=status, error=fault), log
+
+
+def _keep(record: Record, folder: Path, log: str) -> Record:
+    """Write the record; of a case that went wrong, nothing else is kept but the log."""
+    try:
+        if record.status != "done":
+            records.forget(folder)
+        if log:
+            write_atomic(folder / ERROR_LOG, lambda path: write_text(path, log))
+        records.write(record, folder)
+    except (OSError, PipelineError) as error:
+        reason = f"The record of the stage could not be written ({type(error).__name__})."
+        return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
+    return record
 
 
 def summary(stage: str, found: Sequence[Record]) -> str:

@@ -35,7 +35,7 @@ def show(output_dir: Path) -> int:
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
     console.print(table)
-    return int(any(record.status != "done" for case in cases.values() for record in case))
+    return int(not all(records.went_well(record) for case in cases.values() for record in case))
 
 
 def _row(found: list[Record], stages: list[str]) -> list[str]:

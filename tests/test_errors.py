@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import REMEDIES, CaseError, QuarantineError, UsageError, pipeline_cause
+from pipeline.errors import NOTES, REMEDIES, CaseError, QuarantineError, UsageError, pipeline_cause
 
 SOURCES = Path(__file__).parent.parent / "pipeline"
 
@@ -13,6 +13,12 @@ SOURCES = Path(__file__).parent.parent / "pipeline"
 def codes_in_the_source() -> set[str]:
     texts = [path.read_text() for path in SOURCES.rglob("*.py") if path.name != "errors.py"]
     return {code for text in texts for code in re.findall(r'"(E_[A-Z_]+)"', text)}
+
+
+def test_every_note_that_is_used_is_explained_and_every_explained_one_is_used() -> None:
+    texts = [path.read_text() for path in SOURCES.rglob("*.py") if path.name != "errors.py"]
+    used = {code for text in texts for code in re.findall(r'"(N_[A-Z]+(?:_[A-Z]+)*)', text)}
+    assert used == set(NOTES)
 
 
 def test_every_code_that_is_used_has_a_remedy_and_every_remedy_is_used() -> None:
@@ -23,6 +29,8 @@ def test_every_code_is_documented() -> None:
     page = (SOURCES.parent / "docs" / "reference" / "errors.md").read_text()
     rows = dict(re.findall(r"^\| `(E_[A-Z_]+)` \| (.*) \|$", page, re.MULTILINE))
     assert rows == REMEDIES, "run scripts/write_error_page.py"
+    notes = dict(re.findall(r"^\| `(N_[A-Z_]+)` \| (.*) \|$", page, re.MULTILINE))
+    assert notes == NOTES, "run scripts/write_error_page.py"
 
 
 def test_an_error_says_code_sentence_and_remedy() -> None:

@@ -213,3 +213,38 @@ def test_identifiers_and_paths_are_scrubbed() -> None:
     case = {"ct": Series("MRN-77", "1.2.840.1", "1.2.840.2", "CT", (instance,))}
     text = stage.scrub(f"cannot open {path} of MRN-77 in 1.2.840.2", case)
     assert text == "cannot open <input>/1.dcm of <input> in <input>"
+
+
+class Measure:
+    """A chain that gives one measure."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __call__(self, case: Case) -> Case:
+        return {**case, "measures": {"volume_ml": self.value}}
+
+
+def test_measures_become_plain_numbers_and_nan_is_refused(tmp_path: Path, make_case: Callable[[str], Case]) -> None:
+    made = Stage("measure", Measure(np.float32(1.5)), {"ct": "image"}, {}, tmp_path / "out")
+    assert made.run_case(make_case("case-1")).measures["volume_ml"] == 1.5
+    wrong = Stage("measure", Measure(float("nan")), {"ct": "image"}, {}, tmp_path / "out")
+    assert wrong.run_case(make_case("case-1")).error.code == "E_DTYPE"
+
+
+def test_a_record_that_cannot_be_written_is_a_failed_case(
+    tmp_path: Path, make_case: Callable[[str], Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise CaseError("E_DISK", "Expected room to write record.json, but the disk is full.")
+
+    monkeypatch.setattr(records, "write", full)
+    record = make_stage(tmp_path).run_case(make_case("case-1"))
+    assert (record.status, record.error.code) == ("failed", "E_DISK")
+    assert records.of_run(tmp_path / "out") == {"case-1": []}
+
+
+@pytest.mark.parametrize("case_id", ["../out", "a/b", "", ".hidden", "=x"])
+def test_a_case_id_is_never_a_path(tmp_path: Path, case_id: str) -> None:
+    with pytest.raises(UsageError, match="E_CASE_ID"):
+        make_stage(tmp_path).run_case({"case_id": case_id})

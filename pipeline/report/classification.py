@@ -113,7 +113,7 @@ def classification_pdf(content: ClassificationContent, charts: Sequence[Chart]) 
     story += [CondPageBreak(110 * mm), paragraph("Charts", "heading"), *_pairs(charts)]
     methods = [paragraph(sentence, "body") for sentence in content.methods]
     story += [KeepTogether([paragraph("How the numbers were made", "heading"), *methods])]
-    return build(story, TITLE, content.name, f"Tandem {__version__}")
+    return build(story, TITLE, clean(content.name), f"Tandem {__version__}")
 
 
 def classification_page(content: ClassificationContent, charts: Sequence[Chart]) -> bytes:

@@ -1,4 +1,4 @@
-"""The charts of a classifier's report: ROC, precision-recall and decision curves, confusion matrices (matplotlib, Agg)."""
+"""The charts of a classifier's report: ROC, precision-recall, decision curves, confusion matrices (matplotlib, Agg)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,219 @@
+"""The measures of calibration, each as a function of many weightings or many sets of labels at once.
+
+A kernel is made for probabilities that stay, and then maps weights (R or 1, N) and labels (R or 1, N) to R values: R
+sets of weights are a bootstrap, R sets of labels a null distribution. Bins stay those of the given probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr
+
+from pipeline.calibration.binning import FloatArray, IntArray, Scheme, make_bins
+
+Kernel = Callable[[FloatArray, IntArray], FloatArray]
+#: Mean confidence, frequency (0 where a bin is empty), and share of the weight, each (R, B).
+BinMeans = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def nll(probabilities: FloatArray) -> Kernel:
+    """Negative log-likelihood, mean of -ln p of the true class, in nats; infinite if a probability of 0 came true."""
+    with np.errstate(divide="ignore"):
+        losses = -np.log(probabilities)
+    return lambda weights, labels: _mean(weights, losses[np.arange(len(losses)), labels])
+
+
+def brier(probabilities: FloatArray) -> Kernel:
+    """Brier score: mean over rows of the sum over classes of (p - y)^2; with two classes, of class 1 alone.
+
+    Source: Brier 1950. Halved for two classes, as everyone writes it (and as scikit-learn does).
+    """
+    share = 0.5 if probabilities.shape[1] == 2 else 1.0
+    # sum of (p_k - y_k)^2 = sum of p_k^2 - 2 p_true + 1
+    losses = share * ((probabilities**2).sum(axis=1, keepdims=True) - 2 * probabilities + 1)
+    return lambda weights, labels: _mean(weights, losses[np.arange(len(losses)), labels])
+
+
+def ece(probabilities: FloatArray, bins: int, scheme: Scheme = "equal_width") -> Kernel:
+    """Expected calibration error of the predicted class, plug-in: mean over rows of |confidence - frequency| of a bin.
+
+    Source: Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017. Biased upwards: a perfect model has a positive one.
+    """
+    means = _top_means(probabilities, bins, scheme)
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        confidence, frequency, share = means(weights, labels)
+        return np.asarray((share * np.abs(confidence - frequency)).sum(axis=1))
+
+    return kernel
+
+
+def ece_debiased(probabilities: FloatArray, bins: int) -> Kernel:
+    """ECE of the predicted class in equal-mass bins, less an estimate of what chance adds to it; may fall below 0.
+
+    2 |d| - E|d + e| in each bin, d = confidence - frequency and e normal of the frequency's variance: the mean over e
+    is in closed form (folded normal), where the source draws e. For a perfect model about 2 - sqrt(2), or .59, of
+    the bias stays, because |d| has a kink at 0; `squared_error_debiased` keeps none.
+
+    Source: Kumar, Liang, Ma 2019, "Verified uncertainty calibration", and its library (`get_ece` with
+    `debias=True`); for squared errors, Bröcker 2012 and Ferro, Fricker 2012 do the same exactly.
+    """
+    means = _top_means(probabilities, bins, "equal_mass")
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        confidence, frequency, share = means(weights, labels)
+        count = share * weights.sum(axis=1, keepdims=True)
+        spread = np.sqrt(frequency * (1 - frequency) / np.maximum(count, 1))
+        gap = np.abs(confidence - frequency)
+        return np.asarray((share * (2 * gap - folded_normal_mean(gap, spread))).sum(axis=1))
+
+    return kernel
+
+
+def squared_error_debiased(probabilities: FloatArray, bins: int) -> Kernel:
+    """Squared calibration error of the predicted class in equal-mass bins, less what chance adds to it.
+
+    Mean over rows of (confidence - frequency)^2 - frequency (1 - frequency) / (n - 1) of a bin: 0 on average for a
+    perfect model, so that it may fall below 0.
+
+    Source: Bröcker 2012, "Estimating reliability and resolution of probability forecasts"; Ferro, Fricker 2012; Kumar,
+    Liang, Ma 2019, definition 5.1.
+    """
+    means = _top_means(probabilities, bins, "equal_mass")
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        confidence, frequency, share = means(weights, labels)
+        count = share * weights.sum(axis=1, keepdims=True)
+        chance = frequency * (1 - frequency) / np.maximum(count - 1, 1)
+        return np.asarray((share * ((confidence - frequency) ** 2 - chance)).sum(axis=1))
+
+    return kernel
+
+
+def ece_classwise(probabilities: FloatArray, bins: int) -> Kernel:
+    """Mean over the classes of the ECE of the class's own probability, equal-width bins.
+
+    Source: Nixon, Dusenberry, Zhang, Jerfel, Tran 2019, "Measuring calibration in deep learning" (static calibration
+    error); Kull et al. 2019 (classwise-ECE).
+    """
+    parts = [_class_means(probabilities, number, bins) for number in range(probabilities.shape[1])]
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        total = np.zeros(1)
+        for means in parts:
+            confidence, frequency, share = means(weights, labels)
+            total = total + (share * np.abs(confidence - frequency)).sum(axis=1)
+        return np.asarray(total / len(parts))
+
+    return kernel
+
+
+def mce(probabilities: FloatArray, bins: int) -> Kernel:
+    """Maximum calibration error: the largest |confidence - frequency| of a bin, however few rows the bin holds.
+
+    Source: Naeini, Cooper, Hauskrecht 2015.
+    """
+    means = _top_means(probabilities, bins, "equal_width")
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        confidence, frequency, share = means(weights, labels)
+        return np.asarray((np.abs(confidence - frequency) * (share > 0)).max(axis=1))
+
+    return kernel
+
+
+def kolmogorov_smirnov(probabilities: FloatArray) -> Kernel:
+    """KS calibration error of the predicted class: largest distance between the cumulated confidence and frequency.
+
+    Needs no bins. Source: Gupta, Rahimi, Ajanthan, Mensink, Sminchisescu, Hartley 2021, "Calibration of neural networks
+    using splines", equation 6.
+    """
+    top = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(confidence, kind="stable")
+    rising = confidence[order]
+    # rows of the same confidence come together: only behind the last of them is the sum one of the curve
+    ends = np.append(np.diff(rising) > 0, True)
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        gaps = weights * (confidence - (labels == top))
+        curve = np.cumsum(gaps[:, order], axis=1)[:, ends]
+        return np.asarray(np.abs(curve).max(axis=1) / weights.sum(axis=1))
+
+    return kernel
+
+
+def brier_reliability(probabilities: FloatArray, bins: int) -> Kernel:
+    """Murphy's reliability: sum over classes (two: class 1) and bins of share (confidence - frequency)^2."""
+    return _murphy(probabilities, bins, lambda c, f, s, base: s * (c - f) ** 2)
+
+
+def brier_resolution(probabilities: FloatArray, bins: int) -> Kernel:
+    """Murphy's resolution: sum over classes (two: class 1) and bins of share (frequency - prevalence)^2."""
+    return _murphy(probabilities, bins, lambda c, f, s, base: s * (f - base) ** 2)
+
+
+def brier_uncertainty(probabilities: FloatArray, bins: int) -> Kernel:
+    """Murphy's uncertainty: sum over classes (two: class 1) of prevalence (1 - prevalence)."""
+    return _murphy(probabilities, bins, lambda c, f, s, base: s * base * (1 - base))
+
+
+def folded_normal_mean(mean: FloatArray, spread: FloatArray) -> FloatArray:
+    """E|x| of a normal x. Source: Leone, Nelson, Nottingham 1961."""
+    safe = np.where(spread > 0, spread, 1.0)
+    ratio = mean / safe
+    folded = safe * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + mean * (1 - 2 * ndtr(-ratio))
+    return np.asarray(np.where(spread > 0, folded, np.abs(mean)))
+
+
+def decomposed_classes(classes: int) -> range:
+    """The classes over which a Brier score is summed: of two, class 1 alone."""
+    return range(1, 2) if classes == 2 else range(classes)
+
+
+def _murphy(probabilities: FloatArray, bins: int, term: Callable[..., FloatArray]) -> Kernel:
+    parts = [_class_means(probabilities, number, bins) for number in decomposed_classes(probabilities.shape[1])]
+
+    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
+        total = np.zeros(1)
+        for means in parts:
+            confidence, frequency, share = means(weights, labels)
+            base = (share * frequency).sum(axis=1, keepdims=True)
+            total = total + term(confidence, frequency, share, base).sum(axis=1)
+        return np.asarray(total)
+
+    return kernel
+
+
+def _top_means(probabilities: FloatArray, bins: int, scheme: Scheme) -> Callable[[FloatArray, IntArray], BinMeans]:
+    top, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    return _means(confidence, bins, scheme, lambda labels: labels == top)
+
+
+def _class_means(probabilities: FloatArray, number: int, bins: int) -> Callable[[FloatArray, IntArray], BinMeans]:
+    return _means(probabilities[:, number], bins, "equal_width", lambda labels: labels == number)
+
+
+def _means(
+    confidence: FloatArray, bins: int, scheme: Scheme, hits_of: Callable[[IntArray], npt.NDArray[np.bool_]]
+) -> Callable[[FloatArray, IntArray], BinMeans]:
+    members = make_bins(confidence, bins, scheme).members()
+
+    def means(weights: FloatArray, labels: IntArray) -> BinMeans:
+        total = weights @ members
+        filled = np.where(total > 0, total, 1.0)
+        confident = (weights * confidence) @ members / filled
+        frequency = (weights * hits_of(labels)) @ members / filled
+        return confident, frequency, total / total.sum(axis=1, keepdims=True)
+
+    return means
+
+
+def _mean(weights: FloatArray, losses: FloatArray) -> FloatArray:
+    # 0 times an infinite loss is no loss: a row that a resample has left out
+    with np.errstate(invalid="ignore"):
+        weighted = np.where(weights > 0, weights * losses, 0.0)
+    return np.asarray(weighted.sum(axis=1) / weights.sum(axis=1))

@@ -1,0 +1,1 @@
+"""How good predictions are: measures, intervals over patients, and paired comparisons of models."""

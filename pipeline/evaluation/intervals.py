@@ -1,0 +1,118 @@
+"""Bootstrap intervals with the patient as the unit: percentile, and BCa where patients are few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from pipeline.evaluation.predictions import Floats
+
+#: Below this number of patients the intervals are BCa: with 100 patients, percentiles hold an AUROC of 0.95 in 91 % of
+#: simulations instead of 95 %, with 200 in 94 % (docs/benchmarks/statistics.md).
+BCA_BELOW = 200
+#: An interval is withheld where more than this part of the resamples leaves the measure undefined.
+MOST_UNDEFINED = 0.05
+#: Numbers in one block of weights: 32 MB.
+BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval, or the reason why there is none.
+
+    Attributes:
+        low: lower end, or None.
+        high: upper end, or None.
+        method: how it was made; empty where there is none.
+        note: why it is missing, or what to know about it.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    note: str = ""
+
+
+def patient_resamples(
+    patients: npt.NDArray[np.int64], resamples: int, generator: np.random.Generator
+) -> Iterator[Floats]:
+    """Draw patients with replacement, each with all of their cases.
+
+    Args:
+        patients: (N,) numbers 0 … G - 1.
+        resamples: how many times.
+        generator: of the random numbers.
+
+    Yields:
+        Blocks (B, N) of how often each case counts.
+    """
+    count = int(patients.max()) + 1
+    rows = max(1, BLOCK // len(patients))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield counts[:, patients].astype(np.float64)
+
+
+def leave_one_out(patients: npt.NDArray[np.int64]) -> Floats:
+    """(G, N) weights, each row without one patient."""
+    return (np.arange(int(patients.max()) + 1)[:, None] != patients).astype(np.float64)
+
+
+def bootstrap_interval(
+    estimate: float, replicates: Floats, jackknife: Floats | None, confidence: float = 0.95
+) -> Interval:
+    """The interval that a bootstrap gives.
+
+    Args:
+        estimate: the measure on all cases.
+        replicates: (B,) the measure on the resamples; NaN where it is undefined.
+        jackknife: (G,) the measure without each patient, for BCa; None for percentiles.
+        confidence: such as 0.95.
+    """
+    defined = replicates[np.isfinite(replicates)]
+    lost = len(replicates) - len(defined)
+    if lost > MOST_UNDEFINED * len(replicates):
+        return Interval(note=f"undefined in {lost} of {len(replicates)} resamples")
+    if np.ptp(defined) < 1e-12:
+        return Interval(note="all resamples give the same value: the bootstrap cannot say how uncertain it is")
+    note = f"undefined in {lost} of {len(replicates)} resamples, which were left out" if lost else ""
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    if jackknife is None:
+        low, high = np.quantile(defined, tails)
+        return Interval(float(low), float(high), "percentile bootstrap", note)
+    levels = bca_levels(estimate, defined, jackknife, tails)
+    if not np.isfinite(levels).all():
+        return Interval(note="undefined without one of the patients, or on one side of all resamples")
+    low, high = np.quantile(defined, levels)
+    return Interval(float(low), float(high), "BCa bootstrap", note)
+
+
+def bca_levels(estimate: float, replicates: Floats, jackknife: Floats, tails: Floats) -> Floats:
+    """The percentiles that bias-corrected and accelerated intervals are read at.
+
+    Args:
+        estimate: the measure on all cases.
+        replicates: (B,) finite.
+        jackknife: (G,) the measure without each patient.
+        tails: (2,) the nominal levels.
+
+    Returns:
+        (2,), NaN where they are undefined.
+
+    Source: Efron 1987, JASA 82, "Better bootstrap confidence intervals", equations 2.3 and 6.6; ties count one half.
+    """
+    below = np.mean(replicates < estimate) + np.mean(replicates == estimate) / 2
+    deviation = jackknife.mean() - jackknife
+    spread = (deviation**2).sum()
+    if not (0 < below < 1 and np.isfinite(spread) and spread > 0):
+        return np.full(2, np.nan)
+    acceleration = (deviation**3).sum() / (6 * spread**1.5)
+    bias = norm.ppf(below)
+    shifted = bias + norm.ppf(tails)
+    return norm.cdf(bias + shifted / (1 - acceleration * shifted))
