@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/tandem demo --out $(OUT)
 
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
