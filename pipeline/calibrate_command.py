@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
 from pipeline.errors import CaseError, UsageError
+from pipeline.progress import say
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
 from pipeline.report.reliability import Diagram, DiagramBin
 from pipeline.storage import sha256_file, write_atomic, write_text
@@ -208,3 +210,36 @@ def _write(path: Path, write: Any, check: Any = None) -> None:
         raise UsageError(error.code, error.message) from error
     except OSError as error:
         raise UsageError("E_OUT", f"The file {path} cannot be written ({error.strerror}).") from error
+
+
+class BundleCalibration:
+    """`calibrate` as a bundle's configuration asks for it, with plain texts.
+
+    Args:
+        logits: path of the logits.
+        labels: path of the labels.
+        cases: path of the cases' names; empty where each row is a case of its own.
+        method: a name of `METHODS`, or `recommended`.
+        source: `validation` or `out_of_fold`.
+        output_dir: takes `calibration.json` and `calibration.pdf`.
+    """
+
+    def __init__(self, logits: str, labels: str, cases: str, method: str, source: str, output_dir: str) -> None:
+        self.logits, self.labels = Path(logits), Path(labels)
+        self.cases = Path(cases) if cases else None
+        self.method, self.source = method, source
+        self.output_dir = Path(output_dir)
+
+    def run(self) -> None:
+        """Fit, write, and say what was found.
+
+        Raises:
+            SystemExit: 2 when the input cannot be used; the reason is on stderr.
+        """
+        out, report = self.output_dir / "calibration.json", self.output_dir / "calibration.pdf"
+        try:
+            fitted = calibrate(self.logits, self.labels, out, self.method, self.cases, report, self.source)
+        except UsageError as error:
+            say(str(error), error=True)
+            sys.exit(2)
+        say(summary(fitted))

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 
+#: The files that take minutes.
+LONG_FILES = ("test_kill.py", "test_cohort.py")
+
+
 @pytest.fixture(autouse=True)
 def tandem_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A key folder of the test's own: no test may touch the user's."""
@@ -26,7 +30,8 @@ def real_images() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below tests/real_data needs the real images."""
+    """Everything below tests/real_data needs the real images; the long files start first, so that no core waits."""
     for item in items:
         if "real_data" in item.path.parts:
             item.add_marker(pytest.mark.real_data)
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -49,12 +50,24 @@ def minimise(parts: Parts, start: torch.Tensor, name: str) -> torch.Tensor:
             total += part.detach()
         return total
 
-    search.step(closure)
-    closure()
+    with one_thread():
+        search.step(closure)
+        closure()
     steepest = float(parameters.grad.abs().max()) if parameters.grad is not None else torch.inf
     if not steepest <= GRADIENT_FAILED:
         raise UsageError("E_CAL_NO_FIT", f"Expected {name} scaling to settle, got a gradient of {steepest:.1e}.")
     return parameters.detach()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread: on steps this small, several spend their time waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def weighted_nll(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

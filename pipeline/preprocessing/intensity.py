@@ -161,11 +161,10 @@ class WindowChannelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Window each image."""
         case = dict(data)
-        measures = dict(case.get("measures") or {})
         for key in self.key_iterator(case):
             case[key] = window_channels(case[key], self.windows)
-            measures[f"{key}_channels"] = ", ".join(self.windows)
-        return {**case, "measures": measures}
+            case["measures"] = {**(case.get("measures") or {}), f"{key}_channels": ", ".join(self.windows)}
+        return case
 
 
 class ForegroundZScored(MapTransform):
