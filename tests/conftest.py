@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 #: The files that take minutes.
 LONG_FILES = ("test_kill.py", "test_cohort.py")
 
