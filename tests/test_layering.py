@@ -14,7 +14,7 @@ DOMAINS = (
 )
 BASE = {"errors": 0, "cases": 0}
 SHARED = (
-    *("storage", "shipped", "describe", "progress", "geometry", "specs", "records", "artifacts", "foreground"),
+    *("storage", "shipped", "lazy", "describe", "progress", "geometry", "specs", "records", "artifacts", "foreground"),
     *("nifti", "probabilities", "stage", "tables_in"),
 )
 TOP = {"batch": 3, "pair": 4, "demo": 4, "status": 4, "calibrate_command": 4, "evaluate_command": 4, "cli": 5, "web": 5}

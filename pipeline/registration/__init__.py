@@ -5,8 +5,9 @@ The public names are imported when they are first used, so that `import pipeline
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
+
+from pipeline.lazy import resolve
 
 _HOMES = {
     "QualityLimits": "quality",
@@ -23,6 +24,4 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return resolve(__name__, _HOMES, name)
