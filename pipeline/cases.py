@@ -13,8 +13,39 @@ Status = Literal["done", "failed", "quarantined"]
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """How the stored pixel values of a file lie in it.
+
+    Attributes:
+        offset: where the value of PixelData (7FE0,0010) starts, in bytes from the file's start.
+        length: of the value in bytes; None where it is encapsulated (compressed).
+        syntax: UID of the transfer syntax in which the values really are.
+        bits_allocated: BitsAllocated (0028,0100); 32 and 64 for FloatPixelData and DoubleFloatPixelData.
+        bits_stored: BitsStored (0028,0101).
+        high_bit: HighBit (0028,0102).
+        signed: PixelRepresentation (0028,0103) is 1.
+        samples: SamplesPerPixel (0028,0002).
+        photometric: PhotometricInterpretation (0028,0004).
+        frames: NumberOfFrames (0028,0008), 1 where it is missing.
+        floating: the values are IEEE floats (7FE0,0008 or 7FE0,0009).
+    """
+
+    offset: int
+    length: int | None
+    syntax: str
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    samples: int = 1
+    photometric: str = "MONOCHROME2"
+    frames: int = 1
+    floating: bool = False
+
+
+@dataclass(frozen=True)
 class Instance:
-    """What the pipeline needs of one DICOM file's header.
+    """What the pipeline needs of one image: a DICOM file's header, or one frame of a multi-frame file.
 
     Attributes:
         path: where the file lies.
@@ -29,6 +60,8 @@ class Instance:
         tags: further header values by DICOM keyword, as text, that the data spec's rules look at.
         notes: what was seen and repaired while the header was read (codes `N_...`).
         fault: code and sentence when the file has to be rejected.
+        frame: number of the frame within its file, from 0.
+        pixels: how the pixel values lie in the file, or None where it has none.
     """
 
     path: Path
@@ -43,6 +76,8 @@ class Instance:
     tags: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fault: Fault | None = None
+    frame: int = 0
+    pixels: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +93,7 @@ class Series:
         rejected: the files that were not accepted, with their faults.
         notes: what was seen and repaired (codes `N_...`).
         fault: why the series cannot be used, or None.
+        part: which part of a series that had to be split, such as `echo 2 of 3`; empty for a whole one.
     """
 
     patient_id: str
@@ -68,11 +104,12 @@ class Series:
     rejected: tuple[Instance, ...] = ()
     notes: tuple[str, ...] = ()
     fault: Fault | None = None
+    part: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The accepted files' paths."""
-        return tuple(instance.path for instance in self.instances)
+        """The accepted files' paths, each once, in the order of the instances."""
+        return tuple(dict.fromkeys(instance.path for instance in self.instances))
 
 
 @dataclass(frozen=True)
