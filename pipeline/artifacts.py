@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import SimpleITK as sitk
 from isal.igzip import IGzipFile
+from isal.isal_zlib import IsalError
 from monai.data import MetaTensor
 
 from pipeline import geometry
@@ -26,6 +28,17 @@ Array = npt.NDArray[Any]
 
 #: Of isal, from 0 to 3: about five times as fast as zlib, for files that are some percent larger.
 GZIP_LEVEL = 2
+#: A NIfTI-1 file's voxels start here when it has no extensions. Source: NIfTI-1, vox_offset.
+NIFTI_HEADER_BYTES = 352
+CHUNK_BYTES = 1 << 20
+_ITK_TYPES = {
+    "uint8": "8-bit unsigned integer",
+    "int16": "16-bit signed integer",
+    "uint16": "16-bit unsigned integer",
+    "float32": "32-bit float",
+}
+#: Transforms with fewer numbers than this are stored as they are.
+LEAST_PACKED = 1000
 
 
 @dataclass(frozen=True)
@@ -89,18 +102,18 @@ def _image(image: Any) -> MetaTensor:
     array = _array(image)
     whole = array.dtype.kind in "iub"
     fits = whole and array.min() >= -32768 and array.max() <= 32767
-    return _volume(image, array.astype(np.int16 if fits else np.float32))
+    return _volume(image, array.astype(np.int16 if fits else np.float32, copy=False))
 
 
 def _label(image: Any) -> MetaTensor:
     array = _array(image)
     if (array != np.round(array)).any() or array.min() < 0 or array.max() > 65535:
         raise CaseError("E_DTYPE", f"Expected labels 0 to 65535, got values from {array.min()} to {array.max()}.")
-    return _volume(image, array.astype(np.uint8 if array.max() <= 255 else np.uint16))
+    return _volume(image, array.astype(np.uint8 if array.max() <= 255 else np.uint16, copy=False))
 
 
 def _probability(image: Any) -> MetaTensor:
-    array = _array(image).astype(np.float32)
+    array = _array(image).astype(np.float32, copy=False)
     if array.min() < 0 or array.max() > 1:
         raise CaseError("E_DTYPE", f"Expected probabilities, got values from {array.min()} to {array.max()}.")
     return _volume(image, array)
@@ -120,34 +133,75 @@ def _write_nifti(image: MetaTensor, path: Path) -> None:
 
 
 def _check_nifti(image: MetaTensor, path: Path) -> None:
-    """Compare every voxel and the geometry with what SimpleITK, which did not write the file, reads."""
+    """Compare every voxel with the bytes on the disk, and the geometry with what SimpleITK, another library, reads."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        stored = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+        reader.ReadImageInformation()
+        same = _holds(path, image, reader.GetPixelID())
+    except (RuntimeError, OSError, EOFError, IsalError) as error:
         raise CaseError("E_VERIFY", f"The file {path.name} cannot be read back.") from error
-    array = sitk.GetArrayFromImage(stored)
-    expected = image.numpy()
-    expected = expected[0].T if expected.shape[0] == 1 else expected.transpose(0, 3, 2, 1)
-    if array.dtype != expected.dtype or not np.array_equal(array, expected):
+    if not same:
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the values that were written.")
-    if stored.GetDimension() == 4:
-        stored = stored[:, :, :, 0]
-    held = geometry.affine_of(geometry.from_sitk(stored))
-    if np.abs(held - geometry.affine_of(image)).max() > 1e-3:
+    if np.abs(_affine_held(reader) - geometry.affine_of(image)).max() > 1e-3:
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the geometry that was written.")
+
+
+def _holds(path: Path, image: MetaTensor, pixel_id: int) -> bool:
+    """Whether the file's voxels are the image's, in type, number and value; never holds the file in memory."""
+    array = image.numpy()
+    voxels = np.ascontiguousarray(array.transpose(0, 3, 2, 1)).reshape(-1)
+    if sitk.GetPixelIDValueAsString(pixel_id) != _ITK_TYPES[array.dtype.name]:
+        return False
+    expected = memoryview(voxels.view(np.uint8).data)
+    with IGzipFile(path, "rb") as stream:
+        stream.read(NIFTI_HEADER_BYTES)
+        for start in range(0, len(expected), CHUNK_BYTES):
+            if stream.read(CHUNK_BYTES) != expected[start : start + CHUNK_BYTES]:
+                return False
+        return stream.read(1) == b""
+
+
+def _affine_held(reader: sitk.ImageFileReader) -> Array:
+    """The RAS affine that a file's header gives; of its first three axes where it has four."""
+    size = reader.GetDimension()
+    affine = np.eye(4)
+    axes = np.asarray(reader.GetDirection()).reshape(size, size)[:3, :3]
+    affine[:3, :3] = axes * np.asarray(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return geometry.LPS_RAS @ affine
 
 
 # ---- transforms, tables, measures, documents -------------------------------------------------------------------------
 
 
 def _write_transform(transform: sitk.Transform, path: Path) -> None:
-    sitk.WriteTransform(transform, str(path))
+    """ITK's HDF5 file without what changes from run to run: its time stamps, and the system that wrote it."""
+    raw = path.with_name(f"{path.stem}-itk{path.suffix}")
+    try:
+        sitk.WriteTransform(transform, str(raw))
+        with h5py.File(raw) as source, h5py.File(path, "w") as target:
+            source["TransformGroup"].visititems(lambda name, item: _copy_part(f"TransformGroup/{name}", item, target))
+    finally:
+        raw.unlink(missing_ok=True)
+
+
+def _copy_part(name: str, item: Any, target: h5py.File) -> None:
+    if isinstance(item, h5py.Group):
+        target.create_group(name)
+        return
+    packed = {"compression": "gzip", "shuffle": True} if item.size >= LEAST_PACKED else {}
+    target.create_dataset(name, data=item[()], dtype=item.dtype, track_times=False, **packed)
 
 
 def _check_transform(transform: sitk.Transform, path: Path) -> None:
-    stored = sitk.ReadTransform(str(path))
-    same = np.allclose(stored.GetParameters(), transform.GetParameters(), rtol=0, atol=1e-9)
-    if not same or not np.allclose(stored.GetFixedParameters(), transform.GetFixedParameters(), rtol=0, atol=1e-9):
+    """Compare every number with what SimpleITK, which did not write the file, reads."""
+    try:
+        stored = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise CaseError("E_VERIFY", f"The file {path.name} cannot be read back.") from error
+    same = np.array_equal(stored.GetParameters(), transform.GetParameters())
+    if not same or not np.array_equal(stored.GetFixedParameters(), transform.GetFixedParameters()):
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the transform that was written.")
 
 
@@ -223,7 +277,7 @@ FORMATS: Mapping[str, Format] = {
     "image": Format(_always(".nii.gz"), _image, _write_nifti, _check_nifti),
     "label": Format(_always(".nii.gz"), _label, _write_nifti, _check_nifti),
     "probability": Format(_always(".nii.gz"), _probability, _write_nifti, _check_nifti),
-    "transform": Format(_always(".tfm"), lambda transform: transform, _write_transform, _check_transform),
+    "transform": Format(_always(".h5"), lambda transform: transform, _write_transform, _check_transform),
     "table": Format(_always(".csv"), _table, _write_table, _check_table),
     "measure": Format(_always(".json"), _measure, lambda text, path: write_text(path, text), _check_text),
     "document": Format(lambda document: document.suffix, _document, _write_bytes, _check_bytes),

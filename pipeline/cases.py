@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,8 @@ class Pixels:
     """How the stored pixel values of a file lie in it.
 
     Attributes:
-        offset: where the value of PixelData (7FE0,0010) starts, in bytes from the file's start.
+        offset: where the value of PixelData (7FE0,0010) starts, in bytes from the file's start; in a deflated file,
+            from the start of what `pipeline.dicom.encoding.inflate` gives.
         length: of the value in bytes; None where it is encapsulated (compressed).
         syntax: UID of the transfer syntax in which the values really are.
         bits_allocated: BitsAllocated (0028,0100); 32 and 64 for FloatPixelData and DoubleFloatPixelData.
@@ -27,6 +29,9 @@ class Pixels:
         samples: SamplesPerPixel (0028,0002).
         photometric: PhotometricInterpretation (0028,0004).
         frames: NumberOfFrames (0028,0008), 1 where it is missing.
+        tiles: of a Siemens mosaic, how many images stand side by side and one below another; 1 for all others. The
+            stored frame is `tiles` times as wide and as high as the instance, whose tile is `Instance.frame`,
+            counted along the rows.
         floating: the values are IEEE floats (7FE0,0008 or 7FE0,0009).
     """
 
@@ -40,6 +45,7 @@ class Pixels:
     samples: int = 1
     photometric: str = "MONOCHROME2"
     frames: int = 1
+    tiles: int = 1
     floating: bool = False
 
 
@@ -57,7 +63,8 @@ class Instance:
         columns: Columns (0028,0011).
         slope: RescaleSlope (0028,1053), or None where it is missing.
         intercept: RescaleIntercept (0028,1052), or None where it is missing.
-        tags: further header values by DICOM keyword, as text, that the data spec's rules look at.
+        tags: further header values by DICOM keyword, as text, that the data spec's rules look at. For a frame of a
+            multi-frame file they are the frame's own where it has them, and NumberOfFrames is 1.
         notes: what was seen and repaired while the header was read (codes `N_...`).
         fault: code and sentence when the file has to be rejected.
         frame: number of the frame within its file, from 0.
@@ -113,6 +120,23 @@ class Series:
 
 
 @dataclass(frozen=True)
+class NiftiFile:
+    """One NIfTI volume of the input. Its path may name a patient: it never reaches an output, a name or a log.
+
+    Attributes:
+        path: the `.nii` or `.nii.gz` file, or the `.hdr` of a pair.
+    """
+
+    path: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file itself, and the `.img` of a pair where there is one."""
+        partner = self.path.with_name(re.sub(r"\.hdr(\.gz)?$", r".img\1", self.path.name))
+        return (self.path, partner) if partner != self.path and partner.is_file() else (self.path,)
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why something was not done: stable code, one sentence, remedy."""
 
@@ -162,8 +186,8 @@ class Artifact:
 
     Attributes:
         key: its key in the case dictionary.
-        kind: see `Kind`; `series` and `record` for inputs that are DICOM series and records.
-        path: relative to the run folder for outputs; empty for DICOM series, whose paths stay private.
+        kind: see `Kind`; `series` and `record` for inputs that are DICOM series (or NIfTI files) and records.
+        path: relative to the run folder for outputs; empty for what comes from outside, whose paths stay private.
         sha256: hash of the file's bytes; of all files' hashes for a series.
         geometry: for volumes.
     """

@@ -45,7 +45,7 @@ def _usage_errors() -> Iterator[None]:
 
 @app.command()
 def run(
-    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, at any depth.")],
+    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")],
     out: Out,
     spec: Annotated[Path, typer.Option("--spec", "-s", help="The data spec: which series play which role.")],
     stages: Annotated[str, typer.Option(help="Only these stages, separated by commas.")] = "",
@@ -59,7 +59,7 @@ def run(
 
 @app.command()
 def ingest(
-    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, at any depth.")],
+    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")],
     out: Out,
     spec: Annotated[Path | None, typer.Option("--spec", "-s", help="Without it: every volume of the tree.")] = None,
     overwrite: Overwrite = False,
@@ -70,19 +70,42 @@ def ingest(
 
 
 @app.command()
-def register(
+def register(  # noqa: PLR0913 - a flag for each thing that may be known of the two images
     fixed: Annotated[Path, typer.Argument(help="The image that stays: a NIfTI file or a folder of one DICOM series.")],
     moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: likewise.")],
     out: Out,
     fixed_modality: Annotated[str, typer.Option(help="Modality of a fixed NIfTI; DICOM says its own.")] = "CT",
     moving_modality: Annotated[str, typer.Option(help="Modality of a moving NIfTI; DICOM says its own.")] = "MR",
+    transform: Annotated[
+        str, typer.Option(help="rigid, affine, bspline; or by landmarks alone: landmarks_rigid, landmarks_affine.")
+    ] = "rigid",
+    parameters: Annotated[
+        str | None, typer.Option(help="An elastix parameter file, or the name of a shipped one.")
+    ] = None,
+    fixed_mask: Annotated[Path | None, typer.Option(help="Where to look in the fixed image, on its grid.")] = None,
+    moving_mask: Annotated[Path | None, typer.Option(help="Where to look in the moving image, on its grid.")] = None,
+    fixed_landmarks: Annotated[
+        Path | None, typer.Option(help="Landmarks in mm: .mrk.json, .fcsv, .csv with its convention, elastix' .txt.")
+    ] = None,
+    moving_landmarks: Annotated[Path | None, typer.Option(help="The same points of the moving image.")] = None,
+    apply_to: Annotated[
+        list[Path] | None, typer.Option(help="A label volume of the moving image, to be carried along; repeatable.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Align one image with another: moved image, transform, quality verdict and a report."""
-    from pipeline.pair import register_pair
-
+    """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
     with _usage_errors():
-        found = register_pair((fixed, fixed_modality), (moving, moving_modality), out, overwrite)
+        from pipeline.pair import Options, checked_transform, register_pair
+
+        options = Options(
+            checked_transform(transform),
+            parameters,
+            masks=(fixed_mask, moving_mask),
+            landmarks=(fixed_landmarks, moving_landmarks),
+            labels=apply_to or (),
+            overwrite=overwrite,
+        )
+        found = register_pair((fixed, fixed_modality), (moving, moving_modality), out, options)
         _finish(out, found)
 
 
@@ -93,6 +116,51 @@ def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
     with _usage_errors():
         raise typer.Exit(show(out))
+
+
+@app.command()
+def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
+    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, at any depth; it is never written to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the copies, outside the input.")],
+    shift_dates: Annotated[
+        bool, typer.Option("--shift-dates", help="Move a patient's dates by one secret number of days.")
+    ] = False,
+    retain_dates: Annotated[bool, typer.Option("--retain-dates", help="Keep dates and times as they are.")] = False,
+    retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Keep the hospital's UIDs.")] = False,
+    retain_device: Annotated[bool, typer.Option("--retain-device", help="Keep devices' names and numbers.")] = False,
+    retain_institution: Annotated[bool, typer.Option("--retain-institution", help="Keep institutions.")] = False,
+    retain_patient_characteristics: Annotated[
+        bool, typer.Option("--retain-patient-characteristics", help="Keep sex, age (90 at most), size and weight.")
+    ] = False,
+    retain_safe_private: Annotated[
+        bool, typer.Option("--retain-safe-private", help="Keep private attributes that are known to be safe.")
+    ] = False,
+    clean_descriptors: Annotated[
+        bool, typer.Option("--clean-descriptors", help="Keep the words of descriptions that are known to be safe.")
+    ] = False,
+    clean_structured_content: Annotated[
+        bool, typer.Option("--clean-structured-content", help="Copy reports, without their texts.")
+    ] = False,
+    overwrite: Overwrite = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")] = 2,
+) -> None:
+    """Copy DICOM files without their patients' identity (DICOM PS3.15 E); what may show a name stays behind."""
+    with _usage_errors():
+        from pipeline.deidentify_command import deidentify as run_deidentify
+        from pipeline.dicom.confidentiality.options import Options
+
+        options = Options(
+            retain_uids=retain_uids,
+            retain_dates=retain_dates,
+            shift_dates=shift_dates,
+            retain_device=retain_device,
+            retain_institution=retain_institution,
+            retain_patient_characteristics=retain_patient_characteristics,
+            retain_safe_private=retain_safe_private,
+            clean_descriptors=clean_descriptors,
+            clean_structured_content=clean_structured_content,
+        )
+        raise typer.Exit(run_deidentify(root, out, options, jobs, overwrite))
 
 
 @app.command()

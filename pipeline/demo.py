@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline import batch, records
-from pipeline.dicom.pseudonyms import Pseudonyms
 from pipeline.progress import say
+from pipeline.pseudonyms import Pseudonyms
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import FiducialError, fiducial_error_mm, simulate_cohort
 from pipeline.storage import writable_folder
@@ -67,7 +67,7 @@ def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -
             continue
         expected = np.array(json.loads((truth / "transform.json").read_text())["matrix"])
         points = np.loadtxt(truth / "landmarks.csv", delimiter=",", skiprows=1, usecols=(0, 1, 2))
-        found = matrix_from_transform(ReadTransform(str(folder / "mr_transform.tfm")))
+        found = matrix_from_transform(ReadTransform(str(folder / "mr_transform.h5")))
         errors[case_id] = fiducial_error_mm(found, expected, points)
     return errors
 

@@ -38,11 +38,16 @@ def volume(array: npt.ArrayLike | torch.Tensor, affine: npt.ArrayLike) -> MetaTe
     Returns:
         (C, I, J, K) with `affine` float64 and `meta["space"] = "RAS"`.
     """
-    tensor = torch.as_tensor(np.ascontiguousarray(array) if not isinstance(array, torch.Tensor) else array)
+    tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_forward(np.asarray(array)))
     if tensor.ndim == 3:
         tensor = tensor[None]
     checked = check_affine(affine)
     return MetaTensor(tensor, affine=torch.from_numpy(checked), meta={"space": "RAS"})
+
+
+def _forward(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, copied only where torch cannot share its memory: read backwards, or not to be written to."""
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def affine_of(image: MetaTensor) -> FloatArray:

@@ -136,7 +136,8 @@ class FindCases:
     Args:
         dataset_dir: a folder that an earlier stage has written.
         reads: key -> kind, as the stage takes it; `kind?` for what may be missing.
-        all_cases: give every case that has a record, also those that miss something (for reports).
+        all_cases: give every case that has a record, also those that miss something (for reports), and also images
+            whose alignment has failed.
     """
 
     def __init__(self, dataset_dir: str | Path, reads: Mapping[str, str], all_cases: bool = False) -> None:
@@ -159,7 +160,9 @@ class FindCases:
 
     def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
         done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
-        paths = {item.key: self.dataset_dir / item.path for item in done if item.key in self.reads}
+        unfit = set() if self.all_cases else {key for record in records for key in failed_alignments(record)}
+        fit = [item for item in done if item.key in self.reads and item.key not in unfit]
+        paths = {item.key: self.dataset_dir / item.path for item in fit}
         return {"case_id": case_id, **paths, "records": records}
 
 
@@ -191,6 +194,13 @@ def went_well(record: Record) -> bool:
     """Whether a stage is done, and none of its own verdicts over its results (`{"verdict": …}`) is `fail`."""
     judged = [item.get("verdict") for item in record.measures.values() if isinstance(item, Mapping)]
     return record.status == "done" and "fail" not in judged
+
+
+def failed_alignments(record: Record) -> set[str]:
+    """The keys of images whose alignment has failed (`<role>_quality` says so): only reports show them."""
+    judged = {name: item for name, item in record.measures.items() if isinstance(item, Mapping)}
+    failed = {name for name, item in judged.items() if item.get("verdict") == "fail"}
+    return {f"{name.removesuffix('_quality')}_aligned" for name in failed if name.endswith("_quality")}
 
 
 def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:

@@ -5,126 +5,28 @@ The format is explained, key by key, in docs/reference/data-specs.md.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UsageError
+from pipeline.file_patterns import placeholders
+from pipeline.register_spec import Limits, Moving, Register
+from pipeline.role_spec import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
+from pipeline.spec_errors import explain
 from pipeline.storage import write_atomic, write_text
 
-Orientation = Literal["axial", "coronal", "sagittal", "any"]
 SPEC_FILE = "spec.yaml"
 #: What radiologists set to read most of the body: name -> level and width in HU.
 CT_WINDOWS = {"soft_tissue": (40.0, 400.0), "bone": (600.0, 2800.0)}
-ROLE_NAME = r"^[a-z][a-z0-9_]*$"
+RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rule(_Model):
-    """One condition on one header value.
-
-    Attributes:
-        tag: the DICOM keyword, such as `SeriesDescription`.
-        matches: a regular expression that is found in the value (several values are joined by a backslash).
-        min: the smallest number that is accepted.
-        max: the largest number that is accepted.
-    """
-
-    tag: str
-    matches: str | None = None
-    min: float | None = None
-    max: float | None = None
-
-    @field_validator("matches")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                re.compile(value)
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
-        return value
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Rule:
-        if (self.matches is None) == (self.min is None and self.max is None):
-            raise ValueError("a rule needs either `matches`, or `min` and/or `max`")
-        return self
-
-
-class Role(_Model):
-    """What a series has to be to play a role.
-
-    Attributes:
-        modality: the accepted values of Modality (0008,0060).
-        unit: what the voxel values are (`HU`, `a.u.`, `Bq/ml` …); shown in reports.
-        required: without it the case is quarantined.
-        orientation: the plane of the slices.
-        min_instances: the fewest slices.
-        all: every rule has to hold.
-        any: at least one rule has to hold.
-        none: no rule may hold.
-        prefer: what decides when several series are left; without it the case is quarantined as ambiguous.
-    """
-
-    modality: tuple[str, ...]
-    unit: str = "a.u."
-    required: bool = True
-    orientation: Orientation = "any"
-    min_instances: int = Field(default=2, ge=2)
-    all: tuple[Rule, ...] = ()
-    any: tuple[Rule, ...] = ()
-    none: tuple[Rule, ...] = ()
-    prefer: Literal["most_instances"] | None = None
-
-    @field_validator("modality", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-
-class Limits(_Model):
-    """When a registration passes, and when it is only a warning; what is left out keeps its default.
-
-    The fields and their defaults are those of `pipeline.registration.quality.QualityLimits`.
-    """
-
-    start_disagreement_pass_mm: float | None = Field(default=None, gt=0)
-    start_disagreement_warn_mm: float | None = Field(default=None, gt=0)
-    nmi_noise: float | None = Field(default=None, ge=0)
-    nmi_least: float | None = Field(default=None, ge=1)
-    overlap_dice_pass: float | None = Field(default=None, ge=0, le=1)
-    overlap_dice_warn: float | None = Field(default=None, ge=0, le=1)
-    peak_pass: float | None = Field(default=None, ge=0, le=1)
-
-    @property
-    def given(self) -> dict[str, float]:
-        """The limits that the spec names."""
-        return self.model_dump(exclude_none=True)
-
-
-class Register(_Model):
-    """Which role stays in place and which ones are moved onto it."""
-
-    fixed: str
-    moving: tuple[str, ...] = Field(min_length=1)
-    limits: Limits = Limits()
-
-    @property
-    def roles(self) -> list[str]:
-        """The fixed role, then the moving ones."""
-        return [self.fixed, *self.moving]
-
-
-class Spec(_Model):
+class Spec(BaseModel):
     """A data spec.
 
     Attributes:
@@ -132,10 +34,13 @@ class Spec(_Model):
         ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     description: str
     case: Literal["patient", "study", "series"] = "patient"
     roles: dict[str, Role] = Field(min_length=1)
+    masks: dict[str, Mask] = {}
     register_: Register | None = Field(default=None, alias="register")
     ct_windows: dict[str, tuple[float, float]] = Field(default=CT_WINDOWS, min_length=1)
 
@@ -143,7 +48,7 @@ class Spec(_Model):
     @classmethod
     def _names(cls, roles: dict[str, Role]) -> dict[str, Role]:
         for name in roles:
-            if not re.match(ROLE_NAME, name) or name in ("case_id", "records", "flags", "measures", "fault"):
+            if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
                 raise ValueError(f"`{name}` cannot name a role: use lower-case letters, digits and _")
         return roles
 
@@ -155,7 +60,37 @@ class Spec(_Model):
                     raise ValueError(f"`register` names the role `{role}`, which `roles` does not define")
             if self.register_.fixed in self.register_.moving:
                 raise ValueError(f"`register` has `{self.register_.fixed}` as fixed and as moving")
+            for role, mask in self.register_.masks.items():
+                if mask not in self.masks or self.masks[mask].of != role:
+                    raise ValueError(f"`register` names the mask `{mask}`, which `masks` does not define for `{role}`")
         return self
+
+    @model_validator(mode="after")
+    def _masks_have_roles(self) -> Spec:
+        for name, mask in self.masks.items():
+            if not re.match(ROLE_NAME, name) or name in (*RESERVED_NAMES, *self.roles):
+                raise ValueError(f"`{name}` cannot name a mask: use lower-case letters, digits, _ and no role's name")
+            if mask.of not in self.roles:
+                raise ValueError(f"the mask `{name}` is of the role `{mask.of}`, which `roles` does not define")
+        return self
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Spec:
+        entries = {f"roles.{name}": role.files for name, role in self.roles.items()}
+        entries |= {f"masks.{name}": mask.files for name, mask in self.masks.items()}
+        without = [name for name, pattern in entries.items() if pattern is None]
+        if without and len(without) < len(entries):
+            raise ValueError(f"{without[0]} has no `files`, but others have: all are NIfTI files, or none is")
+        if not without and len({placeholders(pattern) for pattern in entries.values() if pattern}) > 1:
+            raise ValueError("either every `files` has {session}, or none has")
+        if not without and self.case != "patient":
+            raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
+        return self
+
+    @property
+    def from_files(self) -> bool:
+        """Whether the input is NIfTI files, not DICOM."""
+        return all(role.files is not None for role in self.roles.values())
 
     @property
     def registration(self) -> Register:
@@ -174,6 +109,11 @@ class Spec(_Model):
     def modalities(self) -> dict[str, str]:
         """The (first) modality of each role."""
         return {name: role.modality[0] for name, role in self.roles.items()}
+
+    @property
+    def suv_roles(self) -> list[str]:
+        """The roles whose PET is turned into standardised uptake values; those of NIfTI files hold them already."""
+        return [name for name, role in self.roles.items() if role.unit == SUV_BODY_WEIGHT and role.files is None]
 
     @property
     def ct_window(self) -> tuple[float, float]:
@@ -207,10 +147,21 @@ class Spec(_Model):
             optional: nothing of it has to be there.
 
         Returns:
-            key -> kind, with `?` behind it where the role is optional.
+            key -> kind, with `?` behind it where the role is optional or its alignment may have been left out.
         """
-        needed = {key for key in roles if self.roles[key.removesuffix("_aligned")].required and not optional}
+        needed = {
+            key
+            for key in roles
+            if self.roles[key.removesuffix("_aligned")].required
+            and not optional
+            and not (key.endswith("_aligned") and self._left_out_if_failed)
+        }
         return {key: kind if key in needed else f"{kind}?" for key in roles}
+
+    def mask_kinds(self, kind: str, optional: bool = False) -> dict[str, str]:
+        """What a stage reads or writes for masks: key -> kind, with `?` behind it where a mask may be missing."""
+        needed = {name for name, mask in self.masks.items() if mask.required and self.roles[mask.of].required}
+        return {name: kind if name in needed and not optional else f"{kind}?" for name in self.masks}
 
     def outputs(self, roles: Sequence[str], optional: bool = False, **kinds: str) -> dict[str, str]:
         """What a stage makes of roles.
@@ -221,11 +172,35 @@ class Spec(_Model):
             kinds: suffix -> kind, such as `aligned="image", quality="measure"`.
 
         Returns:
-            Such as `{"mr_aligned": "image", "mr_quality": "measure"}`, with `?` where the role is optional.
+            Such as `{"mr_windows": "image", "mr_enhanced": "image"}`, with `?` where the role is optional or its
+            alignment may have been left out.
         """
         made = {f"{name}_{suffix}": (name, kind) for name in roles for suffix, kind in kinds.items()}
-        needed = {key for key, (name, _) in made.items() if self.roles[name].required and not optional}
+        moved = self.moving if self._left_out_if_failed else []
+        needed = {
+            key for key, (name, _) in made.items() if self.roles[name].required and not optional and name not in moved
+        }
         return {key: kind if key in needed else f"{kind}?" for key, (_, kind) in made.items()}
+
+    def alignments(self) -> dict[str, str]:
+        """What registration makes of moving roles and their masks: key -> kind, with `?` where it may be missing."""
+        kinds = {"aligned": "image", "transform": "transform", "inverse": "transform", "quality": "measure"}
+        made = {
+            f"{role}_{suffix}": kind if self.roles[role].required else f"{kind}?"
+            for role in self.moving
+            for suffix, kind in {**kinds, "log": "document"}.items()
+        }
+        return made | {f"{name}_aligned": "label?" for name, mask in self.masks.items() if mask.of in self.moving}
+
+    @property
+    def mask_roles(self) -> dict[str, str]:
+        """Name of each mask -> the role that it is of."""
+        return {name: mask.of for name, mask in self.masks.items()}
+
+    @property
+    def _left_out_if_failed(self) -> bool:
+        """Whether later stages go on without a moving role whose alignment has failed."""
+        return self.register_ is not None and self.register_.on_fail == "flag"
 
 
 def every_volume() -> Spec:
@@ -252,7 +227,8 @@ def load(path: Path) -> Spec:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
     except ValidationError as error:
-        raise UsageError("E_SPEC", "; ".join(_explain(path, root, item) for item in error.errors())) from error
+        faults = "; ".join(explain(path, root, item, _keys_beside) for item in error.errors())
+        raise UsageError("E_SPEC", faults) from error
 
 
 def save(spec: Spec, folder: Path) -> None:
@@ -280,36 +256,15 @@ def of_ingest(spec_file: str | Path) -> Spec:
     return load(Path(spec_file)) if str(spec_file) else every_volume()
 
 
-def _explain(path: Path, root: yaml.Node | None, error: Any) -> str:
-    """One validation error as `file, line n: key: what is wrong`."""
-    where = [str(part) for part in error["loc"]]
-    line, key = _line_of(root, list(error["loc"])), ".".join(where) or "the spec"
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where[-1], _keys_beside(where), n=1)
-        problem = "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
-    elif error["type"] == "missing":
-        problem = "this key is missing"
-    else:
-        problem = error["msg"].removeprefix("Value error, ")
-    return f"{path}, line {line}: {key}: {problem}"
-
-
-def _line_of(node: yaml.Node | None, loc: list[Any]) -> int:
-    """The line of the deepest part of `loc` that is in the file, counted from 1."""
-    if node is None:
-        return 1
-    if loc and isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(loc[0]):
-                return key.start_mark.line + 1 if len(loc) == 1 else _line_of(value, loc[1:])
-    if loc and isinstance(node, yaml.SequenceNode) and isinstance(loc[0], int) and loc[0] < len(node.value):
-        return _line_of(node.value[loc[0]], loc[1:])
-    return int(node.start_mark.line) + 1
-
-
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
-    models: dict[str, type[BaseModel]] = {"roles": Role, "register": Register, "limits": Limits}
+    models: dict[str, type[BaseModel]] = {
+        "roles": Role,
+        "masks": Mask,
+        "register": Register,
+        "moving": Moving,
+        "limits": Limits,
+    }
     model: type[BaseModel] = Spec
     for part in where[:-1]:
         model = Rule if part in ("any", "all", "none") else models.get(part, model)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline import records
 from pipeline.artifacts import plain, save
-from pipeline.cases import Artifact, Fault, Record, Series, Status
+from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.describe import describe
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
 from pipeline.progress import say, track
@@ -182,6 +182,13 @@ def scrub(text: str, case: Case) -> str:
         str(parent) for item in series for path in item.files for parent in path.parents if len(parent.parts) > 2
     }
     secrets |= {secret for item in series for secret in (item.patient_id, item.study_uid, item.series_uid) if secret}
+    secrets |= {
+        secret
+        for item in case.values()
+        if isinstance(item, NiftiFile)
+        for path in item.files
+        for secret in (str(path), str(path.parent), path.name)
+    }
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "<input>")
     return text
@@ -210,7 +217,7 @@ def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None
     if value is None and kind.endswith("?"):
         return None
     kind = kind.removesuffix("?")
-    if isinstance(value, Series):
+    if isinstance(value, Series | NiftiFile):
         digests = sorted(sha256_file(path) for path in value.files)
         return Artifact(key, kind, "", hashlib.sha256("".join(digests).encode()).hexdigest())
     if isinstance(value, str | Path) and Path(value).is_file():

@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there at all: hashes, atomic writes, the lock of a run."""
+"""Files that are either wholly there or not there at all: hashes, atomic writes, the lock of a run, walks of trees."""
 
 from __future__ import annotations
 
@@ -59,6 +59,29 @@ def write_atomic(path: Path, write: Callable[[Path], None], check: Callable[[Pat
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8."""
     path.write_text(text, encoding="utf-8")
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Every file below a folder, in a stable order; linked folders are not entered.
+
+    Raises:
+        UsageError: E_EMPTY when the folder does not exist or cannot be opened.
+    """
+    if not root.is_dir() or not os.access(root, os.R_OK):
+        raise UsageError("E_EMPTY", f"Expected a folder that can be read, got {root}.")
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        yield from (Path(folder) / name for name in sorted(files))
+
+
+def require_apart(output_dir: Path, dataset_dir: Path) -> None:
+    """Refuse a run folder inside the input folder, which is never written to.
+
+    Raises:
+        UsageError: E_OUT.
+    """
+    if output_dir.resolve().is_relative_to(dataset_dir.resolve()):
+        raise UsageError("E_OUT", f"The output folder {output_dir} lies in the input folder.")
 
 
 def sweep(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 #: The files that take minutes.
-LONG_FILES = ("test_kill.py", "test_cohort.py")
+LONG_FILES = ("test_kill.py", "test_cohort.py", "test_canaries.py")
 
 
 @pytest.fixture(autouse=True)

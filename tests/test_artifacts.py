@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -91,6 +92,42 @@ def test_a_transform_survives(tmp_path: Path) -> None:
     stored = sitk.ReadTransform(str(path))
     np.testing.assert_allclose(stored.TransformPoint((1, 2, 3)), transform.TransformPoint((1, 2, 3)), atol=1e-12)
     assert artifact.sha256 == sha256_file(path)
+
+
+def bent() -> sitk.CompositeTransform:
+    spline = sitk.BSplineTransform(3)
+    spline.SetTransformDomainMeshSize([6, 7, 8])
+    spline.SetTransformDomainPhysicalDimensions([90, 80, 70])
+    numbers = np.random.default_rng(0).normal(0, 2, spline.GetNumberOfParameters())
+    spline.SetParameters(numbers.tolist())
+    field = sitk.TransformToDisplacementField(spline, sitk.sitkVectorFloat64, (9, 8, 7), (0, 0, 0), (10, 10, 10))
+    return sitk.CompositeTransform([sitk.AffineTransform(3), spline, sitk.DisplacementFieldTransform(field)])
+
+
+@pytest.mark.parametrize("transform", [sitk.Euler3DTransform((3, 4, 5), 0.1, -0.2, 0.3, (7, -8, 9)), bent()])
+def test_a_transform_gives_the_same_bytes_whenever_it_is_written(tmp_path: Path, transform: sitk.Transform) -> None:
+    first, _ = artifacts.save("t", "transform", transform, tmp_path / "a")
+    time.sleep(1.1)  # the time stamps of HDF5 count seconds
+    second, _ = artifacts.save("t", "transform", transform, tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+    stored = sitk.ReadTransform(str(first))
+    assert stored.GetParameters() == transform.GetParameters()
+    for point in ((12.0, 13.0, 14.0), (44.0, 31.0, 27.0)):
+        assert stored.TransformPoint(point) == transform.TransformPoint(point)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["t.h5"]
+
+
+def test_a_transform_that_was_cut_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(transform: sitk.Transform, path: Path) -> None:
+        artifacts._write_transform(transform, path)
+        path.write_bytes(path.read_bytes()[:-500])
+
+    form = artifacts.FORMATS["transform"]
+    lying = artifacts.Format(form.suffix, form.prepare, cut, form.check)
+    monkeypatch.setattr(artifacts, "FORMATS", {**artifacts.FORMATS, "transform": lying})
+    with pytest.raises(CaseError, match="E_VERIFY"):
+        artifacts.save("t", "transform", bent(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_tables_measures_and_documents(tmp_path: Path) -> None:

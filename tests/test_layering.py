@@ -9,19 +9,32 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 DOMAINS = (
-    *("dicom", "preprocessing", "registration", "segmentation", "radiomics", "fusion", "image_fusion"),
+    *("dicom", "nifti", "preprocessing", "registration", "segmentation", "radiomics", "fusion", "image_fusion"),
     *("calibration", "evaluation", "report", "simulation"),
 )
 BASE = {"errors": 0, "cases": 0}
 SHARED = (
     *("storage", "shipped", "lazy", "describe", "progress", "geometry", "specs", "records", "artifacts", "foreground"),
-    *("nifti", "probabilities", "stage", "tables_in"),
+    *("file_patterns", "spec_errors", "role_spec", "register_spec", "pseudonyms", "probabilities", "stage"),
+    *("tables_in", "labels"),
 )
-TOP = {"batch": 3, "pair": 4, "demo": 4, "status": 4, "calibrate_command": 4, "evaluate_command": 4, "cli": 5, "web": 5}
+TOP = {
+    "ingest": 3,
+    "batch": 3,
+    "pair": 4,
+    "demo": 4,
+    "status": 4,
+    "calibrate_command": 4,
+    "deidentify_command": 4,
+    "evaluate_command": 4,
+    "cli": 5,
+    "web": 5,
+}
 OWNERS = {
     "itk": ("geometry", "registration/"),
     "nnunetv2": ("segmentation/",),
-    "pydicom": ("dicom/", "geometry", "simulation/dicom", "simulation/faults"),
+    "dicomanonymizer": ("dicom/confidentiality/",),
+    "pydicom": ("dicom/", "geometry", "simulation/"),
     "highdicom": ("dicom/", "geometry"),
     "matplotlib": ("report/",),
     "reportlab": ("report/",),
@@ -37,6 +50,9 @@ LIGHT = (
     "status",
     "dicom/scan",
     "dicom/header",
+    "dicom/sandbox",
+    "dicom/multiframe",
+    "dicom/mosaic",
     "dicom/select",
 )
 HEAVY = ("torch", "monai", "itk", "SimpleITK", "pandas", "matplotlib", "pipeline.geometry", "pipeline.artifacts")

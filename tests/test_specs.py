@@ -103,6 +103,6 @@ def test_the_windows_have_an_order_that_survives(tmp_path: Path) -> None:
 def test_limits_are_those_of_the_registration() -> None:
     from dataclasses import fields
 
-    from pipeline.registration.quality import QualityLimits
+    from pipeline.registration.findings import AlignmentLimits
 
-    assert {item.name for item in fields(QualityLimits)} == set(specs.Limits.model_fields)
+    assert {item.name for item in fields(AlignmentLimits)} == set(specs.Limits.model_fields)

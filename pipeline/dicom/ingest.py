@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline import specs
 from pipeline.artifacts import as_json, escape_cell
 from pipeline.cases import Instance, Series
-from pipeline.dicom.gate import judge
-from pipeline.dicom.pseudonyms import Pseudonyms
+from pipeline.dicom.candidates import candidates
+from pipeline.dicom.references import MaskObject, attach_masks
 from pipeline.dicom.scan import Scan, scan
 from pipeline.dicom.select import Choice, select
+from pipeline.dicom.stack import stack_of
 from pipeline.errors import UsageError
 from pipeline.progress import say
+from pipeline.pseudonyms import Pseudonyms
 from pipeline.specs import Spec
-from pipeline.storage import write_atomic, write_text
+from pipeline.storage import require_apart, write_atomic, write_text
 
 SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
@@ -46,12 +47,14 @@ class FindSeries:
             UsageError: E_EMPTY, E_NO_DICOM, E_UNREADABLE when the tree cannot be used, E_NO_CASES when no series fits
                 any role, E_OUT when the run folder lies in the tree, E_KEY.
         """
-        if self.output_dir.resolve().is_relative_to(self.dataset_dir.resolve()):
-            raise UsageError("E_OUT", f"The output folder {self.output_dir} lies in the input folder.")
+        require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
         found = scan(self.dataset_dir, self._rule_tags())
-        series = [judge(item) for item in found.series]
+        series = candidates(found.series)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
+        masked = attach_masks(series, selection, self.spec)
+        series, selection = list(masked.series), masked.selection
+        self._keep_regions(masked.objects, names)
         self._write_tables(series, selection.choices, found, names)
         if not selection.cases:
             reason = f"None of the {len(series)} series fits a role of the data spec {self.spec.name}."
@@ -63,13 +66,20 @@ class FindSeries:
         return {rule.tag for role in roles for rule in (*role.all, *role.any, *role.none)}
 
     def _owner(self, series: Series) -> tuple[str, ...]:
-        owners = {"patient": (), "study": (series.study_uid,), "series": (series.study_uid, series.series_uid)}
+        owners = {"patient": (), "study": (series.study_uid,), "series": _series_id(series)}
         return (series.patient_id, *owners[self.spec.case])
+
+    def _keep_regions(self, objects: Sequence[MaskObject], names: Pseudonyms) -> None:
+        """Write the names of all regions into a private table: who writes a spec's `labels` needs them."""
+        if self.spec.masks:
+            owners = [(names.of("series", *_series_id(item.series)), item) for item in objects]
+            rows = [(series, item.series.modality, region) for series, item in owners for region in item.names]
+            names.keep("rois.csv", ("series", "modality", "region"), rows)
 
     def _write_tables(
         self, series: Sequence[Series], choices: Sequence[Choice], found: Scan, names: Pseudonyms
     ) -> None:
-        ids = [names.of("series", item.study_uid, item.series_uid) for item in series]
+        ids = [names.of("series", *_series_id(item)) for item in series]
         rows = [_row(*entry) for entry in zip(ids, series, choices, strict=True)]
         table = pd.DataFrame(rows).map(escape_cell)
         write_atomic(self.output_dir / SERIES_TABLE, lambda path: table.to_csv(path, index=False))
@@ -84,8 +94,13 @@ class FindSeries:
             say(f"{len(found.unreadable)} files could not be read, {len(lost)} were rejected: see {where}", error=True)
 
 
+def _series_id(series: Series) -> tuple[str, ...]:
+    """What tells a series, or a part of one, from all others."""
+    return (series.study_uid, series.series_uid, *((series.part,) if series.part else ()))
+
+
 def _counts(found: Scan, rejected: int) -> dict[str, int]:
-    instances = sum(len(item.instances) for item in found.series)
+    instances = sum(len(item.files) for item in found.series)
     lost = {"files_rejected": rejected, "files_unreadable": len(found.unreadable)}
     return {"series": len(found.series), "files_accepted": instances, **lost, "files_not_dicom": len(found.others)}
 
@@ -101,6 +116,7 @@ def _row(series_id: str, series: Series, choice: Choice) -> dict[str, Any]:
     spacing = "" if first.spacing_mm is None else f"{first.spacing_mm[0]:g} x {first.spacing_mm[1]:g}"
     return {
         "series": series_id,
+        "part": series.part,
         "case_id": choice.case_id,
         "modality": series.modality,
         "instances": len(series.instances),
@@ -120,8 +136,7 @@ def _row(series_id: str, series: Series, choice: Choice) -> dict[str, Any]:
 def _step(series: Series) -> str:
     if series.fault or len(series.instances) < 2:
         return ""
-    first, last = (np.asarray(series.instances[index].position) for index in (0, -1))
-    return f"{np.linalg.norm(last - first) / (len(series.instances) - 1):.4g}"
+    return f"{stack_of(series.instances).step_mm:.4g}"
 
 
 def _private_row(series_id: str, series: Series, choice: Choice) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.cases import Case, Fault, Instance, Series
-from pipeline.dicom.gate import normal_of
+from pipeline.dicom.radiograph import is_radiograph
+from pipeline.dicom.stack import normal_of
 from pipeline.errors import REMEDIES
 from pipeline.specs import Role, Rule, Spec
 
@@ -64,11 +65,20 @@ def refuse(series: Series, role: Role) -> str:
     if series.modality not in role.modality:
         return f"modality {series.modality or 'missing'} instead of {' or '.join(role.modality)}"
     first = (series.instances or series.rejected)[0]
+    if is_radiograph(series) != (role.dimensions == 2):
+        return "a volume, not a radiograph" if role.dimensions == 2 else "a radiograph, not a volume"
     total = len(series.instances) + len(series.rejected)
-    if total < role.min_instances:
+    if role.dimensions == 3 and total < role.min_instances:
         return f"{total} instances, fewer than {role.min_instances}"
     if role.orientation not in ("any", plane_of(first)):
         return f"{plane_of(first)} instead of {role.orientation}"
+    if role.part is not None and not re.search(role.part, series.part):
+        return f"{series.part or 'the whole series'} instead of a part that matches /{role.part}/"
+    return _broken_rule(first, role)
+
+
+def _broken_rule(first: Instance, role: Role) -> str:
+    """The first rule that an instance does not keep, in words; empty when it keeps all of them."""
     for rule in role.all:
         if not holds(rule, first):
             return f"`all` asks {_words(rule)}"
@@ -126,7 +136,7 @@ def _choose(
         chosen |= {i: Choice(case_id, "", f"{name}: set aside for its geometry") for i in fitting if i not in sound}
         best = _best(sound, members, role)
         if len(best) == 1:
-            chosen |= {i: Choice(case_id, "", f"{name}: another series has more instances") for i in sound}
+            chosen |= {i: Choice(case_id, "", _why_another(name, role)) for i in sound}
             chosen[best[0]] = Choice(case_id, name)
             played[name] = members[best[0]]
             flags += [f"{name}: {note}" for note in members[best[0]].notes]
@@ -145,11 +155,21 @@ def _choose(
 
 
 def _best(sound: Sequence[int], members: Mapping[int, Series], role: Role) -> list[int]:
-    """The series that are left after the role's preference."""
-    if role.prefer is None or len(sound) < 2:
-        return list(sound)
-    most = max(len(members[i].instances) for i in sound)
-    return [i for i in sound if len(members[i].instances) == most]
+    """The series that are left after the role's preferences."""
+    left = list(sound)
+    for preference in role.prefer:
+        if preference == "most_instances":
+            most = max((len(members[i].instances) for i in left), default=0)
+            left = [i for i in left if len(members[i].instances) == most]
+        else:
+            first = {(members[i].study_uid, members[i].series_uid): i for i in reversed(left)}
+            left = sorted(first.values())
+    return left
+
+
+def _why_another(name: str, role: Role) -> str:
+    words = {"most_instances": "has more instances", "first_part": "is the first part"}
+    return f"{name}: another series {' or '.join(words[item] for item in role.prefer)}"
 
 
 def _missing(name: str) -> Fault:

@@ -1,71 +1,82 @@
-"""Read the pixels of a series that has passed the geometry gate."""
+"""Read the pixels of a series that has passed the geometry gate, as a volume or as a radiograph."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pydicom
+import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from pipeline import geometry
-from pipeline.cases import Fault, Instance, Series
+from pipeline.cases import Fault, Series
+from pipeline.dicom.projection import read_projection
+from pipeline.dicom.radiograph import is_radiograph
+from pipeline.dicom.resample import even_out, straighten
+from pipeline.dicom.rescale import outside_value, read_slices
+from pipeline.dicom.stack import stack_of
 from pipeline.errors import QuarantineError
 
-INT16 = np.iinfo(np.int16)
+
+@dataclass(frozen=True)
+class Reading:
+    """A series that was read.
+
+    Attributes:
+        image: see `read_volume`.
+        notes: what the pixels showed (codes `N_...`), beside the notes of the series.
+        measures: what was repaired, in numbers: `tilt_deg`, `step_mm`.
+    """
+
+    image: MetaTensor
+    notes: tuple[str, ...] = ()
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_volume(series: Series) -> MetaTensor:
     """Read a series as a volume, in real-world values (HU for CT).
 
-    Every slice is rescaled by its own slope and intercept, in float64: a reader that takes the first slice's for all,
-    or rounds, is silently wrong where they differ (DICOM PS3.3 C.11.1.1.2).
-
     Args:
-        series: with its instances in order of position.
+        series: as `judge` gave it, with its instances in order of position.
 
     Returns:
         (1, columns, rows, slices) on the native grid, int16 where every value is a whole number that fits, else
-        float32; RAS affine in mm.
+        float32; RAS affine in mm. A leaning or unevenly spaced series is on an upright, even grid. A radiograph is
+        (1, columns, rows, 1).
 
     Raises:
-        QuarantineError: E_DECODE or E_PIXEL_LENGTH when a slice's pixels cannot be read, or the series' own fault.
+        QuarantineError: the series' own fault; E_DECODE, E_PIXEL_LENGTH, E_LIMIT or E_CRASH when a slice's pixels
+            cannot be read; E_RESCALE when they do not fit their rescale.
     """
+    return read(series).image
+
+
+def read(series: Series) -> Reading:
+    """Read a series as `read_volume` does, and say what was seen and repaired."""
     if series.fault is not None:
         raise _as_error(series.fault)
-    first, last = series.instances[0], series.instances[-1]
-    values = np.empty((len(series.instances), first.rows, first.columns), dtype=np.float32)
-    whole = all(_is_whole(instance.slope) and _is_whole(instance.intercept) for instance in series.instances)
-    for index, instance in enumerate(series.instances):
-        values[index] = _rescaled(instance)
-    if whole and values.min() >= INT16.min and values.max() <= INT16.max:
-        values = values.astype(np.int16)
+    if is_radiograph(series):
+        image, notes = read_projection(series.instances[0])
+        return Reading(image, notes)
+    slices = read_slices(series)
+    stack, values, first = stack_of(series.instances), slices.values, series.instances[0]
+    spacing_mm = first.spacing_mm or (0.0, 0.0)
+    corner, measures = stack.positions[0], {}
+    upright = stack.is_slanted
+    if "N_TILT_CORRECTED" in series.notes:
+        values, corner = straighten(values, stack, spacing_mm, outside_value(series.modality))
+        measures["tilt_deg"] = round(stack.tilt_deg, 2)
+    if "N_RESAMPLED" in series.notes:
+        values, upright = even_out(values, stack), True
+        measures["step_mm"] = round(stack.extent_mm / (len(values) - 1), 4)
+    last = corner + stack.normal * stack.extent_mm if upright else stack.positions[-1]
     affine = geometry.affine_from_dicom(
-        first.orientation or (), first.spacing_mm or (), first.position or (), last.position or (), len(values)
+        first.orientation or (), spacing_mm, corner.tolist(), last.tolist(), len(values)
     )
-    return geometry.volume(values.transpose(2, 1, 0), affine)
-
-
-def _rescaled(instance: Instance) -> npt.NDArray[np.float64]:
-    """The real-world values of one slice, (rows, columns)."""
-    try:
-        pixels = pydicom.dcmread(instance.path, force="N_NO_PREAMBLE" in instance.notes).pixel_array
-    except Exception as error:  # the codecs raise many kinds; all mean that the pixels are not to be had
-        reason = f"{type(error).__name__}".removesuffix("Error")
-        syntax = pydicom.uid.UID(instance.tags["TransferSyntaxUID"]).name
-        raise QuarantineError("E_DECODE", f"A slice's pixels ({syntax}) cannot be decoded: {reason}.") from error
-    if pixels.shape != (instance.rows, instance.columns):
-        raise QuarantineError("E_PIXEL_LENGTH", f"Expected {(instance.rows, instance.columns)}, got {pixels.shape}.")
-    slope = 1.0 if instance.slope is None else instance.slope
-    intercept = 0.0 if instance.intercept is None else instance.intercept
-    return np.asarray(pixels * slope + intercept)
-
-
-def _is_whole(number: float | None) -> bool:
-    return number is None or number == round(number)
+    image = geometry.volume(torch.from_numpy(values).permute(2, 1, 0), affine)
+    return Reading(image, slices.notes, measures)
 
 
 def _as_error(fault: Fault) -> QuarantineError:
@@ -84,10 +95,14 @@ class ReadSeriesd(MapTransform):
         super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each role's `Series` by its volume."""
+        """Replace each role's `Series` by its volume; add what was seen to `flags` and `measures`."""
         case = dict(data)
         if case.get("fault") is not None:
             raise _as_error(case["fault"])
+        flags, measures = list(case.get("flags", ())), dict(case.get("measures", {}))
         for key in self.key_iterator(case):
-            case[key] = read_volume(case[key])
-        return case
+            found = read(case[key])
+            case[key] = found.image
+            flags += [f"{key}: {note}" for note in found.notes]
+            measures |= {f"{key}_{name}": value for name, value in found.measures.items()}
+        return {**case, "flags": flags, "measures": measures}

@@ -118,10 +118,10 @@ def write_series(image: MetaTensor, folder: Path, header: SeriesHeader | None = 
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"IM{names[uid]:04d}" for uid in uids]
     for k, (path, uid, number) in enumerate(zip(paths, uids, numbers, strict=True)):
-        slice_ = _identity(header, uid, number)
+        slice_ = identity(header, uid, number, _STORAGE[header.modality])
         _add_plane(slice_, affine, k, header.slice_thickness_mm)
         _add_modality(slice_, header)
-        _add_pixels(slice_, stored[:, :, k].T)
+        _add_pixels(slice_, stored[:, :, k].T, _bits_stored(stored))
         slice_.save_as(path, enforce_file_format=True)
     return paths
 
@@ -134,10 +134,18 @@ def _stored_values(values: npt.NDArray[np.float64], modality: str) -> npt.NDArra
     return stored.astype(kind)
 
 
-def _identity(header: SeriesHeader, uid: UID, number: int) -> Dataset:
+def identity(header: SeriesHeader, uid: UID, number: int, storage: UID) -> Dataset:
+    """The start of an instance: its file meta information, and whose and what it is.
+
+    Args:
+        header: of its series.
+        uid: its SOPInstanceUID.
+        number: its InstanceNumber.
+        storage: its SOPClassUID.
+    """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = _STORAGE[header.modality]
+    meta.MediaStorageSOPClassUID = storage
     meta.MediaStorageSOPInstanceUID = uid
     values = {
         "ImageType": list(header.image_type),
@@ -211,10 +219,15 @@ def _add_modality(slice_: Dataset, header: SeriesHeader) -> None:
     slice_.MagneticFieldStrength = "1.5"
 
 
-def _add_pixels(slice_: Dataset, rows: npt.NDArray[np.int16 | np.uint16]) -> None:
+def _bits_stored(stored: npt.NDArray[np.int16 | np.uint16]) -> int:
+    """12 where that is enough, as in most scanners' images."""
+    return 12 if stored.dtype.kind == "u" and stored.max() < 1 << 12 else 16
+
+
+def _add_pixels(slice_: Dataset, rows: npt.NDArray[np.int16 | np.uint16], bits_stored: int) -> None:
     slice_.SamplesPerPixel = 1
     slice_.PhotometricInterpretation = "MONOCHROME2"
     slice_.Rows, slice_.Columns = rows.shape
-    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 16, 16, 15
+    slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = 16, bits_stored, bits_stored - 1
     slice_.PixelRepresentation = int(rows.dtype.kind == "i")
     slice_.PixelData = np.ascontiguousarray(rows).astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()

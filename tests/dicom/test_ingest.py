@@ -9,7 +9,6 @@ import pytest
 
 from pipeline import specs
 from pipeline.dicom.ingest import FindSeries
-from pipeline.dicom.pseudonyms import Pseudonyms
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.simulation.phantom import position_phantom
@@ -65,24 +64,20 @@ def test_a_patient_is_one_case_and_the_name_is_stable(tree: Path, tmp_path: Path
     assert all(name.startswith("case-") and len(name) == 17 for name in first)
 
 
-def test_another_key_gives_other_names(tmp_path: Path) -> None:
-    names = [Pseudonyms(tmp_path / "out", tmp_path / key).of("case", "P1") for key in ("one", "two")]
-    assert names[0] != names[1]
-    assert Pseudonyms(tmp_path / "out", tmp_path / "one").of("case", "P1") == names[0]
-    assert Pseudonyms(tmp_path / "out", tmp_path / "one").of("case", "P", "1") != names[0]
-
-
-def test_the_key_is_guarded(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"E_KEY.*lies in the output folder"):
-        Pseudonyms(tmp_path, tmp_path / "out" / "keys")
-    Pseudonyms(tmp_path / "out", tmp_path / "home")
-    (tmp_path / "home" / "key").chmod(0o644)
-    with pytest.raises(UsageError, match=r"E_KEY.*0600"):
-        Pseudonyms(tmp_path / "out", tmp_path / "home")
-    (tmp_path / "home" / "key").chmod(0o600)
-    (tmp_path / "home" / "key").write_bytes(b"short")
-    with pytest.raises(UsageError, match=r"E_KEY.*5 bytes"):
-        Pseudonyms(tmp_path / "out", tmp_path / "home")
+def test_every_part_of_a_series_has_a_row_and_a_case(tmp_path: Path) -> None:
+    small, root = position_phantom(shape=(12, 10, 6)), tmp_path / "dicom"
+    for echo, te_ms in enumerate((20.0, 5.0)):
+        header = SeriesHeader(modality="MR", te_ms=te_ms, first_instance=1 + 6 * echo)
+        write_series(small, root / str(echo), header)
+    cases = FindSeries(root, tmp_path / "out", specs.every_volume())()
+    table = rows(tmp_path / "out" / "series.csv")
+    assert [(row["part"], row["instances"], row["notes"]) for row in table] == [
+        ("echo 1 of 2", "6", "N_SPLIT"),
+        ("echo 2 of 2", "6", "N_SPLIT"),
+    ]
+    assert len({row["series"] for row in table}) == len({case["case_id"] for case in cases}) == 2
+    first = next(case["image"] for case in cases if case["case_id"] == table[0]["case_id"])
+    assert {float(item.tags["EchoTime"]) for item in first.instances} == {5.0}
 
 
 def test_output_in_the_input_is_refused(tree: Path) -> None:

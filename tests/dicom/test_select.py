@@ -81,6 +81,25 @@ def test_a_preference_decides_but_a_tie_does_not() -> None:
     assert choose([make("1"), make("2")], ct=role).cases[0].fault.code == "E_AMBIGUOUS"
 
 
+def test_the_first_part_of_a_series_is_preferred_but_not_among_series() -> None:
+    parts = [make("1", part=f"time {index} of 3") for index in (1, 2, 3)]
+    assert choose(parts, ct=Role(modality="CT")).cases[0].fault.code == "E_AMBIGUOUS"
+    role = Role(modality="CT", prefer="first_part")
+    found = choose(parts, ct=role)
+    assert found.cases[0].series["ct"].part == "time 1 of 3"
+    assert found.choices[2].reason == "ct: another series is the first part"
+    assert choose([*parts, make("2")], ct=role).cases[0].fault.code == "E_AMBIGUOUS"
+    both = Role(modality="CT", prefer=("most_instances", "first_part"))
+    assert choose([*parts, make("2", slices=9)], ct=both).cases[0].series["ct"].part == "time 1 of 3"
+
+
+def test_a_part_is_chosen_by_name() -> None:
+    parts = [make("1", part=f"echo {index} of 2") for index in (1, 2)]
+    found = choose(parts, late=Role(modality="CT", part="^echo 2 "))
+    assert found.cases[0].series["late"].part == "echo 2 of 2"
+    assert found.choices[0].reason == "late: echo 1 of 2 instead of a part that matches /^echo 2 /"
+
+
 def test_a_sound_series_is_taken_before_a_faulty_one() -> None:
     fault = Fault("E_GAP", "1 of 20 slices are missing.")
     found = choose([make("1", fault=fault), make("2")], ct=Role(modality="CT"))

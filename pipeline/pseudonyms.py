@@ -16,6 +16,8 @@ from pipeline.storage import write_atomic
 
 KEY_BYTES = 32
 PRIVATE_MODE = 0o600
+#: Ten years: neither the season nor the year tells the date.
+LONGEST_SHIFT_DAYS = 3652
 
 
 def private_folder() -> Path:
@@ -46,8 +48,27 @@ class Pseudonyms:
 
     def of(self, kind: str, *identifiers: str) -> str:
         """The pseudonym of identifiers, such as `case-1f3a09c2b7de`."""
-        message = "\0".join((kind, *identifiers)).encode()
-        return f"{kind}-{hmac.new(self._key, message, hashlib.sha256).hexdigest()[:12]}"
+        return f"{kind}-{self._digest(kind, *identifiers).hex()[:12]}"
+
+    def uid(self, original: str) -> str:
+        """The UID that stands for one of the hospital's, the same everywhere. Source: DICOM PS3.5 B.2 (root 2.25)."""
+        return f"2.25.{int.from_bytes(self._digest('uid', original)[:16], 'big')}"
+
+    def days(self, patient: str) -> int:
+        """By how many days a patient's dates are moved into the past: 1 to `LONGEST_SHIFT_DAYS`."""
+        return 1 + int.from_bytes(self._digest("days", patient)[:8], "big") % LONGEST_SHIFT_DAYS
+
+    def _digest(self, *parts: str) -> bytes:
+        message = "\0".join(parts).encode("utf-8", "backslashreplace")
+        return hmac.new(self._key, message, hashlib.sha256).digest()
+
+    def kept(self, name: str) -> list[dict[str, str]]:
+        """The rows of a table that `keep` has written, none where there is no such table."""
+        path = self._links / name
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
 
     def keep(self, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
         """Write a private table (readable by its owner alone) beside the key.

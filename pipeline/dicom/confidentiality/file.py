@@ -1,0 +1,254 @@
+"""De-identify one file: read it, judge it, clean it, write it, and say what became of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pydicom
+from pydicom import Dataset, FileDataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import dcmread, read_file_meta_info
+from pydicom.pixels.utils import get_expected_length
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
+
+from pipeline import __version__
+from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
+from pipeline.dicom.confidentiality.options import Options
+from pipeline.dicom.confidentiality.quarantine import reason_to_leave
+from pipeline.errors import CaseError, QuarantineError
+from pipeline.pseudonyms import Pseudonyms
+from pipeline.storage import write_atomic
+
+Verdict = Literal["copied", "quarantined", "failed", "not DICOM"]
+
+#: ImplementationClassUID (0002,0012): made once, by the rule of PS3.5 B.2.
+IMPLEMENTATION_UID = UID("2.25.212478905816306239418325186529077347112")
+_NEEDED = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_BARE_STARTS = (b"\x02\x00", b"\x08\x00")
+_OWN_WORDS = (
+    *("PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName"),
+    *("AccessionNumber", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName"),
+    *("NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "RequestingPhysician", "PatientAddress"),
+)
+_WORD = re.compile(r"[^\W_]{3,}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of the input as it was found: what has changed since is done again.
+
+    Attributes:
+        path: where it lies.
+        size_bytes: its size.
+        changed_ns: when it was last changed.
+    """
+
+    path: Path
+    size_bytes: int
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The hospital's own identifiers of a file. They are kept beside the key and nowhere else."""
+
+    patient: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        source: the file.
+        verdict: what was done.
+        code: of the error or the reason, see `pipeline.errors`.
+        reason: one sentence without identifiers.
+        identity: the hospital's identifiers, as far as they could be read.
+        patient: the pseudonym of the patient.
+        output: path of the copy below the output folder.
+        modality: Modality (0008,0060).
+        sha256: of the copy.
+    """
+
+    source: Source
+    verdict: Verdict
+    code: str = ""
+    reason: str = ""
+    identity: Identity = Identity()
+    patient: str = ""
+    output: str = ""
+    modality: str = ""
+    sha256: str = ""
+
+
+class FileDeidentifier:
+    """De-identify files one by one; may be sent to another process.
+
+    Args:
+        out: the output folder.
+        names: gives the pseudonyms.
+        options: what is kept beyond the basic profile.
+    """
+
+    def __init__(self, out: Path, names: Pseudonyms, options: Options) -> None:
+        self.out = out
+        self.names = names
+        self.options = options
+
+    def __call__(self, source: Source) -> Outcome:
+        """Copy one file without its patient's identity. Never raises: the outcome says what went wrong."""
+        found = Outcome(source, "failed")
+        try:
+            with _silence():
+                dataset = _read(source.path)
+                if dataset is None:
+                    return replace(found, verdict="not DICOM")
+                found = self._identified(found, dataset)
+                return self._copied(found, dataset)
+        except QuarantineError as error:
+            return replace(found, verdict="quarantined", code=error.code, reason=error.message, output="")
+        except CaseError as error:
+            return replace(found, code=error.code, reason=error.message, output="")
+        except OSError as error:
+            return replace(found, code="E_UNREADABLE", reason=f"{os.strerror(error.errno or 0)}.", output="")
+        except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on broken files; their texts hold values
+            reason = f"The file cannot be read ({type(error).__name__})."
+            return replace(found, code="E_HEADER", reason=reason, output="")
+
+    def _identified(self, found: Outcome, dataset: Dataset) -> Outcome:
+        identity = identity_of(dataset)
+        study, series = identity.study_uid, identity.series_uid
+        patient = self.names.of("patient", identity.patient)
+        folder = Path(patient, self.names.of("study", study), self.names.of("series", study, series))
+        output = folder / f"{self.names.of('image', identity.sop_uid)}.dcm"
+        modality = str(dataset.get("Modality") or "")
+        shown = modality if re.fullmatch(r"[A-Z]{2,10}", modality) else ""
+        return replace(found, identity=identity, patient=patient, output=output.as_posix(), modality=shown)
+
+    def _copied(self, found: Outcome, dataset: FileDataset) -> Outcome:
+        missing = [name for name in _NEEDED if not dataset.get(name)]
+        if missing:
+            raise CaseError("E_HEADER", f"The header has no {', '.join(missing)}.")
+        fault = reason_to_leave(dataset, self.options.clean_structured_content)
+        if fault is not None:
+            raise QuarantineError(fault.code, fault.message)
+        _require_pixels(dataset)
+        days = self.names.days(found.identity.patient)
+        cleaner = Cleaner(self.options, Subject(found.patient, days, self.names.uid, _own_words(dataset)))
+        syntax = _transfer_syntax(dataset)
+        cleaner.clean(dataset)
+        cleaner.mark(dataset)
+        _renew_file_meta(dataset, syntax)
+        digest = write_atomic(self.out / found.output, lambda path: dataset.save_as(path, enforce_file_format=True))
+        return replace(found, verdict="copied", sha256=digest)
+
+
+def identity_of(dataset: Dataset) -> Identity:
+    """The hospital's identifiers of a data set; the study stands for a patient who has no ID."""
+    texts = {name: str(dataset.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID")}
+    uids = [str(dataset.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+    issuer = f"{texts['IssuerOfPatientID']}/" if texts["IssuerOfPatientID"] else ""
+    patient = f"{issuer}{texts['PatientID']}" if texts["PatientID"] else f"study {uids[0]}"
+    return Identity(patient, *uids)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What pydicom warns of names values of the file: none of it may reach a log."""
+    logger = logging.getLogger("pydicom")
+    disabled = logger.disabled
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        logger.disabled = True
+        try:
+            yield
+        finally:
+            logger.disabled = disabled
+
+
+def _read(path: Path) -> FileDataset | None:
+    """Read a file; None where it is not DICOM, or only an index of DICOM files.
+
+    Raises:
+        CaseError: E_DECODE.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(132)
+    bare = start[128:] != b"DICM"
+    if bare and (start[:2] not in _BARE_STARTS or len(start) < 132):
+        return None
+    if not bare and read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        raise CaseError("E_DECODE", "The data set is deflated, which is not read.")
+    try:
+        dataset = dcmread(path, force=bare)
+        sop_class = dataset.get("SOPClassUID")
+    except Exception:
+        if bare:
+            return None
+        raise
+    index = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    return None if index or (bare and not sop_class) else dataset
+
+
+def _require_pixels(dataset: FileDataset) -> None:
+    """Compare the length of uncompressed pixels with what the header says.
+
+    Raises:
+        CaseError: E_PIXEL_LENGTH.
+    """
+    if "PixelData" not in dataset or _transfer_syntax(dataset).is_compressed:
+        return
+    try:
+        needed = get_expected_length(dataset)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CaseError("E_PIXEL_LENGTH", "The header does not say how large the image is.") from error
+    held = len(dataset.PixelData or b"")
+    if held < needed:
+        raise CaseError("E_PIXEL_LENGTH", f"Expected {needed} bytes of pixel data, got {held}.")
+
+
+def _transfer_syntax(dataset: FileDataset) -> UID:
+    stated = dataset.file_meta.get("TransferSyntaxUID")
+    implicit, little = dataset.original_encoding
+    if stated and (UID(stated).is_implicit_VR == implicit or UID(stated).is_compressed):
+        return UID(stated)
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+
+
+def _own_words(dataset: Dataset) -> frozenset[str]:
+    """The words of the patient's, physicians' and hospital's names: no text that is kept may hold one."""
+    texts = (str(dataset.get(name) or "") for name in _OWN_WORDS)
+    return frozenset(word.upper() for text in texts for word in _WORD.findall(text))
+
+
+def _renew_file_meta(dataset: FileDataset, syntax: UID) -> None:
+    """Make the preamble and the file meta information anew: the source's name senders, devices and more."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = syntax
+    meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationVersionName = f"TANDEM_{__version__}"[:16]
+    dataset.file_meta = meta
+    dataset.preamble = b"\0" * 128

@@ -1,0 +1,104 @@
+"""Which files may be copied at all: images and plans whose pixels and texts the profile can answer for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydicom import Dataset
+from pydicom import uid as uids
+from pydicom.uid import UID
+
+from pipeline.cases import Fault
+from pipeline.errors import REMEDIES
+
+#: Label Map Segmentation Storage, which is younger than pydicom's dictionary. Source: DICOM PS3.6 Table A-1.
+LABEL_MAP_SEGMENTATION = UID("1.2.840.10008.5.1.4.1.1.66.7")
+
+#: Images that scanners make without a person's writing on them, and what refers to them; no other class is copied.
+_IMAGES = frozenset(
+    (
+        *(uids.CTImageStorage, uids.EnhancedCTImageStorage, uids.LegacyConvertedEnhancedCTImageStorage),
+        *(uids.MRImageStorage, uids.EnhancedMRImageStorage, uids.LegacyConvertedEnhancedMRImageStorage),
+        *(uids.PositronEmissionTomographyImageStorage, uids.EnhancedPETImageStorage, uids.NuclearMedicineImageStorage),
+        uids.LegacyConvertedEnhancedPETImageStorage,
+        *(uids.RTDoseStorage, uids.RTStructureSetStorage, uids.RTPlanStorage),
+        *(uids.SegmentationStorage, uids.ParametricMapStorage, uids.RealWorldValueMappingStorage),
+        LABEL_MAP_SEGMENTATION,
+        *(uids.SpatialRegistrationStorage, uids.DeformableSpatialRegistrationStorage, uids.SpatialFiducialsStorage),
+    )
+)
+#: Images on which markers and names are common: copied only where the header says that there are none.
+_RADIOGRAPHS = frozenset(
+    (
+        *(uids.ComputedRadiographyImageStorage, uids.RTImageStorage, uids.XRay3DAngiographicImageStorage),
+        *(uids.DigitalXRayImageStorageForPresentation, uids.DigitalXRayImageStorageForProcessing),
+        *(uids.DigitalMammographyXRayImageStorageForPresentation, uids.DigitalMammographyXRayImageStorageForProcessing),
+        *(uids.BreastTomosynthesisImageStorage, uids.XRayAngiographicImageStorage, uids.EnhancedXAImageStorage),
+        *(uids.XRayRadiofluoroscopicImageStorage, uids.EnhancedXRFImageStorage),
+    )
+)
+_STRUCTURED = ("Key Object Selection", "Presentation State", " SR Storage")
+_PICTURES = ("Ultrasound", "Video", "Endoscop", "Photograph", "Microscop")
+_SCREEN_TERMS = ("SCREEN", "DOSE", "REPORT", "CAPTURE", "PHOTO", "PROTOCOL")
+_COLOURS = ("RGB", "YBR")
+
+
+def reason_to_leave(dataset: Dataset, clean_structured: bool) -> Fault | None:
+    """Why a file may not be copied, or None.
+
+    Args:
+        dataset: as it was read.
+        clean_structured: reports, key objects and presentation states are wanted, without their texts.
+
+    Returns:
+        E_SCREENSHOT, E_BURNED_IN or E_FREE_TEXT.
+    """
+    sop_class = UID(str(dataset.get("SOPClassUID") or ""))
+    if sop_class in _IMAGES or sop_class in _RADIOGRAPHS:
+        return _pixels(dataset, sop_class in _RADIOGRAPHS)
+    name = sop_class.name
+    if any(part in name for part in _PICTURES):
+        return _fault("E_BURNED_IN", "Images of this kind show names or faces.")
+    if "Secondary Capture" in name:
+        return _fault("E_SCREENSHOT", "The file is a secondary capture.")
+    if clean_structured and any(part in name for part in _STRUCTURED):
+        return None
+    return _fault("E_FREE_TEXT", "The file is a document, or of a kind that the profile does not know.")
+
+
+def _pixels(dataset: Dataset, radiograph: bool) -> Fault | None:
+    flag = _text(dataset, "BurnedInAnnotation")
+    if flag == "YES":
+        return _fault("E_BURNED_IN", "The header says that text is burned into the pixels.")
+    if _text(dataset, "ConversionType") or _is_screen(_texts(dataset, "ImageType")):
+        return _fault("E_SCREENSHOT", "The header says that the image shows a screen or a sheet.")
+    if _text(dataset, "PhotometricInterpretation").startswith(_COLOURS):
+        return _fault("E_SCREENSHOT", "The image is in colour, as screens are and slices are not.")
+    if radiograph and flag != "NO":
+        return _fault("E_BURNED_IN", "The header does not say that no text is burned into the pixels.")
+    if _has_overlay_in_pixels(dataset):
+        return _fault("E_BURNED_IN", "A graphic is stored in unused bits of the pixels.")
+    return None
+
+
+def _is_screen(terms: Iterable[str]) -> bool:
+    return any(part in term for term in terms for part in _SCREEN_TERMS)
+
+
+def _has_overlay_in_pixels(dataset: Dataset) -> bool:
+    """An overlay's bits lie in the pixels where its BitsAllocated is theirs. Source: DICOM PS3.5-2004 8.1.2."""
+    return any((group << 16) | 0x0102 in dataset and dataset[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    return "\\".join(_texts(dataset, keyword))
+
+
+def _texts(dataset: Dataset, keyword: str) -> list[str]:
+    value = dataset.get(keyword)
+    parts = [] if value is None else [value] if isinstance(value, str) else list(value)
+    return [str(part).strip().upper() for part in parts]
+
+
+def _fault(code: str, message: str) -> Fault:
+    return Fault(code, message, REMEDIES[code])

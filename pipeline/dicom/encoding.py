@@ -1,0 +1,135 @@
+"""Open a file as DICOM and find out how its data set is really encoded: by its first bytes, not by what it declares."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+#: A deflated data set may grow to this; one that grows further is no image of ours, but may fill the memory.
+INFLATED_BYTES = 2**28
+
+#: A data set without preamble starts with an element of group 0002 or 0008, little endian.
+_BARE_STARTS = (b"\x02\x00", b"\x08\x00")
+_PREAMBLE_BYTES = 132
+
+
+class NotDicomError(Exception):
+    """The file is something else."""
+
+
+class TooLargeError(Exception):
+    """The data set grows beyond `INFLATED_BYTES` when it is inflated."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A file that is open at the first element of its data set.
+
+    Attributes:
+        stream: the file's content; of a deflated file, its inflated data set.
+        size: of the stream in bytes.
+        declared: TransferSyntaxUID (0002,0010), empty where it is missing.
+        implicit: the elements have no value representation.
+        little: the byte order is little endian.
+        deflated: the file's data set is deflated.
+        bare: the file has no preamble.
+    """
+
+    stream: BinaryIO
+    size: int
+    declared: str
+    implicit: bool
+    little: bool
+    deflated: bool
+    bare: bool
+
+
+def open_dataset(file: BinaryIO) -> Encoded:
+    """Find the data set of a file.
+
+    Args:
+        file: open, at its start.
+
+    Raises:
+        NotDicomError: it is no DICOM, or a DICOMDIR, which says of other files what need not be true.
+        TooLargeError: it is deflated and grows beyond `INFLATED_BYTES`.
+    """
+    start = file.read(_PREAMBLE_BYTES)
+    bare = start[128:] != b"DICM"
+    if len(start) < _PREAMBLE_BYTES or (bare and start[:2] not in _BARE_STARTS):
+        raise NotDicomError
+    # a map never gives more than the file holds, whatever length an element claims
+    stream = cast(BinaryIO, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    size = len(cast(mmap.mmap, stream))
+    stream.seek(0 if bare else _PREAMBLE_BYTES)
+    declared = _declared(stream)
+    deflated = False
+    if declared == DeflatedExplicitVRLittleEndian:
+        inflated = _inflate_rest(stream)
+        if inflated is not None:
+            stream, size, deflated = io.BytesIO(inflated), len(inflated), True
+    implicit, little = _look(stream)
+    return Encoded(stream, size, declared, implicit, little, deflated, bare)
+
+
+def inflate(path: Path) -> bytes:
+    """The inflated data set of a deflated file, in which `Pixels.offset` counts.
+
+    Raises:
+        NotDicomError: the file is not deflated.
+        TooLargeError: it grows beyond `INFLATED_BYTES`.
+
+    Source: DICOM PS3.5 A.5.
+    """
+    with path.open("rb") as file:
+        encoded = open_dataset(file)
+    if not isinstance(encoded.stream, io.BytesIO):
+        raise NotDicomError
+    return encoded.stream.getvalue()
+
+
+def _declared(stream: BinaryIO) -> str:
+    """Read the file meta information, up to the data set."""
+    meta = read_dataset(stream, False, True, stop_when=_behind_meta)
+    storage = str(meta.get("MediaStorageSOPClassUID", ""))
+    if storage == MediaStorageDirectoryStorage:
+        raise NotDicomError
+    return str(meta.get("TransferSyntaxUID") or "").strip()
+
+
+def _behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
+
+
+def _inflate_rest(stream: BinaryIO) -> bytes | None:
+    """The rest of a stream inflated; None where it is not deflated, and then the stream stays where it was."""
+    start = stream.tell()
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = machine.decompress(stream.read(), INFLATED_BYTES)
+    except zlib.error:
+        stream.seek(start)
+        return None
+    if machine.unconsumed_tail:
+        raise TooLargeError
+    return inflated
+
+
+def _look(stream: BinaryIO) -> tuple[bool, bool]:
+    """Whether a data set is in implicit VR, and whether in little endian, from its first element.
+
+    Its group is below 0x0100 in the true byte order, and an explicit VR is two capital letters.
+    """
+    start = stream.tell()
+    first = stream.read(6)
+    stream.seek(start)
+    little = not (first[:1] == b"\0" and first[1:2] != b"\0")
+    return not (first[4:].isalpha() and first[4:].isupper()), little

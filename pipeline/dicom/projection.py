@@ -1,0 +1,41 @@
+"""Read a radiograph as it is meant to be seen: its lookup tables or window applied, bright where little passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from pipeline import geometry
+from pipeline.cases import Instance
+from pipeline.dicom.display import displayed
+from pipeline.dicom.pixels import checked, stored_values
+from pipeline.dicom.radiograph import pixel_spacing_mm
+from pipeline.dicom.sandbox import Sandbox
+
+
+def read_projection(instance: Instance) -> tuple[MetaTensor, tuple[str, ...]]:
+    """Read a radiograph.
+
+    Args:
+        instance: as the gate passed it.
+
+    Returns:
+        (1, columns, rows, 1), float32, in the values of its own display. Its affine has the pixel size in mm, a
+        thickness of 1, and no place in the patient: the origin is the first pixel, the plane is the axial one. And
+        what was done to its values.
+
+    Raises:
+        QuarantineError: as `pipeline.dicom.pixels.stored_values`.
+    """
+    ((_, stored),) = stored_values([instance])
+    with Sandbox(displayed) as box:
+        (found,) = box.map([(instance, np.ascontiguousarray(stored))])
+    values, windowed = checked(found, instance)
+    inverted = instance.tags.get("PhotometricInterpretation") == "MONOCHROME1"
+    if inverted:
+        values = values.max() + values.min() - values
+    rows_mm, columns_mm = pixel_spacing_mm(instance)[0]
+    affine = geometry.LPS_RAS @ np.diag([columns_mm, rows_mm, 1.0, 1.0])
+    image = geometry.volume(torch.from_numpy(values[None]).permute(2, 1, 0), affine)
+    return image, ("N_WINDOWED",) if windowed else ()

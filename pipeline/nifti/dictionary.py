@@ -1,0 +1,105 @@
+"""Read the NIfTI files of a case: images, and the masks on their grids."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Orientation
+
+from pipeline import geometry
+from pipeline.cases import NiftiFile
+from pipeline.errors import CaseError, QuarantineError
+from pipeline.labels import label_measures
+from pipeline.nifti.header import refusal
+from pipeline.nifti.volume import Nifti, image_of, read_nifti
+from pipeline.specs import Mask
+
+#: How far a mask's corners may lie from its image's: fraction of the smallest voxel side.
+MASK_TOLERANCE_VOXELS = 0.05
+
+
+class ReadFilesd(MapTransform):
+    """Read the NIfTI files of a case's roles and masks; what is no `NiftiFile` is left as it is.
+
+    Args:
+        keys: the roles.
+        masks: name -> the spec's mask.
+    """
+
+    def __init__(self, keys: Sequence[str] | str, masks: Mapping[str, Mask]) -> None:
+        super().__init__([*keys, *masks], allow_missing_keys=True)
+        self.masks = dict(masks)
+        self._orient = Orientation(axcodes="RAS", labels=None)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each file by its volume, RAS+, masks as label images; a case that was set aside is refused."""
+        case = dict(data)
+        if case.get("fault") is not None:
+            fault = case["fault"]
+            raise QuarantineError(fault.code, fault.message, fault.remedy)
+        for key in self.key_iterator(case):
+            if isinstance(case[key], NiftiFile):
+                case[key] = self._read(str(key), case)
+        return case
+
+    def _read(self, key: str, case: dict[Hashable, Any]) -> MetaTensor:
+        try:
+            volume = read_nifti(case[key].path)
+            if key in self.masks:
+                return self._mask(key, volume, case)
+            if min(volume.values.shape) < 2:
+                raise refusal(f"Expected a volume, got {volume.values.shape} voxels.")
+            image = self._orient(image_of(volume))
+        except CaseError as error:
+            raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
+        notes = (note.partition(": ") for note in volume.notes)
+        case["flags"] = [*case.get("flags", ()), *(f"{code}: {key}: {what}" for code, _, what in notes)]
+        return image
+
+    def _mask(self, key: str, volume: Nifti, case: dict[Hashable, Any]) -> MetaTensor:
+        mask = self.masks[key]
+        label = on_grid_of(self._orient(label_of(volume, mask.values)), case[mask.of], mask.of)
+        measures = label_measures(key, label, mask.values, "NIfTI")
+        empty = [name for name in mask.values if not measures[f"{key}_{name}_volume_ml"]]
+        case["flags"] = [*case.get("flags", ()), *(f"N_MASK_EMPTY: {key}: {name} has no voxel" for name in empty)]
+        case["measures"] = {**case.get("measures", {}), **measures}
+        return label
+
+
+def label_of(volume: Nifti, values: Mapping[str, int]) -> MetaTensor:
+    """The volume as a label image (1, I, J, K), uint8 or uint16, values kept.
+
+    Args:
+        volume: the file's.
+        values: label name -> value; 0 is the background.
+
+    Raises:
+        QuarantineError: E_NIFTI when it holds other values.
+    """
+    found = np.unique(volume.values)
+    strange = [f"{value:g}" for value in found.tolist() if value not in {0, *values.values()}]
+    if strange:
+        wanted = ", ".join(map(str, sorted(values.values())))
+        raise refusal(f"Expected the values 0, {wanted}, got {', '.join(strange[:5])} too.")
+    kind = np.uint8 if max(values.values()) <= 255 else np.uint16
+    return geometry.volume(volume.values.astype(kind), volume.affine)
+
+
+def on_grid_of(mask: MetaTensor, image: MetaTensor, name: str) -> MetaTensor:
+    """The mask with exactly its image's affine, if both lie on one grid but for the rounding of their headers.
+
+    Raises:
+        QuarantineError: E_GRID.
+    """
+    grid = geometry.affine_of(image)
+    if tuple(mask.shape[1:]) != tuple(image.shape[1:]):
+        sizes = f"{tuple(image.shape[1:])} and {tuple(mask.shape[1:])}"
+        raise QuarantineError("E_GRID", f"Expected the grid of {name}, got {sizes} voxels.")
+    corners = [geometry.corners(image.shape, affine) for affine in (grid, geometry.affine_of(mask))]
+    apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
+    if apart > MASK_TOLERANCE_VOXELS * geometry.spacing_mm(grid).min():
+        raise QuarantineError("E_GRID", f"Expected the grid of {name}, got one that lies {apart:.2f} mm off.")
+    return geometry.volume(mask.as_tensor(), grid)

@@ -1,0 +1,162 @@
+"""Find the cases of a tree of NIfTI files by the data spec's `files`, and write down what became of every file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import geometry, specs
+from pipeline.artifacts import as_json, escape_cell
+from pipeline.cases import Fault, NiftiFile
+from pipeline.errors import PipelineError, UsageError
+from pipeline.file_patterns import compile_pattern
+from pipeline.nifti.header import Header
+from pipeline.nifti.volume import read_header
+from pipeline.progress import say
+from pipeline.pseudonyms import Pseudonyms
+from pipeline.specs import Mask, Role, Spec
+from pipeline.storage import require_apart, walk, write_atomic, write_text
+
+ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
+_SHARPEN = "Sharpen `files` in the data spec: one file for each role of a case; see series.csv."
+_ADD = "Add the missing file, correct `files` in the data spec, or set `required: false`; see series.csv."
+
+
+@dataclass(frozen=True)
+class Found:
+    """One NIfTI file of the tree, and what the spec makes of it.
+
+    Attributes:
+        path: where it lies.
+        keys: the roles and masks that its path fits.
+        owner: what stands for `{case}`, and for `{session}` where the patterns have it; empty when nothing fits.
+        header: None when it cannot be used.
+        fault: why not.
+    """
+
+    path: Path
+    keys: tuple[str, ...] = ()
+    owner: tuple[str, ...] = ()
+    header: Header | None = None
+    fault: Fault | None = None
+
+
+class FindFiles:
+    """Find the cases of a tree of NIfTI files, and write `series.csv` and the private table.
+
+    Args:
+        dataset_dir: the tree; it is never written to.
+        output_dir: the run folder.
+        spec: the data spec, with `files` for every role.
+    """
+
+    def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> None:
+        self.dataset_dir = Path(dataset_dir)
+        self.output_dir = Path(output_dir)
+        self.spec = spec
+        self._entries: dict[str, Role | Mask] = {**spec.roles, **spec.masks}
+        self._patterns = {key: compile_pattern(entry.files) for key, entry in self._entries.items() if entry.files}
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The cases, each with a `NiftiFile` for each role and mask.
+
+        Raises:
+            UsageError: E_EMPTY when the tree holds no NIfTI file, E_NO_CASES when none fits a role, E_OUT, E_KEY.
+        """
+        require_apart(self.output_dir, self.dataset_dir)
+        names = Pseudonyms(self.output_dir)
+        paths = list(walk(self.dataset_dir))
+        files = [self._look(path) for path in paths if path.name.endswith(ENDINGS)]
+        if not files:
+            raise UsageError("E_EMPTY", f"Expected NIfTI files below {self.dataset_dir}, got none.", "Check the path.")
+        groups: defaultdict[tuple[str, ...], list[Found]] = defaultdict(list)
+        for file in files:
+            if file.owner:
+                groups[file.owner].append(file)
+        cases = [self._case(names.of("case", *owner), found) for owner, found in groups.items()]
+        self._write_tables(files, cases, names, len(paths) - len(files))
+        if not cases:
+            reason = f"None of the {len(files)} NIfTI files fits `files` of the data spec {self.spec.name}."
+            raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / 'series.csv'}.")
+        return sorted(cases, key=lambda case: str(case["case_id"]))
+
+    def _look(self, path: Path) -> Found:
+        """What a file's path and header say. Its voxels are read later, and then judged."""
+        relative = path.relative_to(self.dataset_dir).as_posix()
+        fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(relative))}
+        if not fits:
+            return Found(path)
+        owner = tuple(name for _, name in sorted(next(iter(fits.values())).groupdict().items()))
+        try:
+            return Found(path, tuple(fits), owner, read_header(path))
+        except PipelineError as error:
+            return Found(path, tuple(fits), owner, None, Fault(error.code, error.message, error.remedy))
+
+    def _case(self, case_id: str, found: Sequence[Found]) -> dict[str, Any]:
+        """One file for each role, then for each mask; the first that cannot be filled is the case's fault."""
+        played: dict[str, NiftiFile] = {}
+        flags: list[str] = []
+        faults: list[Fault] = []
+        for key, entry in self._entries.items():
+            if isinstance(entry, Mask) and entry.of not in played:
+                flags.append(f"N_NO_MASK: {key}: there is no image of {entry.of}")
+                continue
+            fitting = [file for file in found if key in file.keys]
+            if len(fitting) > 1:
+                faults.append(Fault("E_AMBIGUOUS", f"{len(fitting)} files fit {key}.", _SHARPEN))
+            elif fitting and len(fitting[0].keys) > 1:
+                faults.append(Fault("E_AMBIGUOUS", f"One file fits {' and '.join(fitting[0].keys)}.", _SHARPEN))
+            elif fitting:
+                played[key] = NiftiFile(fitting[0].path)
+            elif entry.required:
+                faults.append(Fault("E_MISSING_ROLE", f"No file fits {key}.", _ADD))
+            elif isinstance(entry, Mask):
+                flags.append(f"N_NO_MASK: {key}: no file fits it")
+            else:
+                flags.append(f"N_NO_ROLE: no file fits the optional role {key}")
+        return {"case_id": case_id, **played, "flags": flags, "fault": faults[0] if faults else None}
+
+    def _write_tables(
+        self, files: Sequence[Found], cases: Sequence[dict[str, Any]], names: Pseudonyms, others: int
+    ) -> None:
+        sound = [case for case in cases if case["fault"] is None]
+        chosen = {value.path for case in sound for value in case.values() if isinstance(value, NiftiFile)}
+        ids = {file.path: names.of("file", file.path.relative_to(self.dataset_dir).as_posix()) for file in files}
+        owners = {file.path: names.of("case", *file.owner) if file.owner else "" for file in files}
+        rows = [self._row(file, ids[file.path], owners[file.path], file.path in chosen) for file in files]
+        table = pd.DataFrame(rows).map(escape_cell)
+        write_atomic(self.output_dir / "series.csv", lambda path: table.to_csv(path, index=False))
+        private = [
+            (ids[file.path], owners[file.path], *map(escape_cell, (" ".join(file.owner), str(file.path))))
+            for file in files
+        ]
+        where = names.keep("series.csv", ("series", "case_id", "name", "path"), private)
+        specs.save(self.spec, self.output_dir)
+        unreadable = sum(file.fault is not None and file.fault.code == "E_UNREADABLE" for file in files)
+        counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": others}
+        write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
+        if unreadable:
+            say(f"{unreadable} files could not be read: see {where}", error=True)
+
+    def _row(self, file: Found, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
+        """A file in `series.csv`: no name, no path."""
+        role = self.spec.roles.get(file.keys[0]) if file.keys else None
+        header = file.header
+        spacing = geometry.spacing_mm(header.affine) if header else ()
+        return {
+            "series": file_id,
+            "case_id": case_id,
+            "modality": role.modality[0] if role else "",
+            "voxels": " x ".join(map(str, header.shape)) if header else "",
+            "voxel_size_mm": " x ".join(f"{size:.4g}" for size in spacing),
+            "role": " ".join(file.keys),
+            "verdict": "set aside" if file.fault else "chosen" if chosen else "not chosen",
+            "code": file.fault.code if file.fault else "",
+            "reason": file.fault.message if file.fault else "" if file.keys else "its path fits no `files` of the spec",
+            "notes": "; ".join(header.notes) if header else "",
+        }

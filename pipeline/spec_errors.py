@@ -1,0 +1,44 @@
+"""Say what is wrong in a YAML file: its line, its key, and what the key may have meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[list[str]], list[str]]) -> str:
+    """One validation error as `file, line n: key: what is wrong`.
+
+    Args:
+        path: the file.
+        root: its parsed nodes, or None where it is empty.
+        error: one of pydantic's `errors()`.
+        beside: gives the keys that are known at the place of an unknown one.
+    """
+    where = [str(part) for part in error["loc"]]
+    line, key = _line_of(root, list(error["loc"])), ".".join(where) or "the spec"
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where[-1], beside(where), n=1)
+        problem = "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
+    elif error["type"] == "missing":
+        problem = "this key is missing"
+    else:
+        problem = error["msg"].removeprefix("Value error, ")
+    return f"{path}, line {line}: {key}: {problem}"
+
+
+def _line_of(node: yaml.Node | None, loc: list[Any]) -> int:
+    """The line of the deepest part of `loc` that is in the file, counted from 1."""
+    if node is None:
+        return 1
+    if loc and isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(loc[0]):
+                return key.start_mark.line + 1 if len(loc) == 1 else _line_of(value, loc[1:])
+    if loc and isinstance(node, yaml.SequenceNode) and isinstance(loc[0], int) and loc[0] < len(node.value):
+        return _line_of(node.value[loc[0]], loc[1:])
+    return int(node.start_mark.line) + 1
