@@ -33,6 +33,7 @@ class Limits(_Model):
     jacobian_least: float | None = Field(default=None, ge=0, le=1)
     jacobian_most: float | None = Field(default=None, ge=1)
     folding_most: float | None = Field(default=None, ge=0, le=1)
+    label_distance_pass_mm: float | None = Field(default=None, gt=0)
     bending_gain_least: float | None = Field(default=None, ge=0)
 
     @property

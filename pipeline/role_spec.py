@@ -147,6 +147,11 @@ class Mask(_Model):
     files: str | None = None
     values: dict[str, int] = {}
 
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Label name -> its value in the label image."""
+        return self.values or {name: number for number, name in enumerate(self.labels, start=1)}
+
     @field_validator("files")
     @classmethod
     def _names_cases(cls, value: str | None) -> str | None:

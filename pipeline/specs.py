@@ -198,6 +198,12 @@ class Spec(BaseModel):
         return {name: mask.of for name, mask in self.masks.items()}
 
     @property
+    def mask_labels(self) -> dict[str, dict[str, int]]:
+        """Name of each mask -> its labels and their values; not of a mask that says where registration looks."""
+        searched = set(self.register_.masks.values()) if self.register_ else set()
+        return {name: mask.label_values for name, mask in self.masks.items() if name not in searched}
+
+    @property
     def _left_out_if_failed(self) -> bool:
         """Whether later stages go on without a moving role whose alignment has failed."""
         return self.register_ is not None and self.register_.on_fail == "flag"

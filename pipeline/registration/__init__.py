@@ -1,4 +1,4 @@
-"""Rigid registration by elastix in a child process, a verdict on it, and resampling through its transform.
+"""Alignment by elastix in a child process or by landmarks, a verdict on it, and resampling through its transform.
 
 The public names are imported when they are first used, so that `import pipeline.registration` costs nothing.
 """
@@ -10,12 +10,16 @@ from typing import Any
 from pipeline.lazy import resolve
 
 _HOMES = {
-    "QualityLimits": "quality",
+    "AlignmentLimits": "findings",
+    "Landmarks": "landmarks",
+    "Method": "methods",
     "Registerd": "dictionary",
     "Registration": "elastix",
     "RegistrationSettings": "elastix",
-    "judge": "quality",
-    "register_rigid": "elastix",
+    "Side": "request",
+    "method": "methods",
+    "read_landmarks": "landmarks",
+    "register": "elastix",
     "resample_image": "transforms",
     "resample_labels": "transforms",
 }

@@ -2,98 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import MapTransform
 
+from pipeline.cases import Document
 from pipeline.errors import CaseError, UsageError
-from pipeline.registration.elastix import RegistrationSettings, register_rigid
-from pipeline.registration.quality import QualityLimits
+from pipeline.geometry import affine_of
+from pipeline.register_spec import Register
+from pipeline.registration.elastix import Registration, RegistrationSettings, register
+from pipeline.registration.findings import SEVERITY, AlignmentLimits, worsen
+from pipeline.registration.labels import judge_labels, label_numbers
+from pipeline.registration.landmarks import read_landmarks
+from pipeline.registration.methods import Method, method
+from pipeline.registration.request import Side
+from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
+from pipeline.registration.warp import as_transform
 
 
 class Registerd(MapTransform):
     """Register every moving role that a case has onto its fixed role.
 
-    Gives for each moving role `m`: `m_aligned` (the image on the fixed grid, float32), `m_transform`
-    (`SimpleITK.Transform`, LPS mm, from fixed to moving points), `m_quality` (the verdict with its numbers); in
-    `measures` the quality and each of its numbers, and in `flags` a sentence when the verdict is not `pass`.
+    Gives for each moving role `m`: `m_aligned` (the image on the fixed grid, float32), `m_transform` and `m_inverse`
+    (`SimpleITK.Transform`, LPS mm, from fixed to moving points and back), `m_quality` (the verdict with its numbers),
+    `m_log` (what elastix did); for each of its masks `k` `k_aligned`; in `measures` the quality and its numbers, and in
+    `flags` a sentence when the verdict is not `pass`. A verdict of `fail` leaves out the masks, or stops the case.
 
     The elastix parameters are held as text: another file is another configuration, the same file elsewhere is not.
 
     Args:
-        fixed: the role that stays.
-        moving: the roles that are moved; a case without one of them is registered without it.
+        plan: the `register` section of the data spec.
         modalities: role -> DICOM Modality, for the fixed and the moving roles.
-        parameter_file: elastix parameter file.
-        limits: fields of `QualityLimits`; what is left out keeps its default.
+        parameter_dir: where the shipped elastix parameter files lie.
+        masks: name of a mask -> the role that it is of.
+        labels: name of a mask -> its labels and their values; those that the fixed and a moving image share are compared.
         starts: how many poses are tried on the coarse levels.
         timeout_s: the child process of one registration is ended after this many seconds.
 
     Raises:
-        UsageError: E_CONFIG for a limit that does not exist, a role without modality, or a file that cannot be read.
+        UsageError: E_CONFIG for a role without modality, or a parameter file that cannot be used.
     """
 
     def __init__(
         self,
-        fixed: str,
-        moving: Sequence[str],
+        plan: Register,
         modalities: Mapping[str, str],
-        parameter_file: str | Path,
-        limits: Mapping[str, float] | None = None,
+        parameter_dir: str | Path,
+        masks: Mapping[str, str] | None = None,
+        labels: Mapping[str, Mapping[str, int]] | None = None,
         starts: int = RegistrationSettings.starts,
         timeout_s: float = RegistrationSettings.timeout_s,
     ) -> None:
-        super().__init__(list(moving), allow_missing_keys=True)
-        missing = [role for role in (fixed, *moving) if role not in modalities]
+        super().__init__(plan.in_order, allow_missing_keys=True)
+        missing = [role for role in plan.roles if role not in modalities]
         if missing:
             raise UsageError("E_CONFIG", f"Expected a modality for every role, got none for {', '.join(missing)}.")
-        self.fixed = fixed
-        self.modalities = {role: modalities[role] for role in (fixed, *moving)}
-        self.settings = RegistrationSettings(_read(Path(parameter_file)), starts=starts, timeout_s=timeout_s)
-        self.limits = _limits(limits or {})
+        self.plan = plan.without_files
+        self.modalities = {role: modalities[role] for role in plan.roles}
+        self.masks = dict(masks or {})
+        self.labels = dict(labels or {})
+        self.limits = AlignmentLimits(**plan.limits.given)
+        self.settings = {
+            role: RegistrationSettings(
+                self._method(plan, role, Path(parameter_dir)),
+                starts=starts,
+                landmark_weight=plan.settings(role).landmark_weight or 0.0,
+                timeout_s=timeout_s,
+            )
+            for role in plan.moving
+        }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Register one case.
 
         Args:
-            data: `case_id` and MetaTensors (1, I, J, K) under the roles.
+            data: `case_id`, MetaTensors (1, I, J, K) under the roles and masks, and under `<role>_landmarks` the path
+                of a file of landmarks.
 
         Returns:
             The case and what was found.
 
         Raises:
-            CaseError: E_MISSING_ROLE without the fixed role, and what `register_rigid` raises.
+            CaseError: E_MISSING_ROLE without the fixed role or one that another goes via; E_ALIGNMENT for a failed
+                alignment that stops the case; and what `register` raises.
         """
         case = dict(data)
-        if self.fixed not in case:
-            raise CaseError("E_MISSING_ROLE", f"Expected the fixed role {self.fixed} in the case, got none.")
+        if self.plan.fixed not in case:
+            raise CaseError("E_MISSING_ROLE", f"Expected the fixed role {self.plan.fixed} in the case, got none.")
+        found: dict[str, Registration] = {}
         measures, flags = dict(case.get("measures", {})), list(case.get("flags", ()))
-        for role in self.key_iterator(case):
-            modalities = (self.modalities[self.fixed], self.modalities[str(role)])
-            found = register_rigid(case[self.fixed], case[role], self.settings, modalities, self.limits)
-            case[f"{role}_aligned"], case[f"{role}_transform"] = found.moved, found.transform
-            case[f"{role}_quality"] = measures[f"{role}_quality"] = found.quality
-            measures |= {f"{role}_{name}": value for name, value in found.quality.items() if _is_number(value)}
-            if found.quality["verdict"] != "pass":
-                flags.append(f"{role}: registration {found.quality['verdict']}: {found.quality['reason']}")
+        for key in self.key_iterator(case):
+            role = str(key)
+            found[role] = alignment = self._compared(case, role, self._align(case, role, found))
+            quality = alignment.quality
+            case |= self._outputs(case, role, alignment)
+            measures[f"{role}_quality"] = quality
+            measures |= {f"{role}_{name}": value for name, value in quality.items() if _is_number(value)}
+            if quality["verdict"] != "pass":
+                flags.append(f"{role}: registration {quality['verdict']}: {quality['reason']}")
         return {**case, "measures": measures, "flags": flags}
+
+    def _align(self, case: Mapping[Hashable, Any], role: str, found: Mapping[str, Registration]) -> Registration:
+        """Align a role with the fixed one, if need be by way of another role that is aligned already."""
+        via = self.plan.moving[role].via
+        if via is not None and via not in found:
+            raise CaseError("E_MISSING_ROLE", f"Expected the role {via}, by way of which {role} is aligned, got none.")
+        base = self._side(case, via or self.plan.fixed)
+        alignment = register(base, self._side(case, role), self.settings[role], self.limits)
+        if via is not None:
+            alignment = self._chained(case, role, alignment, found[via])
+        if alignment.quality["verdict"] == "fail" and self.plan.on_fail == "stop":
+            raise CaseError("E_ALIGNMENT", f"The alignment of {role} failed: {alignment.quality['reason']}")
+        return alignment
+
+    def _compared(self, case: Mapping[Hashable, Any], role: str, alignment: Registration) -> Registration:
+        """The alignment with what the labels that both images have say about it."""
+        fixed, moving = (
+            {
+                label: (case[mask], value)
+                for mask, values in self.labels.items()
+                if self.masks.get(mask) == of and mask in case
+                for label, value in values.items()
+            }
+            for of in (self.plan.fixed, role)
+        )
+        common = [(fixed[label], moving[label]) for label in fixed if label in moving]
+        numbers = label_numbers(common, alignment.transform)
+        if not numbers:
+            return alignment
+        return replace(alignment, quality=worsen(alignment.quality, numbers, judge_labels(numbers, self.limits)))
+
+    def _chained(
+        self, case: Mapping[Hashable, Any], role: str, alignment: Registration, first: Registration
+    ) -> Registration:
+        """The way from the fixed image through another one; the moving image is resampled once."""
+        via = self.plan.moving[role].via
+        transforms = compose(alignment.transforms, first.transforms)
+        moving = case[role]
+        outside = outside_value(moving, self.modalities[role])
+        quality = {**alignment.quality, "via": via}
+        if SEVERITY.index(first.quality["verdict"]) > SEVERITY.index(quality["verdict"]):
+            quality |= {"verdict": first.quality["verdict"], "reason": f"As for {via}: {first.quality['reason']}"}
+        return replace(
+            alignment,
+            transforms=transforms,
+            inverses=compose(first.inverses, alignment.inverses),
+            moved=resample_image(moving, case[self.plan.fixed], as_transform(transforms), outside),
+            quality=quality,
+        )
+
+    def _side(self, case: Mapping[Hashable, Any], role: str) -> Side:
+        """An image with its mask and landmarks, where the plan and the case have them."""
+        own = self.plan.fixed_mask if role == self.plan.fixed else self.plan.moving[role].mask
+        mask = case.get(own) if own else None
+        if own and mask is None:
+            raise CaseError("E_INPUT", f"Expected the mask {own} to register {role} with, got none.")
+        file = case.get(f"{role}_landmarks")
+        marks = None if file is None else read_landmarks(Path(file), affine_of(case[role]))
+        return Side(case[role], self.modalities[role], mask, marks)
+
+    def _outputs(self, case: Mapping[Hashable, Any], role: str, alignment: Registration) -> dict[Hashable, Any]:
+        """What a stage keeps of an alignment; the masks of a failed one would lie in the wrong place."""
+        made: dict[Hashable, Any] = {
+            f"{role}_aligned": alignment.moved,
+            f"{role}_transform": alignment.transform,
+            f"{role}_inverse": alignment.inverse,
+            f"{role}_quality": alignment.quality,
+            f"{role}_log": Document(".txt", alignment.log.encode()),
+        }
+        masks = [name for name, of in self.masks.items() if of == role and name in case]
+        if alignment.quality["verdict"] != "fail":
+            grid = case[self.plan.fixed]
+            made |= {f"{name}_aligned": resample_labels(case[name], grid, alignment.transform) for name in masks}
+        return made
+
+    def _method(self, plan: Register, role: str, folder: Path) -> Method:
+        own = plan.settings(role)
+        pair = (self.modalities[own.via or plan.fixed], self.modalities[role])
+        return method(str(own.transform), pair, folder, own.parameters)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError("E_CONFIG", f"Expected an elastix parameter file, got {path}: {error.strerror}.") from error
-
-
-def _limits(given: Mapping[str, float]) -> QualityLimits:
-    try:
-        return QualityLimits(**given)
-    except TypeError as error:
-        raise UsageError("E_CONFIG", f"Expected fields of QualityLimits as limits: {error}.") from error

@@ -1,13 +1,13 @@
-"""Rigid registration by elastix, which runs in a child process: its crash or hang is one case's error."""
+"""Align a moving image with a fixed one: a rigid pose from several starts, and from it, where asked, what bends.
+
+Elastix itself runs in a child process (`pipeline.registration.process`): its crash or hang is one case's error.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,25 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.foreground import body_mask, finite_values
-from pipeline.geometry import LPS_RAS, FloatArray, affine_of, from_sitk, to_sitk, transform_from_matrix, volume
-from pipeline.registration.quality import Pair, QualityLimits, measure
-from pipeline.registration.transforms import AIR_HU, outside_value, resample_image
+from pipeline.geometry import LPS_RAS, FloatArray
+from pipeline.registration.findings import (
+    AlignmentLimits,
+    judge_landmarks,
+    keep_better,
+    landmark_numbers,
+    worsen,
+)
+from pipeline.registration.landmarks import Model, match, solve
+from pipeline.registration.methods import Method
+from pipeline.registration.process import tail, zygote
+from pipeline.registration.quality import Pair, judge, measure, rejudge
+from pipeline.registration.request import Prepared, Side, prepare, write_request
+from pipeline.registration.runner import LOG
+from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
+from pipeline.registration.warp import Spline, Warp, as_transform
 
-WORKER = "pipeline.registration.worker"
-#: The metric sees some air around the skin: its edge is the strongest landmark that CT and MR share.
-RIM_MM = 10.0
-#: Finer voxels are averaged before elastix sees them: they cost time and do not make a rigid pose more exact.
-FINEST_MM = 1.0
+#: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
+CORE_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -34,181 +43,211 @@ class RegistrationSettings:
     """How to register.
 
     Attributes:
-        parameters: text of an elastix parameter file.
+        method: the transform, with its elastix parameter maps.
         starts: how many poses are refined on the coarse levels.
         refined: how many of them, the best, are refined to the end; two or more confirm each other.
+        landmark_weight: of the landmarks' distance (mm) beside the image metric; 0: they are a start and a check.
         threads: threads of the child process; another number may change a result in the last bits.
         timeout_s: the child process is ended after this many seconds.
     """
 
-    parameters: str
+    method: Method
     starts: int = 4
     refined: int = 2
+    landmark_weight: float = 0.0
     threads: int = 2
     timeout_s: float = 900.0
 
 
 @dataclass(frozen=True)
 class Registration:
-    """A rigid registration.
+    """An alignment that was found.
 
     Attributes:
-        transform: LPS mm, from points of the fixed to points of the moving image, as ITK's resampling takes it.
-        matrix: the same as 4 x 4 RAS mm.
+        warp: from fixed to moving points, RAS mm.
+        transforms: LPS mm, from fixed to moving points; of several the last is applied first.
+        inverses: the way back, likewise.
         moved: the moving image on the fixed image's grid, (1, I, J, K) float32.
-        quality: see `pipeline.registration.quality.measure`; with `start` (where the chosen pose started) and
-            `starts_refined`.
+        quality: see `pipeline.registration.quality.measure`; with `transform` (what was kept), `start` (where the
+            chosen pose started), `starts_refined`, and what landmarks and bending add.
+        log: what elastix did, in short; no paths and no times.
     """
 
-    transform: sitk.Transform
-    matrix: FloatArray
+    warp: Warp
+    transforms: list[sitk.Transform]
+    inverses: list[sitk.Transform]
     moved: MetaTensor
     quality: dict[str, Any]
+    log: str
+
+    @property
+    def transform(self) -> sitk.Transform:
+        """LPS mm, from points of the fixed to points of the moving image, as ITK's resampling takes it."""
+        return as_transform(self.transforms)
+
+    @property
+    def inverse(self) -> sitk.Transform:
+        """LPS mm, from points of the moving to points of the fixed image."""
+        return as_transform(self.inverses)
 
 
-def register_rigid(
-    fixed: MetaTensor,
-    moving: MetaTensor,
-    settings: RegistrationSettings,
-    modalities: tuple[str, str] = ("CT", "MR"),
-    limits: QualityLimits | None = None,
+def register(
+    fixed: Side, moving: Side, settings: RegistrationSettings, limits: AlignmentLimits | None = None
 ) -> Registration:
-    """Find the rigid pose that aligns a moving image with a fixed one; same input, same transform.
+    """Align a moving image with a fixed one; same input, same transform.
 
-    The pose is never worse than the headers' alignment: that one stays when nothing better (by the normalised mutual
-    information of the body's interior) was found.
+    The rigid pose is never worse than the headers' alignment, and an affine or bending map never worse than the pose:
+    each stays when nothing better (by the normalised mutual information of the body's interior) was found.
 
     Args:
-        fixed: (1, I, J, K); HU when its modality is CT.
-        moving: (1, I, J, K), likewise.
+        fixed: the image that stays, with what is known of it.
+        moving: the image that is moved.
         settings: see `RegistrationSettings`.
-        modalities: DICOM Modality of the fixed and of the moving image.
-        limits: see `QualityLimits`.
+        limits: see `AlignmentLimits`.
 
     Returns:
         See `Registration`.
 
     Raises:
-        CaseError: E_BLANK for a constant image or one that is not finite; E_SINGLE_SLICE; E_OVERLAP when no pose brings
-            the bodies together; E_REGISTER when elastix gave up; E_CRASH when it crashed or hung.
+        CaseError: E_BLANK for a constant image or one that is not finite, or an empty mask; E_SINGLE_SLICE; E_GRID
+            for a mask on another grid; E_LANDMARKS; E_OVERLAP when no pose brings the bodies together; E_REGISTER when
+            elastix gave up; E_CRASH when it crashed or hung.
     """
-    limits = limits or QualityLimits()
-    for image in (fixed, moving):
-        _require_volume(image)
-    images = _working_copy(fixed), _working_copy(moving)
-    masks = body_mask(images[0], modalities[0]), body_mask(images[1], modalities[1])
-    with tempfile.TemporaryDirectory(prefix="tandem-register-") as folder:
-        _write_request(Path(folder), images, masks, modalities, settings)
-        found = _run_worker(Path(folder), settings)
-    pair = Pair(*images, *masks)
-    poses = zip(
-        [item["start"] for item in found["results"]], _in_ras(i["matrix"] for i in found["results"]), strict=True
-    )
+    limits = limits or AlignmentLimits()
+    if settings.method.maps:
+        zygote().start()  # it loads while the images are prepared
+    prepared = prepare(fixed, moving)
+    pair = Pair(*prepared.images, *prepared.masks)
+    marks = _landmarks(fixed, moving)
+    if settings.method.maps:
+        warp, quality, log = _by_images(prepared, pair, marks, settings, limits)
+    else:
+        warp, quality, log = _by_landmarks(pair, marks, settings.method, limits)
+    if marks is not None:
+        fitted = None if settings.method.maps else _model(settings.method)
+        used = fitted is not None or settings.landmark_weight > 0
+        numbers = landmark_numbers(warp, *marks, fitted, used)
+        quality = worsen(quality, numbers, judge_landmarks(numbers, limits))
+    inverses = warp.inverse(fixed.image)
+    error_mm = back_and_forth_mm(warp, as_transform(inverses), pair.points, moving.image)
+    quality = {**quality, "inverse_error_mm": error_mm}
+    outside = outside_value(moving.image, moving.modality)
+    moved = resample_image(moving.image, fixed.image, as_transform(warp.transforms), outside)
+    return Registration(warp, warp.transforms, inverses, moved, quality, log)
+
+
+Marks = tuple[FloatArray, FloatArray] | None
+Found = tuple[Warp, dict[str, Any], str]
+
+
+def _landmarks(fixed: Side, moving: Side) -> Marks:
+    if fixed.landmarks is None or moving.landmarks is None:
+        if fixed.landmarks is not moving.landmarks:
+            raise CaseError("E_LANDMARKS", "Expected landmarks of both images, got them of one.")
+        return None
+    return match(fixed.landmarks, moving.landmarks)
+
+
+def _model(method: Method) -> Model:
+    return "affine" if method.transform == "landmarks_affine" else "rigid"
+
+
+def _by_landmarks(pair: Pair, marks: Marks, method: Method, limits: AlignmentLimits) -> Found:
+    if marks is None:
+        raise CaseError("E_LANDMARKS", f"Expected landmarks of both images for {method.transform}, got none.")
+    matrix = solve(*marks, _model(method))
+    measured = measure(pair, [matrix], None, limits)
+    numbers = {k: v for k, v in measured.items() if k not in ("start_disagreement_mm", "verdict", "reason")}
+    verdict, reasons = judge(numbers, limits)
+    quality = {**numbers, "transform": _model(method), "verdict": verdict, "reason": " ".join(reasons)}
+    return Warp(matrix), quality, f"{method.transform}: {len(marks[0])} landmarks\n"
+
+
+def _by_images(
+    prepared: Prepared, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
+) -> Found:
+    with tempfile.TemporaryDirectory(prefix="tandem-register-") as name:
+        folder = Path(name)
+        write_request(folder, prepared, settings.method, marks)
+        quality, pose = _search(folder, pair, marks, settings, limits)
+        warp = Warp(pose)
+        if settings.method.refinements:
+            refined, failure = refine(folder, pose, settings)
+            pairs = pair, Pair(*prepared.images, *prepared.masks, depth_mm=CORE_MM)
+            kept = keep_better(pairs, warp, refined, limits)
+            if kept.name != "rigid":
+                quality = rejudge(quality, pair, kept.warp, limits)
+            more = [("warn", f"Elastix gave up on a further map: {tail(failure)}.")] if failure else []
+            warp, quality = kept.warp, worsen(quality, kept.numbers, [*kept.findings, *more])
+        log = folder / LOG
+        return warp, quality, log.read_text() if log.is_file() else ""
+
+
+def _search(
+    folder: Path, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
+) -> tuple[dict[str, Any], FloatArray]:
+    """The rigid pose and its quality."""
+    known = None if marks is None else (LPS_RAS @ solve(*marks, "rigid") @ LPS_RAS).tolist()
+    request = {"job": "search", "starts": settings.starts, "refined": settings.refined, "landmarks": known}
+    found = _run(folder, request, settings)
+    if not found["starts"]:
+        raise CaseError("E_OVERLAP", "Expected a pose that brings both bodies together, got none.")
+    if not found["results"]:
+        raise CaseError("E_REGISTER", f"Elastix gave up from every start: {tail(found['failures'][-1])}.")
+    names = [item["start"] for item in found["results"]]
+    poses = zip(names, _in_ras(item["matrix"] for item in found["results"]), strict=True)
     ranked = sorted(poses, key=lambda item: -(pair.nmi(item[1]) or 0.0))
     kept = _header_is_better(pair, ranked[0][1], limits)
     if kept:
         ranked.insert(0, ("header", np.eye(4)))
     mirrored = next(iter(_in_ras(found["mirrored"])), None)
     quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, header_kept=kept)
-    transform = transform_from_matrix(ranked[0][1])
-    moved = resample_image(moving, fixed, transform, outside_value(moving, modalities[1]))
-    more = {"start": ranked[0][0], "starts_refined": found["starts"]}
-    return Registration(transform, ranked[0][1], moved, {**quality, **more})
+    more = {"transform": "rigid", "start": ranked[0][0], "starts_refined": found["starts"]}
+    return {**quality, **more}, ranked[0][1]
 
 
-def _require_volume(image: MetaTensor) -> None:
-    finite_values(image)
-    if min(image.shape[1:]) < 2:
-        raise CaseError("E_SINGLE_SLICE", f"Expected a volume, got {tuple(image.shape[1:])} voxels.")
+def refine(folder: Path, pose: FloatArray, settings: RegistrationSettings) -> tuple[list[tuple[str, Warp]], str]:
+    """The further maps, each from the one before.
+
+    Args:
+        folder: what `write_request` has written.
+        pose: where to start, 4 x 4 RAS.
+        settings: see `RegistrationSettings`.
+
+    Returns:
+        Name and map of each, and elastix' message where it gave up, else an empty text.
+    """
+    start = (LPS_RAS @ pose @ LPS_RAS).tolist()
+    found = _run(folder, {"job": "refine", "start": start, "transforms": settings.method.refinements}, settings)
+    maps = [("affine", Warp(matrix)) for matrix in _in_ras(found["affine"])]
+    spline = folder / "spline.npz"
+    if spline.is_file():
+        with np.load(spline) as numbers:
+            bent = Warp(maps[-1][1].matrix if maps else pose, Spline(numbers["fixed"], numbers["parameters"]))
+        maps.append(("bspline", bent))
+    return maps, found["failure"]
 
 
-def _working_copy(image: MetaTensor) -> MetaTensor:
-    """The image as float32, with voxels finer than `FINEST_MM` averaged."""
-    source = sitk.Cast(to_sitk(image), sitk.sitkFloat32)
-    return from_sitk(sitk.BinShrink(source, [max(1, round(FINEST_MM / step)) for step in source.GetSpacing()]))
+def _run(folder: Path, request: dict[str, Any], settings: RegistrationSettings) -> dict[str, Any]:
+    """Let the child process do a job.
+
+    Raises:
+        CaseError: E_CRASH.
+    """
+    (folder / "request.json").write_text(json.dumps({**request, "landmark_weight": settings.landmark_weight}))
+    result = folder / "result.json"
+    result.unlink(missing_ok=True)
+    zygote().run(folder, settings.threads, settings.timeout_s)
+    if not result.is_file():
+        raise CaseError("E_CRASH", "Elastix' process ended without a result.")
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
 
 
-def _header_is_better(pair: Pair, pose: FloatArray, limits: QualityLimits) -> bool:
+def _header_is_better(pair: Pair, pose: FloatArray, limits: AlignmentLimits) -> bool:
     before, after = pair.nmi(np.eye(4)), pair.nmi(pose)
     return before is not None and (after is None or after < before - limits.nmi_noise)
 
 
 def _in_ras(matrices: Iterable[Any]) -> list[FloatArray]:
     return [LPS_RAS @ np.array(matrix) @ LPS_RAS for matrix in matrices]
-
-
-# ---- the child process -----------------------------------------------------------------------------------------------
-
-
-def _write_request(
-    folder: Path,
-    images: tuple[MetaTensor, MetaTensor],
-    masks: tuple[MetaTensor, MetaTensor],
-    modalities: tuple[str, str],
-    settings: RegistrationSettings,
-) -> None:
-    fixed, moving = (_clipped(*item) for item in zip(images, masks, modalities, strict=True))
-    rim = sitk.SignedMaurerDistanceMap(to_sitk(masks[0]), squaredDistance=False, useImageSpacing=True) <= RIM_MM
-    box = _box(rim)
-    files = {
-        "fixed": sitk.RegionOfInterest(fixed, *box),
-        "moving": moving,
-        "fixed_mask": sitk.RegionOfInterest(rim, *box),
-        "moving_mask": to_sitk(masks[1]),
-    }
-    for name, image in files.items():
-        sitk.WriteImage(image, str(folder / f"{name}.mha"))
-    (folder / "parameters.txt").write_text(settings.parameters)
-    (folder / "request.json").write_text(json.dumps({"starts": settings.starts, "refined": settings.refined}))
-
-
-def _clipped(image: MetaTensor, mask: MetaTensor, modality: str) -> sitk.Image:
-    """The image without the few extreme values (metal, vessels) that would waste the metric's bins."""
-    values = image.numpy()
-    low = max(AIR_HU, float(values.min())) if modality == "CT" else float(values.min())
-    high = float(np.percentile(values[mask.numpy() > 0], 99.9))
-    return to_sitk(volume(np.clip(values, low, high), affine_of(image)))
-
-
-def _box(mask: sitk.Image) -> tuple[list[int], list[int]]:
-    """Size and first index of the box around a mask."""
-    statistics = sitk.LabelShapeStatisticsImageFilter()
-    statistics.Execute(mask)
-    box = statistics.GetBoundingBox(1)
-    return list(box[3:]), list(box[:3])
-
-
-def _run_worker(folder: Path, settings: RegistrationSettings) -> dict[str, Any]:
-    environment = {**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(settings.threads)}
-    command = _command(folder)
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=settings.timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CaseError(
-            "E_CRASH", f"Expected elastix to end within {settings.timeout_s:g} s; it was stopped."
-        ) from error
-    result = folder / "result.json"
-    if done.returncode != 0 or not result.is_file():
-        raise CaseError("E_CRASH", f"Elastix' process ended with code {done.returncode}: {_tail(done.stderr)}.")
-    found: dict[str, Any] = json.loads(result.read_text())
-    if not found["starts"]:
-        raise CaseError("E_OVERLAP", "Expected a pose that brings both bodies together, got none.")
-    if not found["results"]:
-        raise CaseError("E_REGISTER", f"Elastix gave up from every start: {_tail(found['failures'][-1])}.")
-    return found
-
-
-def _command(folder: Path) -> Sequence[str]:
-    return [sys.executable, "-m", WORKER, str(folder)]
-
-
-def _tail(text: str, lines: int = 3) -> str:
-    return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:]) or "no message"

@@ -12,12 +12,14 @@ from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
 from pipeline.geometry import FloatArray, affine_of, apply, to_sitk, transform_from_matrix
-from pipeline.registration.similarity import SampledPair, robust_limits
+from pipeline.registration.local import local_shift_mm
+from pipeline.registration.similarity import Pose, SampledPair, robust_limits
 
 #: Skin is left out of the interior: it would say that heads match even where brains do not.
 INTERIOR_MM = 5.0
 #: As many points give the mutual information to about 0.001.
 MAX_POINTS = 60_000
+LOCAL_POINTS = 30_000
 #: With a smaller part of the interior in view, mutual information says nothing.
 LEAST_IN_VIEW = 0.05
 #: A right pose is a peak: NMI has to fall when it is moved or turned by this much.
@@ -37,6 +39,8 @@ class QualityLimits:
         overlap_dice_pass: Dice of the two bodies, within what both images show, to pass.
         overlap_dice_warn: a lower Dice than this fails.
         peak_pass: which fraction of small perturbations must lower NMI to pass.
+        local_shift_pass_mm: parts of the body may match better this far away (see `local_shift_mm`) to pass.
+        local_shift_warn_mm: further away than this fails.
     """
 
     start_disagreement_pass_mm: float = 1.0
@@ -46,6 +50,8 @@ class QualityLimits:
     overlap_dice_pass: float = 0.75
     overlap_dice_warn: float = 0.5
     peak_pass: float = 0.75
+    local_shift_pass_mm: float = 3.0
+    local_shift_warn_mm: float = 4.0
 
 
 class Pair:
@@ -56,21 +62,31 @@ class Pair:
         moving: (1, I, J, K) on any grid.
         fixed_mask: the fixed image's body, on its grid.
         moving_mask: the moving image's body, on its grid.
+        depth_mm: how much of the body's rim does not belong to the interior.
     """
 
-    def __init__(self, fixed: MetaTensor, moving: MetaTensor, fixed_mask: MetaTensor, moving_mask: MetaTensor) -> None:
+    def __init__(
+        self,
+        fixed: MetaTensor,
+        moving: MetaTensor,
+        fixed_mask: MetaTensor,
+        moving_mask: MetaTensor,
+        depth_mm: float = INTERIOR_MM,
+    ) -> None:
         self._masks = to_sitk(fixed_mask), to_sitk(moving_mask)
-        inside = np.flatnonzero(_interior(fixed_mask))
+        inside = np.flatnonzero(_interior(fixed_mask, depth_mm))
         index = np.column_stack(np.unravel_index(inside[:: -(-len(inside) // MAX_POINTS)], fixed.shape[1:]))
         self.points = apply(affine_of(fixed), index)
         values = np.asarray(moving.numpy()[0], np.float32)
         limits = robust_limits(values[moving_mask.numpy()[0] > 0])
         fixed_values = np.asarray(fixed.numpy()[0][tuple(index.T)], np.float64)
         self._pair = SampledPair(self.points, fixed_values, values, affine_of(moving), limits)
+        step = -(-len(index) // LOCAL_POINTS)
+        self._sparse = SampledPair(self.points[::step], fixed_values[::step], values, affine_of(moving), limits)
 
-    def nmi(self, matrix: FloatArray) -> float | None:
+    def nmi(self, pose: Pose) -> float | None:
         """Normalised mutual information over the interior; None where the moving image shows too little of it."""
-        return self._pair.score(matrix, LEAST_IN_VIEW * len(self.points))
+        return self._pair.score(pose, LEAST_IN_VIEW * len(self.points))
 
     def in_view(self, matrix: FloatArray) -> FloatArray:
         """The points (N, 3) of the interior that a pose brings into the moving image; all where it brings none."""
@@ -84,6 +100,10 @@ class Pair:
             return None
         scores = [self.nmi(matrix @ step) for step in _perturbations(self.points.mean(axis=0))]
         return float(np.mean([score is None or score < best for score in scores]))
+
+    def local_shift_mm(self, pose: Pose) -> float | None:
+        """See `pipeline.registration.local.local_shift_mm`."""
+        return local_shift_mm(self._sparse, pose)
 
     def overlap_dice(self, matrix: FloatArray) -> float | None:
         """Dice of both bodies within the moving image's field of view; None when it does not meet the fixed image."""
@@ -130,6 +150,7 @@ def measure(
         "nmi_after": pair.nmi(pose),
         "nmi_mirrored": None if mirrored is None else pair.nmi(mirrored),
         "nmi_peak_fraction": pair.peak(pose),
+        "local_shift_mm": pair.local_shift_mm(pose),
         "overlap_dice_before": pair.overlap_dice(identity),
         "overlap_dice_after": pair.overlap_dice(pose),
         "rotation_deg": float(np.degrees(Rotation.from_matrix(pose[:3, :3]).magnitude())),
@@ -140,22 +161,38 @@ def measure(
     return {**numbers, "verdict": verdict, "reason": " ".join(reasons)}
 
 
+def rejudge(quality: Mapping[str, Any], pair: Pair, pose: Pose, limits: QualityLimits) -> dict[str, Any]:
+    """The quality of a rigid pose, judged again after a freer map has taken the pose's place.
+
+    Args:
+        quality: what `measure` gave.
+        pair: the images.
+        pose: the freer map.
+        limits: see `QualityLimits`.
+    """
+    numbers = {**quality, "local_shift_mm": pair.local_shift_mm(pose)}
+    verdict, reasons = judge(numbers, limits)
+    return {**numbers, "verdict": verdict, "reason": " ".join(reasons)}
+
+
 def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[str]]:
     """Judge measured numbers: the worst single finding decides.
 
     Args:
-        numbers: the measures that `measure` gives.
+        numbers: the measures that `measure` gives; without `start_disagreement_mm` where there were no starts.
         limits: see `QualityLimits`.
 
     Returns:
         `pass`, `warn` or `fail`, and one sentence for each finding; for `pass` one on what was found.
     """
+    started = "start_disagreement_mm" in numbers
     findings = [
-        *_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits),
+        *(_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits) if started else ()),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
         *_judge_mirror(numbers["nmi_mirrored"], numbers["nmi_after"], limits),
         *_judge_peak(numbers["nmi_peak_fraction"], limits),
         *_judge_overlap(numbers["overlap_dice_after"], limits),
+        *_judge_parts(numbers["local_shift_mm"], limits),
     ]
     for verdict in ("fail", "warn"):
         if any(kind == verdict for kind, _ in findings):
@@ -211,20 +248,32 @@ def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
     return [(kind, f"The bodies overlap with a Dice of {dice:.2f} (limit {limits.overlap_dice_pass:g}).")]
 
 
+def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:
+    if apart_mm is None:
+        return [("warn", "Too little is in view to see whether the parts of the body fit.")]
+    if apart_mm <= limits.local_shift_pass_mm:
+        return []
+    kind = "warn" if apart_mm <= limits.local_shift_warn_mm else "fail"
+    text = f"Parts of the body match better {apart_mm:.1f} mm away (limit {limits.local_shift_pass_mm:g} mm)"
+    return [(kind, f"{text}: the pose is wrong, the body has another shape, or it is another patient.")]
+
+
 def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:
     before, after = numbers["nmi_before"], numbers["nmi_after"]
-    text = f"Two starts agree within {numbers['start_disagreement_mm']:.2f} mm; "
+    apart_mm = numbers.get("start_disagreement_mm")
+    text = "" if apart_mm is None else f"Two starts agree within {apart_mm:.2f} mm; "
     if before is None:
         return f"{text}NMI is {after:.3f}; by their headers the images do not meet."
     if after <= before + limits.nmi_noise:
-        return f"{text}the headers had aligned the images already, and NMI is no worse: {before:.3f}, now {after:.3f}."
+        text += "the headers had aligned the images already, and NMI is no worse: "
+        return f"{text[0].upper()}{text[1:]}{before:.3f}, now {after:.3f}."
     return f"{text}NMI rose from {before:.3f} to {after:.3f}."
 
 
-def _interior(mask: MetaTensor) -> Any:
+def _interior(mask: MetaTensor, depth_mm: float) -> Any:
     """The body without its outermost millimetres, or the whole body where nothing else is left of it."""
     distance = sitk.SignedMaurerDistanceMap(to_sitk(mask), squaredDistance=False, useImageSpacing=True)
-    deep = sitk.GetArrayViewFromImage(distance).transpose(2, 1, 0) <= -INTERIOR_MM
+    deep = sitk.GetArrayViewFromImage(distance).transpose(2, 1, 0) <= -depth_mm
     return deep if deep.any() else mask.numpy()[0] > 0
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 FloatArray = npt.NDArray[np.float64]
+#: A 4 x 4 matrix, or a function of points (N, 3), from fixed to moving world, mm.
+Pose = FloatArray | Callable[[FloatArray], FloatArray]
 BINS = 32
 
 
@@ -77,34 +81,53 @@ class SampledPair:
         moving_limits: tuple[float, float],
     ) -> None:
         self.points = points
-        self._fixed_bins = bin_indices(fixed_values, robust_limits(fixed_values))
+        self.fixed_bins = bin_indices(fixed_values, robust_limits(fixed_values))
         self._moving = moving
-        self._to_index = np.linalg.inv(moving_affine)
+        self._to_index: FloatArray = np.asarray(np.linalg.inv(moving_affine), np.float64)
         self._limits = moving_limits
 
-    def inside(self, matrix: FloatArray) -> npt.NDArray[np.bool_]:
-        """Which of the points, shape (N,), a pose (4 x 4, fixed to moving world) brings into the moving image."""
-        return self._inside(self._indices(matrix))
+    def inside(self, pose: Pose) -> npt.NDArray[np.bool_]:
+        """Which of the points, shape (N,), a pose brings into the moving image."""
+        return self._inside(self._indices(pose))
 
-    def score(self, matrix: FloatArray, least: float = 1) -> float | None:
+    def moving_bins(
+        self, pose: Pose, shifts: FloatArray | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """The moving image where a pose sends the points.
+
+        Args:
+            pose: see `Pose`.
+            shifts: how far each point is moved before, shape (N, 3), mm.
+
+        Returns:
+            Bin numbers (N,), and which points (N,) lie inside the moving image: the others' bins mean nothing.
+        """
+        indices = self._indices(pose, shifts)
+        values = ndimage.map_coordinates(self._moving, indices.T, order=1, mode="nearest")
+        return bin_indices(values, self._limits), self._inside(indices)
+
+    def score(self, pose: Pose, least: float = 1) -> float | None:
         """Normalised mutual information at the points inside the moving image.
 
         Args:
-            matrix: pose, 4 x 4, from fixed to moving world, mm.
+            pose: see `Pose`.
             least: how many points have to lie inside.
 
         Returns:
             From 1 to 2, or None when fewer points than `least` lie inside.
         """
-        indices = self._indices(matrix)
+        indices = self._indices(pose)
         inside = self._inside(indices)
         if inside.sum() < max(least, 1):
             return None
         values = ndimage.map_coordinates(self._moving, indices[inside].T, order=1)
-        return normalised_mutual_information(self._fixed_bins[inside], bin_indices(values, self._limits))
+        return normalised_mutual_information(self.fixed_bins[inside], bin_indices(values, self._limits))
 
-    def _indices(self, matrix: FloatArray) -> FloatArray:
-        return apply(self._to_index @ matrix, self.points)
+    def _indices(self, pose: Pose, shifts: FloatArray | None = None) -> FloatArray:
+        points = self.points if shifts is None else self.points + shifts
+        if callable(pose):
+            return apply(self._to_index, pose(points))
+        return apply(np.asarray(self._to_index @ pose, np.float64), points)
 
     def _inside(self, indices: FloatArray) -> npt.NDArray[np.bool_]:
         return np.asarray(((indices >= 0) & (indices <= np.array(self._moving.shape) - 1)).all(axis=1))

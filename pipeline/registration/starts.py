@@ -87,7 +87,9 @@ class CoarsePair:
         return float(np.linalg.norm(apply(a, self._pair.points) - apply(b, self._pair.points), axis=1).mean())
 
 
-def best_starts(pair: CoarsePair, fixed_mask: sitk.Image, moving_mask: sitk.Image, count: int) -> list[Start]:
+def best_starts(
+    pair: CoarsePair, fixed_mask: sitk.Image, moving_mask: sitk.Image, count: int, known: Sequence[Start] = ()
+) -> list[Start]:
     """Choose the poses that are worth refining.
 
     Args:
@@ -95,19 +97,26 @@ def best_starts(pair: CoarsePair, fixed_mask: sitk.Image, moving_mask: sitk.Imag
         fixed_mask: body of the fixed image.
         moving_mask: body of the moving image.
         count: how many to keep at most.
+        known: poses that someone has given, such as the landmarks'.
 
     Returns:
-        At most `count`, at least `APART_MM` from each other, best first; the headers' alignment is always among them
-        when both images overlap there. Empty when no pose has enough overlap.
+        At most `count`, at least `APART_MM` from each other, best first; what is known and the headers' alignment are
+        always among them where both images overlap there. Empty when no pose has enough overlap.
     """
-    scored = [replace(s, score=pair.score(s.matrix)) for s in candidates(pair, fixed_mask, moving_mask)]
-    ranked = sorted((s for s in scored if np.isfinite(s.score)), key=lambda s: (s.name != "header", -s.score))
+    poses = [*known, *candidates(pair, fixed_mask, moving_mask)]
+    scored = [replace(s, score=pair.score(s.matrix)) for s in poses]
+    first = [*(s.name for s in known), "header"]
+    ranked = sorted((s for s in scored if np.isfinite(s.score)), key=lambda s: (_rank(s.name, first), -s.score))
     kept: list[Start] = []
     for start in ranked:
         if len(kept) < count and all(pair.apart_mm(start.matrix, other.matrix) >= APART_MM for other in kept):
             kept.append(start)
     kept.sort(key=lambda s: -s.score)
     return [replace(start, number=number) for number, start in enumerate(kept)]
+
+
+def _rank(name: str, first: Sequence[str]) -> int:
+    return first.index(name) if name in first else len(first)
 
 
 def candidates(pair: CoarsePair, fixed_mask: sitk.Image, moving_mask: sitk.Image) -> Iterator[Start]:

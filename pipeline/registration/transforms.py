@@ -7,9 +7,23 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, from_sitk, itk_geometry, to_sitk, volume
+from pipeline.geometry import (
+    LPS_RAS,
+    FloatArray,
+    affine_of,
+    apply,
+    from_sitk,
+    itk_geometry,
+    matrix_from_transform,
+    to_sitk,
+    transform_from_matrix,
+    volume,
+)
+from pipeline.registration.warp import Warp
 
 AIR_HU = -1000.0
+#: The way forth and back is measured in as many points.
+CONSISTENCY_POINTS = 2000
 
 
 def outside_value(image: MetaTensor, modality: str) -> float:
@@ -71,6 +85,44 @@ def resample_labels(labels: MetaTensor, grid: MetaTensor, transform: sitk.Transf
     if strangers.size:
         raise CaseError("E_DTYPE", f"Expected the labels {values.tolist()}, got also {strangers.tolist()}.")
     return result
+
+
+def compose(after: list[sitk.Transform], before: list[sitk.Transform]) -> list[sitk.Transform]:
+    """One way out of two; linear maps alone become one linear map.
+
+    Args:
+        after: the second way, from what the first one leads to; of several parts the last is applied first.
+        before: the first way, likewise.
+    """
+    parts = [*after, *before]
+    if not all(part.IsLinear() for part in parts):
+        return parts
+    matrix = np.eye(4)
+    for part in parts:
+        matrix = matrix @ matrix_from_transform(part)
+    return [transform_from_matrix(matrix)]
+
+
+def back_and_forth_mm(warp: Warp, inverse: sitk.Transform, points: FloatArray, moving: MetaTensor) -> float | None:
+    """How far (mm, at most) points end from where they were, through a map and its stored inverse.
+
+    Args:
+        warp: from fixed to moving points.
+        inverse: the way back, LPS mm.
+        points: of the fixed image, (N, 3) RAS mm.
+        moving: the moving image; points outside its field of view do not count.
+
+    Returns:
+        None when no point lies in the moving image.
+    """
+    chosen = points[:: -(-len(points) // CONSISTENCY_POINTS)]
+    moved = warp(chosen)
+    index = apply(np.linalg.inv(affine_of(moving)), moved)
+    seen = ((index >= 0) & (index <= np.array(moving.shape[1:]) - 1)).all(axis=1)
+    if not seen.any():
+        return None
+    back = np.array([inverse.TransformPoint(point.tolist()) for point in apply(LPS_RAS, moved[seen])])
+    return float(np.linalg.norm(apply(LPS_RAS, back) - chosen[seen], axis=1).max())
 
 
 def _resample(

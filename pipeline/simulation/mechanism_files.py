@@ -17,7 +17,9 @@ AFFINE = np.array([[1.2, 0.1, 0, -10], [-0.12, 1.0, 0, 5], [0, 0, 2.0, 7], [0, 0
 COLUMNS = ("case_id", "patient_id", "ct", "mr", "label", "mask")
 
 
-def write_mechanism_cases(folder: Path, mechanism: Mechanism, count: int, seed: int = 0, size: int = 16) -> MechanismCases:
+def write_mechanism_cases(
+    folder: Path, mechanism: Mechanism, count: int, seed: int = 0, size: int = 16
+) -> MechanismCases:
     """Write cases and their table `cases.csv`.
 
     Args:

@@ -23,7 +23,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 def matrix_of(out: Path) -> np.ndarray:
-    return matrix_from_transform(sitk.ReadTransform(str(out / "cases/pair/register/moving_transform.tfm")))
+    return matrix_from_transform(sitk.ReadTransform(str(out / "transform.h5")))
 
 
 def test_dicom_and_nifti_give_one_answer_and_it_is_right(cohort: Cohort, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_dicom_and_nifti_give_one_answer_and_it_is_right(cohort: Cohort, tmp_pat
     for name, (fixed, moving) in {"dicom": folders, "nifti": files}.items():
         run = call("register", fixed, moving, "--out", tmp_path / name)
         assert run.code == 0, run.err
-        moved = nib.load(tmp_path / name / "cases/pair/register/moving_aligned.nii.gz")
+        moved = nib.load(tmp_path / name / "moved.nii.gz")
         grid = nib.load(files[0]) if name == "nifti" else nib.as_closest_canonical(nib.load(files[0]))
         assert moved.shape == grid.shape
         np.testing.assert_allclose(moved.affine, grid.affine, atol=1e-3)
@@ -62,3 +62,88 @@ def test_a_blank_image_is_a_failed_case(cohort: Cohort, tmp_path: Path) -> None:
     assert run.code == 1
     record = json.loads((tmp_path / "out/cases/pair/register/record.json").read_text())
     assert record["error"]["code"] == "E_BLANK"
+
+
+def landmark_files(cohort: Cohort, folder: Path) -> tuple[list[str], np.ndarray]:
+    """Options that name the truth's landmarks: the CT's as a table, the MR's as 3D Slicer would have them."""
+    truth = cohort.truth / cohort.patients[0].patient_id
+    points = np.loadtxt(truth / "landmarks.csv", delimiter=",", skiprows=1, usecols=(0, 1, 2))[:6]
+    matrix = np.array(json.loads((truth / "transform.json").read_text())["matrix"])
+    table = [f"p{n},{x},{y},{z}" for n, (x, y, z) in enumerate(points)]
+    (folder / "ct.csv").write_text("\n".join(["# convention: RAS", "name,x,y,z", *table]))
+    moved = (points @ matrix[:3, :3].T + matrix[:3, 3]) * [-1, -1, 1]
+    control = [{"label": f"p{n}", "position": list(point)} for n, point in reversed(list(enumerate(moved)))]
+    markups = {"markups": [{"coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": control}]}
+    (folder / "mr.mrk.json").write_text(json.dumps(markups))
+    options = ["--fixed-landmarks", str(folder / "ct.csv"), "--moving-landmarks", str(folder / "mr.mrk.json")]
+    return options, matrix
+
+
+def test_landmarks_masks_and_labels(cohort: Cohort, tmp_path: Path) -> None:
+    """By landmarks alone: the plain names, the label on the fixed grid, and the way back."""
+    truth = cohort.truth / cohort.patients[0].patient_id
+    options, matrix = landmark_files(cohort, tmp_path)
+    mr, ct = nib.load(truth / "mr.nii.gz"), nib.load(truth / "ct.nii.gz")
+    bright = (mr.get_fdata() > np.percentile(mr.get_fdata(), 90)).astype(np.uint8) * 3
+    nib.save(nib.Nifti1Image(bright, mr.affine), tmp_path / "Bright spots.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(ct.shape, np.uint8), ct.affine), tmp_path / "everywhere.nii.gz")
+    options += ["--transform", "landmarks_rigid", "--apply-to", str(tmp_path / "Bright spots.nii.gz")]
+    options += ["--fixed-mask", str(tmp_path / "everywhere.nii.gz")]
+    out = tmp_path / "out"
+    run = call("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", out, *options)
+    assert run.code in (0, 1), run.err
+    np.testing.assert_allclose(matrix_of(out), matrix, atol=1e-6)
+    inverse = matrix_from_transform(sitk.ReadTransform(str(out / "inverse.h5")))
+    np.testing.assert_allclose(inverse @ matrix, np.eye(4), atol=1e-6)
+    quality = json.loads((out / "quality.json").read_text())
+    assert quality["landmark_fre_mm"] < 1e-6
+    label = nib.load(out / "Bright spots_moved.nii.gz")
+    assert label.shape == ct.shape
+    assert set(np.unique(np.asarray(label.dataobj))) == {0, 3}
+    moved = nib.load(out / "moved.nii.gz").get_fdata()
+    inside = np.asarray(label.dataobj) == 3
+    assert np.median(moved[inside]) > np.percentile(mr.get_fdata(), 90) > np.median(moved[~inside])
+    assert (out / "checkerboard.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "report.html").is_file()
+    assert all((out / name).resolve().is_relative_to(out / "cases") for name in ("moved.nii.gz", "transform.h5"))
+
+
+def test_options_that_are_refused(cohort: Cohort, tmp_path: Path) -> None:
+    truth = cohort.truth / cohort.patients[0].patient_id
+    pair = ("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", tmp_path / "out")
+    label = truth / "label_ct.nii.gz"
+    for options, code in (
+        (["--transform", "elastic"], "E_OPTION"),
+        (["--parameters", "nowhere.txt"], "E_CONFIG"),
+        (["--fixed-landmarks", tmp_path / "no.csv"], "E_INPUT"),
+        (["--apply-to", label, "--apply-to", label], "E_NAMES"),
+    ):
+        run = call(*pair, *options)
+        assert (run.code, run.err.split(":")[0]) == (2, code)
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out/moved.nii.gz").write_bytes(b"mine")
+    run = call(*pair)
+    assert (run.code, run.err.split(":")[0]) == (2, "E_OUT")
+    assert (tmp_path / "out/moved.nii.gz").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("a mask on another grid", "E_GRID"), ("an empty mask", "E_BLANK"), ("fewer landmarks", "E_LANDMARKS")],
+)
+def test_what_is_known_of_the_images_has_to_fit(cohort: Cohort, tmp_path: Path, given: str, code: str) -> None:
+    truth = cohort.truth / cohort.patients[0].patient_id
+    options, _ = landmark_files(cohort, tmp_path)
+    ct = nib.load(truth / "ct.nii.gz")
+    mask = np.zeros(ct.shape, np.uint8) if given == "an empty mask" else np.ones((9, 9, 9), np.uint8)
+    nib.save(nib.Nifti1Image(mask, ct.affine), tmp_path / "mask.nii.gz")
+    if given == "fewer landmarks":
+        (tmp_path / "ct.csv").write_text("# convention: RAS\nname,x,y,z\np0,1,2,3\n")
+        options += ["--transform", "landmarks_rigid"]
+    else:
+        options = ["--fixed-mask", str(tmp_path / "mask.nii.gz")]
+    run = call("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", tmp_path / "out", *options)
+    assert run.code == 1
+    record = json.loads((tmp_path / "out/cases/pair/register/record.json").read_text())
+    assert record["error"]["code"] == code
+    assert not (tmp_path / "out/moved.nii.gz").exists()

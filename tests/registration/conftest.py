@@ -1,9 +1,24 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from pipeline.registration import Method, Registration, RegistrationSettings, Side, register
 from pipeline.shipped import shipped
 from tests.registration.phantom import HeadPair, head_pair
+
+MAPS = shipped("bundles", "register", "configs")
+STARTS = 2
+
+
+def quick(name: str, **changes: object) -> str:
+    """A shipped parameter map with other values."""
+    text = (MAPS / f"{name}.txt").read_text()
+    for key, value in changes.items():
+        text, count = re.subn(rf"^\({key} .*\)$", f"({key} {value})", text, flags=re.MULTILINE)
+        assert count == 1, key
+    return text
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +35,12 @@ def far_pair() -> HeadPair:
 
 @pytest.fixture(scope="session")
 def parameters() -> str:
-    return shipped("bundles", "register", "configs", "rigid_ct_mr.txt").read_text()
+    """The shipped map with half the iterations: the phantom is coarse."""
+    return quick("rigid_ct_mr", MaximumNumberOfIterations=250)
+
+
+@pytest.fixture(scope="session")
+def found(pair: HeadPair, parameters: str) -> Registration:
+    """The typical pair, registered once for all tests."""
+    settings = RegistrationSettings(Method("rigid", (parameters,)), starts=STARTS)
+    return register(Side(pair.ct, "CT"), Side(pair.mr, "MR"), settings)

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,35 +12,35 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from pipeline.describe import describe
-from pipeline.errors import CaseError, UsageError
-from pipeline.geometry import affine_of, matrix_from_transform, same_grid, volume
-from pipeline.registration import QualityLimits, Registerd, Registration, RegistrationSettings, elastix, register_rigid
-from pipeline.shipped import shipped
-from tests.registration.phantom import HeadPair
+from pipeline.errors import CaseError
+from pipeline.geometry import affine_of, apply, matrix_from_transform, same_grid, volume
+from pipeline.registration import (
+    AlignmentLimits,
+    Landmarks,
+    Method,
+    Registration,
+    RegistrationSettings,
+    Side,
+    elastix,
+    register,
+)
+from pipeline.registration.process import Zygote
+from tests.registration.conftest import STARTS
+from tests.registration.phantom import HeadPair, rigid
 
-PARAMETER_FILE = shipped("bundles", "register", "configs", "rigid_ct_mr.txt")
-MODALITIES = {"ct": "CT", "mr": "MR"}
-STARTS = 3
-LIMITS = QualityLimits()
+LIMITS = AlignmentLimits()
+RIGID = RegistrationSettings(Method("rigid", ("",)))
+MARKS = np.array([[0, 97, -30], [-80, -6, -14], [12, 6, 16], [-20, -50, -30], [22, 34, 22]], float)
 
 
-@pytest.fixture(scope="module")
-def found(pair: HeadPair, parameters: str) -> Registration:
-    return register_rigid(pair.ct, pair.mr, RegistrationSettings(parameters, starts=STARTS))
-
-
-@pytest.fixture(scope="module")
-def case(pair: HeadPair) -> dict:
-    """The same registration again, as a step of a chain."""
-    step = Registerd("ct", ["mr", "pet"], {**MODALITIES, "pet": "PT"}, PARAMETER_FILE, starts=STARTS)
-    return step({"case_id": "one", "ct": pair.ct, "mr": pair.mr, "flags": ["known before"]})
+def sides(pair: HeadPair) -> tuple[Side, Side]:
+    return Side(pair.ct, "CT"), Side(pair.mr, "MR")
 
 
 def test_target_registration_error(found: Registration, pair: HeadPair) -> None:
     assert pair.errors_mm(np.eye(4)).mean() > 15
-    assert pair.errors_mm(found.matrix).mean() <= 0.5
-    assert pair.errors_mm(found.matrix).max() <= 1.0
+    assert pair.errors_mm(found.warp.matrix).mean() <= 0.5
+    assert pair.errors_mm(found.warp.matrix).max() <= 1.0
 
 
 def test_the_verdict_on_a_right_registration(found: Registration, pair: HeadPair) -> None:
@@ -51,15 +51,18 @@ def test_the_verdict_on_a_right_registration(found: Registration, pair: HeadPair
     assert quality["nmi_after"] > quality["nmi_mirrored"] + LIMITS.nmi_noise
     assert quality["start_disagreement_mm"] <= LIMITS.start_disagreement_pass_mm
     assert quality["starts_refined"] == STARTS
+    assert quality["transform"] == "rigid"
     angle = np.degrees(np.arccos((np.trace(pair.truth[:3, :3]) - 1) / 2))
     assert quality["rotation_deg"] == pytest.approx(angle, abs=0.3)
 
 
-def test_matrix_and_transform_are_one_rigid_motion(found: Registration) -> None:
-    np.testing.assert_allclose(matrix_from_transform(found.transform), found.matrix, atol=1e-9)
-    rotation = found.matrix[:3, :3]
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
-    assert np.linalg.det(rotation) == pytest.approx(1, abs=1e-12)
+def test_matrix_transform_and_inverse_are_one_rigid_motion(found: Registration) -> None:
+    matrix = found.warp.matrix
+    np.testing.assert_allclose(matrix_from_transform(found.transform), matrix, atol=1e-9)
+    np.testing.assert_allclose(matrix_from_transform(found.inverse) @ matrix, np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1, abs=1e-12)
+    assert found.quality["inverse_error_mm"] < 1e-9
 
 
 def test_the_moved_image_lies_on_the_fixed_grid_and_shows_the_same_anatomy(found: Registration, pair: HeadPair) -> None:
@@ -69,107 +72,90 @@ def test_the_moved_image_lies_on_the_fixed_grid_and_shows_the_same_anatomy(found
     assert np.median(found.moved.numpy()[bone]) < 150 < 600 < np.median(found.moved.numpy()[fat])
 
 
-def test_same_input_same_transform_to_the_last_bit(found: Registration, case: dict) -> None:
-    assert case["mr_transform"].GetParameters() == found.transform.GetParameters()
-    assert torch.equal(case["mr_aligned"].as_tensor(), found.moved.as_tensor())
-    assert case["mr_quality"] == found.quality
+def test_the_log_tells_every_run_and_nothing_of_the_machine(found: Registration) -> None:
+    assert found.log.count("coarse levels") == STARTS + 1  # the mirrored one, too
+    assert "header: fine levels" in found.log
+    assert "Final metric value" in found.log
+    assert "/" not in found.log
+    assert "ms" not in found.log
 
 
-def test_the_step_fills_the_case(case: dict, pair: HeadPair) -> None:
-    assert case["mr_aligned"].dtype == torch.float32
-    assert case["mr"] is pair.mr
-    assert isinstance(case["mr_transform"], sitk.Transform)
-    assert case["measures"]["mr_quality"] is case["mr_quality"]
-    assert case["measures"]["mr_nmi_after"] == case["mr_quality"]["nmi_after"]
-    assert "mr_header_kept" not in case["measures"]
-    assert case["flags"] == ["known before"]
-    assert not any(key.startswith("pet") for key in case)
-
-
-def test_a_verdict_that_is_no_pass_is_flagged(
-    pair: HeadPair, found: Registration, monkeypatch: pytest.MonkeyPatch
+def test_same_input_same_transform_to_the_last_bit_in_another_process(
+    found: Registration, pair: HeadPair, parameters: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    doubtful = Registration(found.transform, found.matrix, found.moved, {"verdict": "warn", "reason": "Not sharp."})
-    monkeypatch.setattr("pipeline.registration.dictionary.register_rigid", lambda *_: doubtful)
-    case = Registerd("ct", ["mr"], MODALITIES, PARAMETER_FILE)({"ct": pair.ct, "mr": pair.mr})
-    assert case["flags"] == ["mr: registration warn: Not sharp."]
+    """A second child of the same process, and the first child of a new one."""
+    settings = RegistrationSettings(Method("rigid", (parameters,)), starts=STARTS)
+    again = register(*sides(pair), settings)
+    fresh = Zygote()
+    monkeypatch.setattr(elastix, "zygote", lambda: fresh)
+    anew = register(*sides(pair), settings)
+    fresh.close()
+    for other in (again, anew):
+        assert other.transform.GetParameters() == found.transform.GetParameters()
+        assert torch.equal(other.moved.as_tensor(), found.moved.as_tensor())
+        assert other.quality == found.quality
+        assert other.log == found.log
 
 
-def test_the_step_is_described_by_the_content_of_the_parameter_file(tmp_path: Path) -> None:
-    def step(text: str, name: str) -> Registerd:
-        (tmp_path / name).write_text(text)
-        return Registerd("ct", ["mr"], MODALITIES, tmp_path / name, limits={"nmi_noise": 0.01})
+# ---- what the child process may say ----------------------------------------------------------------------------------
 
-    first = step('(Transform "EulerTransform")', "a.txt")
-    assert describe(first) == describe(step('(Transform "EulerTransform")', "b.txt"))
-    assert describe(first) != describe(step('(Transform "AffineTransform")', "c.txt"))
-    assert describe(pickle.loads(pickle.dumps(first))) == describe(first)
-    assert first.limits.nmi_noise == 0.01
+
+class Answers:
+    """In the place of elastix' process: writes answers that were made up."""
+
+    def __init__(self, *results: dict) -> None:
+        self.results = list(results)
+        self.requests: list[dict] = []
+
+    def start(self) -> None:
+        pass
+
+    def run(self, folder: Path, threads: int, timeout_s: float) -> None:
+        self.requests.append(json.loads((folder / "request.json").read_text()))
+        if self.results:
+            result = self.results.pop(0)
+            for name, numbers in result.pop("files", {}).items():
+                np.savez(folder / name, **numbers)
+            (folder / "result.json").write_text(json.dumps(result))
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, *results: dict) -> Answers:
+    made = Answers(*results)
+    monkeypatch.setattr(elastix, "zygote", lambda: made)
+    return made
+
+
+def searched(*matrices: np.ndarray) -> dict:
+    """An answer to a search; the matrices are RAS."""
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    results = [{"start": f"start {n}", "matrix": (flip @ m @ flip).tolist()} for n, m in enumerate(matrices)]
+    return {"starts": 2, "results": results, "mirrored": [], "failures": []}
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("results", "code", "words"),
     [
-        ({"limits": {"nmi_noize": 1.0}}, "nmi_noize"),
-        ({"modalities": {"ct": "CT"}}, "mr"),
-        ({"parameter_file": "nowhere.txt"}, "nowhere.txt"),
+        ([], "E_CRASH", "without a result"),
+        ([{"starts": 0, "results": []}], "E_OVERLAP", "both bodies"),
+        ([{"starts": 2, "results": [], "failures": ["a: too few samples"]}], "E_REGISTER", "too few samples"),
     ],
 )
-def test_a_wrong_configuration_is_refused_at_construction(change: dict, word: str) -> None:
-    arguments = {"fixed": "ct", "moving": ["mr"], "modalities": MODALITIES, "parameter_file": PARAMETER_FILE}
-    with pytest.raises(UsageError, match=word) as caught:
-        Registerd(**{**arguments, **change})
-    assert caught.value.code == "E_CONFIG"
-
-
-def test_a_case_without_its_fixed_role_is_refused(pair: HeadPair) -> None:
-    with pytest.raises(CaseError) as caught:
-        Registerd("ct", ["mr"], MODALITIES, PARAMETER_FILE)({"mr": pair.mr})
-    assert caught.value.code == "E_MISSING_ROLE"
-
-
-# ---- what the child process may do -----------------------------------------------------------------------------------
-
-
-def child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Put a small program in place of elastix; its argument is the request's folder."""
-    program = f"import os, pathlib, sys, time; folder = pathlib.Path(sys.argv[1]); {code}"
-    monkeypatch.setattr(elastix, "_command", lambda folder: [sys.executable, "-c", program, str(folder)])
-
-
-@pytest.mark.parametrize(
-    ("code", "expected", "words"),
-    [
-        ("os.kill(os.getpid(), 11)", "E_CRASH", "code -11"),
-        ("sys.exit('ITK could not allocate')", "E_CRASH", "ITK could not allocate"),
-        ("pass", "E_CRASH", "code 0"),
-        ("time.sleep(60)", "E_CRASH", "within 1 s"),
-        ("(folder / 'result.json').write_text('{\"starts\": 0, \"results\": []}')", "E_OVERLAP", "both bodies"),
-        (
-            '(folder / \'result.json\').write_text(\'{"starts": 2, "results": [], "failures": ["too few samples"]}\')',
-            "E_REGISTER",
-            "too few samples",
-        ),
-    ],
-)
-def test_what_happens_to_the_child_is_the_cases_error(
-    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, code: str, expected: str, words: str
+def test_what_the_child_did_not_find_is_the_cases_error(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, results: list, code: str, words: str
 ) -> None:
-    child(monkeypatch, code)
+    answered(monkeypatch, *results)
     with pytest.raises(CaseError, match=words) as caught:
-        register_rigid(pair.ct, pair.mr, RegistrationSettings("", timeout_s=1 if "sleep" in code else 60))
-    assert caught.value.code == expected
+        register(*sides(pair), RIGID)
+    assert caught.value.code == code
 
 
 def test_the_headers_alignment_stays_when_nothing_better_is_found(
     pair: HeadPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aligned = volume(pair.mr.numpy(), np.linalg.inv(pair.truth) @ affine_of(pair.mr))
-    turned = {"start": "header", "matrix": pair.truth.tolist()}
-    result = json.dumps({"starts": 2, "results": [turned], "mirrored": [], "failures": []})
-    child(monkeypatch, f"(folder / 'result.json').write_text('''{result}''')")
-    found = register_rigid(pair.ct, aligned, RegistrationSettings(""))
-    np.testing.assert_array_equal(found.matrix, np.eye(4))
+    answered(monkeypatch, searched(pair.truth))
+    found = register(Side(pair.ct, "CT"), Side(aligned, "MR"), RIGID)
+    np.testing.assert_array_equal(found.warp.matrix, np.eye(4))
     assert found.quality["header_kept"] is True
     assert found.quality["nmi_after"] == found.quality["nmi_before"]
     assert found.quality["verdict"] == "warn"
@@ -185,16 +171,220 @@ def test_the_headers_alignment_stays_when_nothing_better_is_found(
         (lambda image: torch.cat([image, image]), "E_GRID"),
     ],
 )
-@pytest.mark.parametrize("role", ["ct", "mr"])
-def test_images_that_cannot_be_registered(pair: HeadPair, role: str, spoil: Callable, code: str) -> None:
-    images = {"ct": pair.ct, "mr": pair.mr}
-    images[role] = spoil(images[role])
+@pytest.mark.parametrize("role", [0, 1])
+def test_images_that_cannot_be_registered(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, role: int, spoil: Callable, code: str
+) -> None:
+    answered(monkeypatch)
+    given = list(sides(pair))
+    given[role] = replace(given[role], image=spoil(given[role].image))
     with pytest.raises(CaseError) as caught:
-        register_rigid(images["ct"], images["mr"], RegistrationSettings(""))
+        register(given[0], given[1], RIGID)
     assert caught.value.code == code
+
+
+def test_a_mirrored_image_fails(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moving head is exchanged left to right: the best pose of the mirror image beats the best pose."""
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    mirrored = volume(pair.mr.numpy()[:, ::-1].copy(), affine_of(pair.mr))
+    middle = apply(affine_of(pair.mr), [[(pair.mr.shape[1] - 1) / 2, 0, 0]])[0]
+    axis = affine_of(pair.mr)[:3, 0] / np.linalg.norm(affine_of(pair.mr)[:3, 0])
+    reflect = np.eye(4)
+    reflect[:3, :3] -= 2 * np.outer(axis, axis)
+    reflect[:3, 3] = 2 * axis * (axis @ middle)
+    best = pair.truth @ np.array([[1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    answer = searched(best, best)
+    answer["mirrored"] = searched(reflect @ pair.truth)["results"][0]["matrix"], flip.tolist()
+    answered(monkeypatch, answer)
+    found = register(Side(pair.ct, "CT"), Side(mirrored, "MR"), RIGID)
+    assert found.quality["verdict"] == "fail"
+    assert "left and right may be exchanged" in found.quality["reason"]
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+
+
+def boxed(image: torch.Tensor, value: int = 1) -> torch.Tensor:
+    mask = np.zeros(image.shape[1:], np.uint8)
+    mask[10:-10, 12:-12, 8:-8] = value
+    return volume(mask, affine_of(image))
+
+
+def test_a_mask_takes_the_place_of_the_body(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, searched(pair.truth), searched(pair.truth))
+    fixed, moving = sides(pair)
+    whole = register(fixed, moving, RIGID)
+    part = register(replace(fixed, mask=boxed(pair.ct, 255)), moving, RIGID)
+    assert part.quality["nmi_after"] != whole.quality["nmi_after"]
+    assert part.quality["overlap_dice_after"] < whole.quality["overlap_dice_after"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "code"),
+    [
+        (lambda image: volume(boxed(image).numpy()[0, 1:], affine_of(image)), "E_GRID"),
+        (lambda image: volume(boxed(image).numpy(), rigid((0, 0, 0), (0.5, 0, 0)) @ affine_of(image)), "E_GRID"),
+        (lambda image: boxed(image, 0), "E_BLANK"),
+        (lambda image: volume(boxed(image).numpy() + 3 * (image.numpy() > 500), affine_of(image)), "E_DTYPE"),
+    ],
+)
+@pytest.mark.parametrize("role", [0, 1])
+def test_masks_that_are_refused(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, role: int, mask: Callable, code: str
+) -> None:
+    answered(monkeypatch)
+    given = list(sides(pair))
+    given[role] = replace(given[role], mask=mask(given[role].image))
+    with pytest.raises(CaseError) as caught:
+        register(given[0], given[1], RIGID)
+    assert caught.value.code == code
+
+
+# ---- landmarks -------------------------------------------------------------------------------------------------------
+
+
+def marked(pair: HeadPair, apart_mm: float = 0.0) -> tuple[Side, Side]:
+    shift = apart_mm * np.array([0.6, 0.0, 0.8])
+    fixed, moving = sides(pair)
+    return (
+        replace(fixed, landmarks=Landmarks(MARKS)),
+        replace(moving, landmarks=Landmarks(apply(pair.truth, MARKS) + shift)),
+    )
+
+
+def test_landmarks_alone_give_the_pose_and_no_process_is_started(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answered(monkeypatch)
+    found = register(*marked(pair), RegistrationSettings(Method("landmarks_rigid")))
+    assert asked.requests == []
+    np.testing.assert_allclose(found.warp.matrix, pair.truth, atol=1e-9)
+    assert found.quality["verdict"] == "pass", found.quality["reason"]
+    assert found.quality["landmark_fre_mm"] == pytest.approx(0, abs=1e-9)
+    assert found.quality["landmark_tre_mm"] == pytest.approx(0, abs=1e-9)
+    assert "start_disagreement_mm" not in found.quality
+
+
+def test_an_affine_map_by_landmarks(pair: HeadPair) -> None:
+    truth = pair.truth @ np.diag([1.05, 1.0, 0.95, 1.0])
+    fixed, moving = sides(pair)
+    given = replace(fixed, landmarks=Landmarks(MARKS)), replace(moving, landmarks=Landmarks(apply(truth, MARKS)))
+    found = register(*given, RegistrationSettings(Method("landmarks_affine")))
+    np.testing.assert_allclose(found.warp.matrix, truth, atol=1e-9)
+    assert found.quality["transform"] == "affine"
+
+
+@pytest.mark.parametrize(("apart_mm", "verdict"), [(0.0, "pass"), (4.0, "warn"), (9.0, "fail")])
+def test_landmarks_check_what_the_images_gave(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, apart_mm: float, verdict: str
+) -> None:
+    asked = answered(monkeypatch, searched(pair.truth, pair.truth))
+    found = register(*marked(pair, apart_mm), RIGID)
+    assert found.quality["landmark_tre_mm"] == pytest.approx(apart_mm, abs=1e-6)
+    assert found.quality["landmarks"] == len(MARKS)
+    assert found.quality["verdict"] == verdict
+    assert asked.requests[0]["landmarks"] is not None
+    if verdict != "pass":
+        assert f"landmarks lie {apart_mm:.1f} mm apart" in found.quality["reason"]
+
+
+def test_landmarks_of_one_image_alone_are_refused(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch)
+    fixed, moving = marked(pair)
+    for given in ((fixed, replace(moving, landmarks=None)), (replace(fixed, landmarks=None), moving)):
+        with pytest.raises(CaseError, match="of one") as caught:
+            register(*given, RIGID)
+        assert caught.value.code == "E_LANDMARKS"
+    with pytest.raises(CaseError, match="got none"):
+        register(*sides(pair), RegistrationSettings(Method("landmarks_rigid")))
+
+
+# ---- further maps ----------------------------------------------------------------------------------------------------
+
+AFFINE_MAP = '(Transform "AffineTransform")'
+SPLINE_MAP = '(Transform "BSplineTransform")'
+
+
+def bending(pair: HeadPair, amplitude_mm: float, wave_mm: float) -> dict[str, np.ndarray]:
+    """Control points every 20 mm around the fixed head, LPS, displaced by a wave."""
+    size, spacing = np.array([14, 16, 14]), 20.0
+    origin = -spacing * (size - 1) / 2
+    index = np.indices(size[::-1]).reshape(3, -1)[::-1].T
+    points = origin + spacing * index
+    numbers = amplitude_mm * np.sin(2 * np.pi * points[:, [1, 2, 0]] / wave_mm)
+    fixed = np.concatenate([size, origin, np.full(3, spacing), np.eye(3).ravel()])
+    return {"fixed": fixed, "parameters": numbers.T.ravel()}
+
+
+def refined(affine: list, **files: dict) -> dict:
+    return {"affine": affine, "failure": "", "files": {f"{name}.npz": numbers for name, numbers in files.items()}}
+
+
+def test_an_affine_map_that_is_better_is_kept(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pose = pair.truth @ rigid((2, 0, 0), (2, 0, 0))
+    better = searched(pair.truth @ np.diag([1.001, 1.0, 1.0, 1.0]))["results"][0]["matrix"]
+    asked = answered(monkeypatch, searched(pose, pose), refined([better]))
+    found = register(*sides(pair), RegistrationSettings(Method("affine", ("", AFFINE_MAP))))
+    assert asked.requests[1]["transforms"] == ["affine"]
+    assert found.quality["transform"] == "affine"
+    assert found.quality["nmi_after"] > found.quality["nmi_rigid"]
+    assert pair.errors_mm(found.warp.matrix).mean() < 0.2
+    assert found.quality["jacobian_min"] == pytest.approx(1.001)
+    assert found.quality["inverse_error_mm"] < 1e-9
+
+
+def test_a_bending_map_that_is_worse_inside_is_not_kept(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, searched(pair.truth, pair.truth), refined([], spline=bending(pair, 6.0, 120.0)))
+    found = register(*sides(pair), RegistrationSettings(Method("bspline", ("", SPLINE_MAP))))
+    assert found.quality["transform"] == "rigid"
+    assert found.warp.spline is None
+    assert found.quality["verdict"] == "warn"
+    assert "bspline map was not kept, the rigid one stays: NMI of the interior fell" in found.quality["reason"]
+    assert found.quality["nmi_after"] == found.quality["nmi_rigid"]
+
+
+def test_a_bending_map_that_is_better_is_kept_with_its_inverse(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pose is 3 mm off; a B-spline that shifts everything back by 3 mm is better."""
+    pose = pair.truth @ rigid((0, 0, 0), (3.0, 0, 0))
+    shift = bending(pair, 0.0, 120.0)
+    shift["parameters"] = np.repeat([3.0, 0.0, 0.0], len(shift["parameters"]) // 3)  # LPS: -3 mm in RAS
+    answered(monkeypatch, searched(pose, pose), refined([], spline=shift))
+    found = register(*sides(pair), RegistrationSettings(Method("bspline", ("", SPLINE_MAP))))
+    assert found.quality["transform"] == "bspline"
+    assert found.quality["verdict"] == "pass", found.quality["reason"]
+    assert found.quality["nmi_after"] > found.quality["nmi_rigid"]
+    assert found.quality["folding_fraction"] == 0
+    assert found.quality["jacobian_min"] == pytest.approx(1, abs=1e-6)
+    assert found.quality["inverse_error_mm"] <= 0.5
+    points = apply(affine_of(pair.ct), np.argwhere(pair.ct.numpy()[0] > -300)[::50])
+    np.testing.assert_allclose(found.warp(points), apply(pair.truth, points), atol=1e-6)
+    assert isinstance(found.transform, sitk.CompositeTransform)
+
+
+def test_a_map_that_elastix_gave_up_leaves_the_pose(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered(monkeypatch, searched(pair.truth, pair.truth), {"affine": [], "failure": "ITK ERROR: too few samples"})
+    found = register(*sides(pair), RegistrationSettings(Method("bspline", ("", SPLINE_MAP))))
+    assert found.quality["transform"] == "rigid"
+    assert found.quality["verdict"] == "warn"
+    assert "too few samples" in found.quality["reason"]
 
 
 def test_importing_the_package_does_not_load_itk_or_torch() -> None:
     code = "import sys, pipeline.registration; print('itk' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_bending_map_that_gains_little_is_not_kept(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pose is half a millimetre off: the B-spline that mends it is better, but not by enough to be believed."""
+    pose = pair.truth @ rigid((0, 0, 0), (0.5, 0, 0))
+    shift = bending(pair, 0.0, 120.0)
+    shift["parameters"] = np.repeat([0.5, 0.0, 0.0], len(shift["parameters"]) // 3)
+    answered(monkeypatch, searched(pose, pose), refined([], spline=shift))
+    method = Method("bspline", ("", SPLINE_MAP))
+    found = register(*sides(pair), RegistrationSettings(method))
+    assert found.quality["transform"] == "rigid"
+    assert "counted from 1, rose by" in found.quality["reason"]
+    answered(monkeypatch, searched(pose, pose), refined([], spline=shift))
+    believed = register(*sides(pair), RegistrationSettings(method), AlignmentLimits(bending_gain_least=0.0))
+    assert believed.quality["transform"] == "bspline"

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.foreground import body_mask
 from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, to_sitk, transform_from_matrix, volume
-from pipeline.registration import starts, worker
+from pipeline.registration import runner, starts, worker
 from pipeline.registration.starts import CoarsePair, Start, best_starts
 from tests.registration.phantom import HeadPair
 
@@ -38,6 +38,16 @@ def test_starts_are_apart_ranked_and_hold_the_headers_alignment(pair: HeadPair) 
         assert all(coarse.apart_mm(one.matrix, o.matrix) >= starts.APART_MM for o in found if o is not one)
 
 
+def test_a_pose_that_is_known_is_kept_whatever_its_score(pair: HeadPair) -> None:
+    coarse, _ = searched(pair, 1)
+    masks = to_sitk(body_mask(pair.ct, "CT")), to_sitk(body_mask(pair.mr, "MR"))
+    poor = np.eye(4)
+    poor[:3, 3] = [30.0, 0.0, 0.0]
+    found = best_starts(coarse, *masks, 3, [Start("landmarks", poor)])
+    assert "landmarks" in {start.name for start in found}
+    assert "landmarks" not in {start.name for start in best_starts(coarse, *masks, 3)}
+
+
 def test_images_that_do_not_meet_by_their_headers_still_get_starts(pair: HeadPair) -> None:
     away = np.eye(4)
     away[:3, 3] = [900.0, -400.0, 300.0]
@@ -58,7 +68,7 @@ def test_images_that_do_not_meet_by_their_headers_still_get_starts(pair: HeadPai
     ],
 )
 def test_the_pyramid_follows_voxels_and_size(spacing: tuple, size: tuple, expected: list) -> None:
-    assert worker.pyramid(spacing, size, 4) == expected
+    assert runner.pyramid(spacing, size, 4) == expected
 
 
 def test_a_start_that_elastix_gives_up_does_not_stop_the_others() -> None:
@@ -96,4 +106,4 @@ def test_the_matrix_of_an_itk_transform_is_read_in_lps() -> None:
     matrix[:3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]
     matrix[:3, 3] = [3, -5, 7]
     transform = transform_from_matrix(matrix)
-    np.testing.assert_allclose(worker._matrix(transform), LPS_RAS @ matrix @ LPS_RAS, atol=1e-12)
+    np.testing.assert_allclose(runner.rigid_matrix(transform), LPS_RAS @ matrix @ LPS_RAS, atol=1e-12)

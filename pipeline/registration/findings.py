@@ -1,0 +1,191 @@
+"""What landmarks and bending say about an alignment, beside what `pipeline.registration.quality` measures of a pose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.geometry import FloatArray
+from pipeline.registration.landmarks import Model, left_out_mm
+from pipeline.registration.quality import Findings, Pair, QualityLimits
+from pipeline.registration.warp import Warp
+
+SEVERITY = ("pass", "warn", "fail")
+#: The Jacobian is looked at in as many points of the body.
+JACOBIAN_POINTS = 60_000
+
+
+@dataclass(frozen=True)
+class AlignmentLimits(QualityLimits):
+    """When an alignment passes or fails, with landmarks and bending; see `QualityLimits` for the rest.
+
+    Attributes:
+        landmark_pass_mm: landmarks may lie this far apart (mean) to pass.
+        landmark_warn_mm: further apart than this fails.
+        jacobian_least: a smaller local change of volume than this is a warning.
+        jacobian_most: likewise a larger one.
+        folding_most: a map that folds space in more than this fraction of the body is not kept; more than this fraction
+            outside the two limits of the Jacobian is the warning.
+        label_distance_pass_mm: the centroids of a label that is drawn on both images may lie this far apart to pass.
+        bending_gain_least: a B-spline is kept only when it raises the core's NMI, counted from 1, by this fraction.
+            Source: scripts/check_bending.py. Where nothing was bent it rose by 0.002 and 0.043 all the same, while the
+            target registration error grew from 0 to 3.8 and 2.6 mm; bent by 4 and 6 mm, it rose by 0.39 and 0.59.
+    """
+
+    landmark_pass_mm: float = 3.0
+    landmark_warn_mm: float = 6.0
+    jacobian_least: float = 0.5
+    jacobian_most: float = 2.0
+    folding_most: float = 0.001
+    label_distance_pass_mm: float = 5.0
+    bending_gain_least: float = 0.1
+
+
+def worsen(quality: Mapping[str, Any], numbers: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
+    """Add numbers and findings to a quality: the worst finding decides, and a reason that was a pass gives way."""
+    verdict = max([quality["verdict"], *(kind for kind, _ in findings)], key=SEVERITY.index)
+    before = [] if quality["verdict"] == "pass" and findings else [quality["reason"]]
+    texts = [text for _, text in sorted(findings)]
+    return {**quality, **numbers, "verdict": verdict, "reason": " ".join([*before, *texts])}
+
+
+# ---- landmarks -------------------------------------------------------------------------------------------------------
+
+
+def landmark_numbers(
+    warp: Warp, fixed: FloatArray, moving: FloatArray, fitted: Model | None, used: bool
+) -> dict[str, Any]:
+    """Measure an alignment by landmarks.
+
+    Args:
+        warp: the map.
+        fixed: landmarks of the fixed image, (N, 3) RAS mm.
+        moving: the same of the moving image.
+        fitted: the model that was fitted to them alone, if so.
+        used: whether they had a part in finding the map: their residual is then the fiducial, not the target
+            registration error.
+
+    Returns:
+        `landmarks` (how many), `landmark_fre_mm` or `landmark_tre_mm` (mean), and `landmark_max_mm`; for a fitted model
+        `landmark_tre_mm` comes from leaving each one out (null where too few are left).
+    """
+    errors = np.linalg.norm(warp(fixed) - moving, axis=1)
+    kind = "landmark_fre_mm" if used else "landmark_tre_mm"
+    numbers: dict[str, Any] = {
+        "landmarks": len(fixed),
+        kind: float(errors.mean()),
+        "landmark_max_mm": float(errors.max()),
+    }
+    if fitted is not None:
+        numbers["landmark_tre_mm"] = left_out_mm(fixed, moving, fitted)
+    return numbers
+
+
+def judge_landmarks(numbers: Mapping[str, Any], limits: AlignmentLimits) -> Findings:
+    """Judge by the target registration error, or by the fiducial one where there is no other."""
+    apart = numbers.get("landmark_tre_mm")
+    apart = numbers["landmark_fre_mm"] if apart is None else apart
+    if apart <= limits.landmark_pass_mm:
+        return []
+    kind = "warn" if apart <= limits.landmark_warn_mm else "fail"
+    return [(kind, f"The landmarks lie {apart:.1f} mm apart (limit {limits.landmark_pass_mm:g} mm).")]
+
+
+# ---- bending ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which of several maps is kept.
+
+    Attributes:
+        name: `rigid`, `affine` or `bspline`.
+        warp: the map.
+        numbers: what was measured of it.
+        findings: why a further map was not kept, and what is doubtful about the one that was.
+    """
+
+    name: str
+    warp: Warp
+    numbers: dict[str, Any]
+    findings: Findings
+
+
+def keep_better(
+    pairs: Sequence[Pair], rigid: Warp, refined: Sequence[tuple[str, Warp]], limits: AlignmentLimits
+) -> Kept:
+    """Go on from the rigid pose as long as nothing gets worse.
+
+    A further map is kept when the interior's NMI does not fall (nor that of its core, where a bending map does its
+    harm while the rim improves) and space does not fold. A B-spline can always raise NMI a little, right or wrong: it
+    also has to raise it clearly.
+
+    Args:
+        pairs: the images by their interior, and by its core.
+        rigid: the pose.
+        refined: name and map, each made from the one before.
+        limits: see `AlignmentLimits`.
+    """
+    name, warp, findings = "rigid", rigid, []
+    for better, candidate in refined:
+        reason = _worse(pairs, warp, candidate, limits) or _too_little(pairs[-1], warp, candidate, limits)
+        if reason:
+            findings.append(("warn", f"The {better} map was not kept, the {name} one stays: {reason}."))
+            break
+        name, warp = better, candidate
+    numbers = {"transform": name, "nmi_rigid": pairs[0].nmi(rigid), "nmi_after": pairs[0].nmi(warp)}
+    if name != "rigid":
+        numbers |= _jacobian_numbers(pairs[0], warp, limits)
+        findings += _judge_jacobian(numbers, limits)
+    return Kept(name, warp, numbers, findings)
+
+
+def _worse(pairs: Sequence[Pair], before: Warp, after: Warp, limits: AlignmentLimits) -> str:
+    """Why a map is worse than the one before it; empty when it is not."""
+    for pair, where in zip(pairs, ("the interior", "the core of the interior"), strict=True):
+        old, new = pair.nmi(before), pair.nmi(after)
+        if new is None or (old is not None and new < old):
+            text = "nothing" if new is None else f"{new:.4f}"
+            return f"NMI of {where} fell from {old or 0:.4f} to {text}"
+    folding = float((_jacobian(pairs[0], after) <= 0).mean())
+    if folding > limits.folding_most:
+        return f"it folds space in {folding:.2%} of the body (limit {limits.folding_most:.2%})"
+    return ""
+
+
+def _too_little(core: Pair, before: Warp, after: Warp, limits: AlignmentLimits) -> str:
+    """Why a B-spline gains too little to be believed; empty when it does not, and for linear maps."""
+    old, new = core.nmi(before), core.nmi(after)
+    if after.spline is None or old is None or new is None:
+        return ""
+    gain = (new - 1) / (old - 1) - 1
+    if gain >= limits.bending_gain_least:
+        return ""
+    return f"NMI of the core, counted from 1, rose by {gain:.1%} only (limit {limits.bending_gain_least:.0%})"
+
+
+def _jacobian(pair: Pair, warp: Warp) -> FloatArray:
+    points = pair.points[:: -(-len(pair.points) // JACOBIAN_POINTS)]
+    return warp.jacobian(points)
+
+
+def _jacobian_numbers(pair: Pair, warp: Warp, limits: AlignmentLimits) -> dict[str, Any]:
+    change = _jacobian(pair, warp)
+    outside = (change < limits.jacobian_least) | (change > limits.jacobian_most)
+    return {
+        "jacobian_min": float(change.min()),
+        "jacobian_max": float(change.max()),
+        "jacobian_outside_fraction": float(outside.mean()),
+        "folding_fraction": float((change <= 0).mean()),
+    }
+
+
+def _judge_jacobian(numbers: Mapping[str, Any], limits: AlignmentLimits) -> Findings:
+    if numbers["jacobian_outside_fraction"] <= limits.folding_most:
+        return []
+    low, high = numbers["jacobian_min"], numbers["jacobian_max"]
+    text = f"Volumes change locally by factors from {low:.2f} to {high:.2f}"
+    return [("warn", f"{text} (limits {limits.jacobian_least:g} and {limits.jacobian_most:g}).")]

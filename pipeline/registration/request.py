@@ -1,0 +1,140 @@
+"""What a registration works on: two images with their bodies, checked, and as files for the child process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from monai.data import MetaTensor
+
+from pipeline.errors import CaseError
+from pipeline.foreground import body_mask, finite_values
+from pipeline.geometry import FloatArray, affine_of, from_sitk, require_same_grid, to_sitk, volume
+from pipeline.registration.landmarks import Landmarks, write_points
+from pipeline.registration.methods import Method
+from pipeline.registration.runner import POINTS
+from pipeline.registration.transforms import AIR_HU
+
+#: The metric sees some air around the skin: its edge is the strongest landmark that CT and MR share.
+RIM_MM = 10.0
+#: Finer voxels are averaged before elastix sees them: they cost time and do not make a rigid pose more exact.
+FINEST_MM = 1.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """An image to be aligned, and what is known of it.
+
+    Attributes:
+        image: (1, I, J, K); HU when its modality is CT.
+        modality: DICOM Modality.
+        mask: where to look, in the place of the body, on the image's grid: 0 outside, one other value inside.
+        landmarks: points in it, or None.
+    """
+
+    image: MetaTensor
+    modality: str
+    mask: MetaTensor | None = None
+    landmarks: Landmarks | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A fixed and a moving image, ready to be registered.
+
+    Attributes:
+        images: float32, voxels finer than `FINEST_MM` averaged.
+        masks: where to look, on the images' grids: the body, or the mask that was given.
+        modalities: DICOM Modality.
+        rim: whether the metric sees some air around the fixed mask; not around one that was given.
+    """
+
+    images: tuple[MetaTensor, MetaTensor]
+    masks: tuple[MetaTensor, MetaTensor]
+    modalities: tuple[str, str]
+    rim: bool
+
+
+def prepare(fixed: Side, moving: Side) -> Prepared:
+    """Check both images and find where to look.
+
+    Raises:
+        CaseError: E_BLANK, E_SINGLE_SLICE, E_GRID, E_DTYPE.
+    """
+    for side in (fixed, moving):
+        _require_volume(side)
+    images = _working_copy(fixed.image), _working_copy(moving.image)
+    masks = _mask(fixed, images[0]), _mask(moving, images[1])
+    return Prepared(images, masks, (fixed.modality, moving.modality), rim=fixed.mask is None)
+
+
+def write_request(
+    folder: Path, prepared: Prepared, method: Method, marks: tuple[FloatArray, FloatArray] | None
+) -> None:
+    """Write what the child process reads: images, masks, parameter maps and landmarks."""
+    fixed, moving = (_clipped(*item) for item in zip(prepared.images, prepared.masks, prepared.modalities, strict=True))
+    inside = to_sitk(prepared.masks[0]) != 0
+    if prepared.rim:
+        inside = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True) <= RIM_MM
+    box = _box(inside)
+    files = {
+        "fixed": sitk.RegionOfInterest(fixed, *box),
+        "moving": moving,
+        "fixed_mask": sitk.RegionOfInterest(inside, *box),
+        "moving_mask": to_sitk(prepared.masks[1]),
+    }
+    for name, image in files.items():
+        sitk.WriteImage(image, str(folder / f"{name}.mha"))
+    for number, text in enumerate(method.maps):
+        (folder / f"parameters_{number}.txt").write_text(text)
+    for name, points in zip(POINTS, marks or (), strict=False):
+        write_points(folder / name, points)
+
+
+def _require_volume(side: Side) -> None:
+    finite_values(side.image)
+    if min(side.image.shape[1:]) < 2:
+        raise CaseError("E_SINGLE_SLICE", f"Expected a volume, got {tuple(side.image.shape[1:])} voxels.")
+    if side.mask is None:
+        return
+    require_same_grid(side.image, side.mask, ("the image", "its mask"))
+    values = np.unique(side.mask.numpy())
+    if (values == 0).all():
+        raise CaseError("E_BLANK", "Expected a mask that shows where to look, got an empty one.")
+    if len(values[values != 0]) > 1:
+        raise CaseError("E_DTYPE", f"Expected a mask of one value and 0, got {len(values)} values.")
+
+
+def _working_copy(image: MetaTensor) -> MetaTensor:
+    source = sitk.Cast(to_sitk(image), sitk.sitkFloat32)
+    return from_sitk(sitk.BinShrink(source, [max(1, round(FINEST_MM / step)) for step in source.GetSpacing()]))
+
+
+def _mask(side: Side, image: MetaTensor) -> MetaTensor:
+    """The given mask on the working copy's grid, or the body.
+
+    Raises:
+        CaseError: E_BLANK when there is no body.
+    """
+    if side.mask is None:
+        return body_mask(image, side.modality)
+    inside = sitk.Resample(to_sitk(side.mask) != 0, to_sitk(image), sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return volume(from_sitk(inside).numpy(), affine_of(image))
+
+
+def _clipped(image: MetaTensor, mask: MetaTensor, modality: str) -> sitk.Image:
+    """The image without the few extreme values (metal, vessels) that would waste the metric's bins."""
+    values = image.numpy()
+    low = max(AIR_HU, float(values.min())) if modality == "CT" else float(values.min())
+    high = float(np.percentile(values[mask.numpy() > 0], 99.9))
+    return to_sitk(volume(np.clip(values, low, high), affine_of(image)))
+
+
+def _box(mask: sitk.Image) -> tuple[list[int], list[int]]:
+    """Size and first index of the box around a mask."""
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(mask)
+    box = statistics.GetBoundingBox(1)
+    return list(box[3:]), list(box[:3])
