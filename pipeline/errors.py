@@ -82,7 +82,7 @@ REMEDIES: dict[str, str] = {
     # networks
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",
-    "E_FOLD": "Use more cases or fewer folds, so that the cases for training and those for validation hold every class.",
+    "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
     "E_MODALITY": "Use modalities that the network was trained on; the message names them.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
@@ -95,6 +95,8 @@ REMEDIES: dict[str, str] = {
     "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
     "E_LANDMARKS": "Give both images' landmarks in mm, RAS or LPS stated: the same points, at least 3, not on a line.",
+    "E_FRAME": "Align the role by its images (`transform: rigid`): its headers do not say how it lies to the other.",
+    "E_PROJECTION": "Use a radiograph and a CT, and give in xray_ct.yaml what the radiograph's header does not say.",
     "E_ALIGNMENT": "Look at both images; give landmarks or masks, or let `on_fail: flag` keep the case without it.",
     "E_INTERNAL": "This is a defect of Tandem: please report it with the log beside the case's outputs.",
 }

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Transform = Literal["rigid", "affine", "bspline", "landmarks_rigid", "landmarks_affine"]
+Transform = Literal["headers", "rigid", "affine", "bspline", "landmarks_rigid", "landmarks_affine"]
 
 
 class _Model(BaseModel):

@@ -23,7 +23,7 @@ from pipeline.storage import write_atomic, write_text
 SPEC_FILE = "spec.yaml"
 #: What radiologists set to read most of the body: name -> level and width in HU.
 CT_WINDOWS = {"soft_tissue": (40.0, 400.0), "bone": (600.0, 2800.0)}
-RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault")
+RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault", "frames")
 
 
 class Spec(BaseModel):

@@ -25,6 +25,7 @@ TOP = {
     "demo": 4,
     "status": 4,
     "calibrate_command": 4,
+    "fuse_command": 5,
     "deidentify_command": 4,
     "evaluate_command": 4,
     "cli": 5,

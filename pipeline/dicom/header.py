@@ -35,7 +35,8 @@ BASE_TAGS = (
     "PhotometricInterpretation", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation",
     # radiographs
-    "ViewPosition", "ImageLaterality", "PresentationIntentType", "ImagerPixelSpacing",
+    "ViewPosition", "ImageLaterality", "PresentationIntentType", "ImagerPixelSpacing", "DistanceSourceToDetector",
+    "DistanceSourceToPatient",
     "EstimatedRadiographicMagnificationFactor",
 )
 # fmt: on

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -12,6 +15,7 @@ from pipeline.dicom.display import displayed
 from pipeline.dicom.pixels import checked, stored_values
 from pipeline.dicom.radiograph import pixel_spacing_mm
 from pipeline.dicom.sandbox import Sandbox
+from pipeline.dicom.stack import number
 
 
 def read_projection(instance: Instance) -> tuple[MetaTensor, tuple[str, ...]]:
@@ -39,3 +43,24 @@ def read_projection(instance: Instance) -> tuple[MetaTensor, tuple[str, ...]]:
     affine = geometry.LPS_RAS @ np.diag([columns_mm, rows_mm, 1.0, 1.0])
     image = geometry.volume(torch.from_numpy(values[None]).permute(2, 1, 0), affine)
     return image, ("N_WINDOWED",) if windowed else ()
+
+
+def geometry_of(instance: Instance) -> dict[str, Any]:
+    """How a radiograph was taken, as far as its header says.
+
+    Returns:
+        `detector_spacing_mm` (along a row and down a column, at the detector), `source_to_detector_mm`,
+        `source_to_patient_mm`, `view` (ViewPosition, such as AP).
+
+    Source: DICOM PS3.3 C.8.11.4 (ImagerPixelSpacing), C.8.7.5 (the distances), C.8.1.1 (ViewPosition).
+    """
+    found: dict[str, Any] = {}
+    with suppress(ValueError):  # not given, or not two numbers: the size in the patient's plane is another one
+        rows_mm, columns_mm = map(float, instance.tags.get("ImagerPixelSpacing", "").split("\\"))
+        found["detector_spacing_mm"] = [columns_mm, rows_mm]
+    for name, keyword in (("detector", "DistanceSourceToDetector"), ("patient", "DistanceSourceToPatient")):
+        distance_mm = number(instance, keyword)
+        if distance_mm > 0:
+            found[f"source_to_{name}_mm"] = distance_mm
+    view = instance.tags.get("ViewPosition", "")
+    return {**found, "view": view} if view else found

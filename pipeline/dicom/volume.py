@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 
 from pipeline import geometry
 from pipeline.cases import Fault, Series
-from pipeline.dicom.projection import read_projection
+from pipeline.dicom.projection import geometry_of, read_projection
 from pipeline.dicom.radiograph import is_radiograph
 from pipeline.dicom.resample import even_out, straighten
 from pipeline.dicom.rescale import outside_value, read_slices
@@ -28,11 +28,13 @@ class Reading:
         image: see `read_volume`.
         notes: what the pixels showed (codes `N_...`), beside the notes of the series.
         measures: what was repaired, in numbers: `tilt_deg`, `step_mm`.
+        projection: of a radiograph: how it was taken (see `geometry_of`).
     """
 
     image: MetaTensor
     notes: tuple[str, ...] = ()
     measures: Mapping[str, float] = field(default_factory=dict)
+    projection: Mapping[str, Any] | None = None
 
 
 def read_volume(series: Series) -> MetaTensor:
@@ -59,7 +61,7 @@ def read(series: Series) -> Reading:
         raise _as_error(series.fault)
     if is_radiograph(series):
         image, notes = read_projection(series.instances[0])
-        return Reading(image, notes)
+        return Reading(image, notes, projection=geometry_of(series.instances[0]))
     slices = read_slices(series)
     stack, values, first = stack_of(series.instances), slices.values, series.instances[0]
     spacing_mm = first.spacing_mm or (0.0, 0.0)
@@ -95,7 +97,10 @@ class ReadSeriesd(MapTransform):
         super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each role's `Series` by its volume; add what was seen to `flags` and `measures`."""
+        """Replace each role's `Series` by its volume; add what was seen to `flags` and `measures`.
+
+        Of a radiograph, `<role>_projection` says how it was taken.
+        """
         case = dict(data)
         if case.get("fault") is not None:
             raise _as_error(case["fault"])
@@ -103,6 +108,8 @@ class ReadSeriesd(MapTransform):
         for key in self.key_iterator(case):
             found = read(case[key])
             case[key] = found.image
+            if found.projection is not None:
+                case[f"{key}_projection"] = found.projection
             flags += [f"{key}: {note}" for note in found.notes]
             measures |= {f"{key}_{name}": value for name, value in found.measures.items()}
         return {**case, "flags": flags, "measures": measures}

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.lazy import resolve
 
 _HOMES = {
+    "AlignRadiographd": "xray_dictionary",
     "AlignmentLimits": "findings",
     "Landmarks": "landmarks",
     "Method": "methods",

@@ -15,9 +15,10 @@ from pipeline.geometry import affine_of
 from pipeline.register_spec import Register
 from pipeline.registration.elastix import Registration, RegistrationSettings, register
 from pipeline.registration.findings import SEVERITY, AlignmentLimits, worsen
+from pipeline.registration.frames import note_unknown_frames, require_one_frame
 from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.landmarks import read_landmarks
-from pipeline.registration.methods import Method, method
+from pipeline.registration.methods import HEADERS, Method, method
 from pipeline.registration.request import Side
 from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
 from pipeline.registration.warp import as_transform
@@ -38,7 +39,7 @@ class Registerd(MapTransform):
         modalities: role -> DICOM Modality, for the fixed and the moving roles.
         parameter_dir: where the shipped elastix parameter files lie.
         masks: name of a mask -> the role that it is of.
-        labels: name of a mask -> its labels and their values; those that the fixed and a moving image share are compared.
+        labels: name of a mask -> its labels and their values; what the fixed and a moving image share is compared.
         starts: how many poses are tried on the coarse levels.
         timeout_s: the child process of one registration is ended after this many seconds.
 
@@ -79,15 +80,16 @@ class Registerd(MapTransform):
         """Register one case.
 
         Args:
-            data: `case_id`, MetaTensors (1, I, J, K) under the roles and masks, and under `<role>_landmarks` the path
-                of a file of landmarks.
+            data: `case_id`, MetaTensors (1, I, J, K) under the roles and masks, under `<role>_landmarks` the path of a
+                file of landmarks, and under `frames` that of what ingest has said of the frames of reference.
 
         Returns:
             The case and what was found.
 
         Raises:
-            CaseError: E_MISSING_ROLE without the fixed role or one that another goes via; E_ALIGNMENT for a failed
-                alignment that stops the case; and what `register` raises.
+            CaseError: E_MISSING_ROLE without the fixed role or one that another goes via; E_FRAME when headers are to
+                be kept that speak of two frames of reference; E_ALIGNMENT for a failed alignment that stops the case;
+                and what `register` raises.
         """
         case = dict(data)
         if self.plan.fixed not in case:
@@ -110,8 +112,11 @@ class Registerd(MapTransform):
         via = self.plan.moving[role].via
         if via is not None and via not in found:
             raise CaseError("E_MISSING_ROLE", f"Expected the role {via}, by way of which {role} is aligned, got none.")
-        base = self._side(case, via or self.plan.fixed)
-        alignment = register(base, self._side(case, role), self.settings[role], self.limits)
+        onto, settings = via or self.plan.fixed, self.settings[role]
+        sure = settings.method.transform != HEADERS or require_one_frame(case, onto, role)
+        alignment = register(self._side(case, onto), self._side(case, role), settings, self.limits)
+        if not sure:
+            alignment = replace(alignment, quality=note_unknown_frames(alignment.quality))
         if via is not None:
             alignment = self._chained(case, role, alignment, found[via])
         if alignment.quality["verdict"] == "fail" and self.plan.on_fail == "stop":

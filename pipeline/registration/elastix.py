@@ -25,8 +25,9 @@ from pipeline.registration.findings import (
     landmark_numbers,
     worsen,
 )
+from pipeline.registration.headers import at_voxel_scale, header_quality
 from pipeline.registration.landmarks import Model, match, solve
-from pipeline.registration.methods import Method
+from pipeline.registration.methods import HEADERS, Method
 from pipeline.registration.process import tail, zygote
 from pipeline.registration.quality import Pair, judge, measure, rejudge
 from pipeline.registration.request import Prepared, Side, prepare, write_request
@@ -36,6 +37,9 @@ from pipeline.registration.warp import Spline, Warp, as_transform
 
 #: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
 CORE_MM = 20.0
+
+#: These show uptake, which need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
+FUNCTIONAL = {"PT", "NM"}
 
 
 @dataclass(frozen=True)
@@ -118,15 +122,17 @@ def register(
         zygote().start()  # it loads while the images are prepared
     prepared = prepare(fixed, moving)
     pair = Pair(*prepared.images, *prepared.masks)
+    if FUNCTIONAL & {*prepared.modalities}:
+        limits = at_voxel_scale(limits, prepared.images)
     marks = _landmarks(fixed, moving)
     if settings.method.maps:
         warp, quality, log = _by_images(prepared, pair, marks, settings, limits)
     else:
-        warp, quality, log = _by_landmarks(pair, marks, settings.method, limits)
+        warp, quality, log = _known(prepared, pair, marks, settings.method, limits)
     if marks is not None:
-        fitted = None if settings.method.maps else _model(settings.method)
-        used = fitted is not None or settings.landmark_weight > 0
-        numbers = landmark_numbers(warp, *marks, fitted, used)
+        fitted = _model(settings.method)
+        pulled = bool(settings.method.maps) and settings.landmark_weight > 0
+        numbers = landmark_numbers(warp, *marks, fitted, used=pulled or fitted is not None)
         quality = worsen(quality, numbers, judge_landmarks(numbers, limits))
     inverses = warp.inverse(fixed.image)
     error_mm = back_and_forth_mm(warp, as_transform(inverses), pair.points, moving.image)
@@ -148,18 +154,24 @@ def _landmarks(fixed: Side, moving: Side) -> Marks:
     return match(fixed.landmarks, moving.landmarks)
 
 
-def _model(method: Method) -> Model:
-    return "affine" if method.transform == "landmarks_affine" else "rigid"
+def _model(method: Method) -> Model | None:
+    """What is fitted to the landmarks alone, if anything."""
+    models: dict[str, Model] = {"landmarks_rigid": "rigid", "landmarks_affine": "affine"}
+    return models.get(method.transform)
 
 
-def _by_landmarks(pair: Pair, marks: Marks, method: Method, limits: AlignmentLimits) -> Found:
+def _known(prepared: Prepared, pair: Pair, marks: Marks, method: Method, limits: AlignmentLimits) -> Found:
+    """An alignment that needs no search: that of the headers or of the landmarks. No second start can confirm it."""
+    model = _model(method)
+    if model is None:
+        return Warp(np.eye(4)), header_quality(pair, prepared.images, limits), f"{HEADERS}: kept\n"
     if marks is None:
         raise CaseError("E_LANDMARKS", f"Expected landmarks of both images for {method.transform}, got none.")
-    matrix = solve(*marks, _model(method))
+    matrix = solve(*marks, model)
     measured = measure(pair, [matrix], None, limits)
     numbers = {k: v for k, v in measured.items() if k not in ("start_disagreement_mm", "verdict", "reason")}
     verdict, reasons = judge(numbers, limits)
-    quality = {**numbers, "transform": _model(method), "verdict": verdict, "reason": " ".join(reasons)}
+    quality = {**numbers, "transform": model, "verdict": verdict, "reason": " ".join(reasons)}
     return Warp(matrix), quality, f"{method.transform}: {len(marks[0])} landmarks\n"
 
 

@@ -16,6 +16,8 @@ TRANSFORMS = {
     "BSplineTransform": "bspline",
     "RecursiveBSplineTransform": "bspline",
 }
+#: The alignment that the images' headers give is kept; nothing is searched.
+HEADERS = "headers"
 #: Maps for the two modalities, in either order; `RIGID` and `BSPLINE` for all others.
 RIGID_OF: dict[tuple[str, ...], str] = {("MR", "MR"): "rigid_mr_mr", ("CT", "PT"): "rigid_pet_ct"}
 BSPLINE_OF: dict[tuple[str, ...], str] = {("MR", "MR"): "bspline_mr_mr", ("CT", "CT"): "bspline_ct_ct_thorax"}
@@ -29,9 +31,9 @@ class Method:
     """How an alignment is found.
 
     Attributes:
-        transform: `rigid`, `affine`, `bspline`, `landmarks_rigid` or `landmarks_affine`.
-        maps: texts of elastix parameter maps, run one after the other; the first is rigid. None where landmarks alone
-            decide.
+        transform: `headers`, `rigid`, `affine`, `bspline`, `landmarks_rigid` or `landmarks_affine`.
+        maps: texts of elastix parameter maps, run one after the other; the first is rigid. None where the headers or
+            landmarks alone decide.
     """
 
     transform: str
@@ -55,7 +57,7 @@ def method(transform: str, modalities: Sequence[str], folder: Path, parameters: 
     Raises:
         UsageError: E_CONFIG when a map cannot be read, does not have the transform, or has too few levels.
     """
-    if transform.startswith("landmarks_"):
+    if transform == HEADERS or transform.startswith("landmarks_"):
         if parameters:
             raise UsageError("E_CONFIG", f"Expected no elastix parameters for {transform}, got {parameters}.")
         return Method(transform)

@@ -100,14 +100,14 @@ class Zygote:
         return words
 
 
-def zygote() -> Zygote:
-    """The process of this pipeline process; a forked copy of the pipeline gets its own."""
-    return _zygote_of(os.getpid())
+def zygote(command: tuple[str, ...] = COMMAND) -> Zygote:
+    """The process of this pipeline process for a command; a forked copy of the pipeline gets its own."""
+    return _zygote_of(os.getpid(), command)
 
 
 @cache
-def _zygote_of(_pid: int) -> Zygote:
-    made = Zygote()
+def _zygote_of(_pid: int, command: tuple[str, ...]) -> Zygote:
+    made = Zygote(command)
     atexit.register(made.close)
     return made
 

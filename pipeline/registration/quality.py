@@ -50,8 +50,8 @@ class QualityLimits:
     overlap_dice_pass: float = 0.75
     overlap_dice_warn: float = 0.5
     peak_pass: float = 0.75
-    local_shift_pass_mm: float = 3.0
-    local_shift_warn_mm: float = 4.0
+    local_shift_pass_mm: float = 2.5
+    local_shift_warn_mm: float = 3.5
 
 
 class Pair:

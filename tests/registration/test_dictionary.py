@@ -132,6 +132,25 @@ def test_masks_of_a_moving_role_are_carried_along(monkeypatch: pytest.MonkeyPatc
     assert "mr_aligned" in failed
 
 
+def test_labels_that_both_images_have_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same region, drawn one voxel of 5 mm further on, and two: the second is flagged."""
+    shift = rigid((0, 0, 0), (0, 0, 0))
+    masks = {"tumour_ct": "ct", "tumour_mr": "mr"}
+    labels = {"tumour_ct": {"gtv": 1}, "tumour_mr": {"node": 1, "gtv": 2}}
+    drawn = [np.zeros((14, 12, 10), np.uint8) for _ in range(3)]
+    for number, values in enumerate(drawn):
+        values[4:8, 4:8, 3 + number : 6 + number] = 1 if number == 0 else 2
+    for further, verdict in ((1, "pass"), (2, "warn")):
+        case = {"ct": image(0), "mr": image(1)}
+        case |= {"tumour_ct": volume(drawn[0], GRID), "tumour_mr": volume(drawn[further], GRID)}
+        done = step(monkeypatch, Registers(shift), plan(), masks=masks, labels=labels)(case)
+        assert done["mr_quality"]["label_distance_mm"] == pytest.approx(5.0 * further, abs=1e-6)
+        assert done["mr_quality"]["label_dice"] == pytest.approx(1 - further / 3)
+        assert done["mr_quality"]["verdict"] == verdict
+        assert done["measures"]["mr_label_distance_mm"] == done["mr_quality"]["label_distance_mm"]
+        assert any("10.0 mm apart" in flag for flag in done["flags"]) == (further == 2)
+
+
 def test_masks_and_landmarks_reach_the_registration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     marks = volume(np.ones((14, 12, 10), np.uint8), GRID)
     (tmp_path / "ct.csv").write_text("# convention: RAS\nname,x,y,z\na,1,2,3\n")

@@ -45,9 +45,9 @@ def measured(pair: HeadPair) -> Pair:
         ({"nmi_mirrored": 1.16}, "fail", "left and right may be exchanged"),
         ({"nmi_after": None, "nmi_peak_fraction": None}, "fail", "too little"),
         ({"nmi_peak_fraction": 0.5}, "warn", "only 50%"),
-        ({"local_shift_mm": 2.9}, "pass", "NMI rose"),
-        ({"local_shift_mm": 3.1}, "warn", "better 3.1 mm away"),
-        ({"local_shift_mm": 4.1}, "fail", "another patient"),
+        ({"local_shift_mm": 2.4}, "pass", "NMI rose"),
+        ({"local_shift_mm": 2.6}, "warn", "better 2.6 mm away"),
+        ({"local_shift_mm": 3.6}, "fail", "another patient"),
         ({"local_shift_mm": None}, "warn", "Too little is in view"),
         ({"overlap_dice_after": 0.7}, "warn", "Dice of 0.70"),
         ({"overlap_dice_after": 0.3}, "fail", "Dice of 0.30"),
@@ -73,8 +73,8 @@ def test_every_limit_decides(name: str) -> None:
         "overlap_dice_pass": ({"overlap_dice_after": 0.8}, 0.85),
         "overlap_dice_warn": ({"overlap_dice_after": 0.6}, 0.65),
         "peak_pass": ({"nmi_peak_fraction": 0.8}, 0.85),
-        "local_shift_pass_mm": ({"local_shift_mm": 2.9}, 2.8),
-        "local_shift_warn_mm": ({"local_shift_mm": 3.9}, 3.8),
+        "local_shift_pass_mm": ({"local_shift_mm": 2.4}, 2.3),
+        "local_shift_warn_mm": ({"local_shift_mm": 3.4}, 3.3),
     }
     change, tighter = edge[name]
     before = judge({**GOOD, **change}, LIMITS)[0]

@@ -1,0 +1,225 @@
+"""Where the fusion network meets evaluation and calibration: the logits of a fold, measures, fitted calibrations."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pipeline.calibrate_command import calibrate, read_calibration, summary
+from pipeline.calibration.base import Calibration
+from pipeline.calibration.voxelwise import dilated_foreground
+from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.evaluate_command import evaluate_classification
+from pipeline.evaluation.results import Settings
+from pipeline.fusion.checkpoint import Trained
+from pipeline.fusion.table import UNKNOWN, Row
+from pipeline.fusion.tiles import TiledInferer
+from pipeline.progress import say, track
+from pipeline.storage import write_atomic, write_text
+
+Array = npt.NDArray[Any]
+#: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
+VOXELS_A_CASE = 2000
+CLASSES, VOXELS = "classes", "voxels"
+
+
+def calibration_at(path: str) -> Calibration | None:
+    """The calibration at a path; None where the path is empty.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+    """
+    return read_calibration(Path(path)) if path else None
+
+
+def files_of(paths: Sequence[str]) -> list[str]:
+    """The paths that are not empty."""
+    return [path for path in paths if path]
+
+
+@dataclass
+class Collected:
+    """What the cases of a fold have given.
+
+    Attributes:
+        class_rows: case id, patient id, true class and class logits, where the class is known.
+        voxel_rows: case id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
+        dice_rows: case id, label and Dice; None where neither the mask nor the prediction has the label.
+    """
+
+    class_rows: list[tuple[str, str, int, Array]] = field(default_factory=list)
+    voxel_rows: list[tuple[str, Array, Array]] = field(default_factory=list)
+    dice_rows: list[tuple[str, int, float | None]] = field(default_factory=list)
+
+
+class FoldEvaluation:
+    """Predict the cases of a fold as the stage does, and say how good that is.
+
+    Writes `class_logits.npy`, `class_labels.npy`, `class_cases.csv`, `class_probabilities.npy`; `voxel_logits.npy`,
+    `voxel_labels.npy`, `voxel_cases.npy` (voxels within 10 mm of the foreground, as many of each case); `dice.csv`;
+    and below `classes/` what `tandem evaluate classification` writes.
+
+    Args:
+        trained: the network.
+        rows: the cases.
+        read: makes a case of what a row names.
+        inferer: as in the stage.
+        output_dir: where to.
+        resamples: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        rows: Sequence[Row],
+        read: Callable[[dict[str, Any]], dict[Any, Any]],
+        inferer: TiledInferer,
+        output_dir: str,
+        resamples: int = 2000,
+    ) -> None:
+        self.trained, self.rows, self.read, self.inferer = trained, rows, read, inferer
+        self.folder, self.resamples = Path(output_dir), resamples
+
+    def run(self) -> None:
+        """Evaluate.
+
+        Raises:
+            SystemExit: 2 when it cannot be; the message says why.
+        """
+        _as_command(self._run)
+
+    def _run(self) -> None:
+        self._require_unseen()
+        found, random = Collected(), np.random.default_rng(0)
+        for row in track(self.rows, len(self.rows), "fuse: evaluate"):
+            self._collect(row, found, random)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if found.class_rows:
+            self._write_classes(found.class_rows)
+        if found.voxel_rows:
+            self._write_voxels(found)
+
+    def _require_unseen(self) -> None:
+        seen = [row.case_id for row in self.rows if row.case_id in self.trained.training_cases]
+        if seen:
+            got = f"{len(seen)} that the network has learned from"
+            raise UsageError("E_CAL_TRAINING", f"Expected cases of another fold, got {got}: {seen[0]}.")
+
+    def _collect(self, row: Row, found: Collected, random: np.random.Generator) -> None:
+        network, case = self.trained.network, self.read(row.item())
+        device = next(network.parameters()).device
+        image, available = case["image"].as_tensor()[None].to(device), case["available"][None].to(device)
+        logits = self.inferer(image, network, available, case["body"].as_tensor()[None])[0].cpu()
+        if network.classes and row.label != UNKNOWN:
+            found.class_rows.append((row.case_id, row.patient_id, row.label, logits[network.labels :, 0, 0, 0].numpy()))
+        if not network.labels or not bool(case["mask_known"]):
+            return
+        voxels, truth = logits[: network.labels], case["mask"].as_tensor()[0]
+        found.dice_rows += [
+            (row.case_id, label, _dice(voxels.argmax(0) == label, truth == label)) for label in range(1, network.labels)
+        ]
+        places = np.flatnonzero(dilated_foreground(case["mask"]))
+        if len(places):
+            chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
+            found.voxel_rows.append(
+                (row.case_id, voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy())
+            )
+
+    def _write_classes(self, rows: Sequence[tuple[str, str, int, Array]]) -> None:
+        logits = np.stack([logits for *_, logits in rows])
+        odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+        paths = {name: self.folder / f"class_{name}.npy" for name in ("logits", "labels", "probabilities")}
+        _save(paths["logits"], logits)
+        _save(paths["labels"], np.array([label for _, _, label, _ in rows]))
+        _save(paths["probabilities"], odds / odds.sum(1, keepdims=True))
+        cases = self.folder / "class_cases.csv"
+        _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
+        settings = Settings(resamples=self.resamples)
+        out = self.folder / CLASSES
+        for line in evaluate_classification(
+            [paths["probabilities"]], paths["labels"], out, cases, ["fusion network"], settings=settings
+        ):
+            say(line)
+
+    def _write_voxels(self, found: Collected) -> None:
+        _save(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
+        _save(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
+        _save(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
+        _save_table(self.folder / "dice.csv", ("case_id", "label", "dice"), found.dice_rows)
+        known = [dice for *_, dice in found.dice_rows if dice is not None]
+        if known:
+            say(f"Dice: mean {np.mean(known):.3f} over {len(known)} labels of {len(found.voxel_rows)} cases.")
+
+
+class FoldCalibration:
+    """Fit calibrations on what `FoldEvaluation` has written: `calibration_classes.json`, `calibration_voxels.json`.
+
+    Args:
+        output_dir: where the evaluation is, and where the calibrations go.
+        method: a name of `METHODS`, or `recommended`.
+        source: `validation` or `out_of_fold`.
+    """
+
+    def __init__(self, output_dir: str, method: str, source: str) -> None:
+        self.folder, self.method, self.source = Path(output_dir), method, source
+
+    def run(self) -> None:
+        """Fit, write, and say what was found.
+
+        Raises:
+            SystemExit: 2 when it cannot be; the message says why.
+        """
+        _as_command(self._run)
+
+    def _run(self) -> None:
+        parts = {CLASSES: ("class", "class_cases.csv"), VOXELS: ("voxel", "voxel_cases.npy")}
+        there = {name: part for name, part in parts.items() if (self.folder / f"{part[0]}_logits.npy").is_file()}
+        if not there:
+            raise UsageError("E_TABLE", f"Expected the logits of an evaluation in {self.folder}, got none.")
+        for name, (prefix, cases) in there.items():
+            logits, labels = (self.folder / f"{prefix}_{part}.npy" for part in ("logits", "labels"))
+            out = self.folder / f"calibration_{name}.json"
+            fitted = calibrate(logits, labels, out, self.method, self.folder / cases, None, self.source)
+            say(f"{name}: {summary(fitted)}")
+
+
+def _as_command(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:
+        known: PipelineError | None = pipeline_cause(error)
+        if known is None:
+            raise
+        say(str(known), error=True)
+        sys.exit(2)
+
+
+def _dice(predicted: torch.Tensor, truth: torch.Tensor) -> float | None:
+    """Twice the common voxels over the voxels of both; None where neither has any."""
+    both = int(predicted.sum()) + int(truth.sum())
+    return None if both == 0 else 2 * int((predicted & truth).sum()) / both
+
+
+def _save(path: Path, array: Array) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+
+    write_atomic(path, write)
+
+
+def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(path, lambda temporary: write_text(temporary, text.getvalue()))

@@ -1,0 +1,241 @@
+"""Cases as the fusion network takes them: modalities stacked as channels, what is missing said, patches drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable, RandomizableTransform, Transform
+from torch.utils.data import Sampler
+
+from pipeline.errors import CaseError
+from pipeline.foreground import body_mask
+from pipeline.fusion.parallel import rank, world_size
+from pipeline.fusion.table import Row
+from pipeline.geometry import affine_of, require_same_grid, volume
+
+Data = Mapping[Hashable, Any]
+#: What the network and the loss are given of a case.
+KEYS = ("image", "available", "mask", "mask_known", "label", "table", "case_id")
+
+
+class StackModalitiesd(MapTransform):
+    """Make one `image` (M, I, J, K) of the modalities, in their order, and say in `available` (M,) which are there.
+
+    What is missing becomes zeros. The case keeps its other entries; the single images go.
+
+    Args:
+        keys: the images, in the order of the network's modalities.
+
+    Raises:
+        CaseError: E_MISSING_ROLE when none is there; E_GRID when they are not on one grid, or one has several channels.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Stack."""
+        case = dict(data)
+        images: dict[Hashable, MetaTensor] = {key: case.pop(key) for key in self.keys if key in case}
+        if not images:
+            raise CaseError("E_MISSING_ROLE", f"Expected one of {', '.join(map(str, self.keys))}, got none.")
+        first_key, first = next(iter(images.items()))
+        for key, image in images.items():
+            if image.shape[0] != 1:
+                raise CaseError("E_GRID", f"Expected one channel of {key}, got {image.shape[0]}.")
+            require_same_grid(first, image, (str(first_key), str(key)))
+        zeros = torch.zeros_like(first.as_tensor(), dtype=torch.float32)
+        channels = [images[key].as_tensor().float() if key in images else zeros for key in self.keys]
+        case["image"] = volume(torch.cat(channels), affine_of(first))
+        case["available"] = torch.tensor([key in images for key in self.keys])
+        return case
+
+
+class FindBodyd(Transform):
+    """Add `body`, the body mask (`pipeline.foreground`) of the first image that is there, before it is normalised.
+
+    Args:
+        keys: the images.
+        ct_keys: those of them that are CT.
+    """
+
+    def __init__(self, keys: Sequence[str], ct_keys: Sequence[str]) -> None:
+        self.keys, self.ct_keys = tuple(keys), tuple(ct_keys)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Find."""
+        first = next((key for key in self.keys if key in data), None)
+        if first is None:
+            return dict(data)
+        return {**data, "body": body_mask(data[first], "CT" if first in self.ct_keys else "MR")}
+
+
+class CheckMaskd(Transform):
+    """See that the voxel labels lie on the image's grid and are known; a case without a mask gets an empty one.
+
+    `mask_known` says whether there was one.
+
+    Args:
+        labels: how many labels there are, background included; 0 where no voxel is learned.
+
+    Raises:
+        CaseError: E_GRID; E_LABEL for a label that does not exist.
+    """
+
+    def __init__(self, labels: int) -> None:
+        self.labels = labels
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Check."""
+        case = dict(data)
+        mask, image = case.get("mask"), case["image"]
+        case["mask_known"] = torch.tensor(mask is not None and self.labels > 0)
+        if mask is None:
+            case["mask"] = volume(torch.zeros((1, *image.shape[1:]), dtype=torch.uint8), affine_of(image))
+            return case
+        require_same_grid(image, mask, ("the images", "the mask"))
+        found = np.unique(mask.numpy())
+        if self.labels and not np.isin(found, np.arange(self.labels)).all():
+            raise CaseError("E_LABEL", f"Expected voxel labels 0 to {self.labels - 1}, got up to {found.max():g}.")
+        case["mask"] = volume(mask.as_tensor().to(torch.uint8), affine_of(image))
+        return case
+
+
+class PatchAtRandomd(Randomizable, Transform):
+    """Draw one patch, as often around a foreground voxel of the mask as `lesion_share` says.
+
+    Args:
+        size: voxels along each side; smaller images are padded with zeros first by the chain.
+        lesion_share: from 0 to 1.
+    """
+
+    def __init__(self, size: Sequence[int], lesion_share: float = 0.5) -> None:
+        self.crop = RandCropByPosNegLabeld(
+            ("image", "mask"),
+            label_key="mask",
+            spatial_size=size,
+            pos=lesion_share,
+            neg=1 - lesion_share,
+            num_samples=1,
+        )
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> PatchAtRandomd:
+        """Seed the draws."""
+        super().set_random_state(seed, state)
+        self.crop.set_random_state(seed, state)
+        return self
+
+    def randomize(self, data: Any = None) -> None:
+        """Nothing: the crop draws by itself."""
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Crop."""
+        return dict(self.crop(data)[0])
+
+
+class PatchAtLesiond(Transform):
+    """Take the one patch around the middle of the mask's foreground (of the image where there is none): no chance.
+
+    Args:
+        size: voxels along each side.
+    """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        self.size = tuple(size)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Crop."""
+        case = dict(data)
+        shape = case["image"].shape[1:]
+        places = case["mask"].as_tensor()[0].nonzero().double()
+        middle = places.mean(0) if len(places) else torch.tensor(shape).double() / 2
+        starts = [
+            int(min(max(0, round(float(c)) - side // 2), total - side))
+            for c, side, total in zip(middle, self.size, shape, strict=True)
+        ]
+        box = (slice(None), *(slice(start, start + side) for start, side in zip(starts, self.size, strict=True)))
+        return {**case, "image": case["image"][box], "mask": case["mask"][box]}
+
+
+class DropModalitiesd(RandomizableTransform):
+    """Hide modalities by chance, so that the network learns to do without; one that is there always stays.
+
+    Args:
+        prob: that each modality is hidden.
+
+    Source: modality dropout: Neverova et al., ModDrop, IEEE TPAMI 38(8), 2016.
+    """
+
+    def __init__(self, prob: float = 0.3) -> None:
+        super().__init__(prob=1.0)
+        self.prob_each = prob
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Hide."""
+        case = dict(data)
+        available = case["available"].clone()
+        draws = self.R.random_sample(len(available) + 1)
+        hidden = torch.from_numpy(draws[:-1] < self.prob_each)
+        if bool((hidden | ~available).all()):
+            there = available.nonzero().flatten()
+            hidden[there[int(draws[-1] * len(there))]] = False
+        case["available"] = available & ~hidden
+        return case
+
+
+class ForNetworkd(Transform):
+    """Keep what the network and the loss are given, as plain tensors.
+
+    Args:
+        table_features: how many further numbers the network takes; a case without them gets NaN.
+    """
+
+    def __init__(self, table_features: int = 0) -> None:
+        self.table_features = table_features
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Select."""
+        table = data.get("table", np.full(self.table_features, np.nan, dtype=np.float32))
+        case: dict[Hashable, Any] = {key: data[key] for key in KEYS if key in data}
+        case["table"] = torch.as_tensor(table, dtype=torch.float32)
+        case["label"] = torch.tensor(int(data.get("label", -1)))
+        for key in ("image", "mask"):
+            case[key] = case[key].as_tensor() if isinstance(case[key], MetaTensor) else case[key]
+        return case
+
+
+class BalancedCases(Sampler[int]):
+    """Draw cases so that every class comes equally often; the draws of an epoch depend on the seed and the epoch alone.
+
+    Several processes share the draws out among themselves.
+
+    Args:
+        rows: the training cases.
+        seed: of the chance.
+        draws: how many cases an epoch has over all processes; as many as there are rows when 0.
+    """
+
+    def __init__(self, rows: Sequence[Row], seed: int = 0, draws: int = 0) -> None:
+        counts = Counter(row.label for row in rows)
+        self.weights = torch.tensor([1.0 / counts[row.label] for row in rows], dtype=torch.float64)
+        self.seed, self.epoch = seed, 0
+        self.each = -(-(draws or len(rows)) // world_size())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch's cases are asked for next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """How many cases this process draws."""
+        return self.each
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of the cases."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        drawn = torch.multinomial(self.weights, self.each * world_size(), replacement=True, generator=generator)
+        return iter(drawn[rank() :: world_size()].tolist())

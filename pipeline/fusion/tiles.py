@@ -1,0 +1,194 @@
+"""A whole image through the network, tile by tile: only where the body is, in batches, with little memory traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from pipeline.fusion.network import FusionNet
+
+Pooling = Literal["top_k", "attention"]
+#: Logit of the background against all labels where no tile was looked at: a probability of 1 - 2e-9 for two labels.
+SURE = 20.0
+#: Axes along which an image is mirrored: none, each, each two, all.
+MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """What the network says of an image.
+
+    Attributes:
+        voxels: logits (labels, I, J, K).
+        classes: logits of each tile (T, classes).
+        evidence: (T,) how much there is to see in each tile: its predicted foreground, as a share of the tile; without
+            a voxel head, how sure its class is.
+    """
+
+    voxels: Tensor
+    classes: Tensor
+    evidence: Tensor
+
+
+class TiledInferer:
+    """Slide a window over the image, and leave out the tiles without any of the body.
+
+    In the body the result is that of all tiles: a tile that reaches into it is never left out.
+
+    Args:
+        patch: voxels of a tile along each side: those that the network was trained with.
+        overlap: of neighbouring tiles, from 0 to below 1.
+        batch: tiles that are worked on at once.
+        mirror: average over all eight mirror images, at eight times the cost.
+        pooling: how tiles make the class of a case: the mean logits of the `top_k` tiles with the most evidence, or of
+            all, weighted by it (`attention`).
+        top_k: how many tiles.
+        bfloat16_on_cpu: count in bfloat16 on a processor, too, as is done on CUDA: faster where the processor can.
+
+    Raises:
+        UsageError: E_CONFIG for an overlap or a pooling that does not exist.
+
+    Source: Gaussian weights: Isensee et al., nnU-Net, Nature Methods 18, 2021, online methods.
+    """
+
+    def __init__(
+        self,
+        patch: Sequence[int],
+        overlap: float = 0.5,
+        batch: int = 4,
+        mirror: bool = False,
+        pooling: Pooling = "top_k",
+        top_k: int = 3,
+        bfloat16_on_cpu: bool = False,
+    ) -> None:
+        if not 0 <= overlap < 1 or batch < 1 or top_k < 1:
+            raise UsageError(
+                "E_CONFIG", f"Expected an overlap in [0, 1), a batch and tiles, got {overlap:g}, {batch}, {top_k}."
+            )
+        if pooling not in ("top_k", "attention"):
+            raise UsageError("E_CONFIG", f"Expected top_k or attention as the pooling, got {pooling}.")
+        self.patch = tuple(int(side) for side in patch)
+        self.overlap, self.batch, self.mirror = overlap, batch, mirror
+        self.pooling, self.top_k, self.bfloat16_on_cpu = pooling, top_k, bfloat16_on_cpu
+
+    def __call__(
+        self, inputs: Tensor, network: FusionNet, available: Tensor | None = None, body: Tensor | None = None
+    ) -> Tensor:
+        """Every logit as a channel, as the network gives them for one patch.
+
+        Args:
+            inputs: (1, M, I, J, K), as `StackModalitiesd` gives them.
+            network: where the image is.
+            available: (1, M); all are there when None.
+            body: (1, 1, I, J, K), not 0 in the body; the whole image when None.
+
+        Returns:
+            (1, labels + classes, I, J, K) float32: the voxel logits, then those of the case's class at every voxel.
+        """
+        inside = None if body is None else body[0, 0] > 0
+        found = self.tiles(inputs[0], network, None if available is None else available[0], inside)
+        classes = self.pooled(found)
+        spread = classes[:, None, None, None].expand(-1, *inputs.shape[2:])
+        return torch.cat([found.voxels, spread])[None]
+
+    def describe_pooling(self) -> str:
+        """In words, how the class of a case is made of tiles."""
+        if self.pooling == "attention":
+            return "mean of the class logits of all tiles, weighted by their predicted foreground"
+        return f"mean of the class logits of the {self.top_k} tiles with the most predicted foreground"
+
+    def pooled(self, found: Tiled) -> Tensor:
+        """The class logits of the case (classes,)."""
+        if found.classes.shape[1] == 0:
+            return found.classes.new_zeros(0)
+        if self.pooling == "top_k":
+            best = found.evidence.topk(min(self.top_k, len(found.evidence))).indices
+            return found.classes[best].mean(0)
+        weights = found.evidence / found.evidence.sum().clamp(min=1e-12)
+        return (found.classes * weights[:, None]).sum(0)
+
+    @torch.inference_mode()
+    def tiles(
+        self, image: Tensor, network: FusionNet, available: Tensor | None = None, inside: Tensor | None = None
+    ) -> Tiled:
+        """Look at every tile that holds some of the body.
+
+        Args:
+            image: (M, I, J, K).
+            network: where the image is.
+            available: (M,); all are there when None.
+            inside: (I, J, K) bool; the whole image when None, or when nothing is inside.
+        """
+        image, shape = image.as_subclass(Tensor), tuple(image.shape[1:])
+        body = torch.ones(shape, dtype=torch.bool) if inside is None or not bool(inside.any()) else inside.cpu()
+        boxes = [box for box in self._boxes(shape) if bool(body[box].any())]
+        there = torch.ones(len(image), dtype=torch.bool) if available is None else available
+        there = there.to(image.device)[None]
+        padded = _padded(image, self.patch)
+        total = torch.zeros((network.labels, *padded.shape[1:]), device=image.device)
+        weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
+        norm = torch.zeros(padded.shape[1:], device=image.device)
+        classes, evidence = [], []
+        for group in _groups(boxes, self.batch):
+            stack = torch.stack([padded[(slice(None), *box)] for box in group])
+            voxels, class_logits = self._look(stack, network, there.expand(len(group), -1))
+            for box, logits in zip(group, voxels, strict=True):
+                total[(slice(None), *box)].addcmul_(logits, weight)
+                norm[box] += weight
+            classes.append(class_logits)
+            evidence.append(_evidence(voxels, class_logits))
+        logits = total / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        if network.labels:
+            logits[0, norm == 0] = SURE
+        kept = (slice(None), *(slice(0, side) for side in shape))
+        return Tiled(logits[kept], torch.cat(classes), torch.cat(evidence))
+
+    def _look(self, stack: Tensor, network: FusionNet, available: Tensor) -> tuple[Tensor, Tensor]:
+        """Voxel logits (B, labels, …) and class logits (B, classes) of some tiles, float32."""
+        cuda = stack.device.type == "cuda"
+        mirrors = MIRRORS if self.mirror else MIRRORS[:1]
+        voxels, classes = [], []
+        for axes in mirrors:
+            flipped = stack.flip(axes) if axes else stack
+            if cuda:
+                flipped = flipped.contiguous(memory_format=torch.channels_last_3d)
+            with torch.autocast(stack.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
+                heads = network.heads(flipped, available)
+            voxels.append(heads.voxels.float().flip(axes) if axes else heads.voxels.float())
+            classes.append(heads.classes.float())
+        if len(mirrors) == 1:
+            return voxels[0], classes[0]
+        return torch.stack(voxels).mean(0), torch.stack(classes).mean(0)
+
+    def _boxes(self, shape: Sequence[int]) -> list[Box]:
+        """Where tiles lie in an image: MONAI's own grid, so that skipping tiles changes nothing in the body."""
+        steps = [max(1, int(side * (1 - self.overlap))) for side in self.patch]
+        size = [max(side, length) for side, length in zip(self.patch, shape, strict=True)]
+        boxes: list[Box] = dense_patch_slices(size, self.patch, steps)
+        return boxes
+
+
+def _padded(image: Tensor, sides: Sequence[int]) -> Tensor:
+    """The image with zeros behind it where it is smaller than a tile."""
+    missing = [max(0, side - size) for side, size in zip(sides, image.shape[1:], strict=True)]
+    if not any(missing):
+        return image
+    return torch.nn.functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+
+
+def _groups(boxes: Sequence[Box], size: int) -> Iterator[Sequence[Box]]:
+    for start in range(0, len(boxes), size):
+        yield boxes[start : start + size]
+
+
+def _evidence(voxels: Tensor, classes: Tensor) -> Tensor:
+    if voxels.shape[1]:
+        return (1 - torch.softmax(voxels, 1)[:, 0]).mean((1, 2, 3))
+    return torch.softmax(classes, 1).amax(1)

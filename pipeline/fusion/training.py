@@ -1,0 +1,118 @@
+"""Training on MONAI's engines: what a step is given, what is kept of each epoch, when it stops, how it goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.metrics import Average
+from torch import Tensor, nn
+
+from pipeline.errors import PipelineError, pipeline_cause
+from pipeline.fusion.keeper import Keeper
+from pipeline.fusion.network import FusionNet, Heads
+from pipeline.fusion.parallel import shared
+from pipeline.fusion.transfer import layer_wise_rates, load_encoder
+from pipeline.progress import say
+
+TARGETS = ("label", "mask", "mask_known", "available")
+
+
+class AllHeads(nn.Module):
+    """The network with what every head says as its answer, which the loss asks for.
+
+    Args:
+        network: a `FusionNet`.
+    """
+
+    def __init__(self, network: FusionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, available: Tensor, table: Tensor | None = None) -> Heads:
+        """Arguments as in `FusionNet.heads`."""
+        return self.network.heads(image, available, table)
+
+
+def learner(
+    network: FusionNet, device: str | torch.device, encoder_weights: Mapping[str, str] | None = None
+) -> nn.Module:
+    """Bring a network to its device, and to the other processes where there are any.
+
+    Args:
+        network: to be trained.
+        device: where.
+        encoder_weights: modality -> local checkpoint from which its encoder starts (`pipeline.fusion.transfer`); of
+            early and single fusion, which have one encoder, `all`.
+
+    Raises:
+        UsageError: E_WEIGHTS; E_MODALITY when no encoder has that name.
+    """
+    for name, path in (encoder_weights or {}).items():
+        done = load_encoder(network.encoder_of(name), Path(path))
+        say(f"{name}: {len(done.loaded)} tensors taken over, {len(done.missing)} start anew.")
+    return shared(AllHeads(network).to(device))
+
+
+def parameter_groups(network: FusionNet, rate: float, decay: float = 1.0) -> list[dict[str, Any]]:
+    """What an optimiser learns: all at one rate, or earlier stages of the encoders slower (`layer_wise_rates`)."""
+    others = [child for name, child in network.named_children() if name != "encoders"]
+    return layer_wise_rates(network.encoders, others, rate, decay)
+
+
+def prepare_batch(
+    batch: Mapping[str, Any], device: str | torch.device, non_blocking: bool = False, **_: Any
+) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor], dict[str, Any]]:
+    """What MONAI's engines give to the network (image; availability and table) and to the loss (targets)."""
+    moved = {key: batch[key].to(device, non_blocking=non_blocking) for key in (*TARGETS, "image", "table")}
+    return moved["image"], {key: moved[key] for key in TARGETS}, (moved["available"], moved["table"]), {}
+
+
+class MeanLoss(Average):
+    """The mean loss over the batches of a validation.
+
+    Args:
+        loss: see `pipeline.fusion.losses`.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__(output_transform=lambda output: float(loss(output["pred"], output["label"])))
+
+
+class Training:
+    """A training as a command of its own; the keeper listens after all handlers of the trainer.
+
+    Args:
+        trainer: MONAI's `SupervisedTrainer`.
+        keeper: keeps its checkpoints, and goes on from the last one.
+        resume: go on from the last checkpoint, where there is one.
+    """
+
+    def __init__(self, trainer: Any, keeper: Keeper, resume: bool = False) -> None:
+        self.trainer, self.keeper, self.resume = trainer, keeper, resume
+        keeper.attach(trainer)
+
+    def run(self) -> None:
+        """Train.
+
+        Raises:
+            SystemExit: 2 when it cannot go on; the message says why.
+        """
+        try:
+            start = self.keeper.restore(self.trainer) if self.resume else 0
+            if start < self.trainer.state.max_epochs and not self.keeper.is_over:
+                self.trainer.run()
+        except Exception as error:
+            known = pipeline_cause(error)
+            if known is None:
+                raise
+            _stop(known)
+        say(self.keeper.summary())
+
+
+def _stop(error: PipelineError) -> None:
+    say(str(error), error=True)
+    sys.exit(2)

@@ -1,0 +1,205 @@
+"""From a trained network to calibrated outputs: evaluate, calibrate, and the stage `fuse` on a run folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow
+from scipy.special import softmax
+
+from pipeline import records
+from pipeline.batch import Plan
+from pipeline.batch import run as run_stages
+from pipeline.cases import Record
+from pipeline.errors import pipeline_cause
+from pipeline.fusion.checkpoint import read_checkpoint
+from pipeline.shipped import shipped
+from pipeline.simulation.mechanism_files import write_mechanism_cases
+
+CONFIGS = shipped("bundles", "fuse", "configs")
+META = str(CONFIGS / "metadata.json")
+SMALL: dict[str, Any] = {
+    "bundle_root": str(CONFIGS.parent),
+    "device": "cpu",
+    "patch": [16, 16, 16],
+    "network_def::width": 8,
+    "network_def::levels": 3,
+    "network_def::deep": 1,
+    "ct_window": [140, 800],
+    "max_epochs": 5,
+    "warmup": 1,
+    "folds": 2,
+    "rate": 0.01,
+    "cache_rate": 1.0,
+}
+SPEC = """
+name: mechanisms
+description: Simulated cases as NIfTI.
+roles:
+  ct: {modality: CT, unit: HU, files: "{case}_ct.nii", required: false}
+  t1: {modality: MR, files: "{case}_mr.nii"}
+"""
+
+
+def workflow(*names: str, kind: str = "train", **settings: Any) -> ConfigWorkflow:
+    files = [str(CONFIGS / f"{name}.yaml") for name in names]
+    made = ConfigWorkflow(files, META, False, workflow_type=kind, **settings)
+    made.initialize()
+    return made
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Simulated cases, a network trained on a half of them, its evaluation and calibration, and an ingested run."""
+    folder = tmp_path_factory.mktemp("fuse")
+    write_mechanism_cases(folder / "data", "additive", 16, seed=7, size=20)
+    paths = {"dataset_dir": str(folder / "data"), "output_dir": str(folder / "out")}
+    workflow("train", **SMALL, **paths).run()
+    tried = {**SMALL, **paths, "output_dir": str(folder / "evaluation"), "weights": str(folder / "out" / "model.pt")}
+    workflow("train", "evaluate", **tried, resamples=100).run()
+    workflow("calibrate", kind=None, output_dir=str(folder / "evaluation")).run()
+    (folder / "spec.yaml").write_text(SPEC)
+    for path in folder.glob("data/case-00[0-3]*"):
+        (folder / "nifti").mkdir(exist_ok=True)
+        shutil.copy(path, folder / "nifti" / path.name)
+    (folder / "nifti" / "case-002_ct.nii").unlink()
+    return folder
+
+
+@pytest.fixture
+def ingested(home: Path, tmp_path: Path) -> Path:
+    run_stages(Plan(home / "nifti", tmp_path / "run", home / "spec.yaml", stages=("ingest",)))
+    return tmp_path / "run"
+
+
+def fuse(home: Path, run: Path, **settings: Any) -> dict[str, Record]:
+    """Run the stage; the records by case."""
+    calibrations = {
+        f"{part}_calibration": str(home / "evaluation" / f"calibration_{name}.json")
+        for part, name in (("class", "classes"), ("voxel", "voxels"))
+    }
+    options = {"roles": {"mr": "t1"}, "weights": str(home / "out" / "model.pt"), **calibrations, **settings}
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    for key, value in {"dataset_dir": str(run), "output_dir": str(run), "device": "cpu", **options}.items():
+        parser[key] = value
+    stage, cases = (parser.get_parsed_content(part) for part in ("stage", "cases"))
+    return {record.case_id: record for record in stage.run(cases())}
+
+
+def read(run: Path, record: Record) -> tuple[np.ndarray, np.ndarray, dict[str, Any], Any]:
+    paths = {artifact.key: run / artifact.path for artifact in record.artifacts}
+    chances, label = nib.load(paths["fused_probability"]), nib.load(paths["fused_label"])
+    return np.asarray(chances.dataobj), np.asarray(label.dataobj), json.loads(paths["fused_class"].read_text()), label
+
+
+def test_the_evaluation_keeps_what_it_says(home: Path) -> None:
+    folder = home / "evaluation"
+    logits, labels = np.load(folder / "class_logits.npy"), np.load(folder / "class_labels.npy")
+    assert np.allclose(np.load(folder / "class_probabilities.npy"), softmax(logits.astype(float), 1))
+    with (folder / "class_cases.csv").open() as stream:
+        judged = [row["case_id"] for row in csv.DictReader(stream)]
+    with (home / "data" / "cases.csv").open() as stream:
+        truth = {row["case_id"]: int(row["label"]) for row in csv.DictReader(stream)}
+    assert [truth[name] for name in judged] == labels.tolist()
+    learned = read_checkpoint(home / "out" / "model.pt")["training_cases"]
+    assert set(judged).isdisjoint(learned) and len(judged) + len(learned) == 16
+    names, counts = np.unique(np.load(folder / "voxel_cases.npy"), return_counts=True)
+    assert sorted(judged) == names.tolist() and set(counts.tolist()) == {2000}
+    with (folder / "dice.csv").open() as stream:
+        assert np.mean([float(row["dice"]) for row in csv.DictReader(stream)]) > 0.5
+
+
+def test_cases_that_were_learned_from_are_not_calibrated_on(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"dataset_dir": str(home / "data"), "output_dir": str(tmp_path), "weights": str(home / "out" / "model.pt")}
+    with pytest.raises(SystemExit) as ended:
+        workflow("train", "evaluate", **SMALL, **paths, fold=1).run()
+    assert ended.value.code == 2 and "E_CAL_TRAINING" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        workflow("calibrate", kind=None, output_dir=str(home / "evaluation"), source="training").run()
+    assert ended.value.code == 2 and "E_CAL_TRAINING" in capsys.readouterr().err
+
+
+def test_the_calibrations_say_where_they_come_from(home: Path) -> None:
+    cases = len(np.load(home / "evaluation" / "class_labels.npy"))
+    for name in ("classes", "voxels"):
+        found = json.loads((home / "evaluation" / f"calibration_{name}.json").read_text())
+        assert found["method"] == "temperature" and found["source"] == "validation" and found["cases"] == cases
+        assert found["date"] and found["data"] and found["nll_after"] <= found["nll_before"]
+
+
+def test_the_stage_gives_calibrated_probabilities_on_the_images_grid(home: Path, ingested: Path) -> None:
+    found = fuse(home, ingested)
+    assert [record.status for record in found.values()] == ["done"] * 4
+    raw = fuse(home, ingested, class_calibration="", voxel_calibration="", overwrite=True)
+    temperature = {
+        name: json.loads((home / "evaluation" / f"calibration_{name}.json").read_text())["parameters"]["temperature"]
+        for name in ("classes", "voxels")
+    }
+    assert all(record.measures["fused_class_calibrated"] is False for record in raw.values())
+    for record in raw.values():
+        chances, label, case, image = read(ingested, record)
+        ingest = next(item for item in records.of_case(ingested / "cases" / record.case_id) if item.stage == "ingest")
+        assert np.allclose(nib.load(ingested / ingest.artifacts[0].path).affine, image.affine)
+        assert chances.shape == (20, 20, 20, 2) and np.allclose(chances.sum(3), 1, atol=1e-5)
+        assert np.array_equal(label, chances.argmax(3))
+        voxel_ml = abs(np.linalg.det(image.affine[:3, :3])) / 1000
+        assert record.measures["fused_label_label_1_volume_ml"] == pytest.approx(label.sum() * voxel_ml, abs=1e-5)
+        assert np.allclose(list(case["probabilities"].values()), softmax(case["logits"]), atol=1e-5)
+    again = fuse(home, ingested, overwrite=True)
+    for name, record in again.items():
+        chances, _, case, _ = read(ingested, record)
+        assert record.measures["fused_class_calibrated"] and record.measures["fused_label_calibrated"]
+        expected = softmax(np.array(case["logits"]) / temperature["classes"])
+        assert np.allclose(list(case["probabilities"].values()), expected, atol=1e-5)
+        assert case["pooling"].startswith("mean of the class logits of the 3 tiles") and name == record.case_id
+
+
+def test_a_missing_modality_is_done_without(home: Path, ingested: Path) -> None:
+    seen = sorted(record.measures["fused_modalities"] for record in fuse(home, ingested).values())
+    assert seen == ["ct, mr", "ct, mr", "ct, mr", "mr"]
+
+
+def test_what_is_done_is_not_done_again_unless_the_weights_change(home: Path, ingested: Path, tmp_path: Path) -> None:
+    fuse(home, ingested)
+    assert all(record.reused for record in fuse(home, ingested).values())
+    other = shutil.copy(home / "out" / "last.pt", tmp_path / "other.pt")
+    assert not any(record.reused for record in fuse(home, ingested, weights=str(other)).values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"roles": {"pet": "t1"}}, "E_MODALITY"),
+        ({"weights": "no.pt"}, "E_WEIGHTS"),
+        ({"class_names": ["benign"]}, "E_NAMES"),
+        ({"pooling": "mean"}, "E_CONFIG"),
+        ({"class_calibration": "no.json"}, "E_CAL_FILE"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused(home: Path, ingested: Path, settings: dict[str, Any], code: str) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        fuse(home, ingested, **settings)
+    known = pipeline_cause(raised.value)
+    assert known is not None and known.code == code
+
+
+def test_monai_s_clients_find_the_standard_ids(home: Path, ingested: Path) -> None:
+    """And their evaluator makes what the stage makes."""
+    options = {"dataset_dir": str(ingested), "weights": str(home / "out" / "model.pt"), "roles": {"mr": "t1"}}
+    made = workflow("inference", kind="infer", **options, device="cpu", bundle_root=str(CONFIGS.parent))
+    assert made.check_properties() == []
+    made.evaluator.run()
+    last = made.evaluator.state.output[0]
+    record = list(fuse(home, ingested, class_calibration="", voxel_calibration="").values())[-1]
+    chances, *_ = read(ingested, record)
+    assert np.allclose(np.moveaxis(last["fused_probability"].numpy(), 0, -1), chances, atol=1e-5)

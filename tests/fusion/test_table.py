@@ -1,0 +1,110 @@
+"""The table of a data set: patients stay together, and what is wrong is named."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import CaseError, UsageError
+from pipeline.fusion.table import UNKNOWN, read_table, split, split_table, standardised, with_folds
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "cases.csv"
+    for row in rows:
+        for key in ("ct", "mr", "mask"):
+            if row.get(key):
+                (folder / row[key]).touch()
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def twelve(**more: Any) -> list[dict[str, Any]]:
+    """Twelve cases of six patients; each patient has both classes."""
+    return [
+        {"case_id": f"c{n}", "patient_id": f"p{n // 2}", "ct": f"{n}.nii", "mr": "", "label": n % 2, **more}
+        for n in range(12)
+    ]
+
+
+def test_a_row_says_what_there_is(tmp_path: Path) -> None:
+    rows = [
+        {"case_id": "a", "ct": "a.nii", "mr": "b.nii", "label": "2", "mask": "m.nii", "age": "61", "fold": 1},
+        {"case_id": "b", "ct": "", "mr": "b.nii", "label": "", "mask": "", "age": "", "fold": 0},
+    ]
+    first, second = read_table(write(tmp_path, rows), ["ct", "mr"], 3, ["age"])
+    assert first.images == {"ct": tmp_path / "a.nii", "mr": tmp_path / "b.nii"}
+    assert (first.label, first.mask, first.table, first.fold) == (2, tmp_path / "m.nii", (61.0,), 1)
+    assert second.images == {"mr": tmp_path / "b.nii"} and second.patient_id == "b"
+    assert second.label == UNKNOWN and second.mask is None and np.isnan(second.table[0])
+    assert "ct" not in second.item() and "mask" not in second.item()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_folds_part_patients_and_hold_every_class(tmp_path: Path, seed: int) -> None:
+    rows = with_folds(read_table(write(tmp_path, twelve()), ["ct", "mr"], 2), 3, seed)
+    assert [row.fold for row in rows[::2]] == [row.fold for row in rows[1::2]]
+    assert sorted([row.fold for row in rows]) == [0] * 4 + [1] * 4 + [2] * 4
+    parts = split(rows, 1, 2)
+    assert {row.patient_id for row in parts.training}.isdisjoint(row.patient_id for row in parts.validation)
+    assert len(parts.training) == 8 and len(parts.validation) == 4
+
+
+def test_numbers_are_standardised_by_the_training_cases_alone(tmp_path: Path) -> None:
+    rows = [{**row, "age": age} for row, age in zip(twelve(), [*range(10, 20), 1000, ""], strict=True)]
+    read = read_table(write(tmp_path, rows), ["ct", "mr"], 2, ["age"])
+    found = np.array([row.table[0] for row in standardised(read, read[:10])])
+    assert found[:10].mean() == pytest.approx(0) and found[:10].std() == pytest.approx(1)
+    assert found[10] == pytest.approx((1000 - 14.5) / np.std(range(10, 20))) and np.isnan(found[11])
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"label": 2}, "E_LABEL", "classes 0 to 1, got 2"),
+        ({"label": 0.5}, "E_LABEL", "got 0.5"),
+        ({"label": "x"}, "E_TABLE", "a number as label"),
+        ({"ct": ""}, "E_MISSING_ROLE", "one of ct, mr for the case c0"),
+        ({"case_id": "c1"}, "E_CASE_ID", "two of c1"),
+    ],
+)
+def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, Any], code: str, words: str) -> None:
+    rows = twelve()
+    rows[0] |= change
+    with pytest.raises((UsageError, CaseError), match=f"{code}.*{words}"):
+        read_table(write(tmp_path, rows), ["ct", "mr"], 2)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E_TABLE.*cannot be read"):
+        read_table(tmp_path / "cases.csv", ["ct"], 2)
+    path = write(tmp_path, twelve())
+    with pytest.raises(UsageError, match=r"E_TABLE.*got no pet"):
+        read_table(path, ["pet"], 2)
+    (tmp_path / "0.nii").unlink()
+    with pytest.raises(UsageError, match=r"E_TABLE.*none for one of c0"):
+        read_table(path, ["ct"], 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "words"),
+    [
+        ([{**row, "label": 0} for row in twelve()], {}, "none of class 1"),
+        (twelve(), {"fold": 3}, "for validation beside fold 3"),
+        (twelve(), {"folds": 7}, "2 to 6 folds"),
+        ([{**row, "fold": number % 2} for number, row in enumerate(twelve())], {}, "a patient in two"),
+        ([{**row, "fold": "" if number else 0} for number, row in enumerate(twelve())], {}, "got 1 of 12"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(
+    tmp_path: Path, rows: list[dict[str, Any]], options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(UsageError, match=f"E_FOLD.*{words}"):
+        split_table(write(tmp_path, rows), ["ct", "mr"], 2, **{"folds": 3, **options})

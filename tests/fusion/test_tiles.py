@@ -1,0 +1,107 @@
+"""Tiles put together: as MONAI's inferer where both see the same, and as the formula says where there is one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor, nn
+
+from pipeline.errors import UsageError
+from pipeline.fusion.network import FusionNet, Heads
+from pipeline.fusion.tiles import SURE, Tiled, TiledInferer
+
+SHAPE = (20, 11, 26)
+
+
+class Local(nn.Module):
+    """A network whose logits at a voxel are the voxel's own values: whatever the tiles, the result is the image."""
+
+    labels, classes = 2, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def heads(self, image: Tensor, available: Tensor | None = None, table: Tensor | None = None) -> Heads:
+        self.seen += len(image)
+        empty = image.new_zeros(len(image), 1, 0)
+        return Heads(
+            image, torch.stack([image[:, 0].mean((1, 2, 3)), image[:, 1].amax((1, 2, 3))], 1), [], empty, empty
+        )
+
+
+def picture() -> Tensor:
+    return torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("patch", [(8, 8, 8), (16, 16, 16), (20, 11, 26)])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_tiles_of_a_local_network_make_the_image(overlap: float, patch: tuple[int, int, int], mirror: bool) -> None:
+    found = TiledInferer(patch, overlap, batch=3, mirror=mirror).tiles(picture(), Local())  # type: ignore[arg-type]
+    assert torch.allclose(found.voxels, picture(), atol=1e-5)
+
+
+def test_it_says_what_monai_says_where_the_tiles_are_the_same() -> None:
+    torch.manual_seed(3)
+    net = FusionNet(["ct", "mr"], width=8, levels=3, classes=0).eval()
+    image, body = torch.randn(1, 2, 36, 16, 32), torch.zeros(1, 1, 36, 16, 32)
+    body[:, :, 3:9, 5:11, 22:28] = 1
+    with torch.no_grad():
+        expected = sliding_window_inference(image, (16, 16, 16), 2, net, 0.5, mode="gaussian")
+        found = TiledInferer((16, 16, 16), 0.5, batch=2)(image, net)
+        inside = TiledInferer((16, 16, 16), 0.5, batch=2)(image, net, None, body)
+    assert torch.allclose(found, expected, atol=1e-4)
+    places = (body[0, 0] > 0).expand(2, -1, -1, -1)
+    assert torch.allclose(inside[0][places], expected[0][places], atol=1e-4)
+    assert not torch.allclose(inside, expected, atol=1e-4)
+
+
+def test_bfloat16_on_a_processor_is_asked_for_and_says_nearly_the_same() -> None:
+    torch.manual_seed(3)
+    net = FusionNet(["ct", "mr"], width=8, levels=3, classes=0).eval()
+    image = torch.randn(1, 2, 16, 16, 16)
+    exact = TiledInferer((16, 16, 16))(image, net)
+    short = TiledInferer((16, 16, 16), bfloat16_on_cpu=True)(image, net)
+    assert short.dtype == torch.float32 and not torch.equal(short, exact)
+    assert torch.allclose(short, exact, atol=0.05 * float(exact.abs().max()))
+
+
+def test_only_the_body_is_looked_at() -> None:
+    body = torch.zeros(SHAPE, dtype=torch.bool)
+    body[2:5, 3:6, 4:7] = True
+    body[14:18, 3:6, 20:24] = True
+    net = Local()
+    found = TiledInferer((8, 8, 8), 0.5).tiles(picture(), net, inside=body)  # type: ignore[arg-type]
+    every = Local()
+    TiledInferer((8, 8, 8), 0.5).tiles(picture(), every)  # type: ignore[arg-type]
+    assert torch.allclose(found.voxels[:, body], picture()[:, body], atol=1e-5)
+    assert found.voxels[:, 19, 0, 0].tolist() == [SURE, 0]
+    assert 0 < net.seen < every.seen / 2
+
+
+def test_the_class_of_a_case_is_that_of_the_tiles_with_most_to_see() -> None:
+    found = Tiled(torch.zeros(2, 1, 1, 1), torch.tensor([[1.0, 0], [3, 0], [0, 8]]), torch.tensor([0.2, 0.6, 0.0]))
+    assert TiledInferer((8, 8, 8), top_k=1).pooled(found).tolist() == [3, 0]
+    assert TiledInferer((8, 8, 8), top_k=2).pooled(found).tolist() == [2, 0]
+    assert TiledInferer((8, 8, 8), pooling="attention").pooled(found).tolist() == pytest.approx([2.5, 0])
+
+
+def test_mirroring_averages_eight_answers() -> None:
+    """A network that adds a ramp along I: over mirror images the ramp becomes its mean."""
+
+    class Ramp(Local):
+        def heads(self, image: Tensor, available: Tensor | None = None, table: Tensor | None = None) -> Heads:
+            ramp = torch.arange(image.shape[2], dtype=torch.float32)[None, None, :, None, None]
+            return super().heads(image + ramp)
+
+    image = torch.zeros(2, 8, 8, 8)
+    found = TiledInferer((8, 8, 8), mirror=True).tiles(image, Ramp())  # type: ignore[arg-type]
+    assert torch.allclose(found.voxels, torch.full_like(found.voxels, 3.5))
+
+
+@pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}, {"pooling": "mean"}])
+def test_settings_that_make_no_tiling_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="E_CONFIG"):
+        TiledInferer((8, 8, 8), **options)  # type: ignore[arg-type]
