@@ -21,6 +21,7 @@ from pipeline.geometry import LPS_RAS, FloatArray
 from pipeline.registration.findings import (
     AlignmentLimits,
     judge_landmarks,
+    judge_unconfirmed,
     keep_better,
     landmark_numbers,
     worsen,
@@ -190,7 +191,8 @@ def _by_images(
             if kept.name != "rigid":
                 quality = rejudge(quality, pair, kept.warp, limits)
             more = [("warn", f"Elastix gave up on a further map: {tail(failure)}.")] if failure else []
-            warp, quality = kept.warp, worsen(quality, kept.numbers, [*kept.findings, *more])
+            doubts = judge_unconfirmed(kept, prepared.modalities, confirmed=marks is not None)
+            warp, quality = kept.warp, worsen(quality, kept.numbers, [*kept.findings, *doubts, *more])
         log = folder / LOG
         return warp, quality, log.read_text() if log.is_file() else ""
 
