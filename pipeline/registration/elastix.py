@@ -30,7 +30,7 @@ from pipeline.registration.headers import at_voxel_scale, header_quality
 from pipeline.registration.landmarks import Model, match, solve
 from pipeline.registration.methods import HEADERS, Method
 from pipeline.registration.process import tail, zygote
-from pipeline.registration.quality import Pair, judge, measure, rejudge
+from pipeline.registration.quality import Pair, measure, measure_known, rejudge
 from pipeline.registration.request import Prepared, Side, prepare, write_request
 from pipeline.registration.runner import LOG
 from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
@@ -169,10 +169,7 @@ def _known(prepared: Prepared, pair: Pair, marks: Marks, method: Method, limits:
     if marks is None:
         raise CaseError("E_LANDMARKS", f"Expected landmarks of both images for {method.transform}, got none.")
     matrix = solve(*marks, model)
-    measured = measure(pair, [matrix], None, limits)
-    numbers = {k: v for k, v in measured.items() if k not in ("start_disagreement_mm", "verdict", "reason")}
-    verdict, reasons = judge(numbers, limits)
-    quality = {**numbers, "transform": model, "verdict": verdict, "reason": " ".join(reasons)}
+    quality = {**measure_known(pair, matrix, limits), "transform": model}
     return Warp(matrix), quality, f"{method.transform}: {len(marks[0])} landmarks\n"
 
 

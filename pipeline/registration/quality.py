@@ -25,6 +25,7 @@ LEAST_IN_VIEW = 0.05
 #: A right pose is a peak: NMI has to fall when it is moved or turned by this much.
 PERTURBATION_MM = 2.0
 PERTURBATION_DEGREES = 2.0
+PERTURBATION = (PERTURBATION_MM, PERTURBATION_DEGREES)
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ class Pair:
         seen = self.points[self._pair.inside(matrix)]
         return seen if len(seen) else self.points
 
-    def peak(self, matrix: FloatArray) -> float | None:
-        """Which fraction of 12 small perturbations (6 shifts, 6 turns about the body's centre) lowers NMI."""
+    def peak(self, matrix: FloatArray, steps: tuple[float, float] = PERTURBATION) -> float | None:
+        """Which fraction of 12 small steps lowers NMI: 6 shifts (mm), and 6 turns (degrees) about the body's centre."""
         best = self.nmi(matrix)
         if best is None:
             return None
-        scores = [self.nmi(matrix @ step) for step in _perturbations(self.points.mean(axis=0))]
+        scores = [self.nmi(matrix @ step) for step in _perturbations(self.points.mean(axis=0), *steps)]
         return float(np.mean([score is None or score < best for score in scores]))
 
     def local_shift_mm(self, pose: Pose) -> float | None:
@@ -143,13 +144,38 @@ def measure(
         Plain JSON types: the measures with the unit in the name (null where one cannot be measured), `verdict` (`pass`,
         `warn`, `fail`) and `reason`.
     """
-    pose, centre, identity = poses[0], pair.points.mean(axis=0), np.eye(4)
-    numbers: dict[str, Any] = {
-        "start_disagreement_mm": distance_mm(pose, poses[1], pair.in_view(pose)) if len(poses) > 1 else None,
+    pose = poses[0]
+    apart_mm = distance_mm(pose, poses[1], pair.in_view(pose)) if len(poses) > 1 else None
+    numbers = _numbers(pair, pose, mirrored, header_kept, PERTURBATION)
+    return _judged({"start_disagreement_mm": apart_mm, **numbers}, limits)
+
+
+def measure_known(
+    pair: Pair, pose: FloatArray, limits: QualityLimits, steps: tuple[float, float] = PERTURBATION
+) -> dict[str, Any]:
+    """Measure and judge a pose that no search has found, so that no second start can confirm it: that is no finding.
+
+    Args:
+        pair: the images.
+        pose: 4 x 4.
+        limits: see `QualityLimits`.
+        steps: the shift (mm) and the turn (degrees) by which NMI has to fall.
+
+    Returns:
+        As `measure`, without `start_disagreement_mm`.
+    """
+    return _judged(_numbers(pair, pose, None, False, steps), limits)
+
+
+def _numbers(
+    pair: Pair, pose: FloatArray, mirrored: FloatArray | None, header_kept: bool, steps: tuple[float, float]
+) -> dict[str, Any]:
+    centre, identity = pair.points.mean(axis=0), np.eye(4)
+    return {
         "nmi_before": pair.nmi(identity),
         "nmi_after": pair.nmi(pose),
         "nmi_mirrored": None if mirrored is None else pair.nmi(mirrored),
-        "nmi_peak_fraction": pair.peak(pose),
+        "nmi_peak_fraction": pair.peak(pose, steps),
         "local_shift_mm": pair.local_shift_mm(pose),
         "overlap_dice_before": pair.overlap_dice(identity),
         "overlap_dice_after": pair.overlap_dice(pose),
@@ -157,6 +183,9 @@ def measure(
         "translation_mm": float(np.linalg.norm(apply(pose, centre[None])[0] - centre)),
         "header_kept": header_kept,
     }
+
+
+def _judged(numbers: Mapping[str, Any], limits: QualityLimits) -> dict[str, Any]:
     verdict, reasons = judge(numbers, limits)
     return {**numbers, "verdict": verdict, "reason": " ".join(reasons)}
 
@@ -170,9 +199,7 @@ def rejudge(quality: Mapping[str, Any], pair: Pair, pose: Pose, limits: QualityL
         pose: the freer map.
         limits: see `QualityLimits`.
     """
-    numbers = {**quality, "local_shift_mm": pair.local_shift_mm(pose)}
-    verdict, reasons = judge(numbers, limits)
-    return {**numbers, "verdict": verdict, "reason": " ".join(reasons)}
+    return _judged({**quality, "local_shift_mm": pair.local_shift_mm(pose)}, limits)
 
 
 def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[str]]:
@@ -277,12 +304,12 @@ def _interior(mask: MetaTensor, depth_mm: float) -> Any:
     return deep if deep.any() else mask.numpy()[0] > 0
 
 
-def _perturbations(centre: FloatArray) -> list[FloatArray]:
+def _perturbations(centre: FloatArray, shift_mm: float, turn_degrees: float) -> list[FloatArray]:
     steps = []
     for axis in np.vstack([np.eye(3), -np.eye(3)]):
         shift, turn = np.eye(4), np.eye(4)
-        shift[:3, 3] = PERTURBATION_MM * axis
-        turn[:3, :3] = Rotation.from_rotvec(PERTURBATION_DEGREES * axis, degrees=True).as_matrix()
+        shift[:3, 3] = shift_mm * axis
+        turn[:3, :3] = Rotation.from_rotvec(turn_degrees * axis, degrees=True).as_matrix()
         turn[:3, 3] = centre - turn[:3, :3] @ centre
         steps += [shift, turn]
     return steps
