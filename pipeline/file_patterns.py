@@ -42,6 +42,11 @@ def placeholders(pattern: str) -> frozenset[str]:
     return frozenset(compile_pattern(pattern).groupindex)
 
 
+def owner(found: re.Match[str]) -> tuple[str, ...]:
+    """Whose a path is: what stands for `{case}`, and for `{session}` where the pattern has it."""
+    return tuple(text for _, text in sorted(found.groupdict().items()))
+
+
 def _check(pattern: str, tokens: list[str]) -> None:
     if pattern.startswith("/") or ".." in pattern.split("/") or "\\" in pattern:
         raise ValueError("`files` is a path below the input folder, with / between folders")

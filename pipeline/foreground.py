@@ -103,9 +103,15 @@ def _axial_axis(image: MetaTensor) -> int:
 
 def _fill_axial(mask: Mask, axis: int) -> Mask:
     """Fill what is closed within a slice; this fills what is closed in three dimensions, too."""
-    slices = np.moveaxis(mask, axis, 0).astype(np.uint8)
-    filled = [sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(plane))) for plane in slices]
-    return np.moveaxis(np.stack(filled), 0, axis) > 0
+    within = np.moveaxis(ndimage.generate_binary_structure(3, 1), axis, 0)
+    within[[0, 2]] = False  # no way leads from slice to slice
+    gaps, count = ndimage.label(~mask, np.moveaxis(within, 0, axis))
+    slices = np.moveaxis(gaps, axis, 0)
+    is_open = np.zeros(count + 1, np.bool_)
+    for edge in (slices[:, 0], slices[:, -1], slices[:, :, 0], slices[:, :, -1]):
+        is_open[edge] = True
+    is_open[0] = False  # the body itself
+    return np.asarray(~is_open[gaps])
 
 
 def _largest_pieces(mask: Mask) -> Mask:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
+import numpy as np
 from monai.data import MetaTensor
 
 from pipeline import batch, records, specs
@@ -23,6 +24,8 @@ from pipeline.storage import run_lock, writable_folder
 CASE_ID = "pair"
 ROLES = ("fixed", "moving")
 Image = tuple[Path, str]
+#: A mask of a data spec names its regions by the values 1, 2 … 255.
+LARGEST_VALUE = 255
 
 #: The plain names in the run folder: links to what the stages have recorded, so that there is one copy of each.
 NAMES = {
@@ -45,6 +48,8 @@ class Options:
         masks: of the fixed and of the moving image: where to look, in the place of the body; on the image's grid.
         landmarks: files of both images' landmarks.
         labels: label volumes of the moving image, which are carried onto the fixed grid.
+        fixed_labels: the same structures of the fixed image, for comparison: one for each of `labels`, in this order,
+            with the same values; or none.
         overwrite: do the work again even where it is done.
     """
 
@@ -53,6 +58,7 @@ class Options:
     masks: tuple[Path | None, Path | None] = (None, None)
     landmarks: tuple[Path | None, Path | None] = (None, None)
     labels: Sequence[Path] = ()
+    fixed_labels: Sequence[Path] = ()
     overwrite: bool = False
 
 
@@ -82,14 +88,16 @@ def register_pair(fixed: Image, moving: Image, out: Path, options: Options | Non
 
     Raises:
         UsageError: E_NIFTI, E_AMBIGUOUS or what ingest raises when an image cannot be used; E_INPUT for a file
-            of landmarks that is not there; E_NAMES for two labels of one name; E_OUT, E_BUSY.
+            of landmarks that is not there; E_NAMES for two labels of one name; E_OPTION for labels of the fixed image
+            that do not go with those of the moving one; E_OUT, E_BUSY.
     """
     options = options or Options()
     labels = _label_names(options.labels)
+    drawn = _partners(labels, options.fixed_labels)
     names = NAMES | {f"{stem}_moved.nii.gz": f"register/{key}_aligned.nii.gz" for key, (stem, _) in labels.items()}
     _require_free(out, names)
     masks = {f"{role}_mask": path for role, path in zip(ROLES, options.masks, strict=True) if path}
-    volumes = {**masks, **{key: path for key, (_, path) in labels.items()}}
+    volumes = {**masks, **{key: path for key, (_, path) in labels.items()}, **drawn}
     marks = {f"{role}_landmarks": path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
     _require_files(marks)
     pair = dict(zip(ROLES, (fixed, moving), strict=True))
@@ -98,7 +106,8 @@ def register_pair(fixed: Image, moving: Image, out: Path, options: Options | Non
     images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
     inputs = {name: path for name, (path, _) in images.items()} | marks
     inputs |= {key: _label(files[path], out / f"input_{key}") for key, path in volumes.items()}
-    spec = _spec(images, masks, list(labels), options)
+    regions = {key: _common(key, files[path], files[drawn[_drawn(key)]]) for key, (_, path) in labels.items() if drawn}
+    spec = _spec(images, masks, {key: regions.get(key, {}) for key in labels}, options)
     with run_lock(out):
         specs.save(spec, out)
         for name in ("register", "report"):
@@ -116,7 +125,10 @@ def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> N
         step(out)
 
 
-def _spec(images: Mapping[str, Image], masks: Mapping[str, Path], labels: Sequence[str], options: Options) -> Spec:
+def _spec(
+    images: Mapping[str, Image], masks: Mapping[str, Path], labels: Mapping[str, dict[str, str]], options: Options
+) -> Spec:
+    """The data spec of the pair; `labels`: key -> the regions that the fixed image's label has too."""
     roles = {name: Role(modality=(modality,)) for name, (_, modality) in images.items()}
     all_regions = {"inside": "."}
     known = {name: Mask(of=name.removesuffix("_mask"), labels=all_regions) for name in masks}
@@ -128,7 +140,8 @@ def _spec(images: Mapping[str, Image], masks: Mapping[str, Path], labels: Sequen
         transform=options.transform,
         parameters=options.parameters,
     )
-    known |= {name: Mask(of="moving", labels=all_regions) for name in labels}
+    known |= {name: Mask(of="moving", labels=regions or all_regions) for name, regions in labels.items()}
+    known |= {_drawn(name): Mask(of="fixed", labels=regions) for name, regions in labels.items() if regions}
     return Spec(name="pair", description="One pair of images.", roles=roles, masks=known, register=register)
 
 
@@ -143,6 +156,40 @@ def _label_names(paths: Sequence[Path]) -> dict[str, tuple[str, Path]]:
     if len(set(keys)) < len(keys):
         raise UsageError("E_NAMES", "Expected label files of different names.")
     return dict(zip(keys, zip(stems, paths, strict=True), strict=True))
+
+
+def _drawn(key: str) -> str:
+    """The key of the fixed image's label that one of the moving image is compared with."""
+    return f"fixed_{key}"
+
+
+def _partners(labels: Mapping[str, tuple[str, Path]], fixed: Sequence[Path]) -> dict[str, Path]:
+    """The labels of the fixed image by their keys.
+
+    Raises:
+        UsageError: E_OPTION when they are given, but not one for each label of the moving image.
+    """
+    if fixed and len(fixed) != len(labels):
+        raise UsageError(
+            "E_OPTION",
+            f"Expected as many labels of the fixed image as of the moving one ({len(labels)}), got {len(fixed)}.",
+            "Give --fixed-label once for each --apply-to, in the same order.",
+        )
+    return {_drawn(key): path for key, path in zip(labels, fixed, strict=False)}
+
+
+def _common(key: str, moving: MetaTensor, fixed: MetaTensor) -> dict[str, str]:
+    """The regions that two label volumes share: a name for every value up to the largest one that both have.
+
+    Raises:
+        UsageError: E_OPTION when they have none in common, or one that no mask of a data spec can have.
+    """
+    values = set(np.unique(moving.numpy())) & set(np.unique(fixed.numpy())) - {0}
+    if not values or not 0 < max(values) <= LARGEST_VALUE:
+        got = f"{max(values):g}" if values else "none"
+        remedy = "Give the same structures the same values in both label volumes."
+        raise UsageError("E_OPTION", f"Expected values from 1 to {LARGEST_VALUE} in both labels, got {got}.", remedy)
+    return {f"{key}_{value}": "." for value in range(1, int(max(values)) + 1)}
 
 
 def _label(label: MetaTensor, folder: Path) -> Path:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.file_patterns import compile_pattern
+
 Transform = Literal["headers", "rigid", "affine", "bspline", "landmarks_rigid", "landmarks_affine"]
 
 
@@ -70,6 +72,8 @@ class Register(_Model):
         transform: for all moving roles that do not say otherwise.
         parameters: likewise.
         landmark_weight: likewise; 0: landmarks are a start and a check, and do not pull.
+        landmarks: role -> which files of the input hold its landmarks (`pipeline.file_patterns`); of a moving role, and
+            of the one that it is aligned with.
         on_fail: what becomes of a case whose alignment has the verdict `fail`: `flag` it (the image is kept, and later
             stages go on without it), or `stop` it with E_ALIGNMENT.
         limits: when an alignment passes.
@@ -81,6 +85,7 @@ class Register(_Model):
     transform: Transform = "rigid"
     parameters: str | None = None
     landmark_weight: float = Field(default=0.0, ge=0)
+    landmarks: dict[str, str] = {}
     on_fail: Literal["flag", "stop"] = "flag"
     limits: Limits = Limits()
 
@@ -94,6 +99,22 @@ class Register(_Model):
         if isinstance(value, dict):
             return {name: {} if item is None else item for name, item in value.items()}
         return value
+
+    @field_validator("landmarks")
+    @classmethod
+    def _name_cases(cls, value: dict[str, str]) -> dict[str, str]:
+        for pattern in value.values():
+            compile_pattern(pattern)
+        return value
+
+    @model_validator(mode="after")
+    def _landmarks_come_in_pairs(self) -> Register:
+        pairs = {role: (role, moving.via or self.fixed) for role, moving in self.moving.items()}
+        used = {role for pair in pairs.values() if {*pair} <= self.landmarks.keys() for role in pair}
+        alone = [role for role in self.landmarks if role not in used]
+        if alone:
+            raise ValueError(f"`landmarks` of `{alone[0]}` have no counterpart: name both roles that are aligned")
+        return self
 
     @model_validator(mode="after")
     def _can_be_ordered(self) -> Register:

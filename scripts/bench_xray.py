@@ -53,9 +53,9 @@ What must not pass:
 |---|---|---|---|---|
 {wrong}
 
-One simulated patient and one other, on which the limits of the verdict were chosen: this shows that the method works,
-not how often the verdict is right. It says nothing about scatter, beam hardening, collimators, or a display table that
-bends the values of real radiographs.
+One simulated patient and one other, on which the limits of the verdict were chosen: this shows that the method works.
+How often the verdict is right, others show: [the verdict](xray-verdict.md). Neither says anything about scatter, beam
+hardening, collimators, or a display table that bends the values of real radiographs.
 """
 
 

@@ -33,6 +33,12 @@ STS_ABOUT = (
     "Limbs lie differently in the two scans, so no rigid pose fits all parts. Where parts match better many mm away by",
     "the reference, and nearer by the pose that was found, the images speak for the latter.",
 )
+PET_MEASURES = ("mean over the PET image (mm)", *STS_MEASURES[1:])
+PET_TITLE = "Sarcoma of the limbs, PET onto CT, against the scanner's alignment"
+PET_ABOUT = (
+    "Both images are of one PET/CT scan. PET started 5-10 mm and 5-10° off, twice each; the *reference* is the",
+    "scanner's own alignment, measured in the same way.",
+)
 STS_PATIENTS = ("002", "008", "019", "031")
 STS_STARTS = 2
 
@@ -94,7 +100,7 @@ def ms_pairs(data: Path) -> list[RealPair]:
 
 
 def sts_pairs(data: Path) -> list[RealPair]:
-    """CT and MR, each patient from three starts."""
+    """CT and MR, each patient from two starts."""
     return [
         _sts_pair(data / "sts_nifti" / f"STS_{patient}", start)
         for patient in STS_PATIENTS
@@ -102,29 +108,48 @@ def sts_pairs(data: Path) -> list[RealPair]:
     ]
 
 
+def pet_pairs(data: Path) -> list[RealPair]:
+    """PET and CT of one scan, each patient from two starts."""
+    told = ("PET", "PT", PET_TITLE, PET_ABOUT, PET_MEASURES)
+    return [
+        _sts_pair(data / "sts_nifti" / f"STS_{patient}", start, *told)
+        for patient in STS_PATIENTS
+        for start in range(STS_STARTS)
+    ]
+
+
 def _ms_pair(folder: Path, study: str, name: str) -> RealPair:
-    fixed, moving = _read(folder / f"{study}_FLAIR.nii.gz"), _read(folder / f"{study}_{name}.nii.gz")
+    fixed, moving = read_image(folder / f"{study}_FLAIR.nii.gz"), read_image(folder / f"{study}_{name}.nii.gz")
     published = sitk.ReadTransform(str(folder / f"{study}_{name}_intrastudy_to_FLAIR.txt"))
     body = apply(affine_of(fixed), np.argwhere(body_mask(fixed, "MR").numpy()[0] > 0)[::101])
     points = {measure: body for measure in MS_MEASURES[:2]}
-    off = _off(np.random.default_rng(len(study + name)), body.mean(axis=0))
+    off = off_by(np.random.default_rng(len(study + name)), body.mean(axis=0))
     moved = volume(moving.numpy(), off @ affine_of(moving))
     about = (MS_TITLE, MS_ABOUT, fixed, moved, ("MR", "MR"), matrix_from_transform(published))
     return RealPair(f"{study}_{name}", f"{study} {name}", *about, points, MS_MEASURES, off)
 
 
-def _sts_pair(folder: Path, start: int) -> RealPair:
-    fixed, moving, tumour = (_read(folder / f"{name}.nii.gz") for name in ("CT_image", "MR_T1_image", "MR_T1_mask"))
+def _sts_pair(
+    folder: Path,
+    start: int,
+    name: str = "MR_T1",
+    modality: str = "MR",
+    title: str = STS_TITLE,
+    about: Sequence[str] = STS_ABOUT,
+    measures: Sequence[str] = STS_MEASURES,
+) -> RealPair:
+    files = ("CT_image", f"{name}_image", f"{name}_mask")
+    fixed, moving, tumour = (read_image(folder / f"{file}.nii.gz") for file in files)
     box = apply(affine_of(moving), np.argwhere(np.ones(moving.shape[1:]))[::97])
     region = apply(affine_of(tumour), np.argwhere(tumour.numpy()[0] > 0)[::7])
-    off = _off(np.random.default_rng(start), box.mean(axis=0))
-    points = dict(zip(STS_MEASURES[:2], (box, region), strict=True))
+    off = off_by(np.random.default_rng(start), box.mean(axis=0))
+    points = dict(zip(measures[:2], (box, region), strict=True))
     moved = volume(moving.numpy(), off @ affine_of(moving))
-    about = (STS_TITLE, STS_ABOUT, fixed, moved, ("CT", "MR"))
-    return RealPair(f"{folder.name}_{start}", folder.name, *about, np.eye(4), points, STS_MEASURES, off)
+    images = (fixed, moved, ("CT", modality), np.eye(4))
+    return RealPair(f"{folder.name}_{start}", folder.name, title, about, *images, points, measures, off)
 
 
-def _off(rng: np.random.Generator, centre: FloatArray) -> FloatArray:
+def off_by(rng: np.random.Generator, centre: FloatArray) -> FloatArray:
     """A turn of 5-10° about a centre and a shift of 5-10 mm."""
     axis, shift = rng.normal(size=3), rng.normal(size=3)
     matrix = np.eye(4)
@@ -135,6 +160,7 @@ def _off(rng: np.random.Generator, centre: FloatArray) -> FloatArray:
     return matrix
 
 
-def _read(path: Path) -> MetaTensor:
+def read_image(path: Path) -> MetaTensor:
+    """A NIfTI file as (1, I, J, K) float32, RAS+."""
     image = nib.as_closest_canonical(nib.load(path))
     return volume(np.asarray(image.dataobj, dtype=np.float32)[None], image.affine)

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from pipeline import records
 from pipeline.cases import Artifact, Record
-from pipeline.register_spec import Register
+from pipeline.register_spec import Limits, Moving, Register
+from pipeline.registration import AlignmentLimits
+from pipeline.shipped import shipped
 from pipeline.specs import Spec
 from pipeline.storage import sha256_file
 
@@ -40,6 +42,47 @@ def test_a_roles_own_settings_come_first() -> None:
 def test_roles_that_go_via_another_come_after_it() -> None:
     moving = {"a": {"via": "b"}, "b": {"via": "c"}, "c": {}}
     assert Register.model_validate({"fixed": "ct", "moving": moving}).in_order == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("landmarks", "words"),
+    [
+        ({"ct": "{case}.csv"}, "`ct` have no counterpart"),
+        ({"mr": "{case}.csv", "pet": "{case}_p.csv"}, "`mr` have no counterpart"),
+        ({"ct": "{case}.csv", "mr": "{case}_m.csv", "us": "{case}_u.csv"}, "`us` have no counterpart"),
+        ({"ct": "ct.csv", "mr": "{case}_m.csv"}, "needs {case}"),
+        ({"ct": "{case}/{session}.csv", "mr": "{case}/{session}_m.csv"}, "with DICOM, {case} alone"),
+        ({"ct": "{case}/{session}.csv", "mr": "{case}_m.csv"}, "that `files` have"),
+    ],
+)
+def test_landmarks_that_are_refused(landmarks: dict[str, str], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        spec(landmarks=landmarks)
+
+
+def test_the_page_explains_every_key_and_names_every_default() -> None:
+    page = shipped("docs", "reference", "data-specs.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name in Register.model_fields:
+        assert any(row.startswith(f"| `register.{name}") for row in rows), name
+    for name in Moving.model_fields:
+        assert any(row.startswith("| `register.moving.<role>.") and f"{name}`" in row.split("|")[1] for row in rows), (
+            name
+        )
+    for name in Limits.model_fields:
+        (row,) = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        names = [part.strip(" `") for part in row.split("|")[1].split(",")]
+        defaults = [float(part) for part in row.split("|")[2].split(",")]
+        assert defaults[names.index(name)] == getattr(AlignmentLimits(), name), name
+
+
+def test_landmarks_by_way_of_another_role() -> None:
+    """PET goes via MR: its counterpart is MR's landmarks, not CT's."""
+    moving = {"mr": {}, "pet": {"via": "mr"}}
+    marks = {"mr": "{case}_m.csv", "pet": "{case}_p.csv"}
+    assert spec(moving=moving, landmarks=marks).landmark_files == marks
+    with pytest.raises(ValidationError, match="counterpart"):
+        spec(moving=moving, landmarks={"ct": "{case}.csv", "pet": "{case}_p.csv"})
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pipeline import geometry, specs
 from pipeline.artifacts import as_json, escape_cell
 from pipeline.cases import Fault, NiftiFile
 from pipeline.errors import PipelineError, UsageError
-from pipeline.file_patterns import compile_pattern
+from pipeline.file_patterns import compile_pattern, owner
 from pipeline.nifti.header import Header
 from pipeline.nifti.volume import read_header
 from pipeline.progress import say
@@ -91,11 +91,11 @@ class FindFiles:
         fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(relative))}
         if not fits:
             return Found(path)
-        owner = tuple(name for _, name in sorted(next(iter(fits.values())).groupdict().items()))
+        whose = owner(next(iter(fits.values())))
         try:
-            return Found(path, tuple(fits), owner, read_header(path))
+            return Found(path, tuple(fits), whose, read_header(path))
         except PipelineError as error:
-            return Found(path, tuple(fits), owner, None, Fault(error.code, error.message, error.remedy))
+            return Found(path, tuple(fits), whose, None, Fault(error.code, error.message, error.remedy))
 
     def _case(self, case_id: str, found: Sequence[Found]) -> dict[str, Any]:
         """One file for each role, then for each mask; the first that cannot be filled is the case's fault."""

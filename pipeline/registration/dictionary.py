@@ -40,7 +40,7 @@ class Registerd(MapTransform):
         parameter_dir: where the shipped elastix parameter files lie.
         masks: name of a mask -> the role that it is of.
         labels: name of a mask -> its labels and their values; what the fixed and a moving image share is compared.
-        starts: how many poses are tried on the coarse levels.
+        starts: how many poses are searched from at about 6 mm.
         timeout_s: the child process of one registration is ended after this many seconds.
 
     Raises:
@@ -114,7 +114,7 @@ class Registerd(MapTransform):
             raise CaseError("E_MISSING_ROLE", f"Expected the role {via}, by way of which {role} is aligned, got none.")
         onto, settings = via or self.plan.fixed, self.settings[role]
         sure = settings.method.transform != HEADERS or require_one_frame(case, onto, role)
-        alignment = register(self._side(case, onto), self._side(case, role), settings, self.limits)
+        alignment = register(*self._sides(case, onto, role), settings, self.limits)
         if not sure:
             alignment = replace(alignment, quality=note_unknown_frames(alignment.quality))
         if via is not None:
@@ -158,6 +158,20 @@ class Registerd(MapTransform):
             moved=resample_image(moving, case[self.plan.fixed], as_transform(transforms), outside),
             quality=quality,
         )
+
+    def _sides(self, case: Mapping[Hashable, Any], onto: str, role: str) -> tuple[Side, Side]:
+        """Both images; with landmarks, where the plan and the case have them.
+
+        Raises:
+            CaseError: E_INPUT for a mask that is missing; E_LANDMARKS for landmarks that should pull and are missing.
+        """
+        sides = self._side(case, onto), self._side(case, role)
+        # of a cohort, a case may lack a file, which ingest has flagged; a pair is given both or none
+        if self.plan.landmarks and not all(side.landmarks for side in sides):
+            sides = replace(sides[0], landmarks=None), replace(sides[1], landmarks=None)
+        if self.settings[role].landmark_weight > 0 and not any(side.landmarks for side in sides):
+            raise CaseError("E_LANDMARKS", f"Expected landmarks of {onto} and {role}, which have a weight, got none.")
+        return sides
 
     def _side(self, case: Mapping[Hashable, Any], role: str) -> Side:
         """An image with its mask and landmarks, where the plan and the case have them."""

@@ -49,7 +49,7 @@ class RegistrationSettings:
 
     Attributes:
         method: the transform, with its elastix parameter maps.
-        starts: how many poses are refined on the coarse levels.
+        starts: how many poses are searched from at about 6 mm.
         refined: how many of them, the best, are refined to the end; two or more confirm each other.
         landmark_weight: of the landmarks' distance (mm) beside the image metric; 0: they are a start and a check.
         threads: threads of the child process; another number may change a result in the last bits.

@@ -6,6 +6,7 @@ All points are RAS mm, shape (N, 3), once they are read.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ class Landmarks:
     names: tuple[str, ...] = ()
 
 
-def read_landmarks(path: Path, affine: FloatArray, convention: Convention | None = None) -> Landmarks:
+def read_landmarks(path: Path, affine: FloatArray | None, convention: Convention | None = None) -> Landmarks:
     """Read a file of landmarks by its suffix.
 
     - `.txt`, `.pts`: elastix' point file; `point` (LPS mm) or `index` (voxels of the image), the number, the points.
@@ -50,7 +51,8 @@ def read_landmarks(path: Path, affine: FloatArray, convention: Convention | None
 
     Args:
         path: the file.
-        affine: of the image that the points belong to, voxel index to RAS mm; used for elastix' `index` files.
+        affine: of the image that the points belong to, voxel index to RAS mm; used for elastix' `index` files, which
+            are refused without it.
         convention: `RAS` or `LPS`, for a table that does not say it itself.
 
     Raises:
@@ -146,6 +148,17 @@ def left_out_mm(fixed: FloatArray, moving: FloatArray, model: Model) -> float | 
     return float(np.mean(errors))
 
 
+def as_table(landmarks: Landmarks) -> str:
+    """Landmarks as the text of a `.csv` file that `read_landmarks` reads, RAS mm."""
+    text = io.StringIO()
+    text.write("# convention: RAS\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("name", *"xyz"))
+    names = landmarks.names or ("",) * len(landmarks.points)
+    writer.writerows((name, *point) for name, point in zip(names, landmarks.points.tolist(), strict=True))
+    return text.getvalue()
+
+
 def write_points(path: Path, points: FloatArray) -> None:
     """Write RAS points as elastix reads them: LPS mm."""
     lines = [" ".join(repr(float(number)) for number in point) for point in apply(LPS_RAS, points)]
@@ -172,17 +185,19 @@ def _fault(message: str) -> CaseError:
 # ---- the file formats ------------------------------------------------------------------------------------------------
 
 
-def _elastix(text: str, affine: FloatArray) -> Landmarks:
+def _elastix(text: str, affine: FloatArray | None) -> Landmarks:
     """Source: elastix manual, section on transformix, `-def`."""
     words = text.split()
     kind = words[0].lower()
     if kind not in ("point", "index"):
         raise _fault("Expected `point` or `index` as the first word of an elastix point file.")
+    if kind == "index" and affine is None:
+        raise _fault("Expected landmarks in mm (`point`), got voxels (`index`).")
     numbers = np.array([float(word) for word in words[2:]])
     if len(numbers) != 3 * int(words[1]):
         raise _fault(f"Expected {words[1]} points of three numbers, got {len(numbers)} numbers.")
     points = numbers.reshape(-1, 3)
-    return Landmarks(apply(LPS_RAS if kind == "point" else affine, points))
+    return Landmarks(apply(LPS_RAS if kind == "point" or affine is None else affine, points))
 
 
 def _csv(text: str, convention: Convention | None) -> Landmarks:

@@ -22,8 +22,6 @@ HEADERS = "headers"
 RIGID_OF: dict[tuple[str, ...], str] = {("MR", "MR"): "rigid_mr_mr", ("CT", "PT"): "rigid_pet_ct"}
 BSPLINE_OF: dict[tuple[str, ...], str] = {("MR", "MR"): "bspline_mr_mr", ("CT", "CT"): "bspline_ct_ct_thorax"}
 RIGID, AFFINE, BSPLINE = "rigid_ct_mr", "affine", "bspline_ct_mr"
-#: The rigid search runs the first two levels of a map from many starts, and the others from the best.
-LEAST_RIGID_LEVELS = 3
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def method(transform: str, modalities: Sequence[str], folder: Path, parameters: 
         parameters: a file, or the name of a shipped map, in the place of the transform's own.
 
     Raises:
-        UsageError: E_CONFIG when a map cannot be read, does not have the transform, or has too few levels.
+        UsageError: E_CONFIG when a map cannot be read, does not have the transform, or has no levels.
     """
     if transform == HEADERS or transform.startswith("landmarks_"):
         if parameters:
@@ -98,7 +96,6 @@ def _checked(text: str, transform: str) -> str:
         found = transform_of(text) or "another one"
         raise UsageError("E_CONFIG", f"Expected an elastix parameter map of a {transform} transform, got {found}.")
     levels = re.search(r"^\s*\(\s*NumberOfResolutions\s+(\d+)", text, re.MULTILINE)
-    least = LEAST_RIGID_LEVELS if transform == "rigid" else 1
-    if levels is None or int(levels.group(1)) < least:
-        raise UsageError("E_CONFIG", f"Expected NumberOfResolutions of {least} or more in the parameter map.")
+    if levels is None or int(levels.group(1)) < 1:
+        raise UsageError("E_CONFIG", "Expected NumberOfResolutions of 1 or more in the parameter map.")
     return text

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from pipeline.errors import CaseError
 from pipeline.foreground import body_mask, finite_values
 from pipeline.geometry import FloatArray, affine_of, from_sitk, require_same_grid, to_sitk, volume
+from pipeline.registration.coarse import shrink
 from pipeline.registration.landmarks import Landmarks, write_points
 from pipeline.registration.methods import Method
 from pipeline.registration.runner import POINTS
@@ -21,6 +22,8 @@ from pipeline.registration.transforms import AIR_HU
 RIM_MM = 10.0
 #: Finer voxels are averaged before elastix sees them: they cost time and do not make a rigid pose more exact.
 FINEST_MM = 1.0
+#: The body is found at about this spacing: its surface to a voxel's fraction, for a fraction of the time.
+BODY_MM = 3.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def _require_volume(side: Side) -> None:
 
 def _working_copy(image: MetaTensor) -> MetaTensor:
     source = sitk.Cast(to_sitk(image), sitk.sitkFloat32)
-    return from_sitk(sitk.BinShrink(source, [max(1, round(FINEST_MM / step)) for step in source.GetSpacing()]))
+    return from_sitk(shrink(source, FINEST_MM))
 
 
 def _mask(side: Side, image: MetaTensor) -> MetaTensor:
@@ -119,8 +122,16 @@ def _mask(side: Side, image: MetaTensor) -> MetaTensor:
         CaseError: E_BLANK when there is no body.
     """
     if side.mask is None:
-        return body_mask(image, side.modality)
+        return _body(image, side.modality)
     inside = sitk.Resample(to_sitk(side.mask) != 0, to_sitk(image), sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return volume(from_sitk(inside).numpy(), affine_of(image))
+
+
+def _body(image: MetaTensor, modality: str) -> MetaTensor:
+    """The body mask, found at about `BODY_MM` and brought back onto the image's grid."""
+    grid = to_sitk(image)
+    found = sitk.Cast(to_sitk(body_mask(from_sitk(shrink(grid, BODY_MM)), modality)), sitk.sitkFloat32)
+    inside = sitk.Resample(found, grid, sitk.Transform(), sitk.sitkLinear, useNearestNeighborExtrapolator=True) > 0.5
     return volume(from_sitk(inside).numpy(), affine_of(image))
 
 

@@ -57,20 +57,19 @@ class Elastix:
         self._fixed_mask = fixed_mask
         self._landmark_weight = landmark_weight
 
-    def parameters(self, file: str, number: int = 0, first: int = 0, last: int | None = None) -> Any:
+    def parameters(self, file: str, number: int = 0, first: int = 0) -> Any:
         """A parameter file with the pyramid that suits the voxels.
 
         Args:
             file: name of the file in the folder.
             number: of the start; every start draws other random samples.
-            first: first level of the pyramid to run.
-            last: level before which to stop; None for all.
+            first: first level of the pyramid to run; -1: the finest alone.
         """
         parameters = self._itk.ParameterObject.New()
         parameters.ReadParameterFile(str(self._folder / file))
         levels = int(parameters.GetParameter(0, "NumberOfResolutions")[0])
         for name, image in zip(("Fixed", "Moving"), self._images, strict=True):
-            factors = pyramid(image.GetSpacing(), image.GetSize(), levels)[first:last]
+            factors = pyramid(image.GetSpacing(), image.GetSize(), levels)[first:]
             parameters.SetParameter(0, "NumberOfResolutions", [str(len(factors))])
             schedule = [str(factor) for level in factors for factor in level]
             parameters.SetParameter(0, f"{name}ImagePyramidSchedule", schedule)
@@ -142,9 +141,13 @@ class Elastix:
             raise RuntimeError(last_error(written.read_text(errors="replace"))) from error
         finally:
             # the next run writes the log anew
-            with (self._folder / LOG).open("a", encoding="utf-8") as log:
-                log.write("\n".join([f"== {name}", *digest(written.read_text(errors="replace")), ""]))
+            self.note(name, digest(written.read_text(errors="replace")))
         return method
+
+    def note(self, name: str, lines: Sequence[str]) -> None:
+        """Add lines to the log under a heading."""
+        with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            log.write("\n".join([f"== {name}", *lines, ""]))
 
     def _placed(self, matrix: FloatArray) -> Any:
         """The moving image in the fixed image's space."""
@@ -213,7 +216,7 @@ def pyramid(spacing_mm: Sequence[float], size: Sequence[int], levels: int) -> li
         `levels` lists of a factor for each axis; the last is all ones.
     """
     finest = min(spacing_mm)
-    targets = np.geomspace(max(COARSEST_MM, finest), finest, levels)
+    targets = np.geomspace(finest, max(COARSEST_MM, finest), levels)[::-1]
     return [
         [min(max(1, round(target / s)), max(1, n // LEAST_VOXELS)) for s, n in zip(spacing_mm, size, strict=True)]
         for target in targets

@@ -49,7 +49,12 @@ def normalised_mutual_information(a: npt.NDArray[np.int64], b: npt.NDArray[np.in
 
     Source: Studholme, Hill and Hawkes, Pattern Recognition 32(1), 1999.
     """
-    joint = np.bincount(a * bins + b, minlength=bins * bins).reshape(bins, bins) / a.size
+    return nmi_of_histogram(np.bincount(a * bins + b, minlength=bins * bins).reshape(bins, bins))
+
+
+def nmi_of_histogram(counts: npt.NDArray[np.int64]) -> float:
+    """Normalised mutual information of a joint histogram, shape (bins, bins); see `normalised_mutual_information`."""
+    joint = counts / counts.sum()
     together = _entropy(joint)
     return (_entropy(joint.sum(1)) + _entropy(joint.sum(0))) / together if together > 0 else 1.0
 

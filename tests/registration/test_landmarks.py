@@ -10,6 +10,7 @@ from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, apply
 from pipeline.registration.landmarks import (
     Landmarks,
+    as_table,
     left_out_mm,
     match,
     read_landmarks,
@@ -22,6 +23,26 @@ from tests.registration.phantom import oblique_grid, rigid
 AFFINE = oblique_grid((20, 24, 18), (1.5, 2.0, 3.0), (10, -15, 20), (4, -6, 8))
 POINTS = np.array([[10.5, -20.0, 30.25], [-40.0, 5.0, 12.0], [22.0, 33.0, -44.0], [1.0, 60.0, 9.0], [-8.0, -9.0, 70.0]])
 NAMES = ("nose", "left ear", "right ear", "vertex", "inion")
+
+
+def test_a_table_is_read_back_as_it_was(tmp_path: Path) -> None:
+    marks = Landmarks(POINTS / 3, ("a, b", 'say "c"', "d", "e", "f"))
+    (tmp_path / "x.csv").write_text(as_table(marks))
+    back = read_landmarks(tmp_path / "x.csv", None)
+    np.testing.assert_array_equal(back.points, marks.points)
+    assert back.names == marks.names
+    (tmp_path / "x.csv").write_text(as_table(Landmarks(POINTS)))
+    assert read_landmarks(tmp_path / "x.csv", None).names == ()
+
+
+def test_voxels_need_an_image(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("index\n1\n1 2 3\n")
+    np.testing.assert_allclose(
+        read_landmarks(tmp_path / "x.txt", AFFINE).points, apply(AFFINE, np.array([[1.0, 2, 3]]))
+    )
+    with pytest.raises(CaseError, match="in mm") as caught:
+        read_landmarks(tmp_path / "x.txt", None)
+    assert caught.value.code == "E_LANDMARKS"
 
 
 def rows(points: np.ndarray) -> list[str]:

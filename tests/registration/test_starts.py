@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from skimage.metrics import normalized_mutual_information
 
 from pipeline.foreground import body_mask
 from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, to_sitk, transform_from_matrix, volume
 from pipeline.registration import runner, starts, worker
-from pipeline.registration.starts import CoarsePair, Start, best_starts
+from pipeline.registration.coarse import COARSE_MM, CoarsePair, shrink
+from pipeline.registration.starts import Start, best_starts
 from tests.registration.phantom import HeadPair
 
 
@@ -25,6 +28,33 @@ def test_a_start_lies_near_the_truth_where_the_headers_are_far_off(far_pair: Hea
     assert far_pair.errors_mm(np.eye(4)).mean() > 60
     # Half a step of the rotations (10 degrees) on each axis moves a point 80 mm from the centre by up to 24 mm.
     assert far_pair.errors_mm(in_ras(found[0])).mean() < 25
+
+
+def test_the_search_from_a_start_ends_near_the_truth(far_pair: HeadPair) -> None:
+    """On voxels of 4 mm, averaged to 8."""
+    coarse, found = searched(far_pair, 4)
+    matrix, score = coarse.climb(found[0].matrix)
+    assert far_pair.errors_mm(in_ras(Start("found", matrix))).mean() < 2.0 < far_pair.errors_mm(in_ras(found[0])).mean()
+    assert score == coarse.score(matrix) > found[0].score
+    np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-12)
+
+
+def test_a_score_is_the_normalised_mutual_information_of_the_coarse_images(pair: HeadPair) -> None:
+    """Against SimpleITK's resampling and scikit-image's NMI; the two read the moving image in slightly other places."""
+    masks = to_sitk(body_mask(pair.ct, "CT")), to_sitk(body_mask(pair.mr, "MR"))
+    images = to_sitk(pair.ct), to_sitk(pair.mr)
+    fixed, moving = (shrink(image, COARSE_MM) for image in images)
+    lps = LPS_RAS @ pair.truth @ LPS_RAS
+    onto = sitk.Resample(moving, fixed, transform_from_matrix(pair.truth), sitk.sitkLinear, -1.0)
+    inside = sitk.GetArrayFromImage(sitk.Resample(masks[0], fixed, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
+    values = [sitk.GetArrayFromImage(image)[inside] for image in (fixed, onto)]
+    seen = values[1] >= 0
+    body = sitk.GetArrayFromImage(sitk.Resample(masks[1], moving, sitk.Transform(), sitk.sitkNearestNeighbor)) > 0
+    limits = (0.0, np.percentile(sitk.GetArrayFromImage(moving)[body], 99.5))
+    clipped = np.clip(values[0], *np.percentile(values[0], (0.5, 99.5)))[seen], np.clip(values[1], *limits)[seen]
+    assert CoarsePair(*images, *masks).score(lps) == pytest.approx(
+        normalized_mutual_information(*clipped, bins=32), abs=0.02
+    )
 
 
 def test_starts_are_apart_ranked_and_hold_the_headers_alignment(pair: HeadPair) -> None:
@@ -69,6 +99,7 @@ def test_images_that_do_not_meet_by_their_headers_still_get_starts(pair: HeadPai
 )
 def test_the_pyramid_follows_voxels_and_size(spacing: tuple, size: tuple, expected: list) -> None:
     assert runner.pyramid(spacing, size, 4) == expected
+    assert runner.pyramid(spacing, size, 1) == expected[-1:]
 
 
 def test_a_start_that_elastix_gives_up_does_not_stop_the_others() -> None:
@@ -107,3 +138,57 @@ def test_the_matrix_of_an_itk_transform_is_read_in_lps() -> None:
     matrix[:3, 3] = [3, -5, 7]
     transform = transform_from_matrix(matrix)
     np.testing.assert_allclose(runner.rigid_matrix(transform), LPS_RAS @ matrix @ LPS_RAS, atol=1e-12)
+
+
+class Parameters(dict):
+    """In the place of elastix' parameter object."""
+
+    def GetParameter(self, _number: int, name: str) -> list[str]:  # noqa: N802 - elastix' name
+        return [self[name]]
+
+    def SetParameter(self, _number: int, name: str, value: list[str]) -> None:  # noqa: N802
+        self[name] = value[0]
+
+
+class Runs:
+    """In the place of elastix: no more than its parameters and its log."""
+
+    def parameters(self, *_about: object) -> Parameters:
+        return Parameters(MaximumNumberOfIterations="500", NumberOfSpatialSamples="4096")
+
+    def note(self, *_about: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("apart_mm", "steps"),
+    [
+        ({"finest level": 0.1}, ["finest level"]),
+        ({"finest level": 2.0, "all levels": 0.1}, ["finest level", "all levels"]),
+        (
+            {"finest level": 2.0, "all levels": 1.0, "finest level, more samples": 0.5},
+            ["finest level", "all levels", "finest level, more samples"],
+        ),
+    ],
+)
+def test_starts_that_disagree_take_longer(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch, apart_mm: dict, steps: list
+) -> None:
+    """Each step sends the two starts to one pose and to another that lies so many mm away."""
+    done: list[tuple[str, str, str]] = []
+
+    def run(self: worker.Search, what: str, parameters: Parameters, start: Start) -> Start:
+        done.append((what, parameters["MaximumNumberOfIterations"], parameters["NumberOfSpatialSamples"]))
+        matrix = LPS_RAS @ pair.truth @ LPS_RAS
+        matrix[0, 3] += apart_mm[what] * sum(name == what for name, *_ in done[:-1])
+        return Start(start.name, matrix, start.score, start.number)
+
+    monkeypatch.setattr(worker.Search, "_run", run)
+    monkeypatch.setattr(worker.Search, "_mirrored", lambda self, start: start)
+    images = (to_sitk(image) for image in (pair.ct, pair.mr, body_mask(pair.ct, "CT"), body_mask(pair.mr, "MR")))
+    request = {"starts": 2, "refined": 2, "landmarks": None}
+    found = worker.Search(Runs(), list(images), request).run()  # type: ignore[arg-type]
+    work = {"finest level": ("150", "2048"), "all levels": ("500", "4096")}
+    assert done == [(step, *work.get(step, ("500", "16384"))) for step in steps for _ in range(2)]
+    first, second = (np.array(result["matrix"]) for result in found["results"])
+    assert second[0, 3] - first[0, 3] == pytest.approx(apart_mm[steps[-1]])
