@@ -21,7 +21,7 @@ from pipeline.shipped import shipped
 from pipeline.stage import Case, Mapper, Stage, summary
 from pipeline.storage import run_lock, write_atomic, write_text
 
-STAGES = ("ingest", "register", "preprocess", "report")
+STAGES = ("ingest", "register", "preprocess", "fuse", "report")
 MANIFEST = "run.json"
 
 
@@ -121,7 +121,8 @@ def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
 
 
 def _stages_for(spec: specs.Spec) -> tuple[str, ...]:
-    return STAGES if spec.register_ is not None else tuple(name for name in STAGES if name != "register")
+    named = {"register": spec.register_, "fuse": spec.fuse}
+    return tuple(name for name in STAGES if name not in named or named[name] is not None)
 
 
 def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:

@@ -37,6 +37,7 @@ def calibrate(
     cases: Path | None = None,
     report: Path | None = None,
     source: str = "validation",
+    data: str = "",
 ) -> Calibration:
     """Fit a calibration and write it, and a report that compares all methods where one is asked for.
 
@@ -48,6 +49,7 @@ def calibrate(
         cases: names of the cases that the rows belong to; their rows stay together.
         report: the PDF file to write.
         source: `validation` or `out_of_fold`; the logits of training cases are refused.
+        data: whose logits they are, in words; the files' names when empty.
 
     Returns:
         The calibration.
@@ -57,7 +59,7 @@ def calibrate(
     """
     found_logits, found_labels = read_array(logits), read_array(labels)
     names = None if cases is None else read_names(cases)
-    about = About(_described(logits, cases), datetime.now(UTC).date().isoformat(), source)
+    about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source)
     if method != RECOMMENDED:
         method_of(method)
     comparison = None
@@ -68,8 +70,8 @@ def calibrate(
     _write(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
     if report is not None and comparison is not None:
         files = {"Logits": logits, "Labels": labels, "Cases": cases, "Calibration": out}
-        data = calibration_pdf(report_content(comparison, fitted, files))
-        _write(report, lambda path: path.write_bytes(data))
+        document = calibration_pdf(report_content(comparison, fitted, files))
+        _write(report, lambda path: path.write_bytes(document))
     return fitted
 
 

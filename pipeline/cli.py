@@ -52,7 +52,7 @@ def run(
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
 ) -> None:
-    """Run all stages over a folder of DICOM: ingest, register, preprocess, report."""
+    """Run all stages over a folder of DICOM: ingest, register, preprocess, fuse, report."""
     chosen = tuple(name for name in stages.split(",") if name)
     _run(root, out, spec, chosen, overwrite, jobs)
 
@@ -91,6 +91,9 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     apply_to: Annotated[
         list[Path] | None, typer.Option(help="A label volume of the moving image, to be carried along; repeatable.")
     ] = None,
+    fixed_label: Annotated[
+        list[Path] | None, typer.Option(help="The same of the fixed image, for comparison: one for each --apply-to.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
@@ -103,6 +106,7 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
             masks=(fixed_mask, moving_mask),
             landmarks=(fixed_landmarks, moving_landmarks),
             labels=apply_to or (),
+            fixed_labels=fixed_label or (),
             overwrite=overwrite,
         )
         found = register_pair((fixed, fixed_modality), (moving, moving_modality), out, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,22 @@ from pipeline.shipped import shipped
 from pipeline.simulation.cohort import FiducialError, fiducial_error_mm, simulate_cohort
 from pipeline.storage import writable_folder
 
-SPEC = ("data_specs", "ct_mr_head.yaml")
+SPEC = ("data_specs", "simulated_head.yaml")
+
+
+@dataclass(frozen=True)
+class FusionError:
+    """How far a case's fused results are from the simulated truth.
+
+    Attributes:
+        dice: of the lesions' voxels.
+        probability: that the network gives class 1.
+        posterior: the true one, given what the lesions show.
+    """
+
+    dice: float
+    probability: float
+    posterior: float
 
 
 def run_demo(out: Path, cases: int, jobs: int) -> int:
@@ -31,13 +47,16 @@ def run_demo(out: Path, cases: int, jobs: int) -> int:
     cohort = writable_folder(out) / "cohort"
     if not (cohort / "truth" / "cohort.json").is_file():
         say(f"Simulating {cases} patients (CT and MR of the head) as DICOM in {cohort / 'dicom'} …")
-        simulate_cohort(cohort, cases=cases, faulty=1)
+        simulate_cohort(cohort, cases=cases, faulty=1, kinds=True)
     found = batch.run(batch.Plan(cohort / "dicom", out / "run", shipped(*SPEC), jobs=jobs))
     faults = [record.error.code for case in found.values() for record in case if record.error]
     planted = [patient["expected_code"] for patient in _patients(cohort) if patient["expected_code"]]
     say(f"{len(found)} cases; set aside: {', '.join(faults) or 'none'} (planted: {', '.join(planted) or 'none'})")
     errors = [error.mean_mm for error in alignment_errors(cohort, out / "run").values()]
     say(f"Alignment against the simulated truth: mean error {np.mean(errors):.2f} mm over {len(errors)} cases")
+    fused = list(fusion_errors(cohort, out / "run").values())
+    if fused:
+        say(_fusion_in_words(fused))
     say(f"Report: {(out / 'run' / 'report.html').resolve()}")
     return int(faults != planted)
 
@@ -70,6 +89,49 @@ def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -
         found = matrix_from_transform(ReadTransform(str(folder / "mr_transform.h5")))
         errors[case_id] = fiducial_error_mm(found, expected, points)
     return errors
+
+
+def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> dict[str, FusionError]:
+    """Compare the fused cases of a simulated cohort with its truth: the lesions' voxels, and the class's posterior.
+
+    Args:
+        cohort: what `simulate_cohort` has filled, with `kinds`.
+        output_dir: the run folder.
+        keys: the folder of the pseudonym key; the user's own when it is left out.
+
+    Returns:
+        Case id -> errors, for every case that is fused and has a true class.
+    """
+    import nibabel as nib
+    from nibabel.processing import resample_from_to
+
+    names = Pseudonyms(output_dir, keys)
+    errors = {}
+    for patient in _patients(cohort):
+        case_id, truth = names.of("case", patient["patient_id"]), cohort / "truth" / patient["patient_id"]
+        folder = records.case_folder(output_dir, case_id) / "fuse"
+        record = records.read(folder)
+        if record is None or record.status != "done" or not (truth / "class.json").is_file():
+            continue
+        lesions = nib.load(truth / "label_ct.nii.gz")
+        # the same voxels, whatever the order of their axes
+        found = resample_from_to(nib.load(folder / "fused_label.nii.gz"), lesions, order=0)
+        masks = [np.asarray(image.dataobj) > 0 for image in (found, lesions)]
+        dice = 2 * float((masks[0] & masks[1]).sum()) / max(1.0, float(masks[0].sum() + masks[1].sum()))
+        chances = list(json.loads((folder / "fused_class.json").read_text())["probabilities"].values())
+        posterior = json.loads((truth / "class.json").read_text())["posterior"]
+        errors[case_id] = FusionError(dice, chances[1], posterior)
+    return errors
+
+
+def _fusion_in_words(errors: list[FusionError]) -> str:
+    dice = [error.dice for error in errors]
+    apart = np.mean([abs(error.probability - error.posterior) for error in errors])
+    pairs = ", ".join(f"{error.probability:.2f} ({error.posterior:.2f})" for error in errors)
+    return (
+        f"Fusion against the simulated truth: Dice of the lesions {np.mean(dice):.2f} (least {min(dice):.2f}); "
+        f"calibrated probability of the second class (true posterior) {pairs}, {apart:.2f} apart on average"
+    )
 
 
 def _patients(cohort: Path) -> list[Mapping[str, Any]]:

@@ -84,6 +84,7 @@ REMEDIES: dict[str, str] = {
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",
     "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
     "E_MODALITY": "Use modalities that the network was trained on; the message names them.",
+    "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
     "E_INPUT": "Run the stage that makes this input first, or check the path.",
@@ -120,6 +121,7 @@ NOTES: dict[str, str] = {
     "N_DETECTOR_SPACING": "The radiograph's pixel size is that at the detector: lengths in the body are shorter.",
     "N_NO_ROLE": "No series fits an optional role; the case went on without it.",
     "N_NO_MASK": "No structure set or segmentation fits an optional mask; the case went on without it.",
+    "N_NO_LANDMARKS": "No file fits a role's `register.landmarks`; the case went on without them.",
     "N_MASK_OVERLAP": "Regions of different labels share voxels, which went to the label that stands later.",
     "N_MASK_CUT": "Contours reach beyond the image; they were cut at its edge.",
     "N_MASK_EMPTY": "A label of a mask has no voxel.",
@@ -128,6 +130,8 @@ NOTES: dict[str, str] = {
     "N_OPEN_CONTOURS": "A region holds points or open contours, which enclose nothing; they were left out.",
     "N_INJECTION_DATE": "The date of injection does not fit the scan; the time of day was used.",
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
+    "N_NOT_FUSED": "The fusion network did without a modality of which there was no aligned image.",
+    "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from pipeline.report.classification import (
     ClassificationContent,
     ComparisonRow,
     MeasureRow,
+    PlainTable,
     classification_charts,
     classification_page,
     classification_pdf,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: What an evaluation with other models or classes may have left.
-OWN_FILE = re.compile(r"(roc|precision_recall|decision|confusion)_\d+\.png|comparisons\.csv")
+OWN_FILE = re.compile(r"(roc|precision_recall|decision|loss|confusion)_\d+\.png|comparisons\.csv")
 
 
 def evaluate_classification(
@@ -71,14 +72,44 @@ def evaluate_classification(
     chosen = settings or Settings()
     require_settings(chosen)
     models = read_models(probabilities, labels, cases, names, classes)
+    return tuple(_headline(item) for item in write_evaluation(models, out, chosen)[0])
+
+
+def write_evaluation(
+    models: Mapping[str, Predictions],
+    out: Path,
+    settings: Settings,
+    panels: Sequence[Panel] = (),
+    tables: Sequence[PlainTable] = (),
+    methods: Sequence[str] = (),
+) -> tuple[tuple[Evaluation, ...], tuple[Comparison, ...]]:
+    """Evaluate and compare models, and write what was found, as `evaluate_classification` does.
+
+    Args:
+        models: name -> predictions of the same cases.
+        out: the folder to write to.
+        settings: specificity, confidence, resamples, seed.
+        panels: further curves for the report.
+        tables: further tables for it.
+        methods: further sentences for it.
+
+    Raises:
+        UsageError: E_ROWS, E_OPTION; E_OUT, E_BUSY, E_DISK.
+    """
     with run_lock(out):
-        evaluations, comparisons = evaluate(models, chosen), compare(models, chosen)
-        content = report_content(models, evaluations, comparisons, chosen)
+        evaluations, comparisons = evaluate(models, settings), compare(models, settings)
+        content = report_content(models, evaluations, comparisons, settings)
+        content = replace(
+            content,
+            panels=(*content.panels, *panels),
+            tables=tuple(tables),
+            methods=(*content.methods, *methods),
+        )
         try:
             _write_all(out, content, evaluation_table(evaluations), comparison_table(comparisons))
         except CaseError as error:
             raise UsageError(error.code, error.message) from error
-    return tuple(_headline(item) for item in evaluations)
+    return evaluations, comparisons
 
 
 def read_models(

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from monai.data import MetaTensor
 
+from pipeline.artifacts import save
 from pipeline.calibrate_command import calibrate, read_calibration, summary
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.voxelwise import dilated_foreground
@@ -23,6 +25,7 @@ from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint import Trained
 from pipeline.fusion.table import UNKNOWN, Row
 from pipeline.fusion.tiles import TiledInferer
+from pipeline.geometry import affine_of, volume
 from pipeline.progress import say, track
 from pipeline.storage import write_atomic, write_text
 
@@ -30,6 +33,8 @@ Array = npt.NDArray[Any]
 #: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
 VOXELS_A_CASE = 2000
 CLASSES, VOXELS = "classes", "voxels"
+#: The folder of whole logits.
+LOGITS = "logits"
 
 
 def calibration_at(path: str) -> Calibration | None:
@@ -75,6 +80,8 @@ class FoldEvaluation:
         inferer: as in the stage.
         output_dir: where to.
         resamples: of the bootstrap.
+        report: whether `classes/` is written.
+        keep_logits: whether `logits/` is written: of each case its voxel logits, and its mask on the same grid.
     """
 
     def __init__(
@@ -85,9 +92,12 @@ class FoldEvaluation:
         inferer: TiledInferer,
         output_dir: str,
         resamples: int = 2000,
+        report: bool = True,
+        keep_logits: bool = False,
     ) -> None:
+        self.keep_logits = keep_logits
         self.trained, self.rows, self.read, self.inferer = trained, rows, read, inferer
-        self.folder, self.resamples = Path(output_dir), resamples
+        self.folder, self.resamples, self.report = Path(output_dir), resamples, report
 
     def run(self) -> None:
         """Evaluate.
@@ -118,7 +128,8 @@ class FoldEvaluation:
         network, case = self.trained.network, self.read(row.item())
         device = next(network.parameters()).device
         image, available = case["image"].as_tensor()[None].to(device), case["available"][None].to(device)
-        logits = self.inferer(image, network, available, case["body"].as_tensor()[None])[0].cpu()
+        table = torch.from_numpy(case["table"])[None].to(device) if "table" in case else None
+        logits = self.inferer(image, network, available, case["body"].as_tensor()[None], table)[0].cpu()
         if network.classes and row.label != UNKNOWN:
             found.class_rows.append((row.case_id, row.patient_id, row.label, logits[network.labels :, 0, 0, 0].numpy()))
         if not network.labels or not bool(case["mask_known"]):
@@ -127,12 +138,19 @@ class FoldEvaluation:
         found.dice_rows += [
             (row.case_id, label, _dice(voxels.argmax(0) == label, truth == label)) for label in range(1, network.labels)
         ]
+        if self.keep_logits:
+            self._keep(row.case_id, volume(voxels, affine_of(case["image"])), case["mask"])
         places = np.flatnonzero(dilated_foreground(case["mask"]))
         if len(places):
             chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
             found.voxel_rows.append(
                 (row.case_id, voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy())
             )
+
+    def _keep(self, case_id: str, logits: MetaTensor, mask: MetaTensor) -> None:
+        folder = self.folder / LOGITS
+        save(case_id, "image", logits, folder)
+        save(f"{case_id}_mask", "label", mask, folder)
 
     def _write_classes(self, rows: Sequence[tuple[str, str, int, Array]]) -> None:
         logits = np.stack([logits for *_, logits in rows])
@@ -143,6 +161,8 @@ class FoldEvaluation:
         _save(paths["probabilities"], odds / odds.sum(1, keepdims=True))
         cases = self.folder / "class_cases.csv"
         _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
+        if not self.report:
+            return
         settings = Settings(resamples=self.resamples)
         out = self.folder / CLASSES
         for line in evaluate_classification(
@@ -167,10 +187,11 @@ class FoldCalibration:
         output_dir: where the evaluation is, and where the calibrations go.
         method: a name of `METHODS`, or `recommended`.
         source: `validation` or `out_of_fold`.
+        data: whose logits they are, in words; the files' names when empty.
     """
 
-    def __init__(self, output_dir: str, method: str, source: str) -> None:
-        self.folder, self.method, self.source = Path(output_dir), method, source
+    def __init__(self, output_dir: str, method: str, source: str, data: str = "") -> None:
+        self.folder, self.method, self.source, self.data = Path(output_dir), method, source, data
 
     def run(self) -> None:
         """Fit, write, and say what was found.
@@ -188,7 +209,7 @@ class FoldCalibration:
         for name, (prefix, cases) in there.items():
             logits, labels = (self.folder / f"{prefix}_{part}.npy" for part in ("logits", "labels"))
             out = self.folder / f"calibration_{name}.json"
-            fitted = calibrate(logits, labels, out, self.method, self.folder / cases, None, self.source)
+            fitted = calibrate(logits, labels, out, self.method, self.folder / cases, None, self.source, self.data)
             say(f"{name}: {summary(fitted)}")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from types import TracebackType
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pipeline.errors import pipeline_cause
 
 T = TypeVar("T")
 
@@ -34,6 +38,25 @@ def quiet_libraries() -> None:
     """Keep from the person what MONAI says of a GPU codec that Tandem does not use, each time a reader is made."""
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+
+
+def end_plainly() -> None:
+    """From now on a `PipelineError` that ends the program says its sentence, with exit code 2, and no traceback.
+
+    For bundles, which MONAI builds and runs: what is wrong with a configuration shows while it is built, before any
+    code of ours could catch it. A program that has a hook of its own for its last error keeps it.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _end
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    known = pipeline_cause(error)
+    if known is None:
+        sys.__excepthook__(kind, error, trace)
+        return
+    say(str(known), error=True)
+    sys.exit(2)
 
 
 def say(text: str, error: bool = False) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Record
 from pipeline.errors import UsageError
+from pipeline.fused_words import class_in_words
 from pipeline.storage import sha256_file, write_atomic, write_text
 
 if TYPE_CHECKING:
@@ -138,10 +139,13 @@ class FindCases:
         reads: key -> kind, as the stage takes it; `kind?` for what may be missing.
         all_cases: give every case that has a record, also those that miss something (for reports), and also images
             whose alignment has failed.
+        after: stages; a case in which one of them failed or was quarantined is left out.
     """
 
-    def __init__(self, dataset_dir: str | Path, reads: Mapping[str, str], all_cases: bool = False) -> None:
-        self.dataset_dir = Path(dataset_dir)
+    def __init__(
+        self, dataset_dir: str | Path, reads: Mapping[str, str], all_cases: bool = False, after: Sequence[str] = ()
+    ) -> None:
+        self.dataset_dir, self.after = Path(dataset_dir), tuple(after)
         self.reads = dict(reads)
         self.all_cases = all_cases
 
@@ -154,9 +158,12 @@ class FindCases:
         found = of_run(self.dataset_dir)
         if not found:
             raise UsageError("E_NO_CASES", f"Expected the results of an earlier stage in {self.dataset_dir}.")
-        cases = [self._case(case_id, records) for case_id, records in found.items()]
+        cases = [self._case(case_id, records) for case_id, records in found.items() if not self._stopped(records)]
         needed = {key for key, kind in self.reads.items() if not kind.endswith("?")}
         return [case for case in cases if self.all_cases or needed <= case.keys()]
+
+    def _stopped(self, records: Sequence[Record]) -> bool:
+        return any(record.stage in self.after and record.status != "done" for record in records)
 
     def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
         done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
@@ -179,6 +186,8 @@ def table(output_dir: Path) -> pd.DataFrame:
         row |= {record.stage: record.status for record in records}
         row |= {"code": errors[0].code if errors else "", "reason": errors[0].message if errors else ""}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
+        fused = [words for record in records if (words := class_in_words(record.measures))]
+        row |= {"fused_class": fused[-1]} if fused else {}
         row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.errors import UsageError
 from pipeline.file_patterns import placeholders
+from pipeline.fuse_spec import Fuse
 from pipeline.register_spec import Limits, Moving, Register
 from pipeline.role_spec import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
 from pipeline.spec_errors import explain
@@ -42,6 +43,7 @@ class Spec(BaseModel):
     roles: dict[str, Role] = Field(min_length=1)
     masks: dict[str, Mask] = {}
     register_: Register | None = Field(default=None, alias="register")
+    fuse: Fuse | None = None
     ct_windows: dict[str, tuple[float, float]] = Field(default=CT_WINDOWS, min_length=1)
 
     @field_validator("roles")
@@ -66,6 +68,15 @@ class Spec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _fuse_is_whole(self) -> Spec:
+        if self.fuse is not None and not self.fuse.weights:
+            raise ValueError("`fuse` names no `weights`")
+        for modality, role in self.fusion.roles.items():
+            if role not in self.roles:
+                raise ValueError(f"`fuse` has the role `{role}` as `{modality}`, which `roles` does not define")
+        return self
+
+    @model_validator(mode="after")
     def _masks_have_roles(self) -> Spec:
         for name, mask in self.masks.items():
             if not re.match(ROLE_NAME, name) or name in (*RESERVED_NAMES, *self.roles):
@@ -83,6 +94,12 @@ class Spec(BaseModel):
             raise ValueError(f"{without[0]} has no `files`, but others have: all are NIfTI files, or none is")
         if not without and len({placeholders(pattern) for pattern in entries.values() if pattern}) > 1:
             raise ValueError("either every `files` has {session}, or none has")
+        marks = {placeholders(pattern) for pattern in self.landmark_files.values()}
+        of_images = {placeholders(pattern) for pattern in entries.values() if pattern} or {frozenset({"case"})}
+        if marks and marks != of_images:
+            raise ValueError("`landmarks` have the {case} and {session} that `files` have; with DICOM, {case} alone")
+        if marks and self.case != "patient":
+            raise ValueError("`landmarks` are found by the patient: they need `case: patient`")
         if not without and self.case != "patient":
             raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
         return self
@@ -104,6 +121,16 @@ class Spec(BaseModel):
                 "E_SPEC", f"The data spec {self.name} has no `register` section: nothing says what is fixed."
             )
         return self.register_
+
+    @property
+    def fusion(self) -> Fuse:
+        """The `fuse` section; where there is none, one that names nothing."""
+        return self.fuse or Fuse()
+
+    @property
+    def landmark_files(self) -> dict[str, str]:
+        """Role -> which files of the input hold its landmarks."""
+        return self.register_.landmarks if self.register_ else {}
 
     @property
     def modalities(self) -> dict[str, str]:
@@ -268,6 +295,7 @@ def _keys_beside(where: list[str]) -> list[str]:
         "roles": Role,
         "masks": Mask,
         "register": Register,
+        "fuse": Fuse,
         "moving": Moving,
         "limits": Limits,
     }

@@ -182,13 +182,9 @@ def scrub(text: str, case: Case) -> str:
         str(parent) for item in series for path in item.files for parent in path.parents if len(parent.parts) > 2
     }
     secrets |= {secret for item in series for secret in (item.patient_id, item.study_uid, item.series_uid) if secret}
-    secrets |= {
-        secret
-        for item in case.values()
-        if isinstance(item, NiftiFile)
-        for path in item.files
-        for secret in (str(path), str(path.parent), path.name)
-    }
+    files = [path for item in case.values() if isinstance(item, NiftiFile) for path in item.files]
+    files += [item for item in case.values() if isinstance(item, Path)]
+    secrets |= {secret for path in files for secret in (str(path), str(path.parent), path.name)}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "<input>")
     return text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.table import Standard
 from pipeline.storage import write_atomic
 
 #: Where the weights stand in a checkpoint, as `ckpt_export --key_in_ckpt` asks.
@@ -32,12 +33,20 @@ class Preparation:
         ct_modalities: those of them that are CT, in HU.
         ct_window: level and width in HU that became 0 to 1; all others got foreground mean 0 and deviation 1.
         patch: voxels of a patch along each side.
+        spacing_mm: voxel size to which images were resampled; none where they stayed on their own grids.
+        seen_mm: the smallest and the largest voxel side of the training images before that; none where not known.
+        standard: of the table of further numbers: columns, means and standard deviations.
+        orientation: where the axes I, J, K of its images run, such as `RAS`; empty: as the files had them.
     """
 
     modalities: Sequence[str]
     ct_modalities: Sequence[str]
     ct_window: Sequence[float]
     patch: Sequence[int]
+    spacing_mm: Sequence[float] = ()
+    seen_mm: Sequence[float] = ()
+    standard: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    orientation: str = ""
 
     @property
     def ct(self) -> list[str]:
@@ -49,9 +58,16 @@ class Preparation:
         """The modalities that are not CT."""
         return [name for name in self.modalities if name not in self.ct_modalities]
 
-    def to_plain(self) -> dict[str, list[Any]]:
+    @property
+    def table(self) -> Standard:
+        """How the table of further numbers was standardised."""
+        return Standard(**self.standard)
+
+    def to_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps it."""
-        return {name: list(value) for name, value in asdict(self).items()}
+        texts = {"orientation": self.orientation}
+        plain = {name: list(value) for name, value in asdict(self).items() if name not in ("standard", *texts)}
+        return {**plain, **texts, "standard": {name: list(value) for name, value in self.standard.items()}}
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,8 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
     Raises:
         UsageError: E_WEIGHTS, E_CHECKPOINT.
     """
+    if not str(path):
+        raise UsageError("E_WEIGHTS", "Expected --weights or the section `fuse` of the data spec to name a checkpoint.")
     found = read_checkpoint(path)
     try:
         network = FusionNet(**json.loads(found[DEFINITION]))

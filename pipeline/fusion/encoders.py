@@ -1,4 +1,7 @@
-"""Encoders: an image to features on several levels, from fine to coarse, each with the number of its channels."""
+"""Encoders: an image to features on several levels, from fine to coarse.
+
+Each says how many channels a level has (`channels`) and which of its modules gives it (`layers`).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,7 @@ class UnetEncoder(nn.Module):
             raise UsageError("E_CONFIG", f"Expected 2 to {len(GROWTH)} levels, got {levels}.")
         self.channels = [width * growth for growth in GROWTH[:levels]]
         self.first_stride = 1
+        self.layers = [f"stages.{level}" for level in range(levels)]
         inputs = [in_channels, *self.channels[:-1]]
         self.stages = nn.ModuleList(
             [
@@ -77,6 +81,7 @@ class ResNetEncoder(nn.Module):
             raise UsageError("E_CONFIG", f"Expected one of {', '.join(RESNETS)} as the encoder, got {name}.")
         self.channels = list(RESNET_CHANNELS)
         self.first_stride = 2
+        self.layers = ["net.act", *(f"net.layer{stage}" for stage in range(1, 5))]
         self.net = ResNetFeatures(name, pretrained=False, spatial_dims=3, in_channels=in_channels)
         del self.net.avgpool, self.net.fc  # of the classifier, which is not asked for
 

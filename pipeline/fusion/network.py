@@ -188,6 +188,21 @@ class FusionNet(nn.Module):
             classes.append(class_head(streams[number][self.class_from :], table))
         return self._joined(voxels, classes, image, there)
 
+    @torch.jit.ignore
+    def class_logits(self, image: Tensor, available: Tensor, table: Tensor | None = None) -> Tensor:
+        """The class logits alone (B, classes), as `heads` gives them, without the work of the voxel head.
+
+        Args:
+            image: as in `forward`.
+            available: (B, M).
+            table: as in `forward`.
+        """
+        streams = self._streams(masked(image, available), available)
+        each = [head(streams[number][self.class_from :], table) for number, head in enumerate(self.class_heads)]
+        if not each:
+            return image.new_zeros([len(image), 0])
+        return product_of_experts(torch.stack(each, 1), available) if self.mode == "late" else each[0]
+
     def _streams(self, image: Tensor, there: Tensor) -> list[list[Tensor]]:
         """The features that each reader works on."""
         streams: list[list[Tensor]] = []

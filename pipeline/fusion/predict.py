@@ -11,15 +11,24 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
-from pipeline.geometry import FloatArray, affine_of, volume
+from pipeline.geometry import affine_of, volume
 from pipeline.labels import label_measures
 
 Data = Mapping[Hashable, Any]
 
 
 class Calibrated(Protocol):
-    """What turns logits into calibrated probabilities."""
+    """What turns logits into calibrated probabilities.
+
+    Attributes:
+        name: of the method.
+        record: how it came to be: `to_json` gives its `data`, `cases`, `source` and `date`.
+    """
+
+    name: str
+    record: Any
 
     def apply(self, logits: Any) -> Any:
         """Probabilities of rows (N, C) or of a volume (C, I, J, K)."""
@@ -82,14 +91,16 @@ class Predictd(Transform):
         device = next(self.network.parameters()).device
         image = data["image"].as_tensor()[None].to(device)
         body = data["body"].as_tensor()[None] if "body" in data else None
-        logits = self.inferer(image, self.network, data["available"][None].to(device), body)[0]
+        table = data["table"][None].to(device) if "table" in data else None
+        logits = self.inferer(image, self.network, data["available"][None].to(device), body, table)[0]
         return {**data, "pred": logits.cpu()}
 
 
 class FusedOutputsd(Transform):
     """Make of `pred` what the stage writes: `fused_probability`, `fused_label` and `fused_class`, and measures.
 
-    They lie on the grid of `image`.
+    They lie on the grid that the images came on: probabilities are calibrated where the network saw the images, brought
+    back linearly, and only then made labels.
 
     Args:
         modalities: of the network.
@@ -132,24 +143,29 @@ class FusedOutputsd(Transform):
         seen = [name for name, there in zip(self.modalities, data["available"].tolist(), strict=True) if there]
         measures: dict[str, Any] = {**(case.get("measures") or {}), "fused_modalities": ", ".join(seen)}
         if self.labels:
-            measures |= self._voxels(case, pred, affine_of(case["image"]))
+            measures |= self._voxels(case, pred)
         if self.classes:
             logits = pred[self.labels :, 0, 0, 0]
             measures |= self._class(case, logits)
         case["measures"] = measures
         return case
 
-    def _voxels(self, case: dict[Hashable, Any], pred: Tensor, affine: FloatArray) -> dict[str, Any]:
-        logits = pred[: self.labels]
-        chances = _probabilities(logits, self.voxel_calibration)
-        case["fused_probability"] = volume(chances, affine)
-        case["fused_label"] = volume(chances.argmax(0, keepdim=True).to(torch.uint8), affine)
+    def _voxels(self, case: dict[Hashable, Any], pred: Tensor) -> dict[str, Any]:
+        found = volume(probabilities_of(pred[: self.labels], self.voxel_calibration), affine_of(case["image"]))
+        affine, shape = (case[key].numpy() for key in (GRID_AFFINE, GRID_SHAPE))
+        chances = onto_grid(found, affine, shape)
+        case["fused_probability"] = chances
+        case["fused_label"] = volume(chances.as_tensor().argmax(0, keepdim=True).to(torch.uint8), affine)
         values = {name: number for number, name in enumerate(self.label_names, 1)}
-        found = label_measures("fused_label", case["fused_label"], values, "fusion network")
-        return {**found, "fused_label_calibrated": self.voxel_calibration is not None}
+        measured = label_measures("fused_label", case["fused_label"], values, "fusion network")
+        return {
+            **measured,
+            "fused_label_calibrated": self.voxel_calibration is not None,
+            "fused_label_calibration": calibration_in_words(self.voxel_calibration),
+        }
 
     def _class(self, case: dict[Hashable, Any], logits: Tensor) -> dict[str, Any]:
-        chances = _probabilities(logits[None], self.class_calibration, axis=1)[0].tolist()
+        chances = probabilities_of(logits[None], self.class_calibration, axis=1)[0].tolist()
         named = {name: round(chance, 6) for name, chance in zip(self.class_names, chances, strict=True)}
         likely = self.class_names[chances.index(max(chances))]
         calibrated = self.class_calibration is not None
@@ -158,24 +174,37 @@ class FusedOutputsd(Transform):
             "probabilities": named,
             "logits": [round(number, 6) for number in logits.tolist()],
             "calibrated": calibrated,
+            "calibration": calibration_in_words(self.class_calibration),
             "pooling": self.pooling,
         }
         return {
             "fused_class": likely,
             "fused_class_probability": max(named.values()),
             "fused_class_calibrated": calibrated,
+            "fused_class_calibration": calibration_in_words(self.class_calibration),
+            **{f"fused_class_{name}_probability": chance for name, chance in named.items()},
         }
 
 
 def prepare_whole(
     batch: Mapping[str, Any], device: str | torch.device, non_blocking: bool = False, **_: Any
-) -> tuple[Tensor, None, tuple[Tensor, Tensor], dict[str, Any]]:
-    """What MONAI's evaluator gives to the inferer: the image, what is available, and the body."""
+) -> tuple[Tensor, None, tuple[Tensor | None, ...], dict[str, Any]]:
+    """What MONAI's evaluator gives to the inferer: the image, what is available, the body, and the table's numbers."""
     image, available = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "available"))
-    return image, None, (available, batch["body"]), {}
+    table = batch["table"].to(device, non_blocking=non_blocking) if "table" in batch else None
+    return image, None, (available, batch["body"], table), {}
 
 
-def _probabilities(logits: Tensor, calibration: Calibrated | None, axis: int = 0) -> Tensor:
+def calibration_in_words(calibration: Calibrated | None) -> str:
+    """What stands beside a probability: the calibration's method, data, cases and date, or that there is none."""
+    if calibration is None:
+        return "not calibrated"
+    record = calibration.record.to_json()
+    return f"calibrated by {calibration.name}: {record['data']}, {record['cases']} cases, {record['date']}"
+
+
+def probabilities_of(logits: Tensor, calibration: Calibrated | None, axis: int = 0) -> Tensor:
+    """Calibrated probabilities; without a calibration the network's own, of which it is then said."""
     if calibration is None:
         return torch.softmax(logits.double(), axis).float()
     return torch.as_tensor(calibration.apply(logits)).float().clamp(0, 1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,36 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Standard:
+    """How further numbers are brought to mean 0 and standard deviation 1: by what the training cases have.
+
+    Attributes:
+        columns: their names, in the order in which the network takes them.
+        means: of each.
+        deviations: of each; 1 where all training cases have one value.
+    """
+
+    columns: Sequence[str] = ()
+    means: Sequence[float] = ()
+    deviations: Sequence[float] = ()
+
+    def __call__(self, numbers: Sequence[float]) -> tuple[float, ...]:
+        """Standardise the numbers of a case; NaN stays NaN."""
+        scaled = (np.asarray(numbers, dtype=np.float64) - self.means) / self.deviations
+        return tuple(scaled.tolist())
+
+    def to_plain(self) -> dict[str, list[Any]]:
+        """As a checkpoint keeps it."""
+        return {name: list(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
 class Split:
-    """The cases to learn from, and those to judge by."""
+    """The cases to learn from, those to judge by, and how the further numbers of both were standardised."""
 
     training: tuple[Row, ...]
     validation: tuple[Row, ...]
+    standard: Standard = Standard()
 
     @property
     def training_items(self) -> list[dict[str, Any]]:
@@ -97,6 +122,29 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {twice}.")
     return rows
+
+
+def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """Read further numbers of cases.
+
+    Args:
+        path: a CSV with the column `case_id` and further ones.
+        columns: those that are wanted, in order.
+
+    Returns:
+        Case id -> numbers; NaN where a cell is empty.
+
+    Raises:
+        UsageError: E_TABLE when it cannot be read, lacks a column, or holds another text than a number; E_CASE_ID when
+            two rows have one name.
+    """
+    found: dict[str, tuple[float, ...]] = {}
+    for line in _lines(path, ["case_id", *columns]):
+        name = line["case_id"]
+        if name in found:
+            raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {name}.")
+        found[name] = tuple(_number(line[column], name, column) for column in columns)
+    return found
 
 
 def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
@@ -160,6 +208,7 @@ def split_table(
     folds: int = 5,
     fold: int = 0,
     seed: int = 0,
+    standard: Mapping[str, Sequence[Any]] | None = None,
 ) -> Split:
     """Read a data set's table and take one fold for validation; further numbers are standardised by the training cases.
 
@@ -171,27 +220,34 @@ def split_table(
         folds: how many folds, where the table has none.
         fold: the one for validation.
         seed: of the folds.
+        standard: of a network that has been trained: its further numbers are standardised as they were then.
 
     Raises:
         UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD.
         CaseError: E_MISSING_ROLE.
     """
     rows = with_folds(read_table(path, modalities, classes, columns), folds, seed)
-    training = split(rows, fold, classes).training
-    return split(standardised(rows, training), fold, classes)
+    used = Standard(**standard) if standard else standard_of(split(rows, fold, classes).training, columns)
+    found = split(standardised(rows, used), fold, classes)
+    return replace(found, standard=used)
 
 
-def standardised(rows: Sequence[Row], training: Sequence[Row]) -> list[Row]:
-    """Bring each further number to mean 0 and standard deviation 1 over the training cases; NaN stays NaN."""
-    if not rows or not rows[0].table:
-        return list(rows)
+def standard_of(training: Sequence[Row], columns: Sequence[str]) -> Standard:
+    """What brings each further number to mean 0 and standard deviation 1 over the training cases."""
+    if not columns:
+        return Standard()
     values = np.asarray([row.table for row in training], dtype=np.float64)
     known = np.isfinite(values)
     counts = known.sum(0).clip(min=1)
     means = np.where(known, values, 0).sum(0) / counts
     deviations = np.sqrt((np.where(known, values - means, 0) ** 2).sum(0) / counts)
     deviations[deviations == 0] = 1
-    return [replace(row, table=tuple(((np.asarray(row.table) - means) / deviations).tolist())) for row in rows]
+    return Standard(tuple(columns), tuple(means.tolist()), tuple(deviations.tolist()))
+
+
+def standardised(rows: Sequence[Row], standard: Standard) -> list[Row]:
+    """The rows with their further numbers standardised."""
+    return [replace(row, table=standard(row.table)) if standard.columns else row for row in rows]
 
 
 def _lines(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +16,9 @@ from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
 
 Pooling = Literal["top_k", "attention"]
+Grid = Literal["image", "body"]
+#: How far tiles that are laid over the body reach beyond it, as a part of their side: the deviation of the weights.
+MARGIN = 0.125
 #: Logit of the background against all labels where no tile was looked at: a probability of 1 - 2e-9 for two labels.
 SURE = 20.0
 #: Axes along which an image is mirrored: none, each, each two, all.
@@ -30,11 +35,13 @@ class Tiled:
         classes: logits of each tile (T, classes).
         evidence: (T,) how much there is to see in each tile: its predicted foreground, as a share of the tile; without
             a voxel head, how sure its class is.
+        boxes: where each tile lies; it may reach beyond an image that is smaller than a tile.
     """
 
     voxels: Tensor
     classes: Tensor
     evidence: Tensor
+    boxes: tuple[Box, ...] = ()
 
 
 class TiledInferer:
@@ -51,9 +58,11 @@ class TiledInferer:
             all, weighted by it (`attention`).
         top_k: how many tiles.
         bfloat16_on_cpu: count in bfloat16 on a processor, too, as is done on CUDA: faster where the processor can.
+        grid: what the tiles are laid over: the `image`, as MONAI lays them, or the box around the `body`: fewer tiles,
+            but other ones, and with them slightly other labels.
 
     Raises:
-        UsageError: E_CONFIG for an overlap or a pooling that does not exist.
+        UsageError: E_CONFIG for an overlap, a pooling or a grid that does not exist.
 
     Source: Gaussian weights: Isensee et al., nnU-Net, Nature Methods 18, 2021, online methods.
     """
@@ -67,6 +76,7 @@ class TiledInferer:
         pooling: Pooling = "top_k",
         top_k: int = 3,
         bfloat16_on_cpu: bool = False,
+        grid: Grid = "image",
     ) -> None:
         if not 0 <= overlap < 1 or batch < 1 or top_k < 1:
             raise UsageError(
@@ -74,12 +84,19 @@ class TiledInferer:
             )
         if pooling not in ("top_k", "attention"):
             raise UsageError("E_CONFIG", f"Expected top_k or attention as the pooling, got {pooling}.")
+        if grid not in ("image", "body"):
+            raise UsageError("E_CONFIG", f"Expected image or body as the grid of the tiles, got {grid}.")
         self.patch = tuple(int(side) for side in patch)
         self.overlap, self.batch, self.mirror = overlap, batch, mirror
-        self.pooling, self.top_k, self.bfloat16_on_cpu = pooling, top_k, bfloat16_on_cpu
+        self.pooling, self.top_k, self.bfloat16_on_cpu, self.grid = pooling, top_k, bfloat16_on_cpu, grid
 
     def __call__(
-        self, inputs: Tensor, network: FusionNet, available: Tensor | None = None, body: Tensor | None = None
+        self,
+        inputs: Tensor,
+        network: FusionNet,
+        available: Tensor | None = None,
+        body: Tensor | None = None,
+        table: Tensor | None = None,
     ) -> Tensor:
         """Every logit as a channel, as the network gives them for one patch.
 
@@ -88,12 +105,13 @@ class TiledInferer:
             network: where the image is.
             available: (1, M); all are there when None.
             body: (1, 1, I, J, K), not 0 in the body; the whole image when None.
+            table: (1, table_features), for a network that takes a table; every tile is given the case's numbers.
 
         Returns:
             (1, labels + classes, I, J, K) float32: the voxel logits, then those of the case's class at every voxel.
         """
         inside = None if body is None else body[0, 0] > 0
-        found = self.tiles(inputs[0], network, None if available is None else available[0], inside)
+        found = self.tiles(inputs[0], network, None if available is None else available[0], inside, table)
         classes = self.pooled(found)
         spread = classes[:, None, None, None].expand(-1, *inputs.shape[2:])
         return torch.cat([found.voxels, spread])[None]
@@ -108,15 +126,23 @@ class TiledInferer:
         """The class logits of the case (classes,)."""
         if found.classes.shape[1] == 0:
             return found.classes.new_zeros(0)
-        if self.pooling == "top_k":
-            best = found.evidence.topk(min(self.top_k, len(found.evidence))).indices
-            return found.classes[best].mean(0)
-        weights = found.evidence / found.evidence.sum().clamp(min=1e-12)
-        return (found.classes * weights[:, None]).sum(0)
+        return (found.classes * self.shares(found)[:, None]).sum(0)
+
+    def shares(self, found: Tiled) -> Tensor:
+        """How much each tile counts in the class of the case (T,), with the sum 1."""
+        if self.pooling == "attention":
+            return found.evidence / found.evidence.sum().clamp(min=1e-12)
+        best = found.evidence.topk(min(self.top_k, len(found.evidence))).indices
+        return torch.zeros_like(found.evidence).index_fill(0, best, 1 / len(best))
 
     @torch.inference_mode()
     def tiles(
-        self, image: Tensor, network: FusionNet, available: Tensor | None = None, inside: Tensor | None = None
+        self,
+        image: Tensor,
+        network: FusionNet,
+        available: Tensor | None = None,
+        inside: Tensor | None = None,
+        table: Tensor | None = None,
     ) -> Tiled:
         """Look at every tile that holds some of the body.
 
@@ -125,20 +151,22 @@ class TiledInferer:
             network: where the image is.
             available: (M,); all are there when None.
             inside: (I, J, K) bool; the whole image when None, or when nothing is inside.
+            table: (1, table_features), for a network that takes a table.
         """
         image, shape = image.as_subclass(Tensor), tuple(image.shape[1:])
         body = torch.ones(shape, dtype=torch.bool) if inside is None or not bool(inside.any()) else inside.cpu()
-        boxes = [box for box in self._boxes(shape) if bool(body[box].any())]
+        boxes = [box for box in self._boxes(body) if bool(body[box].any())]
         there = torch.ones(len(image), dtype=torch.bool) if available is None else available
         there = there.to(image.device)[None]
-        padded = _padded(image, self.patch)
+        padded = padded_to(image, self.patch)
         total = torch.zeros((network.labels, *padded.shape[1:]), device=image.device)
         weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
         norm = torch.zeros(padded.shape[1:], device=image.device)
         classes, evidence = [], []
         for group in _groups(boxes, self.batch):
             stack = torch.stack([padded[(slice(None), *box)] for box in group])
-            voxels, class_logits = self._look(stack, network, there.expand(len(group), -1))
+            numbers = None if table is None else table.expand(len(group), -1)
+            voxels, class_logits = self._look(stack, network, there.expand(len(group), -1), numbers)
             for box, logits in zip(group, voxels, strict=True):
                 total[(slice(None), *box)].addcmul_(logits, weight)
                 norm[box] += weight
@@ -148,9 +176,11 @@ class TiledInferer:
         if network.labels:
             logits[0, norm == 0] = SURE
         kept = (slice(None), *(slice(0, side) for side in shape))
-        return Tiled(logits[kept], torch.cat(classes), torch.cat(evidence))
+        return Tiled(logits[kept], torch.cat(classes), torch.cat(evidence), tuple(boxes))
 
-    def _look(self, stack: Tensor, network: FusionNet, available: Tensor) -> tuple[Tensor, Tensor]:
+    def _look(
+        self, stack: Tensor, network: FusionNet, available: Tensor, table: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Voxel logits (B, labels, …) and class logits (B, classes) of some tiles, float32."""
         cuda = stack.device.type == "cuda"
         mirrors = MIRRORS if self.mirror else MIRRORS[:1]
@@ -160,22 +190,28 @@ class TiledInferer:
             if cuda:
                 flipped = flipped.contiguous(memory_format=torch.channels_last_3d)
             with torch.autocast(stack.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
-                heads = network.heads(flipped, available)
+                heads = network.heads(flipped, available, table)
             voxels.append(heads.voxels.float().flip(axes) if axes else heads.voxels.float())
             classes.append(heads.classes.float())
         if len(mirrors) == 1:
             return voxels[0], classes[0]
         return torch.stack(voxels).mean(0), torch.stack(classes).mean(0)
 
-    def _boxes(self, shape: Sequence[int]) -> list[Box]:
-        """Where tiles lie in an image: MONAI's own grid, so that skipping tiles changes nothing in the body."""
+    def _boxes(self, body: Tensor) -> list[Box]:
+        """Where tiles may lie: on MONAI's own grid over the image, or evenly over the box around the body (I, J, K)."""
         steps = [max(1, int(side * (1 - self.overlap))) for side in self.patch]
-        size = [max(side, length) for side, length in zip(self.patch, shape, strict=True)]
-        boxes: list[Box] = dense_patch_slices(size, self.patch, steps)
-        return boxes
+        size = [max(side, length) for side, length in zip(self.patch, body.shape, strict=True)]
+        if self.grid == "image":
+            boxes: list[Box] = dense_patch_slices(size, self.patch, steps)
+            return boxes
+        places = body.nonzero()
+        first, last = places.amin(0).tolist(), (places.amax(0) + 1).tolist()
+        starts = [_starts(*axis) for axis in zip(first, last, size, self.patch, steps, strict=True)]
+        i, j, k = self.patch
+        return [(slice(a, a + i), slice(b, b + j), slice(c, c + k)) for a, b, c in itertools.product(*starts)]
 
 
-def _padded(image: Tensor, sides: Sequence[int]) -> Tensor:
+def padded_to(image: Tensor, sides: Sequence[int]) -> Tensor:
     """The image with zeros behind it where it is smaller than a tile."""
     missing = [max(0, side - size) for side, size in zip(sides, image.shape[1:], strict=True)]
     if not any(missing):
@@ -183,9 +219,24 @@ def _padded(image: Tensor, sides: Sequence[int]) -> Tensor:
     return torch.nn.functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
 
 
-def _groups(boxes: Sequence[Box], size: int) -> Iterator[Sequence[Box]]:
-    for start in range(0, len(boxes), size):
-        yield boxes[start : start + size]
+def _starts(first: int, last: int, size: int, side: int, step: int) -> list[int]:
+    """Where tiles of a side start along an axis of some size, so that voxels `first` to `last` - 1 lie well in them.
+
+    What the tiles reach beyond the body is the same before and behind it, as far as there is image.
+    """
+    margin = round(side * MARGIN)
+    first, last = max(0, first - margin), min(size, last + margin)
+    steps = max(0, math.ceil((last - first - side) / step))
+    reach = min(steps * step + side, size)
+    start = min(max(0, (first + last - reach) // 2), size - reach)
+    return [start + round(number * (reach - side) / max(1, steps)) for number in range(steps + 1)]
+
+
+def _groups(boxes: Sequence[Box], most: int) -> Iterator[Sequence[Box]]:
+    """Groups of about the same size: a single tile costs a processor up to three times its share of two."""
+    count = math.ceil(len(boxes) / most)
+    for number in range(count):
+        yield boxes[number * len(boxes) // count : (number + 1) * len(boxes) // count]
 
 
 def _evidence(voxels: Tensor, classes: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, Spacer, Table
 
 from pipeline import __version__
-from pipeline.report.curves import Chart, Confusion, Panel, confusion_chart, panel_chart
+from pipeline.report.curves import TITLES, Chart, Confusion, Panel, confusion_chart, panel_chart
 from pipeline.report.html import render
 from pipeline.report.paper import TEXT_WIDTH, Style, build, paragraph, table
 from pipeline.report.words import NOT_AVAILABLE, clean, in_words
@@ -59,6 +59,23 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True)
+class PlainTable:
+    """Texts in rows and columns.
+
+    Attributes:
+        heading: above it.
+        columns: their names.
+        rows: texts, one a column.
+        note: a sentence below it.
+    """
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ClassificationContent:
     """All that the report says, as plain data.
 
@@ -71,6 +88,7 @@ class ClassificationContent:
         panels: curves.
         confusions: one a model.
         methods: sentences on how intervals and p values were made.
+        tables: of what else is to be said, before the measures.
     """
 
     name: str
@@ -81,11 +99,12 @@ class ClassificationContent:
     panels: tuple[Panel, ...]
     confusions: tuple[Confusion, ...]
     methods: tuple[str, ...]
+    tables: tuple[PlainTable, ...] = ()
 
 
 def classification_charts(content: ClassificationContent) -> tuple[Chart, ...]:
-    """Draw all charts: `roc_1`, `precision_recall_1`, `decision_1` …, then `confusion_1` … for each model."""
-    charts, seen = [], dict.fromkeys(("roc", "precision_recall", "decision"), 0)
+    """Draw all charts: `roc_1`, `precision_recall_1`, `decision_1`, `loss_1` …, then `confusion_1` … for each model."""
+    charts, seen = [], dict.fromkeys(TITLES, 0)
     for panel in content.panels:
         seen[panel.kind] += 1
         charts.append(panel_chart(panel, f"{panel.kind}_{seen[panel.kind]}"))
@@ -102,6 +121,10 @@ def classification_pdf(content: ClassificationContent, charts: Sequence[Chart]) 
     story: list[Flowable] = [paragraph(TITLE, "kicker"), paragraph(content.name, "title"), Spacer(0, 2 * mm)]
     story += [paragraph(sentence, "lead") for sentence in content.summary]
     story += [paragraph("Classes", "heading"), table(("Class", "Part of the cases"), class_rows(content), (0.7, 0.3))]
+    for item in content.tables:
+        widths = (0.22, *[0.78 / (len(item.columns) - 1)] * (len(item.columns) - 1))
+        story += [CondPageBreak(40 * mm), paragraph(item.heading, "heading"), table(item.columns, item.rows, widths)]
+        story += [paragraph(item.note, "caption")] if item.note else []
     story.append(paragraph("Measures", "heading"))
     for model, rows in measure_tables(content):
         head = paragraph(model, "subheading")
@@ -129,6 +152,7 @@ def classification_page(content: ClassificationContent, charts: Sequence[Chart])
         name=clean(content.name),
         summary=[clean(sentence) for sentence in content.summary],
         classes=class_rows(content),
+        tables=content.tables,
         measure_columns=MEASURE_COLUMNS,
         measures=[(clean(model), rows) for model, rows in measure_tables(content)],
         comparison_columns=COMPARISON_COLUMNS,

@@ -23,8 +23,8 @@ def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> by
 
     Args:
         rows: one a case: `case_id`, `stages` (stage -> status), `verdict` (a `verdict.Word`), `reason`, `code`,
-            `measures` (name with unit -> number), `page` (link relative to this page), and `thumbnail` (PNG bytes); all
-            but `case_id` and `verdict` may be missing.
+            `measures` (name with unit -> number or text), `page` (link relative to this page), and `thumbnail` (PNG
+            bytes); all but `case_id` and `verdict` may be missing.
         run: what to say about the run, such as `tandem`, `started`, `spec`, `command`, `counts`.
 
     Returns:

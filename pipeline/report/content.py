@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.cases import Record
-from pipeline.report import tables
+from pipeline.report import fusion, tables, why
 from pipeline.report.pictures import Picture, Roles, case_pictures, image_of
 from pipeline.report.tables import Measure, Output, Quality, StageRow, Volume
 from pipeline.report.verdict import Verdict, case_verdict
@@ -25,6 +25,8 @@ class CaseContent:
         gaps: sentences about pictures that could not be drawn.
         notes: what the stages flagged for the reader.
         versions: software and version, by name.
+        fused: what the fusion network says, where it was asked.
+        why: what the network's class comes from, where somebody asked.
     """
 
     case_id: str
@@ -40,6 +42,8 @@ class CaseContent:
     stages: tuple[StageRow, ...]
     outputs: tuple[Output, ...]
     versions: tuple[tuple[str, str], ...]
+    fused: fusion.Fused | None = None
+    why: why.Why | None = None
 
     @property
     def figures(self) -> tuple[Picture, ...]:
@@ -72,6 +76,7 @@ def case_content(
     judged = tables.judged(case, records, roles)
     flags = tables.unique([flag for record in records for flag in record.flags] + list(case.get("flags") or ()))
     pictures = case_pictures(case, roles)
+    fused = fusion.case_fused(case, records, roles)
     return CaseContent(
         case_id=clean(case["case_id"]),
         title=TITLE,
@@ -79,13 +84,15 @@ def case_content(
         verdict=case_verdict(records, judged),
         qualities=tuple(tables.quality(role, quality, roles) for role, quality in judged.items()),
         volumes=tables.volumes(case, records, judged, flags, roles),
-        measures=tables.measures(case, records, judged),
+        measures=tables.measures(case, records, judged, why.PREFIXES + (fusion.PREFIXES if fused else ())),
         notes=flags,
         pictures=pictures,
         gaps=_gaps(case, pictures, roles),
         stages=tuple(tables.stage_row(record) for record in records),
         outputs=tuple(tables.output(record.stage, item) for record in records for item in record.artifacts),
         versions=tables.versions(records),
+        fused=fused,
+        why=why.case_why(case, records, roles),
     )
 
 

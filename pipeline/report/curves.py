@@ -10,11 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.sheet import DPI, png
 from pipeline.report.words import clean
 
-Kind = Literal["roc", "precision_recall", "decision"]
+Kind = Literal["roc", "precision_recall", "decision", "loss"]
 Numbers = Sequence[float]
 
 SIZE_IN = (4.6, 4.3)
@@ -27,11 +28,13 @@ TITLES: dict[Kind, str] = {
     "roc": "ROC curve",
     "precision_recall": "Precision and recall",
     "decision": "Decision curve",
+    "loss": "Loss",
 }
 AXES: dict[Kind, tuple[str, str]] = {
     "roc": ("1 − specificity", "Sensitivity"),
     "precision_recall": ("Recall", "Precision"),
     "decision": ("Probability from which one would treat", "Net benefit per case"),
+    "loss": ("Epoch", "Mean loss"),
 }
 #: Longest name in a legend or beside an axis.
 LONGEST = 28
@@ -66,7 +69,7 @@ class Panel:
 
     Attributes:
         kind: which axes.
-        of: the class that counts as positive.
+        of: the class that counts as positive; of `loss`, whose loss it is.
         lines: what is drawn.
         caption: what a reader has to know.
     """
@@ -123,7 +126,6 @@ def panel_chart(panel: Panel, key: str) -> Chart:
     across, up = AXES[panel.kind]
     axes.set_xlabel(across, color=INK, size=9)
     axes.set_ylabel(up, color=INK, size=9)
-    axes.set_xlim(-0.01, 1.01)
     _limit(axes, panel)
     _legend(axes, panel)
     return Chart(key, title, panel.caption, _bytes(figure))
@@ -184,14 +186,20 @@ def _draw(axes: Axes, line: Line, number: int, stepped: bool) -> None:
     if line.reference:
         axes.plot(line.x, line.y, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)), label=name)
         return
-    colour, dash = COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+    # beyond six lines the colours come again, each with another dash
+    colour, dash = COLOURS[number % len(COLOURS)], DASHES[(number + number // len(COLOURS)) % len(DASHES)]
     if len(line.band_x):
         axes.fill_between(line.band_x, line.low, line.high, color=colour, alpha=0.14, linewidth=0)
     axes.plot(line.x, line.y, color=colour, linewidth=1.6, linestyle=dash, label=name, **how)
 
 
 def _limit(axes: Axes, panel: Panel) -> None:
-    """Rates run from 0 to 1; net benefit from a little below 0 to its largest value."""
+    """Rates run from 0 to 1; net benefit from a little below 0 to its largest value; losses from 0 on."""
+    if panel.kind == "loss":
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        return
+    axes.set_xlim(-0.01, 1.01)
     if panel.kind != "decision":
         axes.set_ylim(-0.01, 1.01)
         axes.set_aspect("equal")
@@ -202,7 +210,12 @@ def _limit(axes: Axes, panel: Panel) -> None:
 
 
 def _legend(axes: Axes, panel: Panel) -> None:
-    place: Any = {"roc": "lower right", "precision_recall": "lower left", "decision": "upper right"}[panel.kind]
+    place: Any = {
+        "roc": "lower right",
+        "precision_recall": "lower left",
+        "decision": "upper right",
+        "loss": "upper right",
+    }[panel.kind]
     legend = axes.legend(
         loc=place, fontsize=8, frameon=True, framealpha=0.85, edgecolor=GRID, prop={"family": FONT, "size": 8}
     )

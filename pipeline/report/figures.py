@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 
 from pipeline.geometry import affine_of, require_same_grid, spacing_mm
 from pipeline.report.framing import body_frame, canonical, voxels
-from pipeline.report.sheet import Tile, draw, png
+from pipeline.report.sheet import Scale, Tile, draw, png
 from pipeline.report.slices import (
     LETTERS,
     PLANES,
@@ -34,6 +34,8 @@ TILES = 7
 THUMBNAIL_PIXELS = 200
 #: Amber on grey, by brightness alone: dark voxels stay neutral, and white is left to the fixed image.
 COLOURS: npt.NDArray = np.linspace(0.0, 1.0, 256)[:, None] * np.array([1.0, 0.6, 0.15])
+#: Blue on grey, for values below 0: apart from amber for every kind of colour vision.
+BELOW: npt.NDArray = np.linspace(0.0, 1.0, 256)[:, None] * np.array([0.25, 0.6, 1.0])
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,33 @@ class Channel:
     channel: int
     window: Window
     frame: Frame
+
+
+@dataclass(frozen=True)
+class Map:
+    """One column of a figure of maps over images.
+
+    Attributes:
+        name: what stands above it.
+        image: (1, I, J, K), canonical axes: what is shown in grey.
+        window: low and high end of its display.
+        values: (C, I, J, K) on the image's grid, canonical axes.
+        channel: which channel of the values is shown.
+        limit: the value of the brightest colour.
+        signed: there are values below 0, down to -limit, in another colour.
+        unit: of the values, in words.
+        beyond: values go on above the limit, in its colour, and the colour scale says so.
+    """
+
+    name: str
+    image: MetaTensor
+    window: Window
+    values: MetaTensor
+    channel: int
+    limit: float
+    signed: bool
+    unit: str
+    beyond: bool = False
 
 
 def alignment_figure(
@@ -119,6 +148,44 @@ def gallery_figure(channels: Sequence[Channel], title: str) -> bytes:
             row.append(Tile(pixels, size, LETTERS[plane]))
         rows.append(row)
     return draw(rows, [plane.capitalize() for plane in PLANES], [item.name for item in channels], title)
+
+
+def map_figure(maps: Sequence[Map], frame: Frame, title: str) -> bytes:
+    """Draw maps in colour over images in grey, in three planes, with a colour scale below each.
+
+    Args:
+        maps: one to five of them, on one grid.
+        frame: planes and crop on that grid.
+        title: above the figure.
+
+    Returns:
+        PNG bytes, radiological display, one scale for all pictures.
+    """
+    rows = []
+    for plane in PLANES:
+        spacing = plane_spacing(spacing_mm(affine_of(maps[0].image)), plane)
+        size = plane_size_mm(plane_slice(voxels(maps[0].image), plane, frame).shape, spacing)
+        rows.append([Tile(_map_over_image(item, plane, frame), size, LETTERS[plane]) for item in maps])
+    scales = [_scale(item) for item in maps]
+    return draw(rows, [plane.capitalize() for plane in PLANES], [item.name for item in maps], title, scales)
+
+
+def _map_over_image(item: Map, plane: str, frame: Frame) -> npt.NDArray:
+    pixel = pixel_mm(item.image, frame)
+    grey = _plane(item.image, 0, plane, frame, item.window, pixel)
+    spacing = plane_spacing(spacing_mm(affine_of(item.image)), plane)
+    values = to_pixels(plane_slice(voxels(item.values, item.channel), plane, frame) / item.limit, spacing, pixel)
+    coloured = overlay(grey, np.clip(values, 0, 1), COLOURS)
+    if not item.signed:
+        return coloured
+    return np.where((values < 0)[..., None], overlay(grey, np.clip(-values, 0, 1), BELOW), coloured)
+
+
+def _scale(item: Map) -> Scale:
+    high = f"{item.limit:.2g}"
+    if item.signed:
+        return Scale(np.concatenate([BELOW[::-1], COLOURS]), f"-{high}", high, item.unit)
+    return Scale(COLOURS, "0", f"≥ {high}" if item.beyond else high, item.unit)
 
 
 def thumbnail(fixed: MetaTensor, moving: MetaTensor, windows: tuple[Window, Window], frame: Frame) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.report import fusion, why
 from pipeline.report.verdict import GRADE_WORDS
 from pipeline.report.words import DISCLAIMER, in_words
 
@@ -34,6 +35,9 @@ def case_page(content: CaseContent) -> bytes:
         thumbnails=defaultdict(str, {picture.key.removesuffix("_thumbnail"): picture for picture in content.pictures}),
         stages=[astuple(row) for row in content.stages],
         outputs=[astuple(row) for row in content.outputs],
+        fused_columns=fusion.COLUMNS,
+        why_columns=why.COLUMNS,
+        why_caveat=why.CAVEAT,
     )
 
 

@@ -10,6 +10,7 @@ from reportlab.lib import colors
 from reportlab.lib.units import inch, mm
 from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, NextPageTemplate, PageBreak, Spacer, Table
 
+from pipeline.report import fusion, why
 from pipeline.report.content import CaseContent
 from pipeline.report.paper import (
     LINE,
@@ -42,7 +43,7 @@ def case_pdf(content: CaseContent) -> bytes:
     Returns:
         PDF bytes; the same for the same content.
     """
-    story = [*_summary(content), *_pictures(content), *_provenance(content)]
+    story = [*_summary(content), *_pictures(content), *_network(content), *_provenance(content)]
     return build(story, content.title, content.case_id, f"Tandem {content.tandem}")
 
 
@@ -140,14 +141,33 @@ def _measures(groups: Sequence[tuple[str, Sequence[Measure]]]) -> list[Flowable]
 
 def _pictures(content: CaseContent) -> list[Flowable]:
     gaps = [paragraph(gap, "body") for gap in content.gaps]
-    if not content.figures:
-        return [paragraph("Pictures", "heading"), *gaps]
     story: list[Flowable] = [paragraph("Pictures", "heading"), *gaps] if gaps else []
+    if not content.figures:
+        return story
     for picture in content.figures:
-        image = _image(picture)
-        page = "lying" if image.drawWidth > TEXT_WIDTH else "upright"
-        story += [NextPageTemplate(page), PageBreak(), image, paragraph(picture.caption, "caption")]
+        story += _on_a_page(picture)
     return [*story, NextPageTemplate("upright"), PageBreak()]
+
+
+def _on_a_page(picture: Picture) -> list[Flowable]:
+    image = _image(picture)
+    page = "lying" if image.drawWidth > TEXT_WIDTH else "upright"
+    return [NextPageTemplate(page), PageBreak(), image, paragraph(picture.caption, "caption")]
+
+
+def _network(content: CaseContent) -> list[Flowable]:
+    """What the fusion network says and what that comes from: texts and tables on one page, then the pictures."""
+    fused, reasons = content.fused, content.why
+    story: list[Flowable] = []
+    if fused:
+        story += [paragraph(fused.heading, "heading"), paragraph(fused.summary, "body")]
+        story += [table(fusion.COLUMNS, fused.rows, (0.28, 0.14, 0.58))] if fused.rows else []
+    if reasons:
+        story += [paragraph(reasons.heading, "heading"), paragraph(why.CAVEAT, "body"), Spacer(0, 1.5 * mm)]
+        story += [table(why.COLUMNS, reasons.rows, (0.15, 0.16, 0.17, 0.18, 0.14, 0.2))] if reasons.rows else []
+    for picture in (*(fused.pictures if fused else ()), *(reasons.pictures if reasons else ())):
+        story += _on_a_page(picture)
+    return [*story, NextPageTemplate("upright"), PageBreak()] if story else []
 
 
 def _fitted(picture: Picture, width: float) -> Image:

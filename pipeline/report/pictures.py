@@ -137,13 +137,13 @@ def _channels(case: Mapping[str, Any], role: str, roles: Roles) -> Iterator[Chan
         image = image_of(case, key)
         if image is None:
             continue
-        names = _channel_names(image, _recorded_names(case, key), in_words(role), in_words(key))
+        names = _channel_names(image, recorded_names(case, key), in_words(role), in_words(key))
         frame = _extra_frame(case, role, canonical(image), roles)
         for index, name in enumerate(names):
             yield Channel(name, canonical(image), index, _channel_window(image, index), frame)
 
 
-def _recorded_names(case: Mapping[str, Any], key: str) -> list[str]:
+def recorded_names(case: Mapping[str, Any], key: str) -> list[str]:
     """The channels' names, which the stage that made them has recorded as the measure `<key>_channels`."""
     measures = {name: value for record in case.get("records") or () for name, value in record.measures.items()}
     return [name for name in str(measures.get(f"{key}_channels", "")).split(", ") if name]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline import records
 from pipeline.cases import Record
+from pipeline.fused_words import class_in_words
 from pipeline.report.cohort import cohort_page
 from pipeline.report.verdict import case_verdict
 from pipeline.storage import write_atomic
@@ -40,19 +41,20 @@ class RunPage:
         verdict = case_verdict(found, qualities)
         thumbnail = next((made[f"{role}_thumbnail"] for role in self.moving if f"{role}_thumbnail" in made), None)
         page = made.get("report_page")
+        fused = class_in_words(measures)
         return {
             "case_id": case_id,
             "stages": {record.stage: record.status for record in found if record.stage != REPORT_STAGE},
             "verdict": verdict.word,
             "reason": " ".join(verdict.reasons),
             "code": verdict.code,
-            "measures": _numbers(qualities),
+            "measures": _numbers(qualities) | ({"fused_class": fused} if fused else {}),
             "page": page.relative_to(output_dir).as_posix() if page else "",
             "thumbnail": thumbnail.read_bytes() if thumbnail else None,
         }
 
 
-def _numbers(qualities: Mapping[str, Mapping[str, Any] | None]) -> dict[str, float]:
+def _numbers(qualities: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
     """The numbers of the alignments that fit into a table of all cases."""
     shown = ("start_disagreement_mm", "nmi_before", "nmi_after")
     return {

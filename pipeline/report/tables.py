@@ -128,9 +128,16 @@ def _measure(key: str, value: Any) -> Measure:
 
 
 def measures(
-    case: Mapping[str, Any], records: Sequence[Record], qualities: Judged
+    case: Mapping[str, Any], records: Sequence[Record], qualities: Judged, elsewhere: tuple[str, ...] = ()
 ) -> tuple[tuple[str, tuple[Measure, ...]], ...]:
-    """Stage -> measures; without times, which stand with the stages, and what the qualities say already."""
+    """Stage -> measures; without times, which stand with the stages, and what the qualities say already.
+
+    Args:
+        case: its `measures` come last.
+        records: of its stages.
+        qualities: of its alignments.
+        elsewhere: beginnings of keys that stand in another part of the report.
+    """
     groups = [(clean(record.stage), record.measures) for record in records]
     known = {key for _, measures in groups for key in measures}
     in_quality = {f"{role}_{name}" for role, found in qualities.items() for name in found or ()}
@@ -141,6 +148,7 @@ def measures(
             _measure(key, value)
             for key, value in measures.items()
             if key != "seconds" and key not in in_quality and not key.endswith("_quality")
+            if not key.startswith(elsewhere)
         )
         if kept:
             rows.append((stage, kept))

@@ -18,6 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.simulation.faults import missing_slice
 from pipeline.simulation.head import load_head_template
+from pipeline.simulation.kinds import random_kind, with_kind
 from pipeline.simulation.protocol import Examination, examine
 from pipeline.simulation.subject import Subject, random_subject
 
@@ -75,12 +76,14 @@ def simulate_cohort(
     faulty: int = 1,
     max_angle_deg: float = 10.0,
     max_shift_mm: float = 15.0,
+    kinds: bool = False,
 ) -> Cohort:
     """Write a cohort: `out/dicom` as a hospital exports it, `out/truth` to compare with.
 
     For each patient the truth holds `ct.nii.gz` and `mr.nii.gz` (the values as written to DICOM, with noise, and
     complete for faulty patients too), `label_ct.nii.gz` (0 background, 1 lesion, on the CT's grid), `landmarks.csv`
-    (RAS mm in CT and MR world) and `transform.json` (CT world to MR world). `cohort.json` lists the patients.
+    (RAS mm in CT and MR world) and `transform.json` (CT world to MR world). `cohort.json` lists the patients. With
+    `kinds`, `class.json` has each patient's class, its cues and its true posterior.
 
     Args:
         out: where to; must not hold a cohort yet.
@@ -90,6 +93,7 @@ def simulate_cohort(
         faulty: this many of the patients, the last ones, miss a slice in the middle of their CT.
         max_angle_deg: the MR head is turned by up to this about each axis against the CT head.
         max_shift_mm: and moved by up to this along each axis.
+        kinds: draw a class for each patient, which the lesions show (`pipeline.simulation.kinds`).
 
     Raises:
         UsageError: E_OUT when `out` holds a cohort, E_CONFIG for numbers out of range, E_EXTRA without nilearn.
@@ -103,8 +107,12 @@ def simulate_cohort(
     for number in range(1, cases + 1):
         rng = np.random.default_rng([seed, number])
         subject = random_subject(template, rng, max_angle_deg, max_shift_mm, _LESIONS)
+        kind = random_kind(np.random.default_rng([seed, number, 1])) if kinds else None
+        subject = subject if kind is None else with_kind(subject, kind)
         examination = examine(subject, _identity(seed, number), spacing_mm, rng)
         patients.append(_write_patient(partial, subject, examination, faulty=number > cases - faulty))
+        if kind is not None:
+            _write_json(partial / "truth" / patients[-1].patient_id / "class.json", asdict(kind))
     index = {"seed": seed, "spacing_mm": spacing_mm, "patients": [asdict(patient) for patient in patients]}
     _write_json(partial / "truth" / "cohort.json", index)
     cohort = Cohort(out / "dicom", out / "truth", tuple(patients))

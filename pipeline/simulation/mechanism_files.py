@@ -18,16 +18,24 @@ COLUMNS = ("case_id", "patient_id", "ct", "mr", "label", "mask")
 
 
 def write_mechanism_cases(
-    folder: Path, mechanism: Mechanism, count: int, seed: int = 0, size: int = 16
+    folder: Path,
+    mechanism: Mechanism,
+    count: int,
+    seed: int = 0,
+    size: int = 16,
+    cases_each: int = 2,
+    mr_of_zero: float = 1000.0,
 ) -> MechanismCases:
     """Write cases and their table `cases.csv`.
 
     Args:
         folder: where to.
         mechanism: see `pipeline.simulation.mechanisms`.
-        count: how many cases; every patient has two.
+        count: how many cases.
         seed: of the chance.
         size: voxels along each side.
+        cases_each: how many cases every patient has.
+        mr_of_zero: MR value of the mean of the noise; one standard deviation is `HU_OF_ONE` in both images.
 
     Returns:
         The cases, with the true posterior.
@@ -39,14 +47,14 @@ def write_mechanism_cases(
         name = f"case-{number:03d}"
         arrays = {
             "ct": (HU_OF_ONE * cases.images[number, 0] + HU_OF_ZERO).astype(np.float32),
-            "mr": (HU_OF_ONE * cases.images[number, 1] + 1000).astype(np.float32),
+            "mr": (HU_OF_ONE * cases.images[number, 1] + mr_of_zero).astype(np.float32),
             "mask": cases.masks[number],
         }
         for key, array in arrays.items():
             nib.save(nib.Nifti1Image(array, AFFINE), folder / f"{name}_{key}.nii")
         files = {key: f"{name}_{key}.nii" for key in arrays}
         label = int(cases.labels[number])
-        rows.append({"case_id": name, "patient_id": f"patient-{number // 2:03d}", "label": label, **files})
+        rows.append({"case_id": name, "patient_id": f"patient-{number // cases_each:03d}", "label": label, **files})
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -71,7 +71,7 @@ def mechanism_cases(mechanism: Mechanism, count: int, seed: int, size: int = 16)
         _correlate(noise, masks, labels)
         images, posterior = noise, _texture_posterior(noise, masks)
     else:
-        cues, posterior = _cues(mechanism, labels, rng)
+        cues, posterior = cues_of(mechanism, labels, rng)
         images = noise + masks[:, None] * (CUE_BRIGHTNESS * cues)[:, :, None, None, None]
     images = images + BRIGHTNESS * masks[:, None]
     return MechanismCases(images.astype(np.float32), masks, labels.astype(np.int64), posterior)
@@ -91,10 +91,19 @@ def _ellipsoid(size: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     return (np.asarray(distance) <= 1).astype(np.uint8)
 
 
-def _cues(
+def cues_of(
     mechanism: Mechanism, labels: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """The cue of each modality (N, 2), and the posterior that follows by Bayes' rule from equally likely classes."""
+    """Draw cues of cases, in standard deviations, and find what they say of the class.
+
+    Args:
+        mechanism: `additive` or `exclusive`.
+        labels: (N,) 0 or 1, equally likely.
+        rng: the source of chance.
+
+    Returns:
+        The cue of each modality (N, 2), and the posterior of class 1 (N,) that follows by Bayes' rule.
+    """
     chance = rng.standard_normal((len(labels), 2))
     if mechanism == "additive":
         cues = ADDITIVE_CUE * (2 * labels - 1)[:, None] + chance

@@ -87,6 +87,19 @@ def examine(subject: Subject, header: SeriesHeader, spacing_mm: float, rng: np.r
     return Examination(ct, mr, others)
 
 
+def scan_pair(subject: Subject, spacing_mm: float, rng: np.random.Generator) -> tuple[MetaTensor, MetaTensor]:
+    """The CT and the T1-weighted MR of `examine` alone, without headers; other noise and places than there.
+
+    Args:
+        subject: the patient.
+        spacing_mm: voxel size of the CT.
+        rng: the source of chance.
+    """
+    ct = _ct(subject, SeriesHeader(), spacing_mm, rng)
+    oblique_deg = rng.uniform(-_OBLIQUE_DEG, _OBLIQUE_DEG, 3).tolist()
+    return ct.image, _t1(subject, SeriesHeader(), spacing_mm, oblique_deg, rng).image
+
+
 def grid(
     plane: str,
     field_mm: Sequence[float],

@@ -102,6 +102,41 @@ def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     assert len(read_checkpoint(tmp_path / "last.pt")["history"]) == 2
 
 
+#: Without chance, and with a loss that is a mean over the cases: the Dice of a batch is not.
+EXACT: dict[str, Any] = {
+    **SMALL,
+    "max_epochs": 2,
+    "warmup": 0,
+    "augmentation": False,
+    "modality_dropout": 0.0,
+    "network_def::dropout": 0.0,
+    "loss::voxel_share": 0.0,
+    "train::preprocessing::transforms::2::prob": 0.0,
+    "rate": 0.05,
+    "device": "cpu",
+}
+
+
+def test_two_processes_learn_what_one_learns_from_twice_the_batch(data: Path, tmp_path: Path) -> None:
+    """Gradients are the mean over all processes, weights the same after each step; a smaller batch learns otherwise."""
+    settings = {**EXACT, "batch": 2, "dataset_dir": data, "output_dir": tmp_path / "two", "bundle_root": CONFIGS.parent}
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    done = bundle(*launcher, configs=["train", "overlays/sgd", "overlays/multi_gpu_train"], settings=settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = [TRAIN, str(CONFIGS / "overlays" / "sgd.yaml")]
+    for name, batch in (("doubled", 4), ("single", 2)):
+        paths = {"dataset_dir": str(data), "output_dir": str(tmp_path / name)}
+        workflow = ConfigWorkflow(files, META, False, **EXACT, **paths, batch=batch)
+        workflow.initialize()
+        workflow.run()
+    weights = {name: read_checkpoint(tmp_path / name / "last.pt")["network"] for name in ("two", "doubled", "single")}
+    apart = {
+        name: max(float((weights["two"][key] - tensor).abs().max()) for key, tensor in found.items())
+        for name, found in weights.items()
+    }
+    assert apart["doubled"] < 1e-5 and apart["single"] > 1e-3, apart
+
+
 def test_the_curves_reach_tensorboard(data: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tracking = str(CONFIGS / "overlays" / "tensorboard.yaml")

@@ -183,6 +183,7 @@ def test_what_is_done_is_not_done_again_unless_the_weights_change(home: Path, in
         ({"weights": "no.pt"}, "E_WEIGHTS"),
         ({"class_names": ["benign"]}, "E_NAMES"),
         ({"pooling": "mean"}, "E_CONFIG"),
+        ({"explain": ["saliency"]}, "E_EXPLAIN"),
         ({"class_calibration": "no.json"}, "E_CAL_FILE"),
     ],
 )
@@ -203,3 +204,27 @@ def test_monai_s_clients_find_the_standard_ids(home: Path, ingested: Path) -> No
     record = list(fuse(home, ingested, class_calibration="", voxel_calibration="").values())[-1]
     chances, *_ = read(ingested, record)
     assert np.allclose(np.moveaxis(last["fused_probability"].numpy(), 0, -1), chances, atol=1e-5)
+
+
+def test_the_stage_explains_itself_when_asked(home: Path, ingested: Path) -> None:
+    """The class stays what it was, and what a missing modality changes is what a case without it says."""
+    plain = fuse(home, ingested)
+    found = fuse(home, ingested, explain=["gates", "gradcam", "occlusion"], occlusion_parts=2)
+    assert [record.status for record in found.values()] == ["done"] * 4
+    for name, record in found.items():
+        images = {item.key: nib.load(ingested / item.path) for item in record.artifacts if item.geometry is not None}
+        assert {"fused_gradcam", "fused_gates", "fused_occlusion"} <= images.keys()
+        affine = images["fused_label"].affine
+        assert all(np.allclose(image.affine, affine) for image in images.values())
+        measures, before = record.measures, plain[name].measures
+        assert before.items() - {("seconds", before["seconds"])} <= measures.items()
+        assert measures["fused_explained_class"] == measures["fused_class"]
+        gates = np.asarray(images["fused_gates"].dataobj)
+        assert gates.shape == (20, 20, 20, 2)
+        assert np.allclose(gates.sum(3)[gates.sum(3) > 0], 1, atol=1e-5)
+        if measures["fused_modalities"] == "mr":
+            assert gates[..., 0].max() == 0 and measures["fused_gate_share_ct"] == 0
+            assert measures["fused_gradcam_share_ct"] == 0 and "fused_class_without_mr" not in measures
+        else:
+            change = measures["fused_class_probability_without_mr"] - measures["fused_class_probability"]
+            assert measures["fused_class_probability_change_without_mr"] == pytest.approx(change, abs=2e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
@@ -102,12 +103,10 @@ def test_the_script_says_what_the_network_says(tmp_path: Path) -> None:
 
 
 def test_onnx_says_what_the_network_says(tmp_path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
     net = small()
     path = tmp_path / "net.onnx"
     torch.onnx.export(net, (IMAGE,), str(path), input_names=["image"], output_names=["logits"], dynamo=False)
-    (logits,) = runtime.InferenceSession(str(path)).run(None, {"image": IMAGE.numpy()})
+    (logits,) = onnxruntime.InferenceSession(str(path)).run(None, {"image": IMAGE.numpy()})
     with torch.no_grad():
         assert abs(logits - net(IMAGE).numpy()).max() < 1e-4
 

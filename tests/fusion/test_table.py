@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.table import UNKNOWN, read_table, split, split_table, standardised, with_folds
+from pipeline.fusion.table import UNKNOWN, read_table, split, split_table, standard_of, standardised, with_folds
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -60,7 +60,7 @@ def test_folds_part_patients_and_hold_every_class(tmp_path: Path, seed: int) -> 
 def test_numbers_are_standardised_by_the_training_cases_alone(tmp_path: Path) -> None:
     rows = [{**row, "age": age} for row, age in zip(twelve(), [*range(10, 20), 1000, ""], strict=True)]
     read = read_table(write(tmp_path, rows), ["ct", "mr"], 2, ["age"])
-    found = np.array([row.table[0] for row in standardised(read, read[:10])])
+    found = np.array([row.table[0] for row in standardised(read, standard_of(read[:10], ["age"]))])
     assert found[:10].mean() == pytest.approx(0) and found[:10].std() == pytest.approx(1)
     assert found[10] == pytest.approx((1000 - 14.5) / np.std(range(10, 20))) and np.isnan(found[11])
 

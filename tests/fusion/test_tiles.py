@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -81,6 +83,48 @@ def test_only_the_body_is_looked_at() -> None:
     assert 0 < net.seen < every.seen / 2
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("patch", [(8, 8, 8), (6, 4, 10), (16, 16, 16)])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (7, 2, 5), (10, 4, 12)])
+def test_tiles_over_the_body_cover_it_with_fewer_looks(
+    overlap: float, patch: tuple[int, int, int], corner: tuple[int, int, int]
+) -> None:
+    body = torch.zeros(SHAPE, dtype=torch.bool)
+    i, j, k = corner
+    body[i : i + 10, j : j + 7, k : k + 14] = True
+    net, every = Local(), Local()
+    found = TiledInferer(patch, overlap, grid="body").tiles(picture(), net, inside=body)  # type: ignore[arg-type]
+    TiledInferer(patch, overlap).tiles(picture(), every, inside=body)  # type: ignore[arg-type]
+    assert torch.allclose(found.voxels[:, body], picture()[:, body], atol=1e-5)
+    assert net.seen <= every.seen
+    for axis, (side, size) in enumerate(zip(patch, SHAPE, strict=True)):
+        starts = sorted({box[axis].start for box in found.boxes})
+        assert starts[0] >= 0 and starts[-1] + side <= max(side, size)
+        apart = [after - before for before, after in itertools.pairwise(starts)]
+        assert max(apart, default=0) <= max(1, int(side * (1 - overlap)))
+
+
+def test_tiles_over_the_body_lie_evenly_around_it() -> None:
+    """40 voxels of body from 30 on, and one more on either side, in tiles of 8 that lie 6 apart: from 29 to 71."""
+    body = torch.zeros((100, 8, 8), dtype=torch.bool)
+    body[30:70] = True
+    found = TiledInferer((8, 8, 8), 0.25, grid="body").tiles(torch.zeros(2, 100, 8, 8), Local(), inside=body)  # type: ignore[arg-type]
+    assert [box[0].start for box in found.boxes] == [28, 34, 40, 46, 52, 58, 64]
+
+
+@pytest.mark.parametrize(("tiles", "sizes"), [(1, [1]), (4, [4]), (5, [2, 3]), (9, [3, 3, 3])])
+def test_no_tile_is_looked_at_alone_without_need(tiles: int, sizes: list[int]) -> None:
+    seen = []
+
+    class Noting(Local):
+        def heads(self, image: Tensor, *more: Tensor | None) -> Heads:
+            seen.append(len(image))
+            return super().heads(image)
+
+    TiledInferer((8, 8, 8), 0.0).tiles(torch.zeros(2, 8 * tiles, 8, 8), Noting())  # type: ignore[arg-type]
+    assert seen == sizes
+
+
 def test_the_class_of_a_case_is_that_of_the_tiles_with_most_to_see() -> None:
     found = Tiled(torch.zeros(2, 1, 1, 1), torch.tensor([[1.0, 0], [3, 0], [0, 8]]), torch.tensor([0.2, 0.6, 0.0]))
     assert TiledInferer((8, 8, 8), top_k=1).pooled(found).tolist() == [3, 0]
@@ -101,7 +145,9 @@ def test_mirroring_averages_eight_answers() -> None:
     assert torch.allclose(found.voxels, torch.full_like(found.voxels, 3.5))
 
 
-@pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}, {"pooling": "mean"}])
+@pytest.mark.parametrize(
+    "options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}, {"pooling": "mean"}, {"grid": "lung"}]
+)
 def test_settings_that_make_no_tiling_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="E_CONFIG"):
         TiledInferer((8, 8, 8), **options)  # type: ignore[arg-type]

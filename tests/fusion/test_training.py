@@ -171,3 +171,12 @@ def test_an_unaligned_case_is_refused(
     with pytest.raises(SystemExit) as ended:
         workflow(dataset_dir=str(folder), max_epochs=1).run()
     assert ended.value.code == 2 and "E_GRID" in capsys.readouterr().err
+
+
+def test_what_is_not_random_is_kept_in_memory(workflow: Make) -> None:
+    """Read, normalised and stacked once; without a cache there is nothing to draw patches from but the files."""
+    dataset = workflow(cache_rate=1.0).parser.get_parsed_content("train::dataset")
+    kept = dataset._cache[0]
+    assert kept["image"].shape == (2, 16, 16, 16)
+    assert float(kept["image"][1].mean()) == pytest.approx(0, abs=0.5)  # MR in standard deviations, not as it was
+    assert any((kept["image"] != dataset[0]["image"]).any() for _ in range(20))  # augmented from there on

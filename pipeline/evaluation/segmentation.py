@@ -1,0 +1,161 @@
+"""Segmentations judged case by case, and compared: Dice, NSD, HD95, and means over cases with patient intervals.
+
+What a case cannot tell is NaN, left out of the mean, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+from pipeline.errors import UsageError
+from pipeline.evaluation.comparison import bootstrap_p_value, holm_corrected
+from pipeline.evaluation.intervals import BCA_BELOW, bootstrap_interval, leave_one_out, patient_resamples
+from pipeline.evaluation.predictions import Floats
+from pipeline.evaluation.results import Comparison, Estimate, Settings
+from pipeline.probabilities import group_indices
+
+Mask = npt.NDArray[np.bool_]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How well a predicted region agrees with the true one.
+
+    Attributes:
+        dice: from 0 to 1.
+        nsd: normalised surface Dice at the declared tolerance, from 0 to 1.
+        hd95_mm: the larger of both directions' 95th percentile of the surface distance.
+    """
+
+    dice: float
+    nsd: float
+    hd95_mm: float
+
+
+def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> Overlap:
+    """Judge one region of one case.
+
+    Where both are empty nothing can be judged: NaN. Where one is empty: Dice 0, NSD 0, and as HD95 the image's diagonal
+    (MONAI gives NaN, which a mean would drop).
+
+    Args:
+        predicted: (I, J, K).
+        truth: (I, J, K).
+        spacing_mm: of the voxels along I, J, K.
+        tolerance_mm: how far apart surfaces may be that count as the same.
+
+    Raises:
+        UsageError: E_ROWS when the shapes differ.
+
+    Source: NSD: Nikolov et al., J Med Internet Res 23(7), 2021 (MONAI with `use_subvoxels`, which is DeepMind's).
+    """
+    if predicted.shape != truth.shape:
+        raise UsageError("E_ROWS", f"Expected masks of one shape, got {predicted.shape} and {truth.shape}.")
+    sizes = int(predicted.sum()), int(truth.sum())
+    if not any(sizes):
+        return Overlap(NAN, NAN, NAN)
+    if not all(sizes):
+        return Overlap(0.0, 0.0, float(np.linalg.norm(np.asarray(truth.shape) * np.asarray(spacing_mm))))
+    pair = [torch.from_numpy(mask)[None, None] for mask in (predicted, truth)]
+    spacing = [float(side) for side in spacing_mm]
+    surface = compute_surface_dice(*pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True)
+    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+    dice = 2 * int((predicted & truth).sum()) / sum(sizes)
+    return Overlap(dice, float(surface[0, 0]), float(distance[0, 0]))
+
+
+def mean_over_cases(measure: str, values: Floats, patients: Sequence[object], settings: Settings) -> Estimate:
+    """The mean of a measure over the cases that tell it, with an interval over resampled patients (BCa where few).
+
+    Args:
+        measure: its name.
+        values: (N,), NaN where a case does not tell it.
+        patients: N names.
+        settings: confidence, resamples, seed.
+
+    Returns:
+        `of` is `all cases`; the note says how many were left out.
+    """
+    groups = _groups(values, patients)
+    told = np.isfinite(values)
+    note = "" if told.all() else f"{int((~told).sum())} of {len(values)} cases do not tell it"
+    if not told.any():
+        return Estimate(measure, "all cases", None, note=note)
+    mean = float(values[told].mean())
+    if groups.max() < 1:
+        return Estimate(measure, "all cases", mean, note="an interval takes at least two patients")
+    without = _means(values, leave_one_out(groups)) if groups.max() + 1 < BCA_BELOW else None
+    found = bootstrap_interval(mean, _resampled(values, groups, settings), without, settings.confidence)
+    notes = "; ".join(text for text in (note, found.note) if text)
+    return Estimate(measure, "all cases", mean, found.low, found.high, found.method, notes)
+
+
+def compare_means(
+    measure: str,
+    values: Mapping[str, Floats],
+    pairs: Sequence[tuple[str, str]],
+    patients: Sequence[object],
+    settings: Settings,
+) -> tuple[Comparison, ...]:
+    """Paired differences of means, over the cases that both tell, on resampled patients; Holm over the pairs given.
+
+    Args:
+        measure: its name.
+        values: model -> (N,), the same cases in the same order.
+        pairs: of models; decided on before the figures were seen.
+        patients: N names.
+        settings: confidence, resamples, seed.
+
+    Returns:
+        One a pair: the first's mean less the second's, percentile interval, p value.
+    """
+    found = [_paired(measure, values[one] - values[other], (one, other), patients, settings) for one, other in pairs]
+    return tuple(holm_corrected(found))
+
+
+def _paired(
+    measure: str, differences: Floats, pair: tuple[str, str], patients: Sequence[object], settings: Settings
+) -> Comparison:
+    groups = _groups(differences, patients)
+    told = np.isfinite(differences)
+    if not told.any() or groups.max() < 1:
+        return Comparison(measure, "all cases", *pair, None, note="it takes two patients with cases that both tell")
+    mean = float(differences[told].mean())
+    drawn = _resampled(differences, groups, settings)
+    interval = bootstrap_interval(mean, drawn, None, settings.confidence)
+    left_out = "" if told.all() else f"{int((~told).sum())} cases are not told by both"
+    note = "; ".join(text for text in (left_out, interval.note) if text)
+    if interval.low is None:
+        return Comparison(measure, "all cases", *pair, mean, note=note)
+    p_value = bootstrap_p_value(drawn[np.isfinite(drawn)])
+    return Comparison(
+        measure, "all cases", *pair, mean, interval.low, interval.high, p_value, None, interval.method, note
+    )
+
+
+def _groups(values: Floats, patients: Sequence[object]) -> npt.NDArray[np.int64]:
+    if len(values) != len(patients) or not len(values):
+        raise UsageError("E_ROWS", f"Expected a patient for each of {len(values)} cases, got {len(patients)}.")
+    return np.asarray(group_indices(patients, len(values)), dtype=np.int64)
+
+
+def _resampled(values: Floats, groups: npt.NDArray[np.int64], settings: Settings) -> Floats:
+    """(B,) means on the same patients for the same settings, so that models can be paired."""
+    random = np.random.default_rng(settings.seed)
+    blocks = patient_resamples(groups, settings.resamples, random)
+    return np.concatenate([_means(values, weights) for weights in blocks])
+
+
+def _means(values: Floats, weights: Floats) -> Floats:
+    """(B,) weighted means over the finite values; NaN where none has any weight."""
+    told = np.isfinite(values)
+    totals = weights[:, told].sum(1)
+    sums = weights[:, told] @ values[told]
+    return np.divide(sums, totals, out=np.full(len(weights), np.nan), where=totals > 0)

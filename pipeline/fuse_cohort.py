@@ -1,0 +1,150 @@
+"""The comparison of fusion strategies on a labelled cohort of one's own, on folds that keep patients together."""
+
+from __future__ import annotations
+
+import ast
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.evaluation.results import Settings
+from pipeline.fuse_comparison import Findings, compare_variants
+from pipeline.fuse_trials import Protocol, Variant, run_trials, trials_of
+from pipeline.fusion.budget import parameter_count, width_for
+from pipeline.fusion.network import WIDTHS
+from pipeline.fusion.table import Row, read_table, split, with_folds
+from pipeline.report.classification import interval, number
+from pipeline.storage import writable_folder
+
+TABLE = "cases.csv"
+
+
+def compare_table(
+    cases: Path,
+    out: Path,
+    modalities: Sequence[str],
+    ct_modalities: Sequence[str],
+    classes: int = 2,
+    folds: int = 5,
+    seeds: int = 3,
+    settings: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Train, judge and compare each modality alone, early, intermediate and late fusion.
+
+    Every variant has the intermediate network's number of parameters ± 10 %. `OUT/report` takes the report.
+
+    Args:
+        cases: the table (`pipeline.fusion.table.read_table`); the folds are its own, or are made.
+        out: takes the trials and the report; what is done is not done again.
+        modalities: columns of the table.
+        ct_modalities: those of them that are CT, in HU.
+        classes: how many.
+        folds: how many, where the table has none.
+        seeds: how many trainings a variant and fold, with the seeds 0, 1 …
+        settings: further keys of `train.yaml`; texts are read as Python's literals where they are.
+
+    Returns:
+        A line a variant.
+
+    Raises:
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_OPTION, E_CONFIG before anything is trained;
+            E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
+        CaseError: E_MISSING_ROLE.
+    """
+    _require_sense(modalities, ct_modalities, classes, seeds)
+    chosen = {name: _literal(value) for name, value in (settings or {}).items()}
+    rows = with_folds(read_table(cases, modalities, classes), folds)
+    numbers = sorted({row.fold for row in rows if row.fold is not None})
+    for fold in numbers:
+        split(rows, fold, classes)
+    writable_folder(out)
+    write_table(out / TABLE, rows, modalities)
+    common = {**_common(out, rows, modalities, ct_modalities, classes), **chosen}
+    variants = strategies(modalities, common)
+    protocol = Protocol(out, common)
+    run_trials(protocol, trials_of(variants, range(seeds), numbers))
+    found = compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings())
+    return [_line(found, item.name) for item in found.variants]
+
+
+def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], classes: int, seeds: int) -> None:
+    strangers = [name for name in ct_modalities if name not in modalities]
+    if strangers or len(modalities) < 2:
+        got = strangers[0] if strangers else ", ".join(modalities) or "none"
+        raise UsageError("E_MODALITY", f"Expected two or more modalities, the CT ones among them, got {got}.")
+    if seeds < 1 or classes < 2:
+        raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+
+
+def _common(
+    out: Path, rows: Sequence[Row], modalities: Sequence[str], ct_modalities: Sequence[str], classes: int
+) -> dict[str, Any]:
+    """Keys of `train.yaml` that follow from the table; masks are learned from where there are any."""
+    return {
+        "dataset_dir": str(out),
+        "table_name": TABLE,
+        "modalities": list(modalities),
+        "ct_modalities": list(ct_modalities),
+        "classes": classes,
+        "labels": 2 if any(row.mask for row in rows) else 0,
+    }
+
+
+def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Variant]:
+    """Each modality alone, early, intermediate and late fusion, with equal budgets.
+
+    Args:
+        modalities: two or more.
+        common: keys of `train.yaml`, those of `network_def::` among them; the width is that of intermediate fusion.
+
+    Raises:
+        UsageError: E_CONFIG.
+    """
+    given = {name.removeprefix("network_def::"): value for name, value in common.items() if "network_def::" in name}
+    shared = {
+        "deep": 2,
+        **{name: value for name, value in given.items() if name not in ("width", "mode")},
+        "modalities": list(modalities),
+        "classes": common["classes"],
+        "labels": common["labels"],
+    }
+    width = int(given.get("width", 0)) or WIDTHS["intermediate"]
+    budget = parameter_count({**shared, "mode": "intermediate", "width": width})
+
+    def variant(name: str, mode: str, only: str = "") -> Variant:
+        seen = [only] if only else list(modalities)
+        chosen = width_for(budget, {**shared, "modalities": seen, "mode": mode})
+        more = {"modalities": seen, "modality_dropout": 0.0} if only else {}
+        return Variant(name, (), {"network_def::mode": mode, "network_def::width": chosen, **more})
+
+    alone = [variant(f"{name} alone", "single", name) for name in modalities]
+    return [*alone, *(variant(mode, mode) for mode in ("early", "intermediate", "late"))]
+
+
+def write_table(path: Path, rows: Sequence[Row], modalities: Sequence[str]) -> None:
+    """Write the table with its folds and whole paths, so that every trial reads the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["case_id", "patient_id", *modalities, "label", "mask", "fold"])
+        for row in rows:
+            images = [row.images[name].resolve() if name in row.images else "" for name in modalities]
+            label = "" if row.label < 0 else row.label
+            mask = row.mask.resolve() if row.mask else ""
+            writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold])
+
+
+def _line(found: Findings, name: str) -> str:
+    best = found.auroc(name)
+    single = found.variant(name).auroc
+    return f"{name}: AUROC {number(best.value)}, {interval(best.low, best.high)}; single networks {single}"
+
+
+def _literal(value: Any) -> Any:
+    """A value of the command line: a number, list, … where it is one, else the text."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value

@@ -1,0 +1,243 @@
+"""Compare variants of the fusion network: trials in; tables, tests, curves and one report out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from pipeline.calibrate_command import read_calibration
+from pipeline.errors import UsageError
+from pipeline.evaluate_command import write_evaluation
+from pipeline.evaluation.delong import delong
+from pipeline.evaluation.predictions import MACRO, Predictions, predictions
+from pipeline.evaluation.results import Comparison, Estimate, Evaluation, Settings
+from pipeline.fuse_gather import ClassLogits, class_logits, curve_rows, judged_folders
+from pipeline.fuse_trials import DONE, EVALUATION, Protocol, Trial, Variant, read_trial
+from pipeline.report.classification import PlainTable, number
+from pipeline.report.curves import Line, Panel
+
+Floats = npt.NDArray[np.float64]
+CALIBRATION = "calibration_classes.json"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds: mean and sample standard deviation (None of one seed)."""
+
+    mean: float
+    deviation: float | None
+
+    def __str__(self) -> str:
+        return number(self.mean) if self.deviation is None else f"{number(self.mean)} ± {number(self.deviation)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """One variant.
+
+    Attributes:
+        name: of the variant.
+        seeds: class logits of each seed's networks, the folds put together.
+        auroc: over the seeds; of more classes than two the macro average.
+        parameters: of one network.
+        flops: of one patch.
+        seconds: of one training, processor time.
+    """
+
+    name: str
+    seeds: tuple[ClassLogits, ...]
+    auroc: Spread
+    parameters: int
+    flops: int
+    seconds: float
+
+    @property
+    def mean_probabilities(self) -> Floats:
+        """(N, K), the mean over the seeds' networks."""
+        return np.asarray(np.mean([softmax(seed.logits, 1) for seed in self.seeds], 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a comparison has found: the variants, and measures and tests of the seeds' mean probability."""
+
+    variants: tuple[Compared, ...]
+    evaluations: tuple[Evaluation, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def variant(self, name: str) -> Compared:
+        """The variant of a name."""
+        return next(found for found in self.variants if found.name == name)
+
+    def auroc(self, name: str) -> Estimate:
+        """AUROC of the mean probability, of more classes than two the macro average.
+
+        With DeLong's interval where there are two classes and one case a patient, else with the bootstrap's.
+        """
+        found = next(item for item in self.evaluations if item.model == name)
+        ranked = [item for item in found.estimates if item.measure == "auroc" and item.value is not None]
+        macro = [item for item in ranked if item.of == MACRO]
+        by_delong = [item for item in ranked if item.method.startswith("DeLong")]
+        return (macro or by_delong or ranked)[0]
+
+    def difference(self, first: str, second: str) -> Comparison | None:
+        """The paired bootstrap of two variants' AUROC, first less second; None where they were not compared."""
+        for item in self.comparisons:
+            if item.measure != "auroc" or item.method == "DeLong":
+                continue
+            if (item.first, item.second) == (first, second):
+                return item
+            if (item.second, item.first) == (first, second):
+                return _turned(item)
+        return None
+
+
+def compare_variants(
+    protocol: Protocol,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    folds: Sequence[int],
+    out: Path,
+    judgement: str = EVALUATION,
+    settings: Settings | None = None,
+) -> Findings:
+    """Compare the classes that variants have found, and write the report.
+
+    Variants with a trial that is not done are left out, and the report says so. The intervals and tests are of the mean
+    probability of the seeds' networks; the spread is of single networks.
+
+    Args:
+        protocol: of the trials.
+        variants: to compare, in the order of the report.
+        seeds: of the trials.
+        folds: likewise; their cases are put together.
+        out: the folder of the report.
+        judgement: which judgement's cases.
+        settings: of the bootstrap.
+
+    Raises:
+        UsageError: E_NO_CASES when no variant is done; E_ROWS when variants were judged by other cases; E_OUT.
+    """
+    whole = [item for item in variants if _all_done(protocol, item, seeds, folds)]
+    if not whole:
+        raise UsageError("E_NO_CASES", "Expected a variant whose trials are all done, got none.", "See trial.json.")
+    found = tuple(_compared(protocol, item, seeds, folds, judgement) for item in whole)
+    evaluations, comparisons = write_evaluation(
+        {item.name: _predictions(item) for item in found},
+        out,
+        settings or Settings(),
+        [_loss_panel(protocol, item, seeds, folds) for item in whole],
+        [costs_table(found)],
+        _sentences(variants, whole, seeds, folds),
+    )
+    return Findings(found, evaluations, comparisons)
+
+
+def auroc_of(found: ClassLogits) -> float:
+    """AUROC of one network: of class 1 of two; of more, the mean over the classes that some case has."""
+    chances = softmax(found.logits, 1)
+    scored = [1] if chances.shape[1] == 2 else range(chances.shape[1])
+    kinds = [(chances[:, index], found.labels == index) for index in scored]
+    areas = [delong(scores, hit).values[0] for scores, hit in kinds if 0 < hit.sum() < len(hit)]
+    return float(np.mean(areas)) if areas else float("nan")
+
+
+def calibrated(folder: Path, logits: Floats) -> Floats:
+    """Calibrated log-probabilities of a trial's judgement, by what was fitted on its `evaluation`; for `class_logits`.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_TRAINING when the judgement is what the calibration was fitted on.
+    """
+    if folder.name == EVALUATION:
+        got = "those that it was fitted on"
+        raise UsageError("E_CAL_TRAINING", f"Expected other cases than the calibration's own, got {got}.")
+    chances = np.asarray(read_calibration(folder.parent / EVALUATION / CALIBRATION).apply(logits))
+    return np.asarray(np.log(np.clip(chances, np.finfo(np.float64).tiny, 1)))
+
+
+def costs_table(found: Sequence[Compared]) -> PlainTable:
+    """AUROC over the seeds, and what each variant costs."""
+    rows = [
+        (item.name, str(item.auroc), f"{item.parameters:,}", f"{item.flops / 1e6:,.0f}", f"{item.seconds:.0f}")
+        for item in found
+    ]
+    columns = ("Variant", "AUROC of one network", "Parameters", "MFLOP a patch", "Seconds of training")
+    note = "AUROC: mean ± standard deviation over the seeds. Seconds of processor time, of one training."
+    return PlainTable("Networks", columns, tuple(rows), note)
+
+
+def _all_done(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> bool:
+    trials = [Trial(variant, seed, fold) for seed in seeds for fold in folds]
+    return all(read_trial(protocol, trial).get("status") == DONE for trial in trials)
+
+
+def _compared(
+    protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int], judgement: str
+) -> Compared:
+    records: list[Mapping[str, Any]] = []
+    logits = []
+    for seed in seeds:
+        trials = [Trial(variant, seed, fold) for fold in folds]
+        records += [read_trial(protocol, trial) for trial in trials]
+        logits.append(class_logits(judged_folders(protocol, trials, judgement)))
+    return Compared(
+        variant.name,
+        tuple(logits),
+        spread([auroc_of(one) for one in logits]),
+        int(records[0]["parameters"]),
+        int(records[0]["flops"]),
+        float(np.mean([record["seconds"]["training"] for record in records])),
+    )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation."""
+    return Spread(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def _turned(found: Comparison) -> Comparison:
+    """The same comparison with the models the other way round."""
+    value, low, high = (None if end is None else -end for end in (found.difference, found.high, found.low))
+    return replace(found, first=found.second, second=found.first, difference=value, low=low, high=high)
+
+
+def _predictions(found: Compared) -> Predictions:
+    first = found.seeds[0]
+    for other in found.seeds[1:]:
+        if other.case_ids != first.case_ids or not np.array_equal(other.labels, first.labels):
+            raise UsageError("E_ROWS", f"Expected the same cases for every seed of {found.name}, got others.")
+    chances = found.mean_probabilities
+    return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, name=found.name)
+
+
+def _loss_panel(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> Panel:
+    """The mean curves over seeds and folds, and where all of them lie."""
+    curves = [curve_rows(protocol, Trial(variant, seed, fold)) for seed in seeds for fold in folds]
+    epochs = [row["epoch"] for row in curves[0]]
+    lines = []
+    for key, name in (("training_loss", "training"), ("validation_loss", "held out")):
+        values = np.array([[row[key] for row in curve] for curve in curves])
+        low, high = values.min(0).tolist(), values.max(0).tolist()
+        lines.append(Line(name, epochs, values.mean(0).tolist(), epochs, low, high))
+    text = f"{variant.name}: mean over {len(curves)} trainings; the shade reaches from the lowest to the highest."
+    return Panel("loss", variant.name, tuple(lines), text)
+
+
+def _sentences(
+    asked: Sequence[Variant], whole: Sequence[Variant], seeds: Sequence[int], folds: Sequence[int]
+) -> list[str]:
+    count = f"{len(seeds)} trainings with different seeds" + (
+        f" on each of {len(folds)} folds" if len(folds) > 1 else ""
+    )
+    sentences = [
+        f"Each variant: {count}; the network after the last epoch is judged, so that no judged case has chosen it. "
+        "Probabilities are the mean over the seeds' networks; the table of networks says how far single ones spread."
+    ]
+    left = [item.name for item in asked if item not in whole]
+    return [*sentences, *([f"Left out, because a trial is not done or has failed: {', '.join(left)}."] if left else [])]

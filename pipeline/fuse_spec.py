@@ -1,0 +1,44 @@
+"""The `fuse` section of a data spec: with which weights a run's aligned images are fused, and what the results mean."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.shipped import shipped
+
+
+class Fuse(BaseModel):
+    """Which network looks at the cases, and which names its answers have.
+
+    Files are named by their path, or by their name alone where they come with Tandem (bundles/fuse/models).
+
+    Attributes:
+        weights: what `train.yaml` has written.
+        class_calibration: what `calibrate.yaml` has written; without it probabilities are the network's own, and every
+            record and report says so.
+        voxel_calibration: likewise.
+        table_file: a CSV with `case_id` and the further numbers that the network was trained with.
+        roles: modality of the network -> role, where they have other names.
+        class_names: of the classes, in order.
+        label_names: of the labels above 0.
+        explain: maps of why, each at a cost of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str = ""
+    class_calibration: str = ""
+    voxel_calibration: str = ""
+    table_file: str = ""
+    roles: dict[str, str] = {}
+    class_names: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    explain: tuple[Literal["gradcam", "gates", "occlusion"], ...] = ()
+
+    def file(self, key: str) -> str:
+        """The path of a file: `file("weights")`; empty where the section names none."""
+        name = str(getattr(self, key))
+        there = shipped("bundles", "fuse", "models", name)
+        return str(there) if name and "/" not in name and there.is_file() else name

@@ -1,0 +1,159 @@
+"""Why the network says what it says of a case: maps on its grid, and what it would say without a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from pipeline.fusion.gates import gate_maps, gated_blocks
+from pipeline.fusion.gradcam import check_level, gradcam_maps, streams_of
+from pipeline.fusion.look import Look
+from pipeline.fusion.network import FusionNet
+from pipeline.fusion.occlusion import logits_without, occluded_logits
+from pipeline.fusion.predict import Calibrated, probabilities_of
+from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
+from pipeline.fusion.tiles import TiledInferer
+from pipeline.geometry import affine_of, volume
+
+#: Method -> key and kind of its map. Gates lie in [0, 1]; the other two have a unit of their own.
+MAPS = {
+    "gradcam": ("fused_gradcam", "image"),
+    "gates": ("fused_gates", "probability"),
+    "occlusion": ("fused_occlusion", "image"),
+}
+
+
+class Explaind(Transform):
+    """Add maps that show what moves the network's answer, and measures.
+
+    A map shows what the network is sensitive to. It proves neither that this is what makes the class true nor that
+    other places do not matter.
+
+    - `gradcam`: `fused_gradcam`, a channel for each encoder: what each place adds to the log-odds of the class
+      (`gradcam_maps`); measures `fused_gradcam_channels` and `fused_gradcam_share_<stream>`.
+    - `gates`: `fused_gates`, a channel for each modality: how much it counts at each place (`gate_maps`); measures
+      `fused_gates_channels` and `fused_gate_share_<modality>`, its mean over the body.
+    - `occlusion`: `fused_occlusion`: by how much the calibrated probability of the class falls when a block around the
+      voxel shows the mean of the body (`occluded_logits`); measures of each modality that is there,
+      `fused_class_without_<modality>`, `fused_class_probability_without_<modality>` (of the class that all of them
+      say) and `fused_class_probability_change_without_<modality>`.
+
+    The class is the most probable one: `fused_explained_class`; `fused_explained_tiles` of all tiles make it.
+
+    Args:
+        methods: some of `gradcam`, `gates`, `occlusion`; nothing is done for none.
+        network: on its device.
+        inferer: as in `Predictd`.
+        class_names: of the network's classes, in order.
+        calibration: of the class logits; the network's own probabilities when None.
+        gradcam_level: of the encoders: 0 the finest, -1 the coarsest.
+        occlusion_parts: blocks along each side of a tile.
+
+    Raises:
+        UsageError: E_EXPLAIN for a method that does not exist or that the network has nothing for.
+    """
+
+    def __init__(
+        self,
+        methods: Sequence[str],
+        network: FusionNet,
+        inferer: TiledInferer,
+        class_names: Sequence[str],
+        calibration: Calibrated | None = None,
+        gradcam_level: int = 0,
+        occlusion_parts: int = 4,
+    ) -> None:
+        _check(methods, network, gradcam_level, occlusion_parts)
+        self.methods = tuple(name for name in MAPS if name in methods)
+        self.network, self.inferer, self.class_names = network, inferer, tuple(class_names)
+        self.calibration, self.gradcam_level, self.occlusion_parts = calibration, gradcam_level, occlusion_parts
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes more: key -> kind."""
+        return dict(MAPS[method] for method in self.methods)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Explain a case that has `image`, `available`, and perhaps `body` and `table`."""
+        case = dict(data)
+        if not self.methods:
+            return case
+        look = self._look(case)
+        chosen = int(self._chances(look.logits()).argmax()) if self.network.classes else 0
+        measures: dict[str, Any] = dict(case.get("measures") or {})
+        if self.network.classes:
+            measures["fused_explained_class"] = self.class_names[chosen]
+            measures["fused_explained_tiles"] = f"{len(look.counted())} of {len(look.found.boxes)}"
+        makers = {"gradcam": self._gradcam, "gates": self._gates, "occlusion": self._occlusion}
+        for method in self.methods:
+            found, more = makers[method](look, chosen)
+            measures |= more
+            # as the probabilities go: from the network's voxel size back onto the grid of the images
+            image = volume(found.float().cpu(), affine_of(case["image"]))
+            if GRID_SHAPE in case:
+                image = onto_grid(image, case[GRID_AFFINE].numpy(), case[GRID_SHAPE].tolist())
+            case[MAPS[method][0]] = image
+        case["measures"] = measures
+        return case
+
+    def _look(self, case: Mapping[Hashable, Any]) -> Look:
+        device = next(self.network.parameters()).device
+        image, available = case["image"].as_tensor().to(device), case["available"].to(device)
+        body = case["body"].as_tensor()[0].to(device) > 0 if "body" in case else torch.ones_like(image[0]) > 0
+        if not bool(body.any()):
+            body = torch.ones_like(body)
+        table = case["table"][None].to(device) if "table" in case else None
+        found = self.inferer.tiles(image, self.network, available, body, table)
+        return Look(self.network, self.inferer, image, available, body, found, table)
+
+    def _chances(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities (classes,)."""
+        return probabilities_of(logits.cpu()[None], self.calibration, axis=1)[0]
+
+    def _gradcam(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        maps, streams = gradcam_maps(look, chosen, self.gradcam_level), streams_of(look.network)
+        sums = maps.sum((1, 2, 3))
+        shares = (sums / sums.sum().clamp(min=torch.finfo(sums.dtype).tiny)).tolist()
+        named = {f"fused_gradcam_share_{name}": round(share, 4) for name, share in zip(streams, shares, strict=True)}
+        return maps, {"fused_gradcam_channels": ", ".join(streams), **named}
+
+    def _gates(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        maps, names = gate_maps(look), look.network.modalities
+        shares = maps[:, look.inside].mean(1).tolist()
+        named = {f"fused_gate_share_{name}": round(share, 4) for name, share in zip(names, shares, strict=True)}
+        return maps.clamp(0, 1), {"fused_gates_channels": ", ".join(names), **named}
+
+    def _occlusion(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        whole = float(self._chances(look.logits())[chosen])
+        occluded = occluded_logits(look, self.occlusion_parts).cpu()
+        fall = whole - probabilities_of(occluded, self.calibration)[chosen : chosen + 1]
+        measures: dict[str, Any] = {}
+        for name, logits in logits_without(look).items():
+            chances = self._chances(logits)
+            measures[f"fused_class_without_{name}"] = self.class_names[int(chances.argmax())]
+            measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)
+            measures[f"fused_class_probability_change_without_{name}"] = round(float(chances[chosen]) - whole, 6)
+        return fall, measures
+
+
+def _check(methods: Sequence[str], network: FusionNet, level: int, parts: int) -> None:
+    problem = ""
+    strangers = [name for name in methods if name not in MAPS]
+    if isinstance(methods, str) or strangers:
+        problem = f"some of {', '.join(MAPS)} in explain, got {methods if isinstance(methods, str) else strangers[0]}"
+    elif "gates" in methods and not gated_blocks(network):
+        problem = (
+            f"a network with gates (intermediate fusion with block gated), got one of {network.mode} fusion without"
+        )
+    elif {"gradcam", "occlusion"} & set(methods) and not network.classes:
+        problem = "a network with classes, of which gradcam and occlusion speak, got one without"
+    elif parts < 1:
+        problem = f"1 or more blocks along a tile in occlusion_parts, got {parts}"
+    if problem:
+        raise UsageError("E_EXPLAIN", f"Expected {problem}.")
+    if "gradcam" in methods:
+        check_level(network, level)

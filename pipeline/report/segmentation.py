@@ -1,0 +1,163 @@
+"""The report of a comparison of segmentations: tables, a chart of every case, outlines on one case, as a PDF."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from monai.data import MetaTensor
+from reportlab.lib.units import mm
+from reportlab.platypus import CondPageBreak, Flowable, Image, Spacer
+
+from pipeline import __version__
+from pipeline.geometry import affine_of, require_same_grid, spacing_mm
+from pipeline.report.classification import PlainTable
+from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
+from pipeline.report.framing import canonical, voxels
+from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
+from pipeline.report.sheet import DPI, png
+from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, windowed
+from pipeline.report.words import clean
+
+TITLE = "Tandem comparison of segmentations"
+TRUTH_COLOUR = "#f0e442"
+#: Of the first column of a table; the others share what is left.
+FIRST_COLUMN = 0.24
+
+
+@dataclass(frozen=True)
+class SegmentationContent:
+    """All that the report says.
+
+    Attributes:
+        name: what was compared, as the heading.
+        summary: sentences under it.
+        tables: of texts.
+        charts: with captions.
+        methods: sentences on how the numbers were made.
+    """
+
+    name: str
+    summary: tuple[str, ...]
+    tables: tuple[PlainTable, ...]
+    charts: tuple[Chart, ...]
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Where a mean is drawn; both ends of its interval, or None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def case_chart(key: str, title: str, values: Mapping[str, Sequence[float]], means: Mapping[str, Mean]) -> Chart:
+    """Draw every case as a dot, one line a model, with the mean and its interval.
+
+    Args:
+        key: file name without its suffix.
+        title: above the chart.
+        values: model -> a value of each case, NaN where it has none; from 0 to 1.
+        means: model -> mean and interval.
+    """
+    figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(values)), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for row, (name, numbers) in enumerate(values.items()):
+        axes.plot(numbers, [row] * len(numbers), "o", color=COLOURS[0], alpha=0.3, markersize=4, markeredgewidth=0)
+        mean = means[name]
+        if mean.low is not None and mean.high is not None:
+            axes.plot([mean.low, mean.high], [row, row], color=INK, linewidth=2.2)
+        if mean.value is not None:
+            axes.plot([mean.value], [row], "D", color=INK, markersize=5)
+    axes.set_yticks(range(len(values)), [clean(name) for name in values], size=8, family=FONT, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_title(title, color=INK, size=10, weight="bold", family=FONT, loc="left", parse_math=False)
+    axes.tick_params(colors=QUIET, labelsize=8)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
+    caption = "A dot is a case; the diamond is the mean, the bar its 95 % interval over patients."
+    return Chart(key, title, caption, _png(figure))
+
+
+def outline_chart(
+    key: str, title: str, images: Mapping[str, MetaTensor], truth: MetaTensor, predicted: Mapping[str, MetaTensor]
+) -> Chart:
+    """Draw the axial plane with the most of the truth, in each image, with the outline of the truth and of predictions.
+
+    Args:
+        key: file name without its suffix.
+        title: above the chart.
+        images: name -> (1, I, J, K), all on one grid; shown between robust percentiles.
+        truth: (1, I, J, K), not 0 inside.
+        predicted: model -> (1, I, J, K), not 0 inside.
+
+    Raises:
+        CaseError: E_GRID when something is on another grid.
+    """
+    for name, item in (*images.items(), *predicted.items()):
+        require_same_grid(truth, item, ("the mask", name))
+    inside = voxels(canonical(truth)) > 0
+    frame = Frame((0, 0, int(inside.sum((0, 1)).argmax())), (0, 0, 0), inside.shape)
+    spacing = plane_spacing(spacing_mm(affine_of(canonical(truth))), "axial")
+    figure = Figure(figsize=(3.0 * len(images), 3.9), dpi=DPI, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, color=INK, size=10, weight="bold", family=FONT)
+    outlines: list[tuple[str, MetaTensor, str, Any]] = [("drawn by hand", truth, TRUTH_COLOUR, "-")]
+    outlines += [
+        (name, mask, COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)])
+        for number, (name, mask) in enumerate(predicted.items())
+    ]
+    for axes, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
+        shown = voxels(canonical(image))
+        pixels = windowed(plane_slice(shown, "axial", frame), robust_window(shown))
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
+        axes.set_title(name, size=9, color=INK, family=FONT)
+        axes.set_axis_off()
+        for _, mask, colour, dash in outlines:
+            _outline(axes, plane_slice(voxels(canonical(mask)) > 0, "axial", frame), colour, dash)
+    handles = [Line2D([], [], color=colour, linestyle=dash, label=clean(name)) for name, _, colour, dash in outlines]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, facecolor="#777777")
+    return Chart(key, title, "One axial plane of one case; the patient's right is at the left.", _png(figure))
+
+
+def segmentation_pdf(content: SegmentationContent) -> bytes:
+    """Lay a comparison out on A4.
+
+    Returns:
+        PDF bytes; the same for the same content.
+    """
+    story: list[Flowable] = [paragraph(TITLE, "kicker"), paragraph(content.name, "title"), Spacer(0, 2 * mm)]
+    story += [paragraph(sentence, "lead") for sentence in content.summary]
+    for item in content.tables:
+        others = len(item.columns) - 1
+        widths = (FIRST_COLUMN, *[(1 - FIRST_COLUMN) / others] * others)
+        story += [CondPageBreak(40 * mm), paragraph(item.heading, "heading"), table(item.columns, item.rows, widths)]
+        story += [paragraph(item.note, "caption")] if item.note else []
+    for chart in content.charts:
+        image = Image(io.BytesIO(chart.png), hAlign="LEFT")
+        image.drawWidth, image.drawHeight = TEXT_WIDTH, TEXT_WIDTH * image.imageHeight / image.imageWidth
+        story += [CondPageBreak(image.drawHeight + 20 * mm), image, paragraph(chart.caption, "caption")]
+    story += [CondPageBreak(40 * mm), paragraph("How the numbers were made", "heading")]
+    story += [paragraph(sentence, "body") for sentence in content.methods]
+    return build(story, TITLE, clean(content.name), f"Tandem {__version__}")
+
+
+def _outline(axes: Any, mask: npt.NDArray[np.bool_], colour: str, dash: Any) -> None:
+    if mask.any() and not mask.all():
+        axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linestyles=[dash], linewidths=1.4)
+
+
+def _png(figure: Figure) -> bytes:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return png(np.asarray(canvas.buffer_rgba())[..., :3])

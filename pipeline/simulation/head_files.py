@@ -1,0 +1,77 @@
+"""Simulated heads as files and a table, as the fuse bundle reads them: CT, MR brought onto its grid, lesions, class."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from monai.data import MetaTensor
+
+from pipeline import geometry
+from pipeline.simulation.head import HeadTemplate, load_head_template
+from pipeline.simulation.kinds import Kind, random_kind, with_kind
+from pipeline.simulation.protocol import scan_pair
+from pipeline.simulation.subject import random_rigid, random_subject
+
+#: What an alignment that passes leaves: about each axis, along each axis.
+LEFT_OVER_DEG, LEFT_OVER_MM = 0.5, 0.5
+LESIONS = 3
+#: How the MR head lies to the CT head, as in the demo's cohort.
+MAX_ANGLE_DEG, MAX_SHIFT_MM = 10.0, 15.0
+COLUMNS = ("case_id", "patient_id", "ct", "mr", "label", "mask", "fold", "posterior")
+
+
+def write_head_cases(
+    folder: Path, table_name: str, numbers: range, folds: int, seed: int, spacing_mm: float = 3.0
+) -> None:
+    """Write cases and their table.
+
+    Args:
+        folder: where to; images that are there already are kept as they are.
+        table_name: of the table, such as `cases.csv`. Its column `posterior` has the true probability of class 1.
+        numbers: of the cases; the same seed and number give the same case.
+        folds: cases are dealt out to this many, in turn.
+        seed: of the chance.
+        spacing_mm: voxel size of the CT.
+
+    Raises:
+        UsageError: E_EXTRA without nilearn.
+    """
+    template = load_head_template(resolution_mm=1 if spacing_mm < 2 else 2)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in numbers:
+        name = f"head-{number:04d}"
+        kind = random_kind(np.random.default_rng([seed, number, 1]))
+        files = {key: f"{name}_{key}.nii.gz" for key in ("ct", "mr", "mask")}
+        if not all((folder / file).is_file() for file in files.values()):
+            images = _images(template, kind, np.random.default_rng([seed, number]), spacing_mm)
+            for file, image in zip(files.values(), images, strict=True):
+                _write(folder / file, image)
+        about = {"label": str(kind.label), "fold": str(number % folds), "posterior": f"{kind.posterior:.6f}"}
+        rows.append({"case_id": name, "patient_id": name, **about, **files})
+    with (folder / table_name).open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _images(
+    template: HeadTemplate, kind: Kind, rng: np.random.Generator, spacing_mm: float
+) -> tuple[MetaTensor, MetaTensor, MetaTensor]:
+    """CT, MR on the CT's grid through the true transform but for what an alignment leaves over, and the lesions."""
+    subject = with_kind(random_subject(template, rng, MAX_ANGLE_DEG, MAX_SHIFT_MM, LESIONS), kind)
+    ct, mr = scan_pair(subject, spacing_mm, rng)
+    left_over = random_rigid(rng, subject.centre_ct, LEFT_OVER_DEG, LEFT_OVER_MM)
+    to_mr = geometry.transform_from_matrix(subject.ct_to_mr @ left_over)
+    moved = sitk.Resample(geometry.to_sitk(mr), geometry.to_sitk(ct), to_mr, sitk.sitkLinear, 0.0)
+    return ct, geometry.from_sitk(moved), subject.labels_ct(tuple(ct.shape[1:]), geometry.affine_of(ct))
+
+
+def _write(path: Path, image: MetaTensor) -> None:
+    values = image.numpy()[0]
+    kind = np.uint8 if values.dtype == np.uint8 else np.int16
+    nib.save(nib.Nifti1Image(np.rint(values).astype(kind), geometry.affine_of(image)), path)

@@ -1,0 +1,59 @@
+"""The kind of a patient's lesions: a class with a known posterior, shown by how they look in CT and in MR.
+
+All lesions of a patient are of one kind. CT and MR each show a cue of it, as in the mechanism `additive` of
+`pipeline.simulation.mechanisms`: the attenuation in CT, the T1 time in MR.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.simulation.mechanisms import cues_of
+from pipeline.simulation.subject import Subject
+from pipeline.simulation.tissues import TISSUES, Tissue
+
+CLASS_NAMES = ("kind_a", "kind_b")
+#: What one standard deviation of the cue adds to white matter's attenuation.
+HU_OF_ONE = 12.0
+#: T1 of a lesion without a cue, and the factor by which one standard deviation of the cue lengthens it.
+T1_MS, T1_FACTOR = 1600.0, 1.42
+PROTON_DENSITY, T2_MS = 0.9, 145.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The kind of a patient's lesions.
+
+    Attributes:
+        label: 0 or 1, equally likely.
+        ct_cue: in standard deviations.
+        mr_cue: likewise.
+        posterior: the probability of class 1 given both cues.
+    """
+
+    label: int
+    ct_cue: float
+    mr_cue: float
+    posterior: float
+
+    @property
+    def tissue(self) -> Tissue:
+        """How the lesions look."""
+        hu = TISSUES["white"].hu + HU_OF_ONE * self.ct_cue
+        return Tissue(hu, PROTON_DENSITY, T1_MS * math.pow(T1_FACTOR, self.mr_cue), T2_MS)
+
+
+def random_kind(rng: np.random.Generator) -> Kind:
+    """Draw a kind."""
+    labels = rng.integers(0, 2, 1)
+    cues, posterior = cues_of("additive", labels, rng)
+    return Kind(int(labels[0]), float(cues[0, 0]), float(cues[0, 1]), float(posterior[0]))
+
+
+def with_kind(subject: Subject, kind: Kind) -> Subject:
+    """The patient with lesions of this kind, in the places where they were."""
+    lesions = tuple(replace(lesion, tissue=kind.tissue) for lesion in subject.lesions)
+    return replace(subject, lesions=lesions)
