@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.comparison.cohort import compare_table
+from pipeline.comparison.document import write_section
+from pipeline.comparison.mechanism_page import sections
+from pipeline.comparison.mechanisms import Scale, plans, run_plans, trials_left
 from pipeline.errors import PipelineError
-from pipeline.fuse_cohort import compare_table
-from pipeline.fuse_document import write_section
-from pipeline.fuse_mechanism_page import sections
-from pipeline.fuse_mechanisms import Scale, plans, run_plans, trials_left
 from pipeline.progress import say
 
 app = typer.Typer(add_completion=False, help=__doc__)

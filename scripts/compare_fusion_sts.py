@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import typer
 
+from pipeline.comparison.document import write_section
+from pipeline.comparison.segmentation import Found, compare_segmentations
+from pipeline.comparison.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
+from pipeline.comparison.trials import EVALUATION, Protocol, Variant, run_trials, trials_of
 from pipeline.errors import PipelineError, UsageError
-from pipeline.fuse_document import write_section
-from pipeline.fuse_segmentation import Found, compare_segmentations
-from pipeline.fuse_segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
-from pipeline.fuse_trials import EVALUATION, Protocol, Variant, run_trials, trials_of
 from pipeline.progress import say
 from pipeline.report.segmentation import SegmentationContent
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, read_trial
 from pipeline.errors import UsageError
-from pipeline.fuse_trials import DONE, EVALUATION, Protocol, Trial, read_trial
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

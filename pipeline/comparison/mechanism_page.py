@@ -10,13 +10,13 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from pipeline.calibration.metrics import Measure, measures
+from pipeline.comparison.classification import Findings, auroc_of, calibrated, compare_variants, spread
+from pipeline.comparison.document import markdown_table
+from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders
+from pipeline.comparison.mechanisms import CALIBRATED, TEST, Plan, Scale, true_posterior
+from pipeline.comparison.trials import DONE, Trial, read_trial
 from pipeline.evaluation.delong import delong
 from pipeline.evaluation.results import Settings
-from pipeline.fuse_comparison import Findings, auroc_of, calibrated, compare_variants, spread
-from pipeline.fuse_document import markdown_table
-from pipeline.fuse_gather import ClassLogits, class_logits, judged_folders
-from pipeline.fuse_mechanisms import CALIBRATED, TEST, Plan, Scale, true_posterior
-from pipeline.fuse_trials import DONE, Trial, read_trial
 from pipeline.report.classification import interval, number, p_text
 
 Floats = npt.NDArray[np.float64]

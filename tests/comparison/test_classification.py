@@ -16,16 +16,14 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
-from pipeline import fuse_trials
-from pipeline.errors import CaseError, UsageError
-from pipeline.evaluation.results import Settings
-from pipeline.fuse_cohort import compare_table, strategies
-from pipeline.fuse_comparison import auroc_of, calibrated, compare_variants
-from pipeline.fuse_document import markdown_table, write_section
-from pipeline.fuse_gather import ClassLogits, class_logits, dice_rows, judged_folders, voxel_logits
-from pipeline.fuse_mechanism_page import sections
-from pipeline.fuse_mechanisms import Scale, plans, run_plans, trials_left, true_posterior
-from pipeline.fuse_trials import (
+from pipeline.comparison import trials
+from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
+from pipeline.comparison.cohort import compare_table, strategies
+from pipeline.comparison.document import markdown_table, write_section
+from pipeline.comparison.gather import ClassLogits, class_logits, dice_rows, judged_folders, voxel_logits
+from pipeline.comparison.mechanism_page import sections
+from pipeline.comparison.mechanisms import Scale, plans, run_plans, trials_left, true_posterior
+from pipeline.comparison.trials import (
     DONE,
     EVALUATION,
     FAILED,
@@ -37,6 +35,8 @@ from pipeline.fuse_trials import (
     run_trials,
     trials_of,
 )
+from pipeline.errors import CaseError, UsageError
+from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.checkpoint import load_trained
 from pipeline.fusion.judged import judged_rows, with_strangers
@@ -113,7 +113,7 @@ def test_a_trial_is_trained_judged_and_calibrated_once(trained: Protocol, monkey
     # one convolution of the stem alone: 16^3 voxels, 27 weights, 4 channels, twice
     assert record["flops"] > 2 * 16**3 * 27 * 4 * 2
     asked: list[Any] = []
-    monkeypatch.setattr(fuse_trials, "run_bundle", lambda names, settings: asked.append(names))
+    monkeypatch.setattr(trials, "run_bundle", lambda names, settings: asked.append(names))
     assert run_trials(trained, [trial]) == [record] and not asked
     assert replace(trained, settings={**trained.settings, "rate": 0.1}).key(trial) != record["key"]
     assert replace(trained, calibration="").key(trial) != record["key"]
@@ -157,7 +157,7 @@ def test_a_defect_is_recorded_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def broken(names: Sequence[str], settings: Mapping[str, Any]) -> None:
         raise ZeroDivisionError("why")
 
-    monkeypatch.setattr(fuse_trials, "run_bundle", broken)
+    monkeypatch.setattr(trials, "run_bundle", broken)
     protocol = Protocol(tmp_path, {"dataset_dir": str(tmp_path)})
     stray = protocol.folder(Trial(GATED)) / "of a stopped trial"
     stray.mkdir(parents=True)

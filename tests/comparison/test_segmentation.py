@@ -14,18 +14,18 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
-from pipeline.errors import UsageError
-from pipeline.evaluation.results import Settings
-from pipeline.fuse_gather import judged_folders, voxel_logits
-from pipeline.fuse_segmentation import Found, cases_in, compare_segmentations, read_kept
-from pipeline.fuse_segmentation_report import (
+from pipeline.comparison.gather import judged_folders, voxel_logits
+from pipeline.comparison.segmentation import Found, cases_in, compare_segmentations, read_kept
+from pipeline.comparison.segmentation_report import (
     dice_chart,
     example_chart,
     markdown,
     tables_of,
     write_report,
 )
-from pipeline.fuse_trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
+from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
+from pipeline.errors import UsageError
+from pipeline.evaluation.results import Settings
 from pipeline.report.segmentation import SegmentationContent
 from pipeline.simulation.mechanism_files import write_mechanism_cases
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.comparison.classification import Findings, compare_variants
+from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.fuse_comparison import Findings, compare_variants
-from pipeline.fuse_trials import Protocol, Variant, run_trials, trials_of
 from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.network import WIDTHS
 from pipeline.fusion.table import Row, read_table, split, with_folds

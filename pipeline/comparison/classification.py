@@ -12,13 +12,13 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from pipeline.calibrate_command import read_calibration
+from pipeline.comparison.gather import ClassLogits, class_logits, curve_rows, judged_folders
+from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluate_command import write_evaluation
 from pipeline.evaluation.delong import delong
 from pipeline.evaluation.predictions import MACRO, Predictions, predictions
 from pipeline.evaluation.results import Comparison, Estimate, Evaluation, Settings
-from pipeline.fuse_gather import ClassLogits, class_logits, curve_rows, judged_folders
-from pipeline.fuse_trials import DONE, EVALUATION, Protocol, Trial, Variant, read_trial
 from pipeline.report.classification import PlainTable, number
 from pipeline.report.curves import Line, Panel
 

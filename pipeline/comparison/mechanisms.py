@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.fuse_trials import EVALUATION, Protocol, Trial, Variant, read_trial, run_trials, trials_of
+from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, read_trial, run_trials, trials_of
 from pipeline.simulation.mechanism_files import HU_OF_ONE, HU_OF_ZERO, write_mechanism_cases
 from pipeline.simulation.mechanisms import MECHANISMS, Mechanism, mechanism_cases
 from pipeline.storage import write_atomic, write_text

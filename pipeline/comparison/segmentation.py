@@ -20,13 +20,13 @@ from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import case_ece, dilated_foreground
+from pipeline.comparison.gather import judged_folders, voxel_logits
+from pipeline.comparison.trials import DONE, Protocol, Trial, Variant, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Floats
 from pipeline.evaluation.results import Comparison, Estimate, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
 from pipeline.fuse_command import LOGITS
-from pipeline.fuse_gather import judged_folders, voxel_logits
-from pipeline.fuse_trials import DONE, Protocol, Trial, Variant, read_trial
 from pipeline.geometry import affine_of, spacing_mm, volume
 
 #: What is measured of a case; ECE and NLL (nats a voxel) within 10 mm of the true foreground, raw and calibrated.

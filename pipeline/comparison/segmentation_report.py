@@ -12,11 +12,11 @@ import pandas as pd
 
 from pipeline.artifacts import save
 from pipeline.cases import Document
+from pipeline.comparison.document import markdown_table
+from pipeline.comparison.gather import judged_folders
+from pipeline.comparison.segmentation import MEASURES, Found, cases_in, read_kept
+from pipeline.comparison.trials import Protocol, Trial, Variant
 from pipeline.evaluation.results import Comparison, Estimate
-from pipeline.fuse_document import markdown_table
-from pipeline.fuse_gather import judged_folders
-from pipeline.fuse_segmentation import MEASURES, Found, cases_in, read_kept
-from pipeline.fuse_trials import Protocol, Trial, Variant
 from pipeline.fusion.table import read_table
 from pipeline.geometry import affine_of, volume
 from pipeline.report.classification import PlainTable, interval, number, p_text
