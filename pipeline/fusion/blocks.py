@@ -103,8 +103,8 @@ class GatedBlock(nn.Module):
         """Fuse; arguments and result as in `ConcatBlock.forward`."""
         features = masked(features, available)
         weights = self.weights(features, available)
-        mean = (weights * features).sum(1)
-        variance = (weights * (features - mean[:, None]) ** 2).sum(1)
+        mean = _weighted_sum(weights, features)
+        variance = _weighted_sum(weights, (features - mean[:, None]) ** 2)
         return self.mix(self.squeeze(torch.cat([mean, variance], 1)))
 
 
@@ -137,6 +137,14 @@ class CrossAttentionBlock(nn.Module):
         return self.mix(masked(fused, available).flatten(1, 2))
 
 
+def _weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
+    """Over the modalities (dimension 1), one by one: a sum along a dimension of two or three is slow on processors."""
+    total = weights[:, 0] * features[:, 0]
+    for m in range(1, features.shape[1]):
+        total = total + weights[:, m] * features[:, m]
+    return total
+
+
 def masked(features: Tensor, available: Tensor) -> Tensor:
     """Features (B, M, …) with zeros, not NaN or leftovers, where a modality is not there."""
     wide = available
@@ -150,6 +158,4 @@ def _as_wide(available: Tensor) -> Tensor:
 
 
 def _mix(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 1, bias=False), nn.InstanceNorm3d(outputs, affine=True), nn.LeakyReLU(0.01)
-    )
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 1, bias=False), nn.GroupNorm(outputs, outputs), nn.LeakyReLU(0.01))

@@ -16,7 +16,6 @@ GROWTH = (1, 2, 4, 8, 10)
 RESNETS = ("resnet10", "resnet18", "resnet34")
 #: Of MONAI's (and MedicalNet's) ResNets without bottleneck, from the stem to the last stage.
 RESNET_CHANNELS = (64, 64, 128, 256, 512)
-NORM = ("instance", {"affine": True})
 
 
 class UnetEncoder(nn.Module):
@@ -41,7 +40,14 @@ class UnetEncoder(nn.Module):
         inputs = [in_channels, *self.channels[:-1]]
         self.stages = nn.ModuleList(
             [
-                UnetResBlock(3, inputs[level], self.channels[level], 3, 1 if level == 0 else 2, NORM)
+                UnetResBlock(
+                    3,
+                    inputs[level],
+                    self.channels[level],
+                    3,
+                    1 if level == 0 else 2,
+                    instance_norm(self.channels[level]),
+                )
                 for level in range(levels)
             ]
         )
@@ -89,6 +95,14 @@ class ResNetEncoder(nn.Module):
         """Encode (B, C, I, J, K), each side a multiple of 32; the first level is already half as fine as the image."""
         features: list[Tensor] = self.net(image)
         return features
+
+
+def instance_norm(channels: int) -> tuple[str, dict[str, int]]:
+    """Instance normalisation as MONAI's blocks take it.
+
+    A group normalisation with a channel a group is the same formula with the same parameters, and faster on processors.
+    """
+    return "group", {"num_groups": channels}
 
 
 def build_encoder(encoder: str, in_channels: int, width: int, levels: int) -> UnetEncoder | ResNetEncoder:

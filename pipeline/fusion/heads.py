@@ -7,7 +7,7 @@ from monai.networks.blocks import UnetUpBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.fusion.encoders import NORM
+from pipeline.fusion.encoders import instance_norm
 
 
 class VoxelHead(nn.Module):
@@ -23,7 +23,9 @@ class VoxelHead(nn.Module):
     def __init__(self, channels: list[int], labels: int, first_stride: int = 1, deep: int = 0) -> None:
         super().__init__()
         steps = list(range(len(channels) - 2, -1, -1))
-        self.ups = nn.ModuleList([UnetUpBlock(3, channels[s + 1], channels[s], 3, 1, 2, NORM) for s in steps])
+        self.ups = nn.ModuleList(
+            [UnetUpBlock(3, channels[s + 1], channels[s], 3, 1, 2, instance_norm(channels[s])) for s in steps]
+        )
         self.maps = nn.ModuleList([nn.Conv3d(channels[s], labels, 1) for s in steps if s <= deep])
         self.first_map = len(steps) - len(self.maps)
         self.first_stride = first_stride
