@@ -29,7 +29,7 @@ from pipeline.tables_in import read_array, read_names
 RECOMMENDED = "recommended"
 
 
-def calibrate(
+def calibrate(  # noqa: PLR0913 - each is an option of the command
     logits: Path,
     labels: Path,
     out: Path,
@@ -38,6 +38,7 @@ def calibrate(
     report: Path | None = None,
     source: str = "validation",
     data: str = "",
+    output: str = "",
 ) -> Calibration:
     """Fit a calibration and write it, and a report that compares all methods where one is asked for.
 
@@ -50,6 +51,7 @@ def calibrate(
         report: the PDF file to write.
         source: `validation` or `out_of_fold`; the logits of training cases are refused.
         data: whose logits they are, in words; the files' names when empty.
+        output: which output of which network they are, where that is known (`About.output`).
 
     Returns:
         The calibration.
@@ -59,7 +61,7 @@ def calibrate(
     """
     found_logits, found_labels = read_array(logits), read_array(labels)
     names = None if cases is None else read_names(cases)
-    about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source)
+    about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source, output)
     if method != RECOMMENDED:
         method_of(method)
     comparison = None

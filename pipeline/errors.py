@@ -73,6 +73,7 @@ REMEDIES: dict[str, str] = {
     "E_CAL_CLASS_ABSENT": "Calibrate on cases of every class, and check the labels.",
     "E_CAL_FILE": "Give the file that `tandem calibrate --out` has written.",
     "E_CAL_METHOD": "Use one of the methods that the message names.",
+    "E_CAL_NETWORK": "Use the calibration fitted on this network's own logits with these settings, or calibrate again.",
     "E_CAL_NONFINITE": "Check the model's outputs: they hold NaN or infinity.",
     "E_CAL_NO_FIT": "Check that labels and columns belong together; else use more cases or a simpler method.",
     "E_CAL_PROBABILITIES": "Give the model's logits, or the logarithm of its probabilities.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ from pipeline.calibration.voxelwise import dilated_foreground
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.evaluate_command import evaluate_classification
 from pipeline.evaluation.results import Settings
-from pipeline.fusion.checkpoint import Trained
+from pipeline.fusion.checkpoint import Trained, weights_sha256
+from pipeline.fusion.data import unreadable_image
+from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import UNKNOWN, Row
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.geometry import affine_of, volume
@@ -35,15 +38,40 @@ VOXELS_A_CASE = 2000
 CLASSES, VOXELS = "classes", "voxels"
 #: The folder of whole logits.
 LOGITS = "logits"
+#: Which network's logits an evaluation holds (`outputs_of`).
+OUTPUTS = "outputs.json"
+#: What an evaluation writes into its folder, whichever heads the network has.
+FILES = (
+    *("class_logits.npy", "class_labels.npy", "class_cases.csv", "class_probabilities.npy"),
+    *("voxel_logits.npy", "voxel_labels.npy", "voxel_cases.npy", "dice.csv", OUTPUTS),
+)
 
 
-def calibration_at(path: str) -> Calibration | None:
+def calibration_at(path: str, part: str, network: FusionNet, inferer: TiledInferer) -> Calibration | None:
     """The calibration at a path; None where the path is empty.
 
+    Args:
+        path: what `calibrate.yaml` or `tandem calibrate` has written; the latter knows of no network.
+        part: whose logits it is for: `classes` or `voxels`.
+        network: whose.
+        inferer: how they are made.
+
     Raises:
-        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+        UsageError: E_CAL_NETWORK when it was fitted on another output; E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
     """
-    return read_calibration(Path(path)) if path else None
+    if not path:
+        return None
+    found = read_calibration(Path(path))
+    fitted, wanted = found.record.about.output, outputs_of(network, inferer)[part]
+    if fitted not in ("", wanted):
+        raise UsageError("E_CAL_NETWORK", f"Expected a calibration of {wanted}, got one of {fitted}.")
+    return found
+
+
+def outputs_of(network: FusionNet, inferer: TiledInferer) -> dict[str, str]:
+    """What logits a calibration is fitted on and made for, in words: of `classes` and of `voxels`."""
+    name = f"the network {weights_sha256(network)[:12]}" + (", mirrored" if inferer.mirror else "")
+    return {CLASSES: f"{CLASSES} of {name}, {inferer.describe_pooling()}", VOXELS: f"{VOXELS} of {name}"}
 
 
 def files_of(paths: Sequence[str]) -> list[str]:
@@ -69,9 +97,12 @@ class Collected:
 class FoldEvaluation:
     """Predict the cases of a fold as the stage does, and say how good that is.
 
+    Voxels are judged on the network's own grid (`spacing_mm` of the training), before the stage brings them back.
+
     Writes `class_logits.npy`, `class_labels.npy`, `class_cases.csv`, `class_probabilities.npy`; `voxel_logits.npy`,
     `voxel_labels.npy`, `voxel_cases.npy` (voxels within 10 mm of the foreground, as many of each case); `dice.csv`;
-    and below `classes/` what `tandem evaluate classification` writes.
+    `outputs.json` (which network's, so that calibrations know what they are for); and below `classes/` what
+    `tandem evaluate classification` writes.
 
     Args:
         trained: the network.
@@ -109,14 +140,22 @@ class FoldEvaluation:
 
     def _run(self) -> None:
         self._require_unseen()
+        self._forget()
         found, random = Collected(), np.random.default_rng(0)
         for row in track(self.rows, len(self.rows), "fuse: evaluate"):
             self._collect(row, found, random)
         self.folder.mkdir(parents=True, exist_ok=True)
+        outputs = json.dumps(outputs_of(self.trained.network, self.inferer), indent=2) + "\n"
+        write_atomic(self.folder / OUTPUTS, lambda path: write_text(path, outputs))
         if found.class_rows:
             self._write_classes(found.class_rows)
         if found.voxel_rows:
             self._write_voxels(found)
+
+    def _forget(self) -> None:
+        """Nothing of a former evaluation may stand beside this one's, as if it were of the same cases."""
+        for path in (*(self.folder / name for name in FILES), *(self.folder / LOGITS).glob("*.nii.gz")):
+            path.unlink(missing_ok=True)
 
     def _require_unseen(self) -> None:
         seen = [row.case_id for row in self.rows if row.case_id in self.trained.training_cases]
@@ -206,10 +245,15 @@ class FoldCalibration:
         there = {name: part for name, part in parts.items() if (self.folder / f"{part[0]}_logits.npy").is_file()}
         if not there:
             raise UsageError("E_TABLE", f"Expected the logits of an evaluation in {self.folder}, got none.")
+        named = self.folder / OUTPUTS
+        outputs = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
         for name, (prefix, cases) in there.items():
             logits, labels = (self.folder / f"{prefix}_{part}.npy" for part in ("logits", "labels"))
             out = self.folder / f"calibration_{name}.json"
-            fitted = calibrate(logits, labels, out, self.method, self.folder / cases, None, self.source, self.data)
+            names = self.folder / cases
+            fitted = calibrate(
+                logits, labels, out, self.method, names, None, self.source, self.data, outputs.get(name, "")
+            )
             say(f"{name}: {summary(fitted)}")
 
 
@@ -217,7 +261,7 @@ def _as_command(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        known: PipelineError | None = pipeline_cause(error)
+        known: PipelineError | None = pipeline_cause(error) or unreadable_image(error)
         if known is None:
             raise
         say(str(known), error=True)

@@ -15,9 +15,10 @@ from monai.data import MetaTensor
 from pipeline import batch, records, specs
 from pipeline.artifacts import save
 from pipeline.cases import Record
-from pipeline.errors import UsageError
+from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.register_spec import Transform
+from pipeline.registration.landmarks import read_landmarks
 from pipeline.specs import Mask, Moving, Register, Role, Spec
 from pipeline.storage import run_lock, writable_folder
 
@@ -88,8 +89,9 @@ def register_pair(fixed: Image, moving: Image, out: Path, options: Options | Non
 
     Raises:
         UsageError: E_NIFTI, E_AMBIGUOUS or what ingest raises when an image cannot be used; E_INPUT for a file
-            of landmarks that is not there; E_NAMES for two labels of one name; E_OPTION for labels of the fixed image
-            that do not go with those of the moving one; E_OUT, E_BUSY.
+            of landmarks that is not there, E_LANDMARKS for one that counts the voxels of a DICOM series; E_NAMES for
+            two labels of one name; E_OPTION for labels of the fixed image that do not go with those of the moving one;
+            E_OUT, E_BUSY.
     """
     options = options or Options()
     labels = _label_names(options.labels)
@@ -101,6 +103,8 @@ def register_pair(fixed: Image, moving: Image, out: Path, options: Options | Non
     marks = {f"{role}_landmarks": path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
     _require_files(marks)
     pair = dict(zip(ROLES, (fixed, moving), strict=True))
+    of_dicom = [f"{role}_landmarks" for role, (path, _) in pair.items() if path.is_dir()]
+    _require_mm([marks[key] for key in of_dicom if key in marks])
     plain = [path for path, _ in pair.values() if not path.is_dir()]
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
     images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
@@ -200,6 +204,19 @@ def _require_files(paths: Mapping[str, Path]) -> None:
     for path in paths.values():
         if not path.is_file():
             raise UsageError("E_INPUT", f"Expected a file of landmarks, got {path}.", "Check the path.")
+
+
+def _require_mm(paths: Sequence[Path]) -> None:
+    """Refuse landmarks that count the voxels of a DICOM series: ingest turns and evens out its axes.
+
+    Raises:
+        UsageError: E_LANDMARKS.
+    """
+    for path in paths:
+        try:
+            read_landmarks(path, affine=None)
+        except CaseError as error:
+            raise UsageError(error.code, error.message, error.remedy) from error
 
 
 def _require_free(out: Path, names: Mapping[str, str]) -> None:

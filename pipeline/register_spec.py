@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pipeline.file_patterns import compile_pattern
 
 Transform = Literal["headers", "rigid", "affine", "bspline", "landmarks_rigid", "landmarks_affine"]
+#: These are found by a metric of the images, beside which landmarks can have a weight.
+SEARCHED = {"rigid", "affine", "bspline"}
 
 
 class _Model(BaseModel):
@@ -117,6 +119,14 @@ class Register(_Model):
         return self
 
     @model_validator(mode="after")
+    def _weights_are_used(self) -> Register:
+        used = [name for name in self.moving if self.settings(name).transform in SEARCHED]
+        idle = [name for name, own in self.moving.items() if own.landmark_weight and name not in used]
+        if idle or (self.landmark_weight and not used):
+            raise ValueError("`landmark_weight` needs a transform that is searched: rigid, affine or bspline")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_ordered(self) -> Register:
         for name, moving in self.moving.items():
             seen = {name}
@@ -154,11 +164,13 @@ class Register(_Model):
     def settings(self, role: str) -> Moving:
         """How a moving role is moved, with what the section says for all filled in."""
         own = self.moving[role]
-        weight = self.landmark_weight if own.landmark_weight is None else own.landmark_weight
+        transform = own.transform or self.transform
+        inherited_weight = self.landmark_weight if transform in SEARCHED else 0.0
+        weight = inherited_weight if own.landmark_weight is None else own.landmark_weight
         # parameters belong to a transform: a role with a transform of its own does not inherit them
         inherited = self.parameters if own.transform in (None, self.transform) else None
         return Moving(
-            transform=own.transform or self.transform,
+            transform=transform,
             parameters=own.parameters or inherited,
             landmark_weight=weight,
             via=own.via,

@@ -28,8 +28,8 @@ SEED = 2611
 #: Numbers of the simulated patients, and how many folds they are dealt out to: fold 0 of the first chooses the epoch.
 TABLES = {
     "cases.csv": (range(0, 250), 5),
-    "calibration.csv": (range(1000, 1060), 1),
-    "test.csv": (range(2000, 2060), 1),
+    "calibration.csv": (range(1000, 1120), 1),
+    "test.csv": (range(2000, 2120), 1),
 }
 #: What reports say beside every probability.
 CALIBRATED_ON = "simulated heads of scripts/train_demo_weights.py"

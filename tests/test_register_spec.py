@@ -76,6 +76,20 @@ def test_the_page_explains_every_key_and_names_every_default() -> None:
         assert defaults[names.index(name)] == getattr(AlignmentLimits(), name), name
 
 
+def test_a_weight_of_landmarks_is_for_transforms_that_are_searched() -> None:
+    """A role that its headers align needs no landmarks, though the section gives them a weight."""
+    section = Register.model_validate(
+        {"fixed": "ct", "moving": {"mr": {}, "pet": {"transform": "headers"}}, "landmark_weight": 0.1}
+    )
+    assert [section.settings(role).landmark_weight for role in ("mr", "pet")] == [0.1, 0.0]
+    for given in (
+        {"moving": ["mr"], "transform": "headers", "landmark_weight": 0.1},
+        {"moving": {"mr": {"transform": "landmarks_rigid", "landmark_weight": 0.1}}},
+    ):
+        with pytest.raises(ValidationError, match="transform that is searched"):
+            Register.model_validate({"fixed": "ct", **given})
+
+
 def test_landmarks_by_way_of_another_role() -> None:
     """PET goes via MR: its counterpart is MR's landmarks, not CT's."""
     moving = {"mr": {}, "pet": {"via": "mr"}}

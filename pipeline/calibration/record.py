@@ -24,11 +24,13 @@ class About:
         data: in words, such as `out-of-fold logits of 5 folds, 120 cases`.
         date: of the fit, ISO 8601.
         source: `validation` or `out_of_fold`.
+        output: which output of which network the logits are; empty where that is not known.
     """
 
     data: str
     date: str
     source: str = "validation"
+    output: str = ""
 
     def __post_init__(self) -> None:
         """Refuse logits of the training cases.
@@ -75,7 +77,8 @@ class FitRecord:
             KeyError, TypeError, ValueError: when the data are not a record.
             UsageError: E_CAL_TRAINING.
         """
-        about = About(str(data["data"]), str(data["date"]), str(data["source"]))
+        output = str(data.get("output", ""))  # files of before had none
+        about = About(str(data["data"]), str(data["date"]), str(data["source"]), output)
         rows, cases, classes = (int(data[name]) for name in ("rows", "cases", "classes"))
         notes = tuple(str(note) for note in data["notes"])
         return cls(about, rows, cases, classes, float(data["nll_before"]), float(data["nll_after"]), notes)

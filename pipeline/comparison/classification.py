@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from pipeline.calibrate_command import read_calibration
 from pipeline.comparison.gather import ClassLogits, class_logits, curve_rows, judged_folders
-from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, read_trial
+from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluate_command import write_evaluation
 from pipeline.evaluation.delong import delong
@@ -124,7 +124,7 @@ def compare_variants(
     Raises:
         UsageError: E_NO_CASES when no variant is done; E_ROWS when variants were judged by other cases; E_OUT.
     """
-    whole = [item for item in variants if _all_done(protocol, item, seeds, folds)]
+    whole = [item for item in variants if all_done(protocol, item, seeds, folds)]
     if not whole:
         raise UsageError("E_NO_CASES", "Expected a variant whose trials are all done, got none.", "See trial.json.")
     found = tuple(_compared(protocol, item, seeds, folds, judgement) for item in whole)
@@ -170,11 +170,6 @@ def costs_table(found: Sequence[Compared]) -> PlainTable:
     columns = ("Variant", "AUROC of one network", "Parameters", "MFLOP a patch", "Seconds of training")
     note = "AUROC: mean ± standard deviation over the seeds. Seconds of processor time, of one training."
     return PlainTable("Networks", columns, tuple(rows), note)
-
-
-def _all_done(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> bool:
-    trials = [Trial(variant, seed, fold) for seed in seeds for fold in folds]
-    return all(read_trial(protocol, trial).get("status") == DONE for trial in trials)
 
 
 def _compared(

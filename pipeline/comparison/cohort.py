@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,15 @@ from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.network import WIDTHS
 from pipeline.fusion.table import Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
+from pipeline.shipped import shipped
 from pipeline.storage import writable_folder
 
 TABLE = "cases.csv"
+#: Keys of `train.yaml` that the comparison sets itself, or that would let a judged fold choose the network.
+OWN_KEYS = (
+    *("modalities", "ct_modalities", "classes", "folds", "fold", "seed", "dataset_dir", "table_name", "output_dir"),
+    *("bundle_root", "network_def::mode", "patience", "resume"),
+)
 
 
 def compare_table(
@@ -49,18 +56,21 @@ def compare_table(
         A line a variant.
 
     Raises:
-        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_OPTION, E_CONFIG before anything is trained;
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_OPTION (also for a setting that `train.yaml` does
+            not have, or that is the comparison's own), E_CONFIG before anything is trained;
             E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
         CaseError: E_MISSING_ROLE.
     """
     _require_sense(modalities, ct_modalities, classes, seeds)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
-    rows = with_folds(read_table(cases, modalities, classes), folds)
+    _require_settings(chosen)
+    columns = list(chosen.get("table_columns", ()))
+    rows = with_folds(read_table(cases, modalities, classes, columns), folds)
     numbers = sorted({row.fold for row in rows if row.fold is not None})
     for fold in numbers:
         split(rows, fold, classes)
     writable_folder(out)
-    write_table(out / TABLE, rows, modalities)
+    write_table(out / TABLE, rows, modalities, columns)
     common = {**_common(out, rows, modalities, ct_modalities, classes), **chosen}
     variants = strategies(modalities, common)
     protocol = Protocol(out, common)
@@ -76,6 +86,19 @@ def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], clas
         raise UsageError("E_MODALITY", f"Expected two or more modalities, the CT ones among them, got {got}.")
     if seeds < 1 or classes < 2:
         raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+
+
+def _require_settings(settings: Mapping[str, Any]) -> None:
+    from monai.bundle import ConfigParser
+
+    known = ConfigParser.load_config_file(str(shipped("bundles", "fuse", "configs", "train.yaml")))
+    bad = [name for name in settings if name in OWN_KEYS or name.split("::")[0] not in known]
+    if bad:
+        raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
+    epochs, interval = (int(settings.get(name, known[name])) for name in ("max_epochs", "val_interval"))
+    if interval < 1 or epochs % interval:
+        # checkpoints are written when the network is validated, and the last epoch's network is judged
+        raise UsageError("E_OPTION", f"Expected max_epochs in steps of val_interval ({interval}), got {epochs}.")
 
 
 def _common(
@@ -109,6 +132,7 @@ def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Var
         "modalities": list(modalities),
         "classes": common["classes"],
         "labels": common["labels"],
+        "table_features": len(common.get("table_columns", ())),
     }
     width = int(given.get("width", 0)) or WIDTHS["intermediate"]
     budget = parameter_count({**shared, "mode": "intermediate", "width": width})
@@ -123,17 +147,18 @@ def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Var
     return [*alone, *(variant(mode, mode) for mode in ("early", "intermediate", "late"))]
 
 
-def write_table(path: Path, rows: Sequence[Row], modalities: Sequence[str]) -> None:
-    """Write the table with its folds and whole paths, so that every trial reads the same one."""
+def write_table(path: Path, rows: Sequence[Row], modalities: Sequence[str], columns: Sequence[str] = ()) -> None:
+    """Write the table with its folds, whole paths and further numbers, so that every trial reads the same one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["case_id", "patient_id", *modalities, "label", "mask", "fold"])
+        writer.writerow(["case_id", "patient_id", *modalities, "label", "mask", "fold", *columns])
         for row in rows:
             images = [row.images[name].resolve() if name in row.images else "" for name in modalities]
             label = "" if row.label < 0 else row.label
             mask = row.mask.resolve() if row.mask else ""
-            writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold])
+            numbers = ["" if math.isnan(number) else number for number in row.table]
+            writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold, *numbers])
 
 
 def _line(found: Findings, name: str) -> str:

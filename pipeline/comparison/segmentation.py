@@ -21,7 +21,7 @@ from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import case_ece, dilated_foreground
 from pipeline.comparison.gather import judged_folders, voxel_logits
-from pipeline.comparison.trials import DONE, Protocol, Trial, Variant, read_trial
+from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Floats
 from pipeline.evaluation.results import Comparison, Estimate, Settings
@@ -100,7 +100,7 @@ def compare_segmentations(
     chosen = settings or Settings()
     if len(folds) < 2:
         raise UsageError("E_FOLD", f"Expected two or more folds, each calibrated by the others, got {len(folds)}.")
-    whole = [item for item in variants if _is_done(protocol, item, folds)]
+    whole = [item for item in variants if all_done(protocol, item, [0], folds)]
     if not whole:
         raise UsageError("E_NO_CASES", "Expected a variant whose trials are all done, got none.", "See trial.json.")
     found = tuple(judge(protocol, item, folds, tolerance_mm) for item in whole)
@@ -159,10 +159,6 @@ def read_kept(folder: Path, case_id: str) -> tuple[MetaTensor, MetaTensor]:
     logits, mask = (nib.load(folder / LOGITS / f"{case_id}{part}.nii.gz") for part in ("", "_mask"))
     channels = np.moveaxis(np.asarray(logits.dataobj, np.float32), -1, 0)
     return volume(channels, logits.affine), volume(np.asarray(mask.dataobj, np.uint8)[None], mask.affine)
-
-
-def _is_done(protocol: Protocol, variant: Variant, folds: Sequence[int]) -> bool:
-    return all(read_trial(protocol, Trial(variant, 0, fold)).get("status") == DONE for fold in folds)
 
 
 def _temperature(folders: Sequence[Path]) -> Temperature:

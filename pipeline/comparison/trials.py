@@ -172,10 +172,9 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
     if known.get("status") == DONE:
         return known
     say(f"{trial.name} …")
-    if protocol.folder(
-        trial
-    ).is_dir():  # of a trial that was stopped, has failed or was another one: nothing of it stays
-        shutil.rmtree(protocol.folder(trial))
+    folder = protocol.folder(trial)
+    if folder.is_dir():  # of a trial that was stopped, has failed or was another one: nothing of it stays
+        shutil.rmtree(folder)
     about = {"variant": trial.variant.name, "seed": trial.seed, "fold": trial.fold}
     record: dict[str, Any] = {**about, "key": protocol.key(trial)}
     try:
@@ -184,7 +183,7 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
         record |= {"status": FAILED, **_described(error)}
         say(f"{trial.name}: {record['code']}: {record['message']}", error=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    write_atomic(protocol.folder(trial) / RECORD, lambda path: write_text(path, text))
+    write_atomic(folder / RECORD, lambda path: write_text(path, text))
     return record
 
 
@@ -193,6 +192,11 @@ def read_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
     path = protocol.folder(trial) / RECORD
     found = dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     return found if found.get("key") == protocol.key(trial) else {}
+
+
+def all_done(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> bool:
+    """Whether every trial of a variant is done."""
+    return all(read_trial(protocol, trial).get("status") == DONE for trial in trials_of([variant], seeds, folds))
 
 
 def run_bundle(names: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -228,7 +232,8 @@ def _work(protocol: Protocol, trial: Trial) -> dict[str, Any]:
 def cost_of(weights: Path) -> dict[str, int]:
     """Parameters of a trained network, and floating-point operations of one patch.
 
-    A multiplication and an addition are two operations; convolutions and matrix products are counted.
+    A multiplication and an addition are two operations; convolutions and matrix products are counted, those of
+    attention among them.
 
     Args:
         weights: a checkpoint.
@@ -246,8 +251,13 @@ def cost_of(weights: Path) -> dict[str, int]:
 
     trained = load_trained(weights)
     image = torch.zeros(1, len(trained.preparation.modalities), *trained.preparation.patch)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        trained.network(image)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # which the counter cannot look into
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            trained.network(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     parameters = sum(parameter.numel() for parameter in trained.network.parameters())
     return {"parameters": parameters, "flops": int(counter.get_total_flops())}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable, RandomizableTransform, Transform
+from nibabel.filebasedimages import ImageFileError
 from torch.utils.data import Sampler
 
 from pipeline.errors import CaseError
@@ -84,7 +86,7 @@ class CheckMaskd(Transform):
         labels: how many labels there are, background included; 0 where no voxel is learned.
 
     Raises:
-        CaseError: E_GRID; E_LABEL for a label that does not exist.
+        CaseError: E_GRID for another grid or several channels; E_LABEL for a label that does not exist.
     """
 
     def __init__(self, labels: int) -> None:
@@ -99,11 +101,31 @@ class CheckMaskd(Transform):
             case["mask"] = volume(torch.zeros((1, *image.shape[1:]), dtype=torch.uint8), affine_of(image))
             return case
         require_same_grid(image, mask, ("the images", "the mask"))
+        if mask.shape[0] != 1:
+            raise CaseError("E_GRID", f"Expected one channel of the mask, got {mask.shape[0]}.")
         found = np.unique(mask.numpy())
         if self.labels and not np.isin(found, np.arange(self.labels)).all():
             raise CaseError("E_LABEL", f"Expected voxel labels 0 to {self.labels - 1}, got up to {found.max():g}.")
         case["mask"] = volume(mask.as_tensor().to(torch.uint8), affine_of(image))
         return case
+
+
+def unreadable_image(error: BaseException) -> CaseError | None:
+    """What to say when a file that a table names could not be read as an image; None for any other error.
+
+    Args:
+        error: as MONAI's chain has raised it; the reader's own error is its cause.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        damaged = isinstance(cause, EOFError | zlib.error | ImageFileError)
+        # the system's own errors, such as a full disk, have a number
+        damaged = damaged or (isinstance(cause, OSError) and cause.errno is None)
+        if damaged or str(cause).startswith("LoadImage cannot find a suitable reader"):
+            reason = str(cause).splitlines()[0].rstrip(".")
+            return CaseError("E_NIFTI", f"An image of the table cannot be read: {reason}.")
+        cause = cause.__cause__
+    return None
 
 
 class PatchAtRandomd(Randomizable, Transform):

@@ -35,12 +35,14 @@ def judged_rows(
         seed: of the shuffling.
 
     Raises:
-        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_MODALITY, E_FOLD.
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_MODALITY, E_FOLD; E_CAL_TRAINING when a patient of the training has
+            a case among them.
         CaseError: E_MISSING_ROLE for a case that has no image, or none left.
     """
     if not table_name:
         return without_modalities(split.validation, modalities, hidden)
     read = read_table(Path(folder) / table_name, modalities, classes, split.standard.columns)
+    _require_strangers_of(split, read, table_name)
     rows = with_strangers(standardised(read, split.standard), modalities, shuffled, seed)
     return without_modalities(rows, modalities, hidden)
 
@@ -107,6 +109,14 @@ def shuffled_split(found: Split, modalities: Sequence[str], shuffled: Sequence[s
         tuple(with_strangers(part, modalities, shuffled, seed)) for part in (found.training, found.validation)
     )
     return replace(found, training=training, validation=validation)
+
+
+def _require_strangers_of(split: Split, rows: Sequence[Row], table_name: str) -> None:
+    learned = {row.patient_id for row in split.training}
+    seen = [row.case_id for row in rows if row.patient_id in learned]
+    if seen:
+        got = f"{len(seen)} cases of those, such as {seen[0]}"
+        raise UsageError("E_CAL_TRAINING", f"Expected other patients in {table_name} than in the training, got {got}.")
 
 
 def _require_known(modalities: Sequence[str], asked: Sequence[str]) -> None:

@@ -96,6 +96,9 @@ class Keeper:
         patience: how many epochs without a lower validation loss end the training; 0 for never.
         training_cases: whom it learns from; the checkpoints say so, and calibration refuses them.
         preparation: of the images; the checkpoints say it, too.
+
+    Raises:
+        UsageError: E_CONFIG when the network cannot halve the patch as often as it has to.
     """
 
     def __init__(
@@ -109,9 +112,11 @@ class Keeper:
         training_cases: Sequence[str] = (),
         preparation: Preparation | None = None,
     ) -> None:
+        if preparation and isinstance(network, FusionNet):
+            _require_divisible(preparation.patch, network)
         self.folder, self.network, self.evaluator, self.patience = Path(folder), network, evaluator, patience
         self.states = {"optimizer": optimizer, "schedule": schedule}
-        self.about = {
+        self.about: dict[str, Any] = {
             TRAINING_CASES: list(training_cases),
             PREPARATION: preparation.to_plain() if preparation else {},
         }
@@ -135,18 +140,36 @@ class Keeper:
             How many epochs are done.
 
         Raises:
-            UsageError: E_CHECKPOINT when it is of another architecture; E_WEIGHTS when it is damaged.
+            UsageError: E_CHECKPOINT when it is of another architecture, has learned from other cases, or from images
+                that were prepared in another way; E_WEIGHTS when it is damaged.
         """
         if not (self.folder / LAST).is_file():
             return 0
         found = read_checkpoint(self.folder / LAST)
         restore(self.network, found)
+        self._require_same_data(found)
         for name, item in self.states.items():
             item.load_state_dict(found[name])
         self.history = [dict(row) for row in found["history"]]
         done = int(self.history[-1]["epoch"])
         engine.state.epoch, engine.state.iteration = done, done * engine.state.epoch_length
         return done
+
+    def _require_same_data(self, found: Mapping[str, Any]) -> None:
+        """What the checkpoint says of its data has to be true of all that it has learned from."""
+        if set(found[TRAINING_CASES]) != set(self.about[TRAINING_CASES]):
+            counts = [len(about[TRAINING_CASES]) for about in (found, self.about)]
+            raise UsageError(
+                "E_CHECKPOINT",
+                f"Expected the checkpoint's {counts[0]} training cases, got {counts[1]} that are not the same.",
+            )
+        before, now = found[PREPARATION], self.about[PREPARATION]
+        different = [key for key in before.keys() | now.keys() if before.get(key) != now.get(key)]
+        if different:
+            key = sorted(different)[0]
+            raise UsageError(
+                "E_CHECKPOINT", f"Expected {key} {before.get(key)} as in the checkpoint, got {now.get(key)}."
+            )
 
     @property
     def is_over(self) -> bool:
@@ -217,3 +240,10 @@ class Keeper:
         writer.writeheader()
         writer.writerows(self.history)
         write_atomic(self.folder / CURVES, lambda path: write_text(path, text.getvalue()))
+
+
+def _require_divisible(patch: Sequence[int], network: FusionNet) -> None:
+    encoder: Any = network.encoders[0]
+    step = encoder.first_stride * 2 ** (len(encoder.channels) - 1)
+    if any(side < step or side % step for side in patch):
+        raise UsageError("E_CONFIG", f"Expected a patch with sides that are multiples of {step}, got {list(patch)}.")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.tiles import Box, Tiled, TiledInferer, padded_to
+from pipeline.fusion.tiles import Box, Tiled, TiledInferer, padded_to, without_padding
 
 
 @dataclass(frozen=True)
@@ -73,4 +73,4 @@ class Look:
         total = padded_to(torch.zeros((channels, *shape), device=self.image.device), self.inferer.patch)
         for box, part in parts:
             total[(slice(None), *box)] += part
-        return total[(slice(None), *(slice(0, side) for side in shape))]
+        return without_padding(total, shape)

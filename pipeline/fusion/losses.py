@@ -9,6 +9,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.errors import UsageError
 from pipeline.fusion.network import Heads
 from pipeline.fusion.table import UNKNOWN
 
@@ -51,6 +52,9 @@ class FusionLoss(nn.Module):
 
         Returns:
             A number; 0 where nothing of the batch is known.
+
+        Raises:
+            UsageError: E_CONFIG when there are not as many class weights as classes.
         """
         total = heads.voxels.sum() * 0 + heads.classes.sum() * 0
         if heads.voxels.shape[1]:
@@ -96,4 +100,6 @@ class FusionLoss(nn.Module):
         if not bool(known.any()):
             return logits.sum() * 0
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise UsageError("E_CONFIG", f"Expected {logits.shape[1]} class_weights, got {len(weights)}.")
         return functional.cross_entropy(logits[known].float(), label[known], weights)

@@ -9,7 +9,7 @@ import torch
 from monai.transforms import Transform
 from torch import Tensor
 
-from pipeline.errors import UsageError
+from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
@@ -46,13 +46,20 @@ def roles_of(modalities: Sequence[str], known: Sequence[str], roles: Mapping[str
         A role for each modality, in order; the modality's own name where the run has none: it is then missing.
 
     Raises:
-        UsageError: E_MODALITY when `roles` names a modality that was never trained, or the run has none of them.
+        UsageError: E_MODALITY when `roles` names a modality that was never trained or a role that the run does not
+            know, when one role would be two modalities, or the run has none of them.
     """
     strangers = [name for name in roles if name not in modalities]
     trained = ", ".join(modalities)
     if strangers:
         raise UsageError("E_MODALITY", f"Expected modalities of the network ({trained}), got {strangers[0]}.")
+    unknown = [role for role in roles.values() if role not in known]
+    if unknown:
+        raise UsageError("E_MODALITY", f"Expected roles of the run ({', '.join(known)}), got {unknown[0]}.")
     found = [roles.get(name, name) for name in modalities]
+    twice = [role for role in found if found.count(role) > 1]
+    if twice:
+        raise UsageError("E_MODALITY", f"Expected a role of its own for each of {trained}, got {twice[0]} twice.")
     if not set(found) & set(known):
         raise UsageError("E_MODALITY", f"Expected a role for one of {trained}, got the roles {', '.join(known)}.")
     return found
@@ -81,6 +88,9 @@ class Predictd(Transform):
     Args:
         network: on its device.
         inferer: how tiles are made and put together.
+
+    Raises:
+        CaseError: E_MISSING_ROLE when the only modality that a network of `single` looks at is missing.
     """
 
     def __init__(self, network: FusionNet, inferer: TiledInferer) -> None:
@@ -88,6 +98,9 @@ class Predictd(Transform):
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Predict."""
+        only = self.network.modalities[self.network.only]
+        if self.network.mode == "single" and not bool(data["available"][self.network.only]):
+            raise CaseError("E_MISSING_ROLE", f"Expected {only}, which alone the network looks at, got none.")
         device = next(self.network.parameters()).device
         image = data["image"].as_tensor()[None].to(device)
         body = data["body"].as_tensor()[None] if "body" in data else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation, Spacing, SpatialResample
+from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from pipeline.errors import CaseError, UsageError
@@ -158,7 +161,17 @@ def seen_mm(rows: Sequence[Row]) -> list[float]:
 
     Args:
         rows: the cases.
+
+    Raises:
+        CaseError: E_NIFTI when one cannot be read.
     """
     paths = [path for row in rows for path in row.images.values()]
-    sides = np.array([spacing_mm(nib.load(path).affine) for path in paths])
+    sides = np.array([spacing_mm(_affine_in(path)) for path in paths])
     return [float(sides.min()), float(sides.max())]
+
+
+def _affine_in(path: Path) -> FloatArray:
+    try:
+        return np.asarray(nib.load(path).affine, dtype=np.float64)
+    except (ImageFileError, OSError, EOFError, zlib.error) as error:
+        raise CaseError("E_NIFTI", f"An image of the table cannot be read: {path.name}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -156,7 +157,8 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
         seed: of the chance.
 
     Raises:
-        UsageError: E_FOLD when there are fewer patients than folds, only some rows have a fold, or a patient is in two.
+        UsageError: E_FOLD when there are fewer patients or cases of every class than folds, only some rows have a fold,
+            or a patient is in two.
     """
     given = [row.fold for row in rows if row.fold is not None]
     if given:
@@ -167,6 +169,9 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
     patients = [row.patient_id for row in rows]
     if not 2 <= folds <= len(set(patients)):
         raise UsageError("E_FOLD", f"Expected 2 to {len(set(patients))} folds, one patient each, got {folds}.")
+    largest = max(Counter(_strata(rows)).values())
+    if largest < folds:
+        raise UsageError("E_FOLD", f"Expected {folds} cases or more of a class for {folds} folds, got {largest}.")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
     parts = splitter.split(np.zeros(len(rows)), _strata(rows), patients)
@@ -278,7 +283,7 @@ def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: i
         _label(line.get("label", ""), case_id, classes),
         _file(line["mask"], path, case_id) if line.get("mask") else None,
         tuple(_number(line[name], case_id, name) for name in columns),
-        int(_number(line["fold"], case_id, "fold")) if line.get("fold") else None,
+        _fold(line["fold"], case_id) if line.get("fold") else None,
     )
 
 
@@ -298,13 +303,24 @@ def _label(text: str, case_id: str, classes: int) -> int:
     return int(value)
 
 
+def _fold(text: str, case_id: str) -> int:
+    value = _number(text, case_id, "fold")
+    if not (value >= 0 and value.is_integer()):
+        raise UsageError("E_TABLE", f"Expected a whole number from 0 as fold of {case_id}, got {value:g}.")
+    return int(value)
+
+
 def _number(text: str, case_id: str, column: str) -> float:
+    """NaN where the cell is empty."""
     if not text:
         return float("nan")
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         raise UsageError("E_TABLE", f"Expected a number as {column} of {case_id}, got another text.") from error
+    if np.isinf(value):
+        raise UsageError("E_TABLE", f"Expected a finite number as {column} of {case_id}, got {text}.")
+    return value
 
 
 def _strata(rows: Sequence[Row]) -> list[int]:

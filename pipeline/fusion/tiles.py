@@ -35,7 +35,7 @@ class Tiled:
         classes: logits of each tile (T, classes).
         evidence: (T,) how much there is to see in each tile: its predicted foreground, as a share of the tile; without
             a voxel head, how sure its class is.
-        boxes: where each tile lies; it may reach beyond an image that is smaller than a tile.
+        boxes: where each tile lies in the image, which is padded where it is smaller than a tile (`padded_to`).
     """
 
     voxels: Tensor
@@ -131,7 +131,9 @@ class TiledInferer:
     def shares(self, found: Tiled) -> Tensor:
         """How much each tile counts in the class of the case (T,), with the sum 1."""
         if self.pooling == "attention":
-            return found.evidence / found.evidence.sum().clamp(min=1e-12)
+            total = found.evidence.sum()
+            # where no tile shows anything at all, none tells more than another
+            return found.evidence / total if total > 0 else torch.full_like(found.evidence, 1 / len(found.evidence))
         best = found.evidence.topk(min(self.top_k, len(found.evidence))).indices
         return torch.zeros_like(found.evidence).index_fill(0, best, 1 / len(best))
 
@@ -155,6 +157,7 @@ class TiledInferer:
         """
         image, shape = image.as_subclass(Tensor), tuple(image.shape[1:])
         body = torch.ones(shape, dtype=torch.bool) if inside is None or not bool(inside.any()) else inside.cpu()
+        body = padded_to(body[None], self.patch)[0]
         boxes = [box for box in self._boxes(body) if bool(body[box].any())]
         there = torch.ones(len(image), dtype=torch.bool) if available is None else available
         there = there.to(image.device)[None]
@@ -175,8 +178,7 @@ class TiledInferer:
         logits = total / norm.clamp(min=torch.finfo(norm.dtype).tiny)
         if network.labels:
             logits[0, norm == 0] = SURE
-        kept = (slice(None), *(slice(0, side) for side in shape))
-        return Tiled(logits[kept], torch.cat(classes), torch.cat(evidence), tuple(boxes))
+        return Tiled(without_padding(logits, shape), torch.cat(classes), torch.cat(evidence), tuple(boxes))
 
     def _look(
         self, stack: Tensor, network: FusionNet, available: Tensor, table: Tensor | None = None
@@ -200,7 +202,7 @@ class TiledInferer:
     def _boxes(self, body: Tensor) -> list[Box]:
         """Where tiles may lie: on MONAI's own grid over the image, or evenly over the box around the body (I, J, K)."""
         steps = [max(1, int(side * (1 - self.overlap))) for side in self.patch]
-        size = [max(side, length) for side, length in zip(self.patch, body.shape, strict=True)]
+        size = list(body.shape)
         if self.grid == "image":
             boxes: list[Box] = dense_patch_slices(size, self.patch, steps)
             return boxes
@@ -212,11 +214,24 @@ class TiledInferer:
 
 
 def padded_to(image: Tensor, sides: Sequence[int]) -> Tensor:
-    """The image with zeros behind it where it is smaller than a tile."""
-    missing = [max(0, side - size) for side, size in zip(sides, image.shape[1:], strict=True)]
-    if not any(missing):
+    """The image (C, I, J, K) with zeros around it where it is smaller than a tile, in its middle as in training."""
+    before = _before(image.shape[1:], sides)
+    behind = [max(0, side - size) - b for side, size, b in zip(sides, image.shape[1:], before, strict=True)]
+    if not any(behind):
         return image
-    return torch.nn.functional.pad(image, (0, missing[2], 0, missing[1], 0, missing[0]))
+    around = [width for pair in zip(before[::-1], behind[::-1], strict=True) for width in pair]
+    return torch.nn.functional.pad(image, around)
+
+
+def without_padding(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """The middle (C, *shape) of an image that `padded_to` has padded."""
+    before = _before(shape, image.shape[1:])
+    return image[(slice(None), *(slice(b, b + side) for b, side in zip(before, shape, strict=True)))]
+
+
+def _before(shape: Sequence[int], sides: Sequence[int]) -> list[int]:
+    """How many zeros stand before an image of some shape: the smaller half, as MONAI's `SpatialPad` has it."""
+    return [max(0, side - size) // 2 for side, size in zip(sides, shape, strict=True)]
 
 
 def _starts(first: int, last: int, size: int, side: int, step: int) -> list[int]:

@@ -11,7 +11,8 @@ import torch
 from ignite.metrics import Average
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError, pipeline_cause
+from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.fusion.data import unreadable_image
 from pipeline.fusion.keeper import Keeper
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.parallel import shared
@@ -105,8 +106,11 @@ class Training:
             start = self.keeper.restore(self.trainer) if self.resume else 0
             if start < self.trainer.state.max_epochs and not self.keeper.is_over:
                 self.trainer.run()
+            if not self.keeper.history:
+                epochs = self.trainer.state.max_epochs
+                raise UsageError("E_CONFIG", f"Expected a val_interval up to max_epochs ({epochs}): nothing was kept.")
         except Exception as error:
-            known = pipeline_cause(error)
+            known = pipeline_cause(error) or unreadable_image(error)
             if known is None:
                 raise
             _stop(known)

@@ -1,4 +1,4 @@
-"""Both images at about 6 mm: there a pose is scored in a fraction of a millisecond, and the best one near it found.
+"""Both images at about 6 mm (a small body finer): a pose is scored in under a millisecond, the best one near it found.
 
 Everything here is in ITK's LPS millimetres, and imports neither torch nor itk: it runs in the registration's child
 process. Poses map points of the fixed image to points of the moving image, as ITK's resampling takes them.
@@ -15,12 +15,16 @@ from scipy.spatial.transform import Rotation
 from pipeline.registration.similarity import BINS, FloatArray, apply, bin_indices, nmi_of_histogram, robust_limits
 
 COARSE_MM = 6.0
+#: So many voxels of a body tell where it lies; one of less than some 0.4 litres is looked at on finer ones.
+LEAST_BODY_VOXELS = 2000
+#: An axis keeps as many voxels as this, if it has them: a slab of one slice could hardly be turned.
+LEAST_ALONG = 4
 #: The coarse moving image is interpolated once, to at most this spacing, and then read at the nearest voxel.
 LOOKUP_MM = 3.0
 MAX_POINTS = 8000
 #: Below this fraction of the smaller body a pose compares too little to be scored.
 LEAST_OVERLAP = 0.3
-#: The search looks this far around first, and ends when it moves by less, or after as many poses.
+#: At 6 mm the search looks this far around first, and ends when it moves by less; or after as many poses.
 REACH_MM = 10.0
 STILL_MM = 0.3
 MOST_POSES = 200
@@ -37,10 +41,12 @@ class CoarsePair:
 
     Attributes:
         centre: centre of gravity of the fixed body, LPS mm.
+        spacing_mm: what the voxels are brought near to, where they are finer.
     """
 
     def __init__(self, fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, moving_mask: sitk.Image) -> None:
-        coarse_fixed, coarse_moving = shrink(fixed, COARSE_MM), shrink(moving, COARSE_MM)
+        self.spacing_mm = coarse_spacing_mm(min(map(body_mm3, (fixed_mask, moving_mask))))
+        coarse_fixed, coarse_moving = (shrink(image, self.spacing_mm) for image in (fixed, moving))
         points, values = _masked_points(coarse_fixed, fixed_mask)
         body_points, body_values = _masked_points(coarse_moving, moving_mask)
         step = -(-len(points) // MAX_POINTS)
@@ -83,8 +89,9 @@ class CoarsePair:
             step[:3, 3] = self.centre + numbers[3:] - step[:3, :3] @ self.centre
             return matrix @ step
 
-        simplex = np.vstack([np.zeros(6), REACH_MM * np.eye(6)])
-        options = {"initial_simplex": simplex, "xatol": STILL_MM, "fatol": 1e-4, "maxfev": MOST_POSES}
+        scale = self.spacing_mm / COARSE_MM
+        simplex = np.vstack([np.zeros(6), scale * REACH_MM * np.eye(6)])
+        options = {"initial_simplex": simplex, "xatol": scale * STILL_MM, "fatol": 1e-4, "maxfev": MOST_POSES}
         # 0 is worse than any score: too little overlap
         found = minimize(lambda n: -max(self.score(moved(n)), 0.0), simplex[0], method="Nelder-Mead", options=options)
         return moved(found.x), -float(found.fun)
@@ -123,10 +130,24 @@ class _Lookup:
         return np.asarray(self._bins[i * self._strides[0] + j * self._strides[1] + k])
 
 
+def coarse_spacing_mm(smaller_mm3: float) -> float:
+    """The voxel size (mm) to search at, by the volume (mm³) of the smaller body."""
+    return float(min(COARSE_MM, np.cbrt(smaller_mm3 / LEAST_BODY_VOXELS)))
+
+
+def body_mm3(mask: sitk.Image) -> float:
+    """Volume (mm³) of what a mask covers."""
+    return float((sitk.GetArrayViewFromImage(mask) > 0).sum() * np.prod(mask.GetSpacing()))
+
+
 def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Average blocks of voxels so that each axis comes near to a spacing (mm); finer grids only, never coarser."""
+    """Average blocks of voxels so that each axis comes near to a spacing (mm), or keeps `LEAST_ALONG` voxels.
+
+    Finer grids only, never coarser ones.
+    """
     wanted = [max(1, round(spacing_mm / spacing)) for spacing in image.GetSpacing()]
-    return sitk.BinShrink(image, [min(factor, size) for factor, size in zip(wanted, image.GetSize(), strict=True)])
+    most = [max(1, size // LEAST_ALONG) for size in image.GetSize()]
+    return sitk.BinShrink(image, [min(factors) for factors in zip(wanted, most, strict=True)])
 
 
 def index_to_world(image: sitk.Image) -> FloatArray:

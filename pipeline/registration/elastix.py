@@ -74,7 +74,7 @@ class Registration:
         inverses: the way back, likewise.
         moved: the moving image on the fixed image's grid, (1, I, J, K) float32.
         quality: see `pipeline.registration.quality.measure`; with `transform` (what was kept), `start` (where the
-            chosen pose started), `starts_refined`, and what landmarks and bending add.
+            chosen pose started), `starts_searched`, and what landmarks and bending add.
         log: what elastix did, in short; no paths and no times.
     """
 
@@ -213,7 +213,7 @@ def _search(
         ranked.insert(0, ("header", np.eye(4)))
     mirrored = next(iter(_in_ras(found["mirrored"])), None)
     quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, header_kept=kept)
-    more = {"transform": "rigid", "start": ranked[0][0], "starts_refined": found["starts"]}
+    more = {"transform": "rigid", "start": ranked[0][0], "starts_searched": found["starts"]}
     return {**quality, **more}, ranked[0][1]
 
 

@@ -26,6 +26,8 @@ Model = Literal["rigid", "affine"]
 THINNEST = 1e-3
 #: An affine map has 12 numbers, a point gives three; a rigid one has six, but two points leave a turn open.
 FEWEST: dict[str, int] = {"rigid": 3, "affine": 4}
+#: What a file of another kind, or a damaged one, makes the readers below stumble over.
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, csv.Error)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read_landmarks(path: Path, affine: FloatArray | None, convention: Convention
             found = _elastix(text, affine)
         else:
             found = {".csv": _csv, ".fcsv": _fcsv, ".json": _markups}[path.suffix.lower()](text, convention)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except UNREADABLE as error:
         raise _fault(f"The landmarks cannot be read ({type(error).__name__}).") from error
     if not len(found.points) or not np.isfinite(found.points).all():
         raise _fault(f"Expected finite landmarks, got {len(found.points)} points.")
@@ -204,10 +206,14 @@ def _csv(text: str, convention: Convention | None) -> Landmarks:
     lines = text.splitlines()
     stated = [found.group(1) for line in lines if (found := re.match(r"#\s*convention\s*[:=]\s*(\w+)", line))]
     rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
+    if any(None in row for row in rows):
+        raise _fault("Expected as many cells as columns in every row, got more (decimal commas?).")
     stated += [row["convention"] for row in rows if row.get("convention")]
     points = np.array([[float(row[axis]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
     names = tuple(row["name"] for row in rows if row.get("name"))
-    return Landmarks(_in_ras(points, stated or [convention or ""]), names if len(names) == len(points) else ())
+    if names and len(names) < len(points):
+        raise _fault(f"Expected a name for every landmark or for none, got {len(names)} for {len(points)}.")
+    return Landmarks(_in_ras(points, stated or [convention or ""]), names)
 
 
 def _fcsv(text: str, convention: Convention | None) -> Landmarks:

@@ -22,6 +22,8 @@ from pipeline.registration.transforms import AIR_HU
 RIM_MM = 10.0
 #: Finer voxels are averaged before elastix sees them: they cost time and do not make a rigid pose more exact.
 FINEST_MM = 1.0
+#: A mask of fewer voxels (of `FINEST_MM` or more) shows nothing that could be aligned.
+LEAST_MASK_VOXELS = 64
 #: The body is found at about this spacing: its surface to a voxel's fraction, for a fraction of the time.
 BODY_MM = 3.0
 
@@ -119,11 +121,15 @@ def _mask(side: Side, image: MetaTensor) -> MetaTensor:
     """The given mask on the working copy's grid, or the body.
 
     Raises:
-        CaseError: E_BLANK when there is no body.
+        CaseError: E_BLANK when there is no body, or next to nothing in the mask.
     """
     if side.mask is None:
         return _body(image, side.modality)
     inside = sitk.Resample(to_sitk(side.mask) != 0, to_sitk(image), sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    covered = int(sitk.GetArrayViewFromImage(inside).sum())
+    if covered < LEAST_MASK_VOXELS:
+        text = f"Expected a mask of at least {LEAST_MASK_VOXELS} voxels of {FINEST_MM:g} mm or more, got {covered}."
+        raise CaseError("E_BLANK", text, "Draw the mask around what both images show.")
     return volume(from_sitk(inside).numpy(), affine_of(image))
 
 

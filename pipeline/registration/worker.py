@@ -7,6 +7,7 @@ B-spline as `spline.npz`. All matrices are 4 x 4, LPS mm, from fixed to moving p
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
-from pipeline.registration.coarse import COARSE_MM, CoarsePair
+from pipeline.registration.coarse import CoarsePair
 from pipeline.registration.runner import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
 from pipeline.registration.starts import Start, best_starts
 
@@ -31,6 +33,8 @@ FLAT_MM = 0.3
 MORE_SAMPLES = 4
 #: The mirror image is refined only when its score, counted from 1, comes this near to that of the image itself.
 MIRROR_NEAR = 0.85
+#: A body that lies turned in its image is mirrored at a plane that is turned as far, about two axes.
+PLANE_DEGREES = (-40, -30, -20, -10, 0, 10, 20, 30, 40)
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask")
 RIGID_MAP = "parameters_0.txt"
 ITERATIONS, SAMPLES = "MaximumNumberOfIterations", "NumberOfSpatialSamples"
@@ -76,8 +80,9 @@ class Search:
         results, failures = attempt(self._refine, found[: self._request["refined"]])
         for thorough in (self._all_levels, self._settle):
             if len(results) > 1 and self._pair.apart_mm(results[0].matrix, results[1].matrix) > FLAT_MM:
-                results, more = attempt(thorough, results)
-                failures += more
+                longer, more = attempt(thorough, results)
+                # one that is lost here has still found another pose than the other: that must not be forgotten
+                results, failures = results if more else longer, failures + more
         mirrored, more = attempt(self._mirrored, results[:1])
         return {
             "results": [{"start": start.name, "matrix": start.matrix.tolist()} for start in results],
@@ -90,7 +95,7 @@ class Search:
         """Go from a start to the best pose near it at about 6 mm."""
         matrix, score = self._pair.climb(start.matrix)
         texts = (f"NMI {value:.4f}" for value in (self._pair.score(start.matrix), score))
-        self._elastix.note(f"{start.name}: search at {COARSE_MM:g} mm", [" -> ".join(texts)])
+        self._elastix.note(f"{start.name}: search at {self._pair.spacing_mm:.2g} mm", [" -> ".join(texts)])
         return replace(start, matrix=matrix, score=score)
 
     def _refine(self, start: Start) -> Start:
@@ -177,7 +182,15 @@ def attempt(refine: Callable[[Start], Start], starts: Sequence[Start]) -> tuple[
 
 
 def mirror(start: Start, pair: CoarsePair) -> Start:
-    """The same pose of the fixed head's mirror image: left and right change places about the body's middle."""
-    reflection: FloatArray = np.diag([-1.0, 1.0, 1.0, 1.0])
-    reflection[0, 3] = 2 * pair.centre[0]
-    return replace(start, name=f"{start.name}, mirrored", matrix=start.matrix @ reflection)
+    """The same pose of the fixed body's mirror image, at the plane through its middle that gives the best score."""
+    turns = (Rotation.from_euler("yz", angles, degrees=True) for angles in itertools.product(PLANE_DEGREES, repeat=2))
+    poses = (start.matrix @ reflection(pair.centre, turn.as_matrix()[:, 0]) for turn in turns)
+    return replace(start, name=f"{start.name}, mirrored", matrix=max(poses, key=pair.score))
+
+
+def reflection(centre: FloatArray, normal: FloatArray) -> FloatArray:
+    """4 x 4: what lies on one side of a plane goes to the other; the normal (3,) has the length 1."""
+    matrix = np.eye(4)
+    matrix[:3, :3] -= 2 * np.outer(normal, normal)
+    matrix[:3, 3] = 2 * (centre @ normal) * normal
+    return matrix

@@ -30,7 +30,7 @@ def write_head_cases(
     """Write cases and their table.
 
     Args:
-        folder: where to; images that are there already are kept as they are.
+        folder: where to; images of this seed and voxel size that are there already are kept.
         table_name: of the table, such as `cases.csv`. Its column `posterior` has the true probability of class 1.
         numbers: of the cases; the same seed and number give the same case.
         folds: cases are dealt out to this many, in turn.
@@ -47,10 +47,11 @@ def write_head_cases(
         name = f"head-{number:04d}"
         kind = random_kind(np.random.default_rng([seed, number, 1]))
         files = {key: f"{name}_{key}.nii.gz" for key in ("ct", "mr", "mask")}
-        if not all((folder / file).is_file() for file in files.values()):
+        origin = f"simulated head, seed {seed}, {spacing_mm:g} mm"
+        if not all(_is_of(folder / file, origin) for file in files.values()):
             images = _images(template, kind, np.random.default_rng([seed, number]), spacing_mm)
             for file, image in zip(files.values(), images, strict=True):
-                _write(folder / file, image)
+                _write(folder / file, image, origin)
         about = {"label": str(kind.label), "fold": str(number % folds), "posterior": f"{kind.posterior:.6f}"}
         rows.append({"case_id": name, "patient_id": name, **about, **files})
     with (folder / table_name).open("w", newline="", encoding="utf-8") as stream:
@@ -71,7 +72,14 @@ def _images(
     return ct, geometry.from_sitk(moved), subject.labels_ct(tuple(ct.shape[1:]), geometry.affine_of(ct))
 
 
-def _write(path: Path, image: MetaTensor) -> None:
+def _is_of(path: Path, origin: str) -> bool:
+    """Whether a file is there that says of itself where it comes from: another seed's shows another kind."""
+    return path.is_file() and str(np.char.decode(nib.load(path).header["descrip"])) == origin
+
+
+def _write(path: Path, image: MetaTensor, origin: str) -> None:
     values = image.numpy()[0]
     kind = np.uint8 if values.dtype == np.uint8 else np.int16
-    nib.save(nib.Nifti1Image(np.rint(values).astype(kind), geometry.affine_of(image)), path)
+    file = nib.Nifti1Image(np.rint(values).astype(kind), geometry.affine_of(image))
+    file.header["descrip"] = origin
+    nib.save(file, path)

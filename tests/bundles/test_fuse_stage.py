@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from scipy.special import softmax
 
@@ -192,6 +194,75 @@ def test_a_stage_that_cannot_be_is_refused(home: Path, ingested: Path, settings:
         fuse(home, ingested, **settings)
     known = pipeline_cause(raised.value)
     assert known is not None and known.code == code
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"class_calibration": "voxels"}, "calibration of classes of the network .*, got one of voxels"),
+        ({"voxel_calibration": "classes"}, "calibration of voxels of the network .*, got one of classes"),
+        ({"weights": "other.pt"}, "calibration of voxels of the network"),
+        ({"mirror": True}, "mirrored, got one of voxels"),
+        ({"top_k": 1, "voxel_calibration": ""}, "the 1 tiles .*, got one of .* the 3 tiles"),
+    ],
+)
+def test_a_calibration_of_other_logits_is_refused(
+    home: Path, ingested: Path, tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    """With two classes and two labels both files would fit, and the probabilities would be wrong without a word."""
+    for part in ("class_calibration", "voxel_calibration"):
+        if settings.get(part):
+            settings = {**settings, part: str(home / "evaluation" / f"calibration_{settings[part]}.json")}
+    if "weights" in settings:
+        found = read_checkpoint(home / "out" / "model.pt")
+        found["network"]["class_heads.0.out.bias"] += 1
+        torch.save(found, tmp_path / "other.pt")
+        settings = {"weights": str(tmp_path / "other.pt")}
+    with pytest.raises(RuntimeError) as raised:
+        fuse(home, ingested, **settings)
+    known = pipeline_cause(raised.value)
+    assert known is not None and known.code == "E_CAL_NETWORK" and re.search(words, known.message)
+
+
+def test_weights_are_the_same_in_whatever_checkpoint_they_stand(home: Path, ingested: Path, tmp_path: Path) -> None:
+    found = read_checkpoint(home / "out" / "model.pt")
+    torch.save({**found, "history": []}, tmp_path / "copy.pt")
+    assert all(record.status == "done" for record in fuse(home, ingested, weights=str(tmp_path / "copy.pt")).values())
+
+
+def test_an_evaluation_leaves_nothing_of_the_one_before(home: Path, tmp_path: Path) -> None:
+    """Masks are gone: no voxel may be calibrated on what an earlier evaluation has left."""
+    folder = Path(shutil.copytree(home / "evaluation", tmp_path / "evaluation"))
+    data = Path(shutil.copytree(home / "data", tmp_path / "data"))
+    with (data / "cases.csv").open() as stream:
+        rows = [{**row, "mask": ""} for row in csv.DictReader(stream)]
+    with (data / "cases.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    paths = {"dataset_dir": str(data), "output_dir": str(folder), "weights": str(home / "out" / "model.pt")}
+    workflow("train", "evaluate", **SMALL, **paths, report=False).run()
+    assert (folder / "class_logits.npy").is_file() and not list(folder.glob("voxel_*"))
+    assert not (folder / "dice.csv").exists()
+
+
+@pytest.mark.parametrize("kept", [8, 9000])
+@pytest.mark.parametrize("fold", [0, 1])
+def test_an_image_that_cannot_be_read_is_named(
+    home: Path, tmp_path: Path, kept: int, fold: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(home / "data", tmp_path / "data"))
+    (data / "case-003_ct.nii").write_bytes((data / "case-003_ct.nii").read_bytes()[:kept])
+    paths = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "fold": fold}
+    said = ""
+    try:
+        workflow("train", **{**SMALL, "cache_rate": 0.0}, **paths).run()
+    except SystemExit as ended:
+        said, code = capsys.readouterr().err, ended.code
+        assert code == 2
+    except RuntimeError as error:  # while it is built: `end_plainly` says it
+        said = str(pipeline_cause(error))
+    assert "E_NIFTI: An image of the table cannot be read" in said and "case-003_ct.nii" in said
 
 
 def test_monai_s_clients_find_the_standard_ids(home: Path, ingested: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.comparison import trials
 from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.cohort import compare_table, strategies
+from pipeline.comparison.cohort import compare_table, strategies, write_table
 from pipeline.comparison.document import markdown_table, write_section
 from pipeline.comparison.gather import ClassLogits, class_logits, dice_rows, judged_folders, voxel_logits
 from pipeline.comparison.mechanism_page import sections
@@ -30,6 +31,7 @@ from pipeline.comparison.trials import (
     Protocol,
     Trial,
     Variant,
+    cost_of,
     read_trial,
     run_bundle,
     run_trials,
@@ -38,7 +40,7 @@ from pipeline.comparison.trials import (
 from pipeline.errors import CaseError, UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
-from pipeline.fusion.checkpoint import load_trained
+from pipeline.fusion.checkpoint import PREPARATION, TRAINING_CASES, Preparation, load_trained, write_checkpoint
 from pipeline.fusion.judged import judged_rows, with_strangers
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import Row, Split, read_table
@@ -256,6 +258,29 @@ def rows_of(patients: Sequence[str]) -> list[Row]:
     ]
 
 
+def test_a_table_with_a_patient_of_the_training_is_not_judged_by(tmp_path: Path) -> None:
+    """Another case of a patient whom the network knows is no unseen one."""
+    for name in ("x_ct", "x_mr"):
+        (tmp_path / name).touch()
+    for patient, known in (("b", True), ("z", False)):
+        (tmp_path / "test.csv").write_text(f"case_id,patient_id,ct,mr,label\nnew,{patient},x_ct,x_mr,0\n")
+        split = Split(tuple(rows_of("aab")), tuple(rows_of("c")))
+        with pytest.raises(UsageError, match=r"E_CAL_TRAINING.*such as new") if known else nullcontext():
+            assert [row.case_id for row in judged_rows(split, tmp_path, "test.csv", ["ct", "mr"], 2)] == ["new"]
+
+
+def test_the_products_of_attention_are_counted(tmp_path: Path) -> None:
+    """Queries, keys, values and their mixing: 8 C^2 operations a token; the two products of attention: 4 tokens C."""
+    counts = {}
+    for block in ("cross_attention", "concat"):
+        network = FusionNet(["ct", "mr"], classes=2, labels=0, block=block, width=8, levels=2)
+        about = {TRAINING_CASES: [], PREPARATION: Preparation(["ct", "mr"], ["ct"], [40, 400], [8, 8, 8]).to_plain()}
+        write_checkpoint(tmp_path / "model.pt", network, about)
+        counts[block] = cost_of(tmp_path / "model.pt")["flops"]
+    expected = sum(tokens * (8 * width**2 + 4 * tokens * width) for tokens, width in ((2 * 8**3, 8), (2 * 4**3, 16)))
+    assert counts["cross_attention"] - counts["concat"] == expected
+
+
 def test_shuffled_modalities_come_from_other_patients() -> None:
     rows = rows_of(["a", "a", "b", "c", "c", "c", "d"])
     found = with_strangers(rows, ["ct", "mr"], ["mr"], 0)
@@ -329,6 +354,29 @@ def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: P
         compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["pet"])
     with pytest.raises(UsageError, match="E_OPTION"):
         compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], seeds=0)
+
+
+@pytest.mark.parametrize("key", ["seed", "fold", "folds", "patience", "network_def::mode", "max_epoch", "table_nam"])
+def test_a_setting_that_would_do_nothing_or_let_a_judged_fold_choose_is_refused(
+    data: Path, tmp_path: Path, key: str
+) -> None:
+    with pytest.raises(UsageError, match=f"E_OPTION.*got {key}"):
+        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={key: "3"})
+    with pytest.raises(UsageError, match=r"E_OPTION.*steps of val_interval \(2\), got 3"):
+        settings = {"max_epochs": "3", "val_interval": 2}
+        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings=settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_further_numbers_reach_the_trials_table(data: Path, tmp_path: Path) -> None:
+    ages = [None, 50.1, 1 / 3]
+    rows = [
+        replace(row, table=(np.nan if age is None else age,)) for row, age in zip(rows_of("abc"), ages, strict=True)
+    ]
+    write_table(tmp_path / "cases.csv", rows, ["ct", "mr"], ["age"])
+    with (tmp_path / "cases.csv").open() as stream:
+        found = [row["age"] for row in csv.DictReader(stream)]
+    assert [float(age) if age else None for age in found] == ages
 
 
 def test_a_section_replaces_the_former_one_alone(tmp_path: Path) -> None:

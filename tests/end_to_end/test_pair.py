@@ -54,6 +54,18 @@ def test_what_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     assert (several.code, several.err.split(":")[0]) == (2, "E_AMBIGUOUS")
 
 
+def test_landmarks_that_count_the_voxels_of_a_dicom_series_are_refused(cohort: Cohort, tmp_path: Path) -> None:
+    """Ingest turns the axes of a series: the numbers would name other voxels."""
+    patient = cohort.patients[0]
+    folders = cohort.dicom / patient.ct_folder, cohort.dicom / patient.mr_folder
+    marks = tmp_path / "marks.txt"
+    marks.write_text("index\n3\n1 2 3\n9 2 3\n1 8 3\n")
+    options = "--fixed-landmarks", marks, "--moving-landmarks", marks
+    run = call("register", *folders, "--out", tmp_path / "out", "--transform", "landmarks_rigid", *options)
+    assert (run.code, run.err.split(":")[0]) == (2, "E_LANDMARKS"), run.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_blank_image_is_a_failed_case(cohort: Cohort, tmp_path: Path) -> None:
     ct = cohort.truth / cohort.patients[0].patient_id / "ct.nii.gz"
     image = nib.load(ct)

@@ -67,6 +67,8 @@ def test_masks_are_checked_and_their_absence_is_said() -> None:
         CheckMaskd(2)({"image": image(1), "mask": mask((1, 1, 1)) * 2})
     with pytest.raises(CaseError, match="E_GRID"):
         CheckMaskd(2)({"image": image(1), "mask": mask((1, 1, 1))[:, :4]})
+    with pytest.raises(CaseError, match=r"E_GRID.*one channel of the mask, got 2"):
+        CheckMaskd(2)({"image": image(1), "mask": volume(np.zeros((2, *SHAPE), np.uint8), AFFINE)})
 
 
 def test_the_body_is_that_of_the_first_image_that_is_there() -> None:

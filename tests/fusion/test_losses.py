@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
+from pipeline.errors import UsageError
 from pipeline.fusion.losses import FusionLoss
 from pipeline.fusion.network import FusionNet, Heads
 
@@ -44,6 +45,12 @@ def test_classes_are_weighted() -> None:
     """torch divides by the sum of the weights: (-log .8 - 3 log .6) / 4."""
     found = FusionLoss(class_weights=[1, 3])(heads(classes=LOGITS), targets()).item()
     assert found == pytest.approx(-(math.log(0.8) + 3 * math.log(0.6)) / 4)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0, 3.0]])
+def test_other_weights_than_classes_are_refused(weights: list[float]) -> None:
+    with pytest.raises(UsageError, match=f"E_CONFIG.*Expected 2 class_weights, got {len(weights)}"):
+        FusionLoss(weights)(heads(classes=torch.zeros(2, 2)), targets(label=torch.tensor([0, 1])))
 
 
 def test_what_is_not_known_does_not_count() -> None:

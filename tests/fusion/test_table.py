@@ -73,6 +73,10 @@ def test_numbers_are_standardised_by_the_training_cases_alone(tmp_path: Path) ->
         ({"label": "x"}, "E_TABLE", "a number as label"),
         ({"ct": ""}, "E_MISSING_ROLE", "one of ct, mr for the case c0"),
         ({"case_id": "c1"}, "E_CASE_ID", "two of c1"),
+        ({"fold": "nan"}, "E_TABLE", "a whole number from 0 as fold of c0, got nan"),
+        ({"fold": 1.5}, "E_TABLE", "got 1.5"),
+        ({"fold": -1}, "E_TABLE", "got -1"),
+        ({"fold": "inf"}, "E_TABLE", "a finite number as fold"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, Any], code: str, words: str) -> None:
@@ -99,6 +103,7 @@ def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
         ([{**row, "label": 0} for row in twelve()], {}, "none of class 1"),
         (twelve(), {"fold": 3}, "for validation beside fold 3"),
         (twelve(), {"folds": 7}, "2 to 6 folds"),
+        ([{**row, "patient_id": number} for number, row in enumerate(twelve())], {"folds": 7}, "for 7 folds, got 6"),
         ([{**row, "fold": number % 2} for number, row in enumerate(twelve())], {}, "a patient in two"),
         ([{**row, "fold": "" if number else 0} for number, row in enumerate(twelve())], {}, "got 1 of 12"),
     ],
@@ -108,3 +113,11 @@ def test_folds_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"E_FOLD.*{words}"):
         split_table(write(tmp_path, rows), ["ct", "mr"], 2, **{"folds": 3, **options})
+
+
+def test_an_infinite_number_is_refused_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    rows = [{**row, "age": "" if number else "nan"} for number, row in enumerate(twelve())]
+    assert all(np.isnan(row.table[0]) for row in read_table(write(tmp_path, rows), ["ct", "mr"], 2, ["age"]))
+    rows[3] |= {"age": "-inf"}
+    with pytest.raises(UsageError, match=r"E_TABLE.*a finite number as age of c3, got -inf"):
+        read_table(write(tmp_path, rows), ["ct", "mr"], 2, ["age"])

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
+from monai.transforms import SpatialPad
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
@@ -151,3 +152,22 @@ def test_mirroring_averages_eight_answers() -> None:
 def test_settings_that_make_no_tiling_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="E_CONFIG"):
         TiledInferer((8, 8, 8), **options)  # type: ignore[arg-type]
+
+
+def test_an_image_smaller_than_a_tile_stands_in_the_tile_s_middle_as_in_training() -> None:
+    """What the network says of it is what it says of the image that training's `SpatialPad` has padded."""
+    torch.manual_seed(3)
+    net = FusionNet(["ct", "mr"], width=4, levels=3).eval()
+    image = torch.randn(1, 2, 9, 16, 11)
+    inside = torch.ones(9, 16, 11, dtype=torch.bool)
+    padded = SpatialPad((16, 16, 16))(image[0])[None].as_tensor()
+    with torch.no_grad():
+        expected = net(padded)[..., 3:12, :, 2:13]
+    for grid in ("image", "body"):
+        found = TiledInferer((16, 16, 16), grid=grid)  # type: ignore[arg-type]
+        assert torch.allclose(found(image, net, body=inside[None, None]), expected, atol=1e-4)
+
+
+def test_tiles_that_show_nothing_at_all_count_the_same() -> None:
+    found = Tiled(torch.zeros(2, 1, 1, 1), torch.tensor([[1.0, 0], [3, 0]]), torch.zeros(2))
+    assert TiledInferer((8, 8, 8), pooling="attention").pooled(found).tolist() == [2, 0]

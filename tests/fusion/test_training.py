@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
+from pipeline.errors import pipeline_cause
 from pipeline.fusion.checkpoint import load_trained, read_checkpoint
 from pipeline.fusion.encoders import UnetEncoder
 from pipeline.fusion.network import FusionNet
@@ -109,6 +111,39 @@ def test_a_checkpoint_of_another_architecture_is_refused(
         workflow("early", resume=True).run()
     assert ended.value.code == 2
     assert "E_CHECKPOINT: Expected mode intermediate as in the checkpoint, got early." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fold": 1}, "the checkpoint's 8 training cases, got 4 that are not the same"),
+        ({"ct_window": [40, 400]}, r"ct_window \[140, 800\] as in the checkpoint, got \[40, 400\]"),
+    ],
+)
+def test_a_training_goes_on_with_the_data_that_it_began_with(
+    workflow: Make, capsys: pytest.CaptureFixture[str], settings: dict[str, Any], words: str
+) -> None:
+    """Else a checkpoint would not name all whom it has learned from, and they would pass as unseen."""
+    workflow(max_epochs=1).run()
+    with pytest.raises(SystemExit) as ended:
+        workflow(resume=True, **settings).run()
+    assert ended.value.code == 2
+    assert re.search(f"E_CHECKPOINT: Expected {words}", capsys.readouterr().err)
+
+
+def test_a_training_that_is_never_validated_says_so(workflow: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        workflow(max_epochs=1, val_interval=2).run()
+    assert (
+        ended.value.code == 2 and r"E_CONFIG: Expected a val_interval up to max_epochs (1)" in capsys.readouterr().err
+    )
+
+
+def test_a_patch_that_cannot_be_halved_is_refused(workflow: Make) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        workflow(patch=[18, 16, 16]).run()
+    known = pipeline_cause(raised.value)
+    assert known is not None and (known.code, "multiples of 4, got [18, 16, 16]" in known.message) == ("E_CONFIG", True)
 
 
 @pytest.mark.parametrize("overlay", ["early", "late", "ct_only", "mr_only", "intermediate_cross_attention", "sgd"])

@@ -43,7 +43,7 @@ def test_the_verdict_on_a_right_registration(found: Registration, pair: HeadPair
     assert quality["overlap_dice_after"] > 0.9 > quality["overlap_dice_before"]
     assert quality["nmi_after"] > quality["nmi_mirrored"] + LIMITS.nmi_noise
     assert quality["start_disagreement_mm"] <= LIMITS.start_disagreement_pass_mm
-    assert quality["starts_refined"] == STARTS
+    assert quality["starts_searched"] == STARTS
     assert quality["transform"] == "rigid"
     angle = np.degrees(np.arccos((np.trace(pair.truth[:3, :3]) - 1) / 2))
     assert quality["rotation_deg"] == pytest.approx(angle, abs=0.3)

@@ -33,6 +33,12 @@ def boxed(image: torch.Tensor, value: int = 1) -> torch.Tensor:
     return volume(mask, affine_of(image))
 
 
+def dot(image: torch.Tensor) -> np.ndarray:
+    mask = np.zeros(image.shape[1:], np.uint8)
+    mask[24:27, 22:25, 20:23] = 1
+    return mask
+
+
 def test_a_mask_takes_the_place_of_the_body(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
     answered(monkeypatch, searched(pair.truth), searched(pair.truth))
     fixed, moving = sides(pair)
@@ -48,6 +54,7 @@ def test_a_mask_takes_the_place_of_the_body(pair: HeadPair, monkeypatch: pytest.
         (lambda image: volume(boxed(image).numpy()[0, 1:], affine_of(image)), "E_GRID"),
         (lambda image: volume(boxed(image).numpy(), rigid((0, 0, 0), (0.5, 0, 0)) @ affine_of(image)), "E_GRID"),
         (lambda image: boxed(image, 0), "E_BLANK"),
+        (lambda image: volume(dot(image), affine_of(image)), "E_BLANK"),
         (lambda image: volume(boxed(image).numpy() + 3 * (image.numpy() > 500), affine_of(image)), "E_DTYPE"),
     ],
 )

@@ -111,6 +111,12 @@ def test_every_format_gives_the_same_points(tmp_path: Path, kind: str) -> None:
         ("a.csv", "# convention: RAS\nname,x,y,z\nnose,1,,3", "ValueError"),
         ("a.csv", "# convention: RAS\nname,x,y,z\n", "got 0 points"),
         ("a.xml", "<points/>", "type .xml"),
+        ("a.mrk.json", '{"markups": ["x"]}', "AttributeError"),
+        ("a.mrk.json", markups(POINTS, "LPS").replace('"LPS"', "1"), "AttributeError"),
+        ("a.mrk.json", "[" * 100_000, "RecursionError"),
+        ("a.csv", f"# convention: RAS\nname,x,y,z\n{'a' * 140_000},1,2,3", "cannot be read"),
+        ("a.csv", "# convention: RAS\nx,y,z\n1,5,2,5,3,5", "decimal commas"),
+        ("a.csv", "# convention: RAS\nname,x,y,z\nnose,1,2,3\n,4,5,6", "got 1 for 2"),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, name: str, text: str, words: str) -> None:

@@ -8,9 +8,9 @@ from skimage.metrics import normalized_mutual_information
 from pipeline.foreground import body_mask
 from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, to_sitk, transform_from_matrix, volume
 from pipeline.registration import runner, starts, worker
-from pipeline.registration.coarse import COARSE_MM, CoarsePair, shrink
+from pipeline.registration.coarse import COARSE_MM, CoarsePair, coarse_spacing_mm, shrink
 from pipeline.registration.starts import Start, best_starts
-from tests.registration.phantom import HeadPair
+from tests.registration.phantom import HeadPair, oblique_grid, rigid, scan
 
 
 def searched(pair: HeadPair, count: int) -> tuple[CoarsePair, list[Start]]:
@@ -124,12 +124,80 @@ def test_a_pose_that_compares_too_little_has_no_score(pair: HeadPair) -> None:
     assert coarse.score(np.eye(4)) > 1
 
 
-def test_a_mirrored_start_exchanges_left_and_right_about_the_middle(pair: HeadPair) -> None:
-    coarse, found = searched(pair, 1)
-    mirrored = worker.mirror(found[0], coarse).matrix
-    assert np.linalg.det(mirrored[:3, :3]) == pytest.approx(-1)
-    left, right = (np.add(coarse.centre, [x, 0, 0]) for x in (-30, 30))
-    np.testing.assert_allclose(apply(mirrored, [left]), apply(found[0].matrix, [right]), atol=1e-9)
+def test_a_reflection_exchanges_the_sides_of_a_plane() -> None:
+    centre, normal = np.array([4.0, -7.0, 12.0]), np.array([0.8, 0.0, 0.6])
+    matrix = worker.reflection(centre, normal)
+    assert np.linalg.det(matrix[:3, :3]) == pytest.approx(-1)
+    np.testing.assert_allclose(apply(matrix, [centre - 30 * normal]), [centre + 30 * normal], atol=1e-9)
+    in_plane = centre + np.array([3.0, 5.0, -4.0])
+    np.testing.assert_allclose(apply(matrix, [in_plane]), [in_plane], atol=1e-9)
+
+
+@pytest.mark.parametrize("turned_degrees", [(0, 0, 0), (0, 0, 20), (0, -20, 25)])
+def test_a_mirrored_patient_is_found_however_the_head_lies_in_its_image(turned_degrees: tuple) -> None:
+    """The moving image's voxels are exchanged left to right, its header is not."""
+    shape, head = (48, 56, 48), rigid(turned_degrees, (0, 0, 0))
+    grid = oblique_grid(shape, (4.2, 4.2, 4.2), (0, 0, 0), (0, 0, 0))  # about the origin, so that x only changes sign
+    ct = scan("CT", shape, grid, np.linalg.inv(head), seed=1)
+    mr = volume(scan("MR", shape, grid, np.eye(4), seed=2).numpy()[:, ::-1].copy(), grid)
+    truth = LPS_RAS @ np.diag([-1.0, 1, 1, 1]) @ np.linalg.inv(head) @ LPS_RAS
+    coarse, found = searched(HeadPair(ct, mr, truth), 4)
+    best = max((coarse.climb(start.matrix) for start in found), key=lambda item: item[1])
+    mirrored, score = coarse.climb(worker.mirror(Start("best", best[0]), coarse).matrix)
+    assert coarse.apart_mm(mirrored, truth) < 4.0
+    assert score > best[1]
+
+
+def test_a_small_body_is_searched_on_finer_voxels() -> None:
+    """A cube of 40 mm: of voxels of 6 mm it has too few, and elastix cannot mend a search that went astray."""
+    truth, centre = rigid((4, -3, 5), (2, -2, 2)), (15.0, 65.0, -20.0)
+    grid = oblique_grid((40, 40, 40), (1, 1, 1), (0, 0, 0), centre)
+    other = oblique_grid((40, 40, 40), (1, 1, 1), (4, -3, 2), tuple(apply(truth, [centre])[0]))
+    ct = scan("CT", (40, 40, 40), grid, np.eye(4), seed=1)
+    small = HeadPair(ct, scan("MR", (40, 40, 40), other, np.linalg.inv(truth), seed=2), truth)
+    coarse, found = searched(small, 4)
+    best = max((coarse.climb(start.matrix) for start in found), key=lambda item: item[1])[0]
+    assert coarse.spacing_mm < 3.5
+    assert small.errors_mm(np.eye(4)).mean() > 8
+    assert small.errors_mm(in_ras(Start("best", best))).mean() < 4.0
+
+
+@pytest.mark.parametrize(("mm3", "expected"), [(4e6, 6.0), (432_000.0, 6.0), (54_000.0, 3.0), (2000.0, 1.0)])
+def test_the_voxels_of_the_search_follow_the_smaller_body(mm3: float, expected: float) -> None:
+    assert coarse_spacing_mm(mm3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing", "expected"),
+    [
+        ((60, 60, 60), (1.0, 1.0, 1.0), (10, 10, 10)),
+        ((60, 60, 9), (1.0, 1.0, 1.0), (10, 10, 4)),
+        ((60, 60, 3), (1.0, 1.0, 1.0), (10, 10, 3)),
+        ((60, 60, 6), (1.0, 1.0, 5.0), (10, 10, 6)),
+    ],
+)
+def test_a_slab_keeps_slices(size: tuple, spacing: tuple, expected: tuple) -> None:
+    image = sitk.Image(size, sitk.sitkFloat32)
+    image.SetSpacing(spacing)
+    assert shrink(image, 6.0).GetSize() == expected
+
+
+def test_a_start_that_is_lost_in_the_thorough_steps_still_disagrees(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: worker.Search, what: str, parameters: Parameters, start: Start) -> Start:
+        if what != "finest level" and start.name != "header":
+            raise RuntimeError("too many samples map outside")
+        matrix = np.eye(4)
+        matrix[0, 3] = 0.0 if start.name == "header" else 20.0
+        return Start(start.name, matrix, start.score, start.number)
+
+    monkeypatch.setattr(worker.Search, "_run", run)
+    monkeypatch.setattr(worker.Search, "_mirrored", lambda self, start: start)
+    images = (to_sitk(image) for image in (pair.ct, pair.mr, body_mask(pair.ct, "CT"), body_mask(pair.mr, "MR")))
+    found = worker.Search(Runs(), list(images), {"starts": 2, "refined": 2, "landmarks": None}).run()  # type: ignore[arg-type]
+    assert sorted(result["matrix"][0][3] for result in found["results"]) == [0.0, 20.0]
+    assert len(found["failures"]) == 2
 
 
 def test_the_matrix_of_an_itk_transform_is_read_in_lps() -> None:

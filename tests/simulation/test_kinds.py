@@ -80,3 +80,16 @@ def test_heads_for_training_lie_on_one_grid_and_keep_their_posterior(tmp_path: P
         brain = np.abs(np.asarray(ct.dataobj) - 35.0) < 10
         values = np.asarray(mr.dataobj, dtype=float)
         assert np.median(values[air]) < 30 < np.median(values[bone]) < 0.7 * np.median(values[brain])
+
+
+def test_images_of_another_seed_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    """Their lesions show another kind than the table would say; those of the same seed stay as they are."""
+    options = {"folds": 1, "spacing_mm": 8.0}
+    for folder, seeds in (("fresh", [2]), ("used", [1, 2])):
+        for seed in seeds:
+            write_head_cases(tmp_path / folder, "cases.csv", range(1), seed=seed, **options)
+    fresh, used = (nib.load(tmp_path / name / "head-0000_mr.nii.gz") for name in ("fresh", "used"))
+    assert np.array_equal(np.asarray(fresh.dataobj), np.asarray(used.dataobj))
+    before = (tmp_path / "used" / "head-0000_mr.nii.gz").stat().st_mtime_ns
+    write_head_cases(tmp_path / "used", "cases.csv", range(1), seed=2, **options)
+    assert (tmp_path / "used" / "head-0000_mr.nii.gz").stat().st_mtime_ns == before

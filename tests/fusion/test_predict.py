@@ -1,0 +1,48 @@
+"""What the stage is told before it looks: roles that fit the network, and images that it can look at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.errors import CaseError, UsageError
+from pipeline.fusion.network import FusionNet
+from pipeline.fusion.predict import Predictd, roles_of
+from pipeline.fusion.tiles import TiledInferer
+from pipeline.geometry import volume
+
+NETWORK = ["ct", "mr"]
+
+
+def test_roles_stand_for_modalities_in_the_network_s_order() -> None:
+    assert roles_of(NETWORK, ["t1", "ct"], {"mr": "t1"}) == ["ct", "t1"]
+    assert roles_of(NETWORK, ["ct"], {}) == ["ct", "mr"]
+
+
+@pytest.mark.parametrize(
+    ("known", "roles", "words"),
+    [
+        (["ct", "t1"], {"pet": "t1"}, "modalities of the network .*, got pet"),
+        (["ct", "t1"], {"mr": "t2"}, "roles of the run .*, got t2"),
+        (["ct", "t1"], {"mr": "ct"}, "got ct twice"),
+        (["scan"], {"ct": "scan", "mr": "scan"}, "got scan twice"),
+        (["pet"], {}, "a role for one of ct, mr"),
+    ],
+)
+def test_roles_that_would_leave_a_modality_out_unseen_are_refused(
+    known: list[str], roles: dict[str, str], words: str
+) -> None:
+    with pytest.raises(UsageError, match=f"E_MODALITY.*{words}"):
+        roles_of(NETWORK, known, roles)
+
+
+@pytest.mark.parametrize("seen", ["ct", "mr"])
+def test_a_network_of_one_modality_says_nothing_without_it(seen: str) -> None:
+    """Of zeros in its place it would give a class all the same."""
+    network = FusionNet(NETWORK, mode="single", only=seen, width=4, levels=2).eval()
+    image = volume(torch.randn(2, 8, 8, 8), torch.eye(4))
+    predict = Predictd(network, TiledInferer((8, 8, 8)))
+    there = torch.tensor([name == seen for name in NETWORK])
+    assert predict({"image": image, "available": there})["pred"].shape == (4, 8, 8, 8)
+    with pytest.raises(CaseError, match=f"E_MISSING_ROLE.*Expected {seen}"):
+        predict({"image": image, "available": ~there})
