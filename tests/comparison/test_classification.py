@@ -31,7 +31,6 @@ from pipeline.comparison.trials import (
     Protocol,
     Trial,
     Variant,
-    cost_of,
     read_trial,
     run_bundle,
     run_trials,
@@ -40,7 +39,7 @@ from pipeline.comparison.trials import (
 from pipeline.errors import CaseError, UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
-from pipeline.fusion.checkpoint import PREPARATION, TRAINING_CASES, Preparation, load_trained, write_checkpoint
+from pipeline.fusion.checkpoint import load_trained
 from pipeline.fusion.judged import judged_rows, with_strangers
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import Row, Split, read_table
@@ -267,18 +266,6 @@ def test_a_table_with_a_patient_of_the_training_is_not_judged_by(tmp_path: Path)
         split = Split(tuple(rows_of("aab")), tuple(rows_of("c")))
         with pytest.raises(UsageError, match=r"E_CAL_TRAINING.*such as new") if known else nullcontext():
             assert [row.case_id for row in judged_rows(split, tmp_path, "test.csv", ["ct", "mr"], 2)] == ["new"]
-
-
-def test_the_products_of_attention_are_counted(tmp_path: Path) -> None:
-    """Queries, keys, values and their mixing: 8 C^2 operations a token; the two products of attention: 4 tokens C."""
-    counts = {}
-    for block in ("cross_attention", "concat"):
-        network = FusionNet(["ct", "mr"], classes=2, labels=0, block=block, width=8, levels=2)
-        about = {TRAINING_CASES: [], PREPARATION: Preparation(["ct", "mr"], ["ct"], [40, 400], [8, 8, 8]).to_plain()}
-        write_checkpoint(tmp_path / "model.pt", network, about)
-        counts[block] = cost_of(tmp_path / "model.pt")["flops"]
-    expected = sum(tokens * (8 * width**2 + 4 * tokens * width) for tokens, width in ((2 * 8**3, 8), (2 * 4**3, 16)))
-    assert counts["cross_attention"] - counts["concat"] == expected
 
 
 def test_shuffled_modalities_come_from_other_patients() -> None:
