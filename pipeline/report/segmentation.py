@@ -97,18 +97,20 @@ def outline_chart(
     Args:
         key: file name without its suffix.
         title: above the chart.
-        images: name -> (1, I, J, K), all on one grid; shown between robust percentiles.
+        images: name -> (1, I, J, K), all on one grid, whatever the order of its axes; shown between robust percentiles.
         truth: (1, I, J, K), not 0 inside.
         predicted: model -> (1, I, J, K), not 0 inside.
 
     Raises:
         CaseError: E_GRID when something is on another grid.
     """
+    truth = canonical(truth)
+    images, predicted = ({name: canonical(item) for name, item in group.items()} for group in (images, predicted))
     for name, item in (*images.items(), *predicted.items()):
         require_same_grid(truth, item, ("the mask", name))
-    inside = voxels(canonical(truth)) > 0
+    inside = voxels(truth) > 0
     frame = Frame((0, 0, int(inside.sum((0, 1)).argmax())), (0, 0, 0), inside.shape)
-    spacing = plane_spacing(spacing_mm(affine_of(canonical(truth))), "axial")
+    spacing = plane_spacing(spacing_mm(affine_of(truth)), "axial")
     figure = Figure(figsize=(3.0 * len(images), 3.9), dpi=DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, color=INK, size=10, weight="bold", family=FONT)
@@ -118,13 +120,13 @@ def outline_chart(
         for number, (name, mask) in enumerate(predicted.items())
     ]
     for axes, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
-        shown = voxels(canonical(image))
+        shown = voxels(image)
         pixels = windowed(plane_slice(shown, "axial", frame), robust_window(shown))
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
         axes.set_title(name, size=9, color=INK, family=FONT)
         axes.set_axis_off()
         for _, mask, colour, dash in outlines:
-            _outline(axes, plane_slice(voxels(canonical(mask)) > 0, "axial", frame), colour, dash)
+            _outline(axes, plane_slice(voxels(mask) > 0, "axial", frame), colour, dash)
     handles = [Line2D([], [], color=colour, linestyle=dash, label=clean(name)) for name, _, colour, dash in outlines]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, facecolor="#777777")
     return Chart(key, title, "One axial plane of one case; the patient's right is at the left.", _png(figure))
