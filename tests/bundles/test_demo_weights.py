@@ -39,10 +39,10 @@ def test_they_say_what_they_are() -> None:
     assert Path(fuse.file("weights")) == MODELS / "demo_model.pt"
     assert Path(fuse.file("weights")).stat().st_size < 4e6
     trained = load_trained(fuse.file("weights"))
-    assert len(trained.training_cases) == 96 and list(trained.preparation.spacing_mm) == [4.0]
+    assert len(trained.training_cases) == 200 and list(trained.preparation.spacing_mm) == [4.0]
     for key in ("class_calibration", "voxel_calibration"):
         found = json.loads(Path(fuse.file(key)).read_text())
-        assert (found["cases"], found["source"]) == (60, "validation") and "simulated heads" in found["data"]
+        assert (found["cases"], found["source"]) == (120, "validation") and "simulated heads" in found["data"]
 
 
 @pytest.mark.slow
