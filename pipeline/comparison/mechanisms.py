@@ -24,6 +24,8 @@ CALIBRATED = "calibrated"
 #: parameters: ± 6 %.
 WIDTH, ONE_ENCODER_WIDTH = 8, 12
 ONE_ENCODER = {"network_def::width": ONE_ENCODER_WIDTH}
+#: The network with modality dropout learns for so many times the epochs of the others.
+DROPOUT_TIMES = 3
 TEST_SEED, LARGE_SEED = 900, 901
 
 
@@ -53,7 +55,7 @@ class Scale:
     calibrated_training: int = 4000
     calibrated_draws: int = 1000
     calibrated_validation: int = 400
-    calibrated_epochs: int = 9
+    calibrated_epochs: int = 16
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,9 @@ def _mechanism_plan(out: Path, mechanism: Mechanism, scale: Scale) -> Plan:
         shuffled = Variant("intermediate, shuffled MR", (), {"shuffled_modalities": ["mr"]})
         variants = [*alone, *variants, shuffled]
     if mechanism == "additive":
-        variants.append(Variant("intermediate, dropout", (), {"modality_dropout": 0.3}, hidden))
+        # three tasks in one network: both modalities, and each alone
+        longer = {"max_epochs": DROPOUT_TIMES * scale.epochs, "val_interval": scale.epochs, "modality_dropout": 0.5}
+        variants.append(Variant("intermediate, dropout", (), longer, hidden))
     settings = _settings(out / mechanism / "cases", scale.epochs, scale.draws)
     tables = {seed: CaseTable(mechanism, scale.training, scale.validation, seed) for seed in scale.seeds}
     names = {seed: table.name for seed, table in tables.items()}
