@@ -3,7 +3,7 @@
     python scripts/compare_fusion.py mechanisms OUT
     python scripts/compare_fusion.py table CASES.csv OUT --modalities ct,mr
 
-`mechanisms` is about 50 minutes of one core's time and writes its section of docs/benchmarks/fusion.md. Both can be
+`mechanisms` is about an hour of one core's time and writes its section of docs/benchmarks/fusion.md. Both can be
 stopped and started again: a training that is done is not repeated.
 """
 
