@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,14 +76,8 @@ def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -
 
     from pipeline.geometry import matrix_from_transform
 
-    names = Pseudonyms(output_dir, keys)
     errors = {}
-    for patient in _patients(cohort):
-        case_id, truth = names.of("case", patient["patient_id"]), cohort / "truth" / patient["patient_id"]
-        folder = records.case_folder(output_dir, case_id) / "register"
-        record = records.read(folder)
-        if record is None or record.status != "done":
-            continue
+    for case_id, truth, folder in _done(cohort, output_dir, "register", keys):
         expected = np.array(json.loads((truth / "transform.json").read_text())["matrix"])
         points = np.loadtxt(truth / "landmarks.csv", delimiter=",", skiprows=1, usecols=(0, 1, 2))
         found = matrix_from_transform(ReadTransform(str(folder / "mr_transform.h5")))
@@ -105,13 +99,9 @@ def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> d
     import nibabel as nib
     from nibabel.processing import resample_from_to
 
-    names = Pseudonyms(output_dir, keys)
     errors = {}
-    for patient in _patients(cohort):
-        case_id, truth = names.of("case", patient["patient_id"]), cohort / "truth" / patient["patient_id"]
-        folder = records.case_folder(output_dir, case_id) / "fuse"
-        record = records.read(folder)
-        if record is None or record.status != "done" or not (truth / "class.json").is_file():
+    for case_id, truth, folder in _done(cohort, output_dir, "fuse", keys):
+        if not (truth / "class.json").is_file():
             continue
         lesions = nib.load(truth / "label_ct.nii.gz")
         # the same voxels, whatever the order of their axes
@@ -122,6 +112,17 @@ def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> d
         posterior = json.loads((truth / "class.json").read_text())["posterior"]
         errors[case_id] = FusionError(dice, chances[1], posterior)
     return errors
+
+
+def _done(cohort: Path, output_dir: Path, stage: str, keys: Path | None) -> Iterator[tuple[str, Path, Path]]:
+    """Case id, folder of the truth and folder of the results of every patient whom a stage is done with."""
+    names = Pseudonyms(output_dir, keys)
+    for patient in _patients(cohort):
+        case_id = names.of("case", patient["patient_id"])
+        folder = records.case_folder(output_dir, case_id) / stage
+        record = records.read(folder)
+        if record is not None and record.status == "done":
+            yield case_id, cohort / "truth" / patient["patient_id"], folder
 
 
 def _fusion_in_words(errors: list[FusionError]) -> str:

@@ -89,9 +89,7 @@ def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], clas
 
 
 def _require_settings(settings: Mapping[str, Any]) -> None:
-    from monai.bundle import ConfigParser
-
-    known = ConfigParser.load_config_file(str(shipped("bundles", "fuse", "configs", "train.yaml")))
+    known = _of_train()
     bad = [name for name in settings if name in OWN_KEYS or name.split("::")[0] not in known]
     if bad:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
@@ -99,6 +97,14 @@ def _require_settings(settings: Mapping[str, Any]) -> None:
     if interval < 1 or epochs % interval:
         # checkpoints are written when the network is validated, and the last epoch's network is judged
         raise UsageError("E_OPTION", f"Expected max_epochs in steps of val_interval ({interval}), got {epochs}.")
+
+
+def _of_train() -> dict[str, Any]:
+    """What `train.yaml` says where nothing else is asked for."""
+    from monai.bundle import ConfigParser
+
+    found: dict[str, Any] = ConfigParser.load_config_file(str(shipped("bundles", "fuse", "configs", "train.yaml")))
+    return found
 
 
 def _common(
@@ -127,7 +133,7 @@ def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Var
     """
     given = {name.removeprefix("network_def::"): value for name, value in common.items() if "network_def::" in name}
     shared = {
-        "deep": 2,
+        "deep": _of_train()["network_def"]["deep"],
         **{name: value for name, value in given.items() if name not in ("width", "mode")},
         "modalities": list(modalities),
         "classes": common["classes"],

@@ -50,15 +50,6 @@ class VoxelLogits:
     logits: Floats
 
 
-@dataclass(frozen=True)
-class DiceRow:
-    """Dice of one label of one case; None where neither the mask nor the prediction has it."""
-
-    case_id: str
-    label: int
-    dice: float | None
-
-
 def judged_folders(protocol: Protocol, trials: Sequence[Trial], judgement: str = EVALUATION) -> list[Path]:
     """The folders of a judgement.
 
@@ -109,22 +100,6 @@ def voxel_logits(folders: Sequence[Path]) -> VoxelLogits:
     _require_once([name for part in parts for name in np.unique(part["cases"]).tolist()])
     whole = {name: np.concatenate([part[name] for part in parts]) for name in ("cases", "labels", "logits")}
     return VoxelLogits(whole["cases"], whole["labels"].astype(np.int64), whole["logits"].astype(np.float64))
-
-
-def dice_rows(folders: Sequence[Path]) -> list[DiceRow]:
-    """Put the Dice of several folds together, by case and label.
-
-    Raises:
-        UsageError: E_ROWS when a case comes twice; E_TABLE when there is none.
-    """
-    found: list[DiceRow] = []
-    for folder in folders:
-        with _there(folder / "dice.csv").open(newline="", encoding="utf-8") as stream:
-            for row in csv.DictReader(stream):
-                value = float(row["dice"]) if row["dice"] else None
-                found.append(DiceRow(row["case_id"], int(row["label"]), value))
-    _require_once([f"{row.case_id}, label {row.label}" for row in found])
-    return sorted(found, key=lambda row: (row.case_id, row.label))
 
 
 def curve_rows(protocol: Protocol, trial: Trial) -> list[dict[str, float]]:

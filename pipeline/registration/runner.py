@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from pipeline.registration.coarse import index_to_world
+
 FloatArray = npt.NDArray[np.float64]
 
 #: The coarsest level of the pyramid: what is left of a head at it still has some 15 voxels along each axis.
@@ -152,8 +154,7 @@ class Elastix:
     def _placed(self, matrix: FloatArray) -> Any:
         """The moving image in the fixed image's space."""
         itk, moving = self._itk, self._moving
-        axes = np.reshape(self._images[1].GetDirection(), (3, 3)) * np.array(moving.GetSpacing())
-        turned = np.linalg.inv(matrix[:3, :3]) @ axes
+        turned = np.linalg.inv(matrix[:3, :3]) @ index_to_world(self._images[1])[:3, :3]
         spacing = np.linalg.norm(turned, axis=0)
         placed = itk.image_from_array(itk.array_view_from_image(moving))
         placed.SetSpacing(spacing.tolist())

@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.sheet import DPI, png
+from pipeline.report.sheet import DPI, rendered
 from pipeline.report.words import clean
 
 Kind = Literal["roc", "precision_recall", "decision", "loss"]
@@ -128,7 +127,7 @@ def panel_chart(panel: Panel, key: str) -> Chart:
     axes.set_ylabel(up, color=INK, size=9)
     _limit(axes, panel)
     _legend(axes, panel)
-    return Chart(key, title, panel.caption, _bytes(figure))
+    return Chart(key, title, panel.caption, rendered(figure))
 
 
 def confusion_chart(confusion: Confusion, key: str) -> Chart:
@@ -157,7 +156,7 @@ def confusion_chart(confusion: Confusion, key: str) -> Chart:
     axes.set_xlabel("Most probable class", color=INK, size=9)
     axes.set_ylabel("True class", color=INK, size=9)
     caption = "Numbers of cases; the percentages and the shades are parts of the true class."
-    return Chart(key, title, caption, _bytes(figure))
+    return Chart(key, title, caption, rendered(figure))
 
 
 def shortened(name: str, longest: int = LONGEST) -> str:
@@ -168,7 +167,6 @@ def shortened(name: str, longest: int = LONGEST) -> str:
 
 def _canvas(title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE_IN, dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, color=INK, size=10, weight="bold", family=FONT, loc="left", parse_math=False)
     axes.tick_params(colors=QUIET, labelsize=8)
@@ -222,9 +220,3 @@ def _legend(axes: Axes, panel: Panel) -> None:
     for text in legend.get_texts():
         text.set_parse_math(False)
         text.set_color(INK)
-
-
-def _bytes(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return png(np.asarray(canvas.buffer_rgba())[..., :3])

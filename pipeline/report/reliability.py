@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipeline.report.sheet import DPI, png
+from pipeline.report.sheet import DPI, rendered
 
 SIZE_IN = (7.0, 4.3)
 INK, QUIET, ACCENT, GRID = "#1d252c", "#5b6770", "#17566b", "#d5dade"
@@ -61,7 +59,6 @@ def reliability_figure(diagrams: Sequence[Diagram]) -> bytes:
         PNG bytes; the same for the same input.
     """
     figure = Figure(figsize=SIZE_IN, dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(diagrams), sharex=True, height_ratios=(3, 1), squeeze=False)
     most = max(item.count for diagram in diagrams for item in diagram.bins)
     for column, diagram in enumerate(diagrams):
@@ -71,8 +68,7 @@ def reliability_figure(diagrams: Sequence[Diagram]) -> bytes:
         for row, name in enumerate(("How often right", "Predictions")):
             axes[row, column].set_ylabel(name if column == 0 else "", size=8, color=INK)
     figure.subplots_adjust(left=0.085, right=0.985, top=0.93, bottom=0.11, wspace=0.14, hspace=0.09)
-    canvas.draw()
-    return png(np.asarray(canvas.buffer_rgba())[..., :3])
+    return rendered(figure)
 
 
 def _frequencies(axes: Axes, diagram: Diagram) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from monai.data import MetaTensor
@@ -22,7 +21,7 @@ from pipeline.report.classification import PlainTable
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
 from pipeline.report.framing import canonical, voxels
 from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
-from pipeline.report.sheet import DPI, png
+from pipeline.report.sheet import DPI, rendered
 from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, windowed
 from pipeline.report.words import clean
 
@@ -70,7 +69,6 @@ def case_chart(key: str, title: str, values: Mapping[str, Sequence[float]], mean
         means: model -> mean and interval.
     """
     figure = Figure(figsize=(7.2, 0.9 + 0.34 * len(values)), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for row, (name, numbers) in enumerate(values.items()):
         axes.plot(numbers, [row] * len(numbers), "o", color=COLOURS[0], alpha=0.3, markersize=4, markeredgewidth=0)
@@ -86,7 +84,7 @@ def case_chart(key: str, title: str, values: Mapping[str, Sequence[float]], mean
     axes.tick_params(colors=QUIET, labelsize=8)
     axes.grid(axis="x", color=GRID, linewidth=0.6)
     caption = "A dot is a case; the diamond is the mean, the bar its 95 % interval over patients."
-    return Chart(key, title, caption, _png(figure))
+    return Chart(key, title, caption, rendered(figure))
 
 
 def outline_chart(
@@ -112,7 +110,6 @@ def outline_chart(
     frame = Frame((0, 0, int(inside.sum((0, 1)).argmax())), (0, 0, 0), inside.shape)
     spacing = plane_spacing(spacing_mm(affine_of(truth)), "axial")
     figure = Figure(figsize=(3.0 * len(images), 3.9), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, color=INK, size=10, weight="bold", family=FONT)
     outlines: list[tuple[str, MetaTensor, str, Any]] = [("drawn by hand", truth, TRUTH_COLOUR, "-")]
     outlines += [
@@ -129,7 +126,7 @@ def outline_chart(
             _outline(axes, plane_slice(voxels(mask) > 0, "axial", frame), colour, dash)
     handles = [Line2D([], [], color=colour, linestyle=dash, label=clean(name)) for name, _, colour, dash in outlines]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, facecolor="#777777")
-    return Chart(key, title, "One axial plane of one case; the patient's right is at the left.", _png(figure))
+    return Chart(key, title, "One axial plane of one case; the patient's right is at the left.", rendered(figure))
 
 
 def segmentation_pdf(content: SegmentationContent) -> bytes:
@@ -157,9 +154,3 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
 def _outline(axes: Any, mask: npt.NDArray[np.bool_], colour: str, dash: Any) -> None:
     if mask.any() and not mask.all():
         axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linestyles=[dash], linewidths=1.4)
-
-
-def _png(figure: Figure) -> bytes:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return png(np.asarray(canvas.buffer_rgba())[..., :3])

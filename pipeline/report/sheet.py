@@ -123,13 +123,18 @@ def draw(
     """
     plan = layout([[tile.size_mm for tile in row] for row in rows], SCALE_IN if scales else 0.0)
     figure = Figure(figsize=plan.size, dpi=DPI, facecolor=PAPER)
-    canvas = FigureCanvasAgg(figure)
     for row, tiles in enumerate(rows):
         for column, tile in enumerate(tiles):
             _picture(figure, plan.box(row, column, tile.size_mm), tile, plan.scale, bar=column == 0)
     _names(figure, plan, row_names, column_names, title)
     for column, scale in enumerate(scales):
         _colour_scale(figure, plan, column, scale)
+    return rendered(figure)
+
+
+def rendered(figure: Figure) -> bytes:
+    """PNG bytes of a figure; the same for the same figure."""
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return png(np.asarray(canvas.buffer_rgba())[..., :3])
 

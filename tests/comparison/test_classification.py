@@ -21,7 +21,7 @@ from pipeline.comparison import trials
 from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
 from pipeline.comparison.cohort import compare_table, strategies, write_table
 from pipeline.comparison.document import markdown_table, write_section
-from pipeline.comparison.gather import ClassLogits, class_logits, dice_rows, judged_folders, voxel_logits
+from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders, voxel_logits
 from pipeline.comparison.mechanism_page import sections
 from pipeline.comparison.mechanisms import Scale, plans, run_plans, trials_left, true_posterior
 from pipeline.comparison.trials import (
@@ -136,7 +136,8 @@ def test_out_of_fold_rows_are_every_case_once(trained: Protocol, data: Path) -> 
     assert classes.case_ids == tuple(sorted(rows))
     assert classes.labels.tolist() == [rows[name].label for name in classes.case_ids]
     assert classes.patient_ids == tuple(rows[name].patient_id for name in classes.case_ids)
-    assert [row.case_id for row in dice_rows(folders)] == sorted(rows)
+    dice = [row for folder in folders for row in csv.DictReader((folder / "dice.csv").open(encoding="utf-8"))]
+    assert sorted(row["case_id"] for row in dice) == sorted(rows)
     voxels = voxel_logits(folders)
     assert voxels.logits.shape == (12 * 2000, 2) and set(voxels.case_ids.tolist()) == set(rows)
     with pytest.raises(UsageError, match=r"E_ROWS.*case-\d+ twice"):
