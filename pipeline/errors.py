@@ -86,6 +86,7 @@ REMEDIES: dict[str, str] = {
     "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
     "E_MODALITY": "Use modalities that the network was trained on; the message names them.",
     "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
+    "E_ENGINE": "Use `engine: torch`, and report it: this processor's compiled network is not the network.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
     "E_INPUT": "Run the stage that makes this input first, or check the path.",

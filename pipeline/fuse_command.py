@@ -20,11 +20,10 @@ from pipeline.artifacts import save
 from pipeline.calibrate_command import calibrate, read_calibration, summary
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.voxelwise import dilated_foreground
-from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.errors import UsageError, pipeline_cause
 from pipeline.evaluate_command import evaluate_classification
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint import Trained, weights_sha256
-from pipeline.fusion.data import unreadable_image
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import UNKNOWN, Row
 from pipeline.fusion.tiles import TiledInferer
@@ -140,6 +139,7 @@ class FoldEvaluation:
 
     def _run(self) -> None:
         self._require_unseen()
+        self.inferer.check(self.trained.network)
         self._forget()
         found, random = Collected(), np.random.default_rng(0)
         for row in track(self.rows, len(self.rows), "fuse: evaluate"):
@@ -261,7 +261,7 @@ def _as_command(work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        known: PipelineError | None = pipeline_cause(error) or unreadable_image(error)
+        known = pipeline_cause(error)
         if known is None:
             raise
         say(str(known), error=True)

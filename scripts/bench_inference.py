@@ -27,6 +27,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.fusion.engine import Engine
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.tiles import Grid, TiledInferer
 from pipeline.simulation.head import load_head_template
@@ -35,7 +36,17 @@ BATCH = 4
 #: The patient that is measured.
 SEED = 100
 DEFAULT = "MONAI, overlap .25, constant (its default)"
-Way = Callable[[], Tensor]
+OPENVINO = "OpenVINO"
+
+
+class Answer(NamedTuple):
+    """Voxel logits (labels, I, J, K) and of how many tiles."""
+
+    logits: Tensor
+    tiles: int
+
+
+Way = Callable[[], Answer]
 
 
 class Measured(NamedTuple):
@@ -50,6 +61,8 @@ class Measured(NamedTuple):
 def main(  # noqa: PLR0913 - each is an option of the command
     out: Path,
     kind: str = "head",
+    width: int = 8,
+    levels: int = 4,
     patch: int = 32,
     steps: int = 210,
     repeats: int = 3,
@@ -60,7 +73,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Measure MONAI's default and the ways that match; `--only` runs one way and says how much memory it took."""
     torch.set_num_threads(1)
-    network = trained_network(out / "model.pt", patch, steps).to(device)
+    network = trained_network(out / f"model_{width}_{levels}_{patch}.pt", width, levels, patch, steps).to(device)
     kept = out / f"{kind}.pt"
     if not kept.exists():
         torch.save(tuple(scene_of_patient(kind)), kept)
@@ -70,8 +83,9 @@ def main(  # noqa: PLR0913 - each is an option of the command
         print(f"MiB {peak_mib(ways[only], device):.0f}")
         return
     print(about(kind, patient, patch, device))
+    print(f"The network has {sum(item.numel() for item in network.parameters()) / 1e6:.1f} million parameters.\n")
     ways = {name: way for name, way in ways.items() if name == DEFAULT or re.search(match, name)}
-    measured = measure(ways, network, patient, repeats, device)
+    measured = measure(ways, patient, repeats, device)
     mib = {name: memory_of(name, sys.argv[1:]) if memory else "" for name in ways}
     print_ways(measured, mib, patient)
     print_floors(network, patch, device, measured)
@@ -104,35 +118,65 @@ def about(kind: str, patient: SceneTensors, patch: int, device: str) -> str:
 
 
 def ways_of(network: FusionNet, patient: SceneTensors, patch: int, device: str) -> dict[str, Way]:
-    """What is compared: name -> a function that gives voxel logits (labels, I, J, K)."""
+    """What is compared, by name."""
     image, body = patient.image.to(device), patient.body.to(device)
 
     def monai(overlap: float, mode: str = "gaussian") -> Way:
-        def run() -> Tensor:
+        def run() -> Answer:
+            seen: list[int] = []
+
+            def counting(tiles: Tensor) -> Tensor:
+                seen.append(len(tiles))
+                return network(tiles)
+
             with torch.no_grad():
-                logits: Tensor = sliding_window_inference(image, (patch,) * 3, BATCH, network, overlap, mode=mode)[0]
-            return logits
+                logits = sliding_window_inference(image, (patch,) * 3, BATCH, counting, overlap, mode=mode)
+            return Answer(logits[0], sum(seen))
 
         return run
 
-    def ours(overlap: float, grid: Grid = "image", bfloat16: bool = False) -> Way:
-        inferer = TiledInferer((patch,) * 3, overlap, BATCH, bfloat16_on_cpu=bfloat16, grid=grid)
-        return lambda: inferer(image, network, None, body)[0]
+    def ours(overlap: float, grid: Grid = "image", bfloat16: bool = False, engine: Engine = "torch") -> Way:
+        inferer = TiledInferer((patch,) * 3, overlap, BATCH, bfloat16_on_cpu=bfloat16, grid=grid, engine=engine)
+
+        def run() -> Answer:
+            found = inferer.tiles(image[0], network, inside=body[0, 0])
+            return Answer(found.voxels, len(found.boxes))
+
+        return run
 
     ways = {
         DEFAULT: monai(0.25, "constant"),
         "MONAI, overlap .25, gaussian": monai(0.25),
         "MONAI, overlap .5, gaussian": monai(0.5),
         "Tandem, overlap .25, body": ours(0.25),
-        "Tandem, overlap .25, body's own grid": ours(0.25, "body"),
-        "Tandem, overlap .25, body's own grid, bfloat16": ours(0.25, "body", bfloat16=True),
         "Tandem, overlap .25, body, bfloat16": ours(0.25, bfloat16=True),
+        "Tandem, overlap .25, body's own grid": ours(0.25, "body"),
         "Tandem, overlap .5, body": ours(0.5),
         "Tandem, overlap .5, body's own grid": ours(0.5, "body"),
     }
+    if device == "cpu":
+        ways |= {
+            f"Tandem, overlap .25, body, {OPENVINO}": ours(0.25, engine="openvino"),
+            f"Tandem, overlap .25, body, {OPENVINO}, bfloat16": ours(0.25, bfloat16=True, engine="openvino"),
+            f"Tandem, overlap .5, body, {OPENVINO}": ours(0.5, engine="openvino"),
+            f"Tandem, overlap .5, body, {OPENVINO}, bfloat16": ours(0.5, bfloat16=True, engine="openvino"),
+        }
     if predictor := nnunet(network, patch, device):
-        ways["nnU-Net, overlap .5, gaussian (its default), not mirrored"] = lambda: predictor(image[0].cpu()).to(device)
+        ways["nnU-Net, overlap .5, gaussian (its default), not mirrored"] = nnunet_way(predictor, network, image[0])
     return ways
+
+
+def nnunet_way(predictor: Callable[[Tensor], Tensor], network: FusionNet, image: Tensor) -> Way:
+    """Its tiles are counted where they enter the network."""
+
+    def run() -> Answer:
+        seen: list[int] = []
+        hook = network.encoders[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        logits = predictor(image.cpu()).to(image.device)
+        hook.remove()
+        return Answer(logits, sum(seen))
+
+    return run
 
 
 def nnunet(network: FusionNet, patch: int, device: str) -> Callable[[Tensor], Tensor] | None:
@@ -155,24 +199,22 @@ def nnunet(network: FusionNet, patch: int, device: str) -> Callable[[Tensor], Te
     return run
 
 
-def measure(
-    ways: dict[str, Way], network: FusionNet, patient: SceneTensors, repeats: int, device: str
-) -> dict[str, Measured]:
+def measure(ways: dict[str, Way], patient: SceneTensors, repeats: int, device: str) -> dict[str, Measured]:
     """Run every way in turn, so that what else the machine does falls on all of them."""
     measured = {name: Measured([], [], [], []) for name in ways}
-    seen: list[int] = []
-    hook = network.encoders[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     next(iter(ways.values()))()  # the first call of all sets up the kernels
+    for name in (name for name in ways if OPENVINO in name):
+        started = time.perf_counter()
+        ways[name]()
+        print(f"{name}: the first image, for which the network is compiled, {time.perf_counter() - started:.1f} s.\n")
     for _ in range(repeats):
         for name, way in ways.items():
-            seen.clear()
             started, clock = own_seconds(device), time.perf_counter()
-            logits = way()
+            answer = way()
             found = measured[name]
             found.seconds.append(own_seconds(device) - started)
             found.clock.append(time.perf_counter() - clock)
-            found.tiles[:], found.labels[:] = [sum(seen)], [logits.argmax(0).cpu() * patient.body[0, 0]]
-    hook.remove()
+            found.tiles[:], found.labels[:] = [answer.tiles], [answer.logits.argmax(0).cpu() * patient.body[0, 0]]
     return measured
 
 

@@ -81,15 +81,15 @@ def trunk(
     return [ct, mr, (core > 0.5).reshape(shape)]
 
 
-def new_network() -> FusionNet:
-    """The network that is measured: intermediate fusion of CT and MR, gated, four levels, voxel labels."""
-    return FusionNet(["ct", "mr"], classes=0, labels=2, width=8, levels=4)
+def new_network(width: int, levels: int) -> FusionNet:
+    """The network that is measured: intermediate fusion of CT and MR, gated, voxel labels."""
+    return FusionNet(["ct", "mr"], classes=0, labels=2, width=width, levels=levels)
 
 
-def trained_network(path: Path, patch: int, steps: int) -> FusionNet:
+def trained_network(path: Path, width: int, levels: int, patch: int, steps: int) -> FusionNet:
     """The network with the weights of a file; trained first, on patches of the size of use, where there is no file."""
     torch.manual_seed(0)
-    network = new_network()
+    network = new_network(width, levels)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         template = load_head_template()

@@ -93,10 +93,6 @@ def _require_settings(settings: Mapping[str, Any]) -> None:
     bad = [name for name in settings if name in OWN_KEYS or name.split("::")[0] not in known]
     if bad:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
-    epochs, interval = (int(settings.get(name, known[name])) for name in ("max_epochs", "val_interval"))
-    if interval < 1 or epochs % interval:
-        # checkpoints are written when the network is validated, and the last epoch's network is judged
-        raise UsageError("E_OPTION", f"Expected max_epochs in steps of val_interval ({interval}), got {epochs}.")
 
 
 def _of_train() -> dict[str, Any]:

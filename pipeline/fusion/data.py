@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, RandCropByPosNegLabeld, Randomizable, RandomizableTransform, Transform
+from monai.transforms import (
+    LoadImaged,
+    MapTransform,
+    RandCropByPosNegLabeld,
+    Randomizable,
+    RandomizableTransform,
+    Transform,
+)
 from nibabel.filebasedimages import ImageFileError
 from torch.utils.data import Sampler
 
@@ -110,12 +117,26 @@ class CheckMaskd(Transform):
         return case
 
 
-def unreadable_image(error: BaseException) -> CaseError | None:
-    """What to say when a file that a table names could not be read as an image; None for any other error.
+class ReadImagesd(LoadImaged):
+    """MONAI's `LoadImaged`, which says in one sentence what cannot be read.
 
-    Args:
-        error: as MONAI's chain has raised it; the reader's own error is its cause.
+    Raises:
+        CaseError: E_NIFTI.
     """
+
+    def __call__(self, data: Data, reader: Any = None) -> dict[Hashable, Any]:
+        """Read."""
+        try:
+            return dict(super().__call__(data, reader))
+        except Exception as error:
+            known = _unreadable(error)
+            if known is None:
+                raise
+            raise known from error
+
+
+def _unreadable(error: BaseException) -> CaseError | None:
+    """What to say when a file that a table names could not be read as an image; None for any other error."""
     cause: BaseException | None = error
     while cause is not None:
         damaged = isinstance(cause, EOFError | zlib.error | ImageFileError)

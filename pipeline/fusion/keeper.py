@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
+from monai.handlers import ValidationHandler
 from torch import nn
 
 from pipeline.errors import UsageError
@@ -57,6 +59,30 @@ class SeedEpochs:
         torch.manual_seed(number)
         self.dataset.transform.set_random_state(number)
         self.sampler.set_epoch(epoch)
+
+
+class ValidateEpochs(ValidationHandler):
+    """Validate every so many epochs, and after the last one: only what was validated is kept.
+
+    Args:
+        validator: MONAI's evaluator.
+        interval: epochs from one validation to the next.
+
+    Raises:
+        UsageError: E_CONFIG for an interval below 1.
+    """
+
+    def __init__(self, validator: Evaluator, interval: int) -> None:
+        if interval < 1:
+            raise UsageError("E_CONFIG", f"Expected a val_interval of one epoch or more, got {interval}.")
+        super().__init__(interval, validator)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
 
 
 class FreezeEncoders:
@@ -247,3 +273,6 @@ def _require_divisible(patch: Sequence[int], network: FusionNet) -> None:
     step = encoder.first_stride * 2 ** (len(encoder.channels) - 1)
     if any(side < step or side % step for side in patch):
         raise UsageError("E_CONFIG", f"Expected a patch with sides that are multiples of {step}, got {list(patch)}.")
+    if max(patch) == step:
+        # a single voxel cannot be normalised
+        raise UsageError("E_CONFIG", f"Expected a patch whose coarsest level keeps two voxels, got {list(patch)}.")

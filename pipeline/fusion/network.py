@@ -120,7 +120,7 @@ class FusionNet(nn.Module):
             }
         )
         self.modalities = list(modalities)
-        self.mode, self.classes, self.labels = str(mode), classes, labels
+        self.mode, self.classes, self.labels, self.table_features = str(mode), classes, labels, table_features
         self.only = self.modalities.index(only or self.modalities[0])
         inputs = {"single": [1], "early": [len(modalities)]}.get(mode, [1] * len(modalities))
         width = width or WIDTHS[mode]

@@ -90,11 +90,13 @@ class Predictd(Transform):
         inferer: how tiles are made and put together.
 
     Raises:
+        UsageError: E_CONFIG when the inferer's engine cannot run the network on its device.
         CaseError: E_MISSING_ROLE when the only modality that a network of `single` looks at is missing.
     """
 
     def __init__(self, network: FusionNet, inferer: TiledInferer) -> None:
         self.network, self.inferer = network, inferer
+        inferer.check(network)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Predict."""

@@ -13,6 +13,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from pipeline.errors import UsageError
+from pipeline.fusion.engine import Compiler, Engine, Look, require_engine, require_processor
 from pipeline.fusion.network import FusionNet
 
 Pooling = Literal["top_k", "attention"]
@@ -58,16 +59,18 @@ class TiledInferer:
             all, weighted by it (`attention`).
         top_k: how many tiles.
         bfloat16_on_cpu: count in bfloat16 on a processor, too, as is done on CUDA: faster where the processor can.
+        engine: what runs the network: `torch`, or `openvino` on a processor (`pipeline.fusion.engine`).
         grid: what the tiles are laid over: the `image`, as MONAI lays them, or the box around the `body`: fewer tiles,
             but other ones, and with them slightly other labels.
 
     Raises:
-        UsageError: E_CONFIG for an overlap, a pooling or a grid that does not exist.
+        UsageError: E_CONFIG for an overlap, a pooling, a grid or an engine that does not exist; E_EXTRA when the engine
+            is not installed.
 
     Source: Gaussian weights: Isensee et al., nnU-Net, Nature Methods 18, 2021, online methods.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one line of a bundle's inferer
         self,
         patch: Sequence[int],
         overlap: float = 0.5,
@@ -77,6 +80,7 @@ class TiledInferer:
         top_k: int = 3,
         bfloat16_on_cpu: bool = False,
         grid: Grid = "image",
+        engine: Engine = "torch",
     ) -> None:
         if not 0 <= overlap < 1 or batch < 1 or top_k < 1:
             raise UsageError(
@@ -89,6 +93,8 @@ class TiledInferer:
         self.patch = tuple(int(side) for side in patch)
         self.overlap, self.batch, self.mirror = overlap, batch, mirror
         self.pooling, self.top_k, self.bfloat16_on_cpu, self.grid = pooling, top_k, bfloat16_on_cpu, grid
+        require_engine(engine)
+        self.compiler = Compiler(self.patch, bfloat16_on_cpu) if engine == "openvino" else None
 
     def __call__(
         self,
@@ -115,6 +121,15 @@ class TiledInferer:
         classes = self.pooled(found)
         spread = classes[:, None, None, None].expand(-1, *inputs.shape[2:])
         return torch.cat([found.voxels, spread])[None]
+
+    def check(self, network: FusionNet) -> None:
+        """Say before the first case what stops the engine.
+
+        Raises:
+            UsageError: E_CONFIG when it cannot run the network where it is.
+        """
+        if self.compiler is not None:
+            require_processor(network)
 
     def describe_pooling(self) -> str:
         """In words, how the class of a case is made of tiles."""
@@ -165,11 +180,12 @@ class TiledInferer:
         total = torch.zeros((network.labels, *padded.shape[1:]), device=image.device)
         weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
         norm = torch.zeros(padded.shape[1:], device=image.device)
+        look = self._engine(network)
         classes, evidence = [], []
         for group in _groups(boxes, self.batch):
             stack = torch.stack([padded[(slice(None), *box)] for box in group])
             numbers = None if table is None else table.expand(len(group), -1)
-            voxels, class_logits = self._look(stack, network, there.expand(len(group), -1), numbers)
+            voxels, class_logits = self._look(stack, look, there.expand(len(group), -1), numbers)
             for box, logits in zip(group, voxels, strict=True):
                 total[(slice(None), *box)].addcmul_(logits, weight)
                 norm[box] += weight
@@ -180,24 +196,33 @@ class TiledInferer:
             logits[0, norm == 0] = SURE
         return Tiled(without_padding(logits, shape), torch.cat(classes), torch.cat(evidence), tuple(boxes))
 
-    def _look(
-        self, stack: Tensor, network: FusionNet, available: Tensor, table: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def _look(self, stack: Tensor, look: Look, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         """Voxel logits (B, labels, …) and class logits (B, classes) of some tiles, float32."""
-        cuda = stack.device.type == "cuda"
         mirrors = MIRRORS if self.mirror else MIRRORS[:1]
         voxels, classes = [], []
         for axes in mirrors:
             flipped = stack.flip(axes) if axes else stack
-            if cuda:
-                flipped = flipped.contiguous(memory_format=torch.channels_last_3d)
-            with torch.autocast(stack.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
-                heads = network.heads(flipped, available, table)
-            voxels.append(heads.voxels.float().flip(axes) if axes else heads.voxels.float())
-            classes.append(heads.classes.float())
+            seen, said = look(flipped, available, table)
+            voxels.append(seen.flip(axes) if axes else seen)
+            classes.append(said)
         if len(mirrors) == 1:
             return voxels[0], classes[0]
         return torch.stack(voxels).mean(0), torch.stack(classes).mean(0)
+
+    def _engine(self, network: FusionNet) -> Look:
+        """What looks at tiles with a network."""
+        if self.compiler is not None:
+            return self.compiler.look(network)
+
+        def look(tiles: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+            cuda = tiles.device.type == "cuda"
+            if cuda:
+                tiles = tiles.contiguous(memory_format=torch.channels_last_3d)
+            with torch.autocast(tiles.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
+                heads = network.heads(tiles, available, table)
+            return heads.voxels.float(), heads.classes.float()
+
+        return look
 
     def _boxes(self, body: Tensor) -> list[Box]:
         """Where tiles may lie: on MONAI's own grid over the image, or evenly over the box around the body (I, J, K)."""

@@ -12,7 +12,6 @@ from ignite.metrics import Average
 from torch import Tensor, nn
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
-from pipeline.fusion.data import unreadable_image
 from pipeline.fusion.keeper import Keeper
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.parallel import shared
@@ -108,9 +107,9 @@ class Training:
                 self.trainer.run()
             if not self.keeper.history:
                 epochs = self.trainer.state.max_epochs
-                raise UsageError("E_CONFIG", f"Expected a val_interval up to max_epochs ({epochs}): nothing was kept.")
+                raise UsageError("E_CONFIG", f"Expected max_epochs of one or more, got {epochs}.")
         except Exception as error:
-            known = pipeline_cause(error) or unreadable_image(error)
+            known = pipeline_cause(error)
             if known is None:
                 raise
             _stop(known)

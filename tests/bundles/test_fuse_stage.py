@@ -102,6 +102,20 @@ def read(run: Path, record: Record) -> tuple[np.ndarray, np.ndarray, dict[str, A
     return np.asarray(chances.dataobj), np.asarray(label.dataobj), json.loads(paths["fused_class"].read_text()), label
 
 
+def test_either_engine_fuses_and_evaluates_alike(home: Path, ingested: Path, tmp_path: Path) -> None:
+    tried = {**SMALL, "dataset_dir": str(home / "data"), "output_dir": str(tmp_path), "report": False}
+    workflow("train", "evaluate", **tried, weights=str(home / "out" / "model.pt"), engine="openvino").run()
+    for name in ("class_logits", "voxel_logits"):
+        ours, theirs = (np.load(folder / f"{name}.npy") for folder in (tmp_path, home / "evaluation"))
+        assert not np.array_equal(ours, theirs) and np.allclose(ours, theirs, atol=1e-3)
+    with_torch = {case: read(ingested, record) for case, record in fuse(home, ingested).items()}
+    for case, record in fuse(home, ingested, engine="openvino", overwrite=True).items():
+        chances, labels, said, _ = read(ingested, record)
+        assert np.allclose(chances, with_torch[case][0], atol=1e-3)
+        assert np.mean(labels == with_torch[case][1]) > 0.999
+        assert said["logits"] == pytest.approx(with_torch[case][2]["logits"], abs=1e-3)
+
+
 def test_the_evaluation_keeps_what_it_says(home: Path) -> None:
     folder = home / "evaluation"
     logits, labels = np.load(folder / "class_logits.npy"), np.load(folder / "class_labels.npy")
@@ -248,15 +262,16 @@ def test_an_evaluation_leaves_nothing_of_the_one_before(home: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("kept", [8, 9000])
 @pytest.mark.parametrize("fold", [0, 1])
+@pytest.mark.parametrize("cached", [0.0, 1.0])
 def test_an_image_that_cannot_be_read_is_named(
-    home: Path, tmp_path: Path, kept: int, fold: int, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, kept: int, fold: int, cached: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = Path(shutil.copytree(home / "data", tmp_path / "data"))
     (data / "case-003_ct.nii").write_bytes((data / "case-003_ct.nii").read_bytes()[:kept])
     paths = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "fold": fold}
     said = ""
     try:
-        workflow("train", **{**SMALL, "cache_rate": 0.0}, **paths).run()
+        workflow("train", **{**SMALL, "cache_rate": cached}, **paths).run()
     except SystemExit as ended:
         said, code = capsys.readouterr().err, ended.code
         assert code == 2

@@ -85,8 +85,10 @@ def test_it_ends_when_it_no_longer_gets_better(workflow: Make, tmp_path: Path) -
 
 
 def test_epochs_between_validations_are_learned_from_too(workflow: Make, tmp_path: Path) -> None:
-    workflow(max_epochs=4, val_interval=2).run()
-    assert [row["epoch"] for row in curves(tmp_path / "out")] == [2, 4]
+    """And the last one, whose number need not fit, is validated and kept."""
+    workflow(max_epochs=5, val_interval=2).run()
+    assert [row["epoch"] for row in curves(tmp_path / "out")] == [2, 4, 5]
+    assert read_checkpoint(tmp_path / "out" / "last.pt")["history"][-1]["epoch"] == 5
 
 
 def test_a_loss_that_is_not_finite_names_the_cases_and_keeps_the_last_checkpoint(
@@ -131,19 +133,26 @@ def test_a_training_goes_on_with_the_data_that_it_began_with(
     assert re.search(f"E_CHECKPOINT: Expected {words}", capsys.readouterr().err)
 
 
-def test_a_training_that_is_never_validated_says_so(workflow: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_without_an_epoch_or_a_validation_is_refused(
+    workflow: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        workflow(max_epochs=1, val_interval=2).run()
-    assert (
-        ended.value.code == 2 and r"E_CONFIG: Expected a val_interval up to max_epochs (1)" in capsys.readouterr().err
-    )
-
-
-def test_a_patch_that_cannot_be_halved_is_refused(workflow: Make) -> None:
+        workflow(max_epochs=0).run()
+    assert ended.value.code == 2 and "E_CONFIG: Expected max_epochs of one or more, got 0" in capsys.readouterr().err
     with pytest.raises(RuntimeError) as raised:
-        workflow(patch=[18, 16, 16]).run()
+        workflow(val_interval=0).run()
+    assert "E_CONFIG: Expected a val_interval of one epoch or more, got 0" in str(pipeline_cause(raised.value))
+    assert not (tmp_path / "out" / "model.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"), [([18, 16, 16], "multiples of 4, got [18, 16, 16]"), ([4, 4, 4], "two voxels, got [4, 4, 4]")]
+)
+def test_a_patch_that_cannot_be_halved_is_refused(workflow: Make, patch: list[int], words: str) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        workflow(patch=patch).run()
     known = pipeline_cause(raised.value)
-    assert known is not None and (known.code, "multiples of 4, got [18, 16, 16]" in known.message) == ("E_CONFIG", True)
+    assert known is not None and (known.code, words in known.message) == ("E_CONFIG", True)
 
 
 @pytest.mark.parametrize("overlay", ["early", "late", "ct_only", "mr_only", "intermediate_cross_attention", "sgd"])
