@@ -24,6 +24,8 @@ class Fuse(BaseModel):
         class_names: of the classes, in order.
         label_names: of the labels above 0.
         explain: maps of why, each at a cost of its own.
+        engine: what runs the network.
+        bfloat16_on_cpu: whether processors count in bfloat16, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,6 +38,8 @@ class Fuse(BaseModel):
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
     explain: tuple[Literal["gradcam", "gates", "occlusion"], ...] = ()
+    engine: Literal["torch", "openvino"] = "torch"
+    bfloat16_on_cpu: bool = False
 
     def file(self, key: str) -> str:
         """The path of a file: `file("weights")`; empty where the section names none."""

@@ -13,6 +13,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
+from pipeline.fusion.checkpoint import weights_sha256
 from pipeline.fusion.network import FusionNet
 
 Engine = Literal["torch", "openvino"]
@@ -59,55 +61,47 @@ def require_processor(network: FusionNet) -> None:
         raise UsageError("E_CONFIG", f"Expected the engine torch for a network on {device.type}, got openvino.")
 
 
-class Compiler:
-    """Compile a network when it is first looked with, and again when it is another or its weights have changed.
-
-    Args:
-        patch: voxels of a tile along each side.
-        bfloat16: count in bfloat16: faster where the processor can, and a little less exact.
-    """
-
-    def __init__(self, patch: Sequence[int], bfloat16: bool = False) -> None:
-        self.patch, self.bfloat16 = tuple(patch), bfloat16
-        self._made: tuple[list[Any], Look] | None = None
-
-    def look(self, network: FusionNet) -> Look:
-        """The compiled network.
-
-        Raises:
-            UsageError: E_CONFIG when the network is not on a processor; E_ENGINE when what was compiled does not say
-                what the network says.
-        """
-        # in-place changes of a tensor, as optimizers and `load_state_dict` make them, raise its version
-        state: list[Any] = [(id(item), _version(item)) for item in network.state_dict(keep_vars=True).values()]
-        state.append(network)
-        if self._made is None or self._made[0] != state:
-            self._made = state, compiled(network, self.patch, self.bfloat16)
-        return self._made[1]
-
-
-@torch.inference_mode()
 def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -> Look:
-    """Compile a network for as many threads as PyTorch uses, and compare it with the network on a random tile.
+    """Compile a network for as many threads as PyTorch uses; once in a process, whatever object holds the weights.
 
     Args:
         network: on a processor, evaluating.
         patch: voxels of a tile along each side.
-        bfloat16: as in `Compiler`.
+        bfloat16: count in bfloat16: faster where the processor can, and a little less exact.
 
     Raises:
-        UsageError: E_CONFIG, E_ENGINE as in `Compiler.look`.
+        UsageError: E_CONFIG when the network is not on a processor; E_ENGINE when what was compiled does not say what
+            the network says of a random tile.
     """
     require_processor(network)
-    tile = torch.randn((1, len(network.modalities), *patch), generator=torch.Generator().manual_seed(0))
+    return _made(_Task(weights_sha256(network), network.definition, tuple(patch), bfloat16, network))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is compiled; the network itself is told from others by its weights and its definition."""
+
+    weights: str
+    definition: str
+    patch: tuple[int, ...]
+    bfloat16: bool
+    network: FusionNet = field(compare=False)
+    threads: int = field(default_factory=torch.get_num_threads)
+
+
+@functools.lru_cache(maxsize=2)
+@torch.inference_mode()
+def _made(task: _Task) -> Look:
+    network = task.network
+    tile = torch.randn((1, len(network.modalities), *task.patch), generator=torch.Generator().manual_seed(0))
     given = (tile, torch.ones(tile.shape[:2], dtype=torch.bool), _table(None, network, 1))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         _export(network, given, path)
-        look = _look(path, network, bfloat16)
+        look = _look(path, network, task.bfloat16)
     expected = network.heads(*given)
     for ours, theirs in zip(look(*given), (expected.voxels, expected.classes), strict=True):
-        limit = (TOLERANCE_BFLOAT16 if bfloat16 else TOLERANCE) * max(1.0, _largest(theirs))
+        limit = (TOLERANCE_BFLOAT16 if task.bfloat16 else TOLERANCE) * max(1.0, _largest(theirs))
         apart = _largest(ours - theirs)
         if not apart <= limit:  # also when it is NaN
             raise UsageError("E_ENGINE", f"Expected the network's logits within {limit:.2g}, got {apart:.2g} apart.")
@@ -216,10 +210,6 @@ def _exporting() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _version(item: Tensor) -> int:
-    return 0 if item.is_inference() else item._version
 
 
 def _largest(values: Tensor) -> float:

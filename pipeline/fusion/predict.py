@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
-from pipeline.fusion.tiles import TiledInferer
+from pipeline.fusion.tiles import TiledInferer, not_looked_at
 from pipeline.geometry import affine_of, volume
 from pipeline.labels import label_measures
 
@@ -166,7 +166,11 @@ class FusedOutputsd(Transform):
         return case
 
     def _voxels(self, case: dict[Hashable, Any], pred: Tensor) -> dict[str, Any]:
-        found = volume(probabilities_of(pred[: self.labels], self.voxel_calibration), affine_of(case["image"]))
+        logits = pred[: self.labels]
+        inside = probabilities_of(logits, self.voxel_calibration)
+        # a calibration knows what the network says; beyond the body it has said nothing
+        sure = torch.eye(self.labels)[0][:, None, None, None]
+        found = volume(torch.where(not_looked_at(logits), sure, inside), affine_of(case["image"]))
         affine, shape = (case[key].numpy() for key in (GRID_AFFINE, GRID_SHAPE))
         chances = onto_grid(found, affine, shape)
         case["fused_probability"] = chances

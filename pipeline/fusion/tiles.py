@@ -13,7 +13,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.fusion.engine import Compiler, Engine, Look, require_engine, require_processor
+from pipeline.fusion.engine import Engine, Look, compiled, require_engine, require_processor
 from pipeline.fusion.network import FusionNet
 
 Pooling = Literal["top_k", "attention"]
@@ -94,7 +94,7 @@ class TiledInferer:
         self.overlap, self.batch, self.mirror = overlap, batch, mirror
         self.pooling, self.top_k, self.bfloat16_on_cpu, self.grid = pooling, top_k, bfloat16_on_cpu, grid
         require_engine(engine)
-        self.compiler = Compiler(self.patch, bfloat16_on_cpu) if engine == "openvino" else None
+        self.engine = engine
 
     def __call__(
         self,
@@ -128,7 +128,7 @@ class TiledInferer:
         Raises:
             UsageError: E_CONFIG when it cannot run the network where it is.
         """
-        if self.compiler is not None:
+        if self.engine == "openvino":
             require_processor(network)
 
     def describe_pooling(self) -> str:
@@ -211,8 +211,8 @@ class TiledInferer:
 
     def _engine(self, network: FusionNet) -> Look:
         """What looks at tiles with a network."""
-        if self.compiler is not None:
-            return self.compiler.look(network)
+        if self.engine == "openvino":
+            return compiled(network, self.patch, self.bfloat16_on_cpu)
 
         def look(tiles: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
             cuda = tiles.device.type == "cuda"
@@ -236,6 +236,11 @@ class TiledInferer:
         starts = [_starts(*axis) for axis in zip(first, last, size, self.patch, steps, strict=True)]
         i, j, k = self.patch
         return [(slice(a, a + i), slice(b, b + j), slice(c, c + k)) for a, b, c in itertools.product(*starts)]
+
+
+def not_looked_at(voxels: Tensor) -> Tensor:
+    """Where no tile was looked at (I, J, K), of the logits (labels, I, J, K) that an inferer has given."""
+    return (voxels[0] == SURE) & (voxels[1:] == 0).all(0)
 
 
 def padded_to(image: Tensor, sides: Sequence[int]) -> Tensor:

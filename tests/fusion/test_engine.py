@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.fusion import engine
-from pipeline.fusion.engine import Compiler, compiled
+from pipeline.fusion.engine import compiled
 from pipeline.fusion.network import BLOCKS, MODES, FusionNet
 from pipeline.fusion.tiles import TiledInferer
 
@@ -84,15 +85,14 @@ def test_bfloat16_says_nearly_the_same() -> None:
 
 
 def test_weights_that_change_are_compiled_anew() -> None:
-    net, compiler = small(), Compiler(PATCH)
-    first = compiler.look(net)
-    assert compiler.look(net) is first
+    net = small()
+    first = compiled(net, PATCH)
+    assert compiled(pickle.loads(pickle.dumps(net)), PATCH) is first  # as a process is given it with every case
     with torch.no_grad():
         net.voxel_heads[0].maps[0].bias.add_(1.0)  # type: ignore[index, union-attr, operator]
-    before, after = first(IMAGE, SOME, None)[0], compiler.look(net)(IMAGE, SOME, None)[0]
+    before, after = first(IMAGE, SOME, None)[0], compiled(net, PATCH)(IMAGE, SOME, None)[0]
     assert torch.allclose(after, before + 1, atol=1e-4)
-    other = small(block="concat")
-    assert torch.allclose(compiler.look(other)(IMAGE, SOME, None)[0], heads_of(other, IMAGE)[0], atol=1e-4)
+    assert compiled(net, PATCH, bfloat16=True) is not first and compiled(net, PATCH[::-1]) is not first
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -114,6 +114,7 @@ def test_nothing_is_told_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     backend = importlib.import_module("openvino_telemetry.backend.backend_ga4").GA4Backend
     monkeypatch.setattr(backend, "send", lambda *given: told.append(given))
+    engine._made.cache_clear()
     compiled(small(), PATCH)(IMAGE, SOME, None)
     assert told == []
 
@@ -144,5 +145,6 @@ def test_a_compiled_network_that_says_something_else_is_not_used(monkeypatch: py
         export(changed, given, path)
 
     monkeypatch.setattr(engine, "_export", other)
+    engine._made.cache_clear()
     with pytest.raises(UsageError, match=r"E_ENGINE.*got 1 apart"):
         compiled(small(), PATCH)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.predict import Predictd, roles_of
+from pipeline.fusion.predict import FusedOutputsd, Predictd, roles_of
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.geometry import volume
 
@@ -46,3 +48,29 @@ def test_a_network_of_one_modality_says_nothing_without_it(seen: str) -> None:
     assert predict({"image": image, "available": there})["pred"].shape == (4, 8, 8, 8)
     with pytest.raises(CaseError, match=f"E_MISSING_ROLE.*Expected {seen}"):
         predict({"image": image, "available": ~there})
+
+
+class Flat:
+    """A calibration that believes nothing: a temperature of a million."""
+
+    name, record = "flat", SimpleNamespace(to_json=lambda: {"data": "none", "cases": 0, "date": "2026-01-01"})
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(logits / 1e6, 0)
+
+
+def test_air_that_was_not_looked_at_is_background_whatever_the_calibration() -> None:
+    network = FusionNet(NETWORK, classes=0, width=4, levels=2).eval()
+    image, body = torch.randn(2, 24, 8, 8), torch.zeros(1, 24, 8, 8)
+    body[:, :8] = 1
+    case = {
+        "image": volume(image, torch.eye(4)),
+        "body": volume(body, torch.eye(4)),
+        "available": torch.tensor([True, True]),
+        "grid_affine": torch.eye(4),
+        "grid_shape": torch.tensor([24, 8, 8]),
+    }
+    case = Predictd(network, TiledInferer((8, 8, 8), overlap=0.0))(case)
+    fused = FusedOutputsd(NETWORK, labels=2, classes=0, voxel_calibration=Flat())(case)["fused_probability"]
+    assert torch.allclose(fused[:, :8], torch.full((2, 8, 8, 8), 0.5), atol=1e-4)
+    assert torch.equal(fused[:, 8:].as_tensor(), torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 16, 8, 8))
