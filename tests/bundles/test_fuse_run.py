@@ -113,6 +113,19 @@ def test_a_run_fuses_where_the_spec_names_weights_and_every_table_says_so(
         assert rows.count(f"<td>{sentence}</td>") == 2 and "<td>voxel probabilities not calibrated</td>" in rows
 
 
+def test_the_spec_chooses_the_engine(home: Path, tmp_path: Path) -> None:
+    """In processes that are handed the network with every case, too."""
+    network(tmp_path)
+    with_torch = run_all(home, tmp_path)
+    again = run(Plan(home / "in", tmp_path / "run", spec_file(tmp_path, engine="openvino"), jobs=2))
+    for case_id, of_case in again.items():
+        theirs, ours = with_torch[case_id]["fuse"], next(record for record in of_case if record.stage == "fuse")
+        assert ours.key != theirs.key and not ours.reused
+        for name, value in theirs.measures.items():
+            if name.endswith("_probability"):
+                assert ours.measures[name] == pytest.approx(value, abs=1e-4)
+
+
 def test_a_modality_that_is_not_there_is_flagged(home: Path, tmp_path: Path) -> None:
     network(tmp_path)
     found = run_all(home, tmp_path)
@@ -227,6 +240,7 @@ def test_a_failed_alignment_is_fused_without_or_not_at_all(home: Path, tmp_path:
         ({"weights": "a.pt", "roles": {"mr": "t2"}}, "has the role `t2` as `mr`"),
         ({"weights": "a.pt", "wights": "b"}, "wights"),
         ({"weights": "a.pt", "explain": ["dream"]}, "gradcam"),
+        ({"weights": "a.pt", "engine": "tensorrt"}, "openvino"),
     ],
 )
 def test_a_section_that_cannot_be_is_named(tmp_path: Path, section: dict[str, Any], words: str) -> None:
