@@ -6,6 +6,8 @@ code, and the others go on. `pipeline.comparison.gather` puts together what the 
 
 from __future__ import annotations
 
+import csv
+import functools
 import hashlib
 import json
 import shutil
@@ -109,7 +111,7 @@ class Protocol:
         return {**self.judgements, **trial.variant.judgements}
 
     def key(self, trial: Trial) -> str:
-        """A hash of all that a trial depends on: settings, judgements, the tables, Tandem's version."""
+        """A hash of all that a trial depends on: settings, judgements, tables and their images, Tandem's version."""
         settings, judgements = self.settings_of(trial), self.judgements_of(trial)
         tables = [settings.get("table_name", "cases.csv"), *(j.get("test_table", "") for j in judgements.values())]
         paths = [Path(settings["dataset_dir"]) / name for name in tables if name]
@@ -123,8 +125,22 @@ class Protocol:
             {name: dict(judgement) for name, judgement in judgements.items()},
             [self.calibration, __version__],
             [sha256_file(path) if path.is_file() else "" for path in paths],
+            [_images_of(path) for path in paths if path.is_file()],
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _images_of(table: Path) -> list[str]:
+    """Hashes of the files that a table names, in its order."""
+    with table.open(newline="", encoding="utf-8") as stream:
+        cells = [table.parent / cell for row in csv.reader(stream) for cell in row if cell]
+    return [_sha256_of(path, path.stat().st_size, path.stat().st_mtime_ns) for path in cells if path.is_file()]
+
+
+@functools.cache
+def _sha256_of(path: Path, size: int, changed_ns: int) -> str:
+    """Every trial asks for the same files: each is read once, and again when it has changed."""
+    return sha256_file(path)
 
 
 def trials_of(variants: Sequence[Variant], seeds: Sequence[int], folds: Sequence[int]) -> list[Trial]:

@@ -129,6 +129,18 @@ def test_a_table_that_has_changed_is_another_trial(tmp_path: Path) -> None:
     assert protocol.key(trial) != before
 
 
+def test_an_image_that_has_changed_makes_another_trial(tmp_path: Path) -> None:
+    protocol, trial = Protocol(tmp_path, {"dataset_dir": str(tmp_path)}), Trial(GATED)
+    elsewhere = tmp_path / "elsewhere.nii"
+    (tmp_path / "cases.csv").write_text(f"case_id,ct,mr\na,ct.nii,{elsewhere}\n")
+    keys = set()
+    for first, second in ((b"1", b"2"), (b"1", b"3"), (b"4", b"3")):
+        (tmp_path / "ct.nii").write_bytes(first)
+        elsewhere.write_bytes(second)
+        keys |= {protocol.key(trial), protocol.key(trial)}
+    assert len(keys) == 3
+
+
 def test_out_of_fold_rows_are_every_case_once(trained: Protocol, data: Path) -> None:
     folders = judged_folders(trained, trials_of([GATED], [0], [0, 1]))
     classes = class_logits(folders)
