@@ -17,6 +17,7 @@ from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
 from monai.handlers import ValidationHandler
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from pipeline.errors import UsageError
 from pipeline.fusion.checkpoint import (
@@ -95,6 +96,7 @@ class FreezeEncoders:
 
     def __init__(self, network: FusionNet, epochs: int) -> None:
         self.network, self.epochs = network, epochs
+        self._hooks: list[RemovableHandle] = []
 
     def attach(self, engine: Engine) -> None:
         """Listen to a trainer."""
@@ -103,7 +105,16 @@ class FreezeEncoders:
 
     def __call__(self, engine: Engine) -> None:
         """Freeze or thaw."""
-        freeze(self.network.encoders, engine.state.epoch <= self.epochs)
+        frozen = engine.state.epoch <= self.epochs
+        freeze(self.network.encoders, frozen)
+        for hook in self._hooks:
+            hook.remove()
+        # MONAI's trainer sets every part to learn at each step, and batch normalisations would go on counting
+        self._hooks = [encoder.register_forward_pre_hook(_rest) for encoder in self.network.encoders if frozen]
+
+
+def _rest(encoder: nn.Module, _: Any) -> None:
+    encoder.eval()
 
 
 class Keeper:

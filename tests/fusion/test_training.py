@@ -161,8 +161,10 @@ def test_every_kind_of_fusion_trains(workflow: Make, tmp_path: Path, overlay: st
     assert np.isfinite(curves(tmp_path / "out")[0]["validation_loss"])
 
 
-def test_frozen_encoders_wait(workflow: Make, tmp_path: Path) -> None:
-    made = workflow(max_epochs=2, freeze_epochs=1)
+@pytest.mark.parametrize("encoder", [{}, {"network_def::encoder": "resnet10", "patch": [32, 32, 64], "batch": 2}])
+def test_frozen_encoders_wait(workflow: Make, encoder: dict[str, Any]) -> None:
+    """With all their statistics: a ResNet's batch normalisations count what they see while they learn."""
+    made = workflow(max_epochs=2, freeze_epochs=1, **encoder)
     network = made.network_def
     before = {name: item.clone() for name, item in network.state_dict().items()}
     seen = []
