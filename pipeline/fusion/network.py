@@ -122,6 +122,8 @@ class FusionNet(nn.Module):
         self.modalities = list(modalities)
         self.mode, self.classes, self.labels, self.table_features = str(mode), classes, labels, table_features
         self.only = self.modalities.index(only or self.modalities[0])
+        #: The modalities that have an influence on what it says.
+        self.sees = [self.modalities[self.only]] if mode == "single" else list(modalities)
         inputs = {"single": [1], "early": [len(modalities)]}.get(mode, [1] * len(modalities))
         width = width or WIDTHS[mode]
         encoders = [build_encoder(encoder, count, width, levels) for count in inputs]

@@ -126,12 +126,13 @@ class FusedOutputsd(Transform):
         voxel_calibration: of the voxel logits; without it the probabilities are the network's own, and it says so.
         class_calibration: of the class logits, likewise.
         pooling: how the class of a case was made, in words.
+        sees: the modalities that the network looks at; all when empty.
 
     Raises:
         UsageError: E_NAMES when there are other names than labels or classes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one line of a bundle's postprocessing
         self,
         modalities: Sequence[str],
         labels: int,
@@ -141,8 +142,10 @@ class FusedOutputsd(Transform):
         voxel_calibration: Calibrated | None = None,
         class_calibration: Calibrated | None = None,
         pooling: str = "",
+        sees: Sequence[str] = (),
     ) -> None:
         self.modalities, self.labels, self.classes = tuple(modalities), labels, classes
+        self.sees = tuple(sees or modalities)
         self.label_names = _names(label_names, [f"label_{value}" for value in range(1, labels)])
         self.class_names = _names(class_names, [f"class_{number}" for number in range(classes)])
         self.voxel_calibration, self.class_calibration, self.pooling = voxel_calibration, class_calibration, pooling
@@ -155,7 +158,8 @@ class FusedOutputsd(Transform):
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Make the outputs."""
         case, pred = dict(data), torch.as_tensor(data["pred"]).as_subclass(Tensor)
-        seen = [name for name, there in zip(self.modalities, data["available"].tolist(), strict=True) if there]
+        there = zip(self.modalities, data["available"].tolist(), strict=True)
+        seen = [name for name, is_there in there if is_there and name in self.sees]
         measures: dict[str, Any] = {**(case.get("measures") or {}), "fused_modalities": ", ".join(seen)}
         if self.labels:
             measures |= self._voxels(case, pred)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,17 @@ class FlagUnseend(Transform):
 
     Args:
         preparation: of the network.
+        sees: the modalities that the network looks at; all when empty.
     """
 
-    def __init__(self, preparation: Preparation) -> None:
-        self.preparation = preparation
+    def __init__(self, preparation: Preparation, sees: Sequence[str] = ()) -> None:
+        self.preparation, self.sees = preparation, tuple(sees or preparation.modalities)
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Look."""
         there = zip(self.preparation.modalities, data["available"].tolist(), strict=True)
-        flags = [f"N_NOT_FUSED: {name}: there is no aligned image of it" for name, seen in there if not seen]
+        missing = [name for name, is_there in there if name in self.sees and not is_there]
+        flags = [f"N_NOT_FUSED: {name}: there is no aligned image of it" for name in missing]
         strange = self._strange(spacing_mm(data[GRID_AFFINE].numpy()))
         return {**data, "flags": [*data.get("flags", ()), *flags, *strange]}
 

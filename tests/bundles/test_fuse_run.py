@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def network(folder: Path, spacing_mm: list[float] = [], table: dict[str, Any] | None = None) -> FusionNet:  # noqa: B006
+def network(
+    folder: Path, spacing_mm: Sequence[float] = (), table: dict[str, Any] | None = None, **options: Any
+) -> FusionNet:
     """An untrained network's checkpoint in `folder/model.pt`: what it says does not matter, how it is said does."""
     torch.manual_seed(0)
     standard = table or {}
-    made = FusionNet(["ct", "mr"], width=4, levels=3, table_features=len(standard.get("columns", ())))
+    made = FusionNet(["ct", "mr"], width=4, levels=3, table_features=len(standard.get("columns", ())), **options)
     preparation = Preparation(["ct", "mr"], ["ct"], [140, 800], [16, 16, 16], spacing_mm, [1.0, 2.1], standard)
     write_checkpoint(folder / "model.pt", made, {TRAINING_CASES: [], PREPARATION: preparation.to_plain()})
     return made.eval()
@@ -124,6 +127,14 @@ def test_the_spec_chooses_the_engine(home: Path, tmp_path: Path) -> None:
         for name, value in theirs.measures.items():
             if name.endswith("_probability"):
                 assert ours.measures[name] == pytest.approx(value, abs=1e-4)
+
+
+def test_a_network_of_one_modality_says_that_it_saw_one(home: Path, tmp_path: Path) -> None:
+    """And does not miss the others."""
+    network(tmp_path, mode="single", only="ct")
+    fused = [of_case["fuse"] for of_case in run_all(home, tmp_path).values()]
+    assert [record.measures["fused_modalities"] for record in fused] == ["ct", "ct"]
+    assert not any(record.flags for record in fused)
 
 
 def test_a_modality_that_is_not_there_is_flagged(home: Path, tmp_path: Path) -> None:
