@@ -32,7 +32,6 @@ from pipeline.fusion.network import FusionNet
 from pipeline.fusion.tiles import Grid, TiledInferer
 from pipeline.simulation.head import load_head_template
 
-BATCH = 4
 #: The patient that is measured.
 SEED = 100
 DEFAULT = "MONAI, overlap .25, constant (its default)"
@@ -65,6 +64,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     levels: int = 4,
     patch: int = 32,
     steps: int = 210,
+    batch: int = 4,
     repeats: int = 3,
     device: str = "cpu",
     match: str = "",
@@ -78,11 +78,11 @@ def main(  # noqa: PLR0913 - each is an option of the command
     if not kept.exists():
         torch.save(tuple(scene_of_patient(kind)), kept)
     patient = SceneTensors(*torch.load(kept, weights_only=True))
-    ways = ways_of(network, patient, patch, device)
+    ways = ways_of(network, patient, patch, batch, device)
     if only:
         print(f"MiB {peak_mib(ways[only], device):.0f}")
         return
-    print(about(kind, patient, patch, device))
+    print(about(kind, patient, patch, batch, device))
     print(f"The network has {sum(item.numel() for item in network.parameters()) / 1e6:.1f} million parameters.\n")
     ways = {name: way for name, way in ways.items() if name == DEFAULT or re.search(match, name)}
     measured = measure(ways, patient, repeats, device)
@@ -105,19 +105,19 @@ def scene_of_patient(kind: str) -> SceneTensors:
     return SceneTensors(made.image, made.body, made.truth)
 
 
-def about(kind: str, patient: SceneTensors, patch: int, device: str) -> str:
+def about(kind: str, patient: SceneTensors, patch: int, batch: int, device: str) -> str:
     """What is measured, in a sentence."""
     shape = tuple(patient.truth.shape)
     places = patient.body[0, 0].nonzero()
     box = (places.amax(0) - places.amin(0) + 1).tolist()
     return (
-        f"{kind}: {' x '.join(map(str, shape))} voxels of {GRIDS[kind][1]:g} mm, tiles of {patch}^3, {BATCH} at once; "
+        f"{kind}: {' x '.join(map(str, shape))} voxels of {GRIDS[kind][1]:g} mm, tiles of {patch}^3, {batch} at once; "
         f"the body fills {float(patient.body.float().mean()):.0%} of the image, its box ({' x '.join(map(str, box))}) "
         f"{torch.tensor(box).prod() / patient.truth.numel():.0%}. {device}, torch {torch.__version__}.\n"
     )
 
 
-def ways_of(network: FusionNet, patient: SceneTensors, patch: int, device: str) -> dict[str, Way]:
+def ways_of(network: FusionNet, patient: SceneTensors, patch: int, batch: int, device: str) -> dict[str, Way]:
     """What is compared, by name."""
     image, body = patient.image.to(device), patient.body.to(device)
 
@@ -130,13 +130,13 @@ def ways_of(network: FusionNet, patient: SceneTensors, patch: int, device: str) 
                 return network(tiles)
 
             with torch.no_grad():
-                logits = sliding_window_inference(image, (patch,) * 3, BATCH, counting, overlap, mode=mode)
+                logits = sliding_window_inference(image, (patch,) * 3, batch, counting, overlap, mode=mode)
             return Answer(logits[0], sum(seen))
 
         return run
 
     def ours(overlap: float, grid: Grid = "image", bfloat16: bool = False, engine: Engine = "torch") -> Way:
-        inferer = TiledInferer((patch,) * 3, overlap, BATCH, bfloat16_on_cpu=bfloat16, grid=grid, engine=engine)
+        inferer = TiledInferer((patch,) * 3, overlap, batch, bfloat16_on_cpu=bfloat16, grid=grid, engine=engine)
 
         def run() -> Answer:
             found = inferer.tiles(image[0], network, inside=body[0, 0])

@@ -35,7 +35,7 @@ class Tiled:
         voxels: logits (labels, I, J, K).
         classes: logits of each tile (T, classes).
         evidence: (T,) how much there is to see in each tile: its predicted foreground, as a share of the tile; without
-            a voxel head, how sure its class is.
+            a voxel head, how sure its class is; 0 without a class head, which alone needs it.
         boxes: where each tile lies in the image, which is padded where it is smaller than a tile (`padded_to`).
     """
 
@@ -285,6 +285,8 @@ def _groups(boxes: Sequence[Box], most: int) -> Iterator[Sequence[Box]]:
 
 
 def _evidence(voxels: Tensor, classes: Tensor) -> Tensor:
+    if not classes.shape[1]:
+        return classes.new_zeros(len(classes))
     if voxels.shape[1]:
         return (1 - torch.softmax(voxels, 1)[:, 0]).mean((1, 2, 3))
     return torch.softmax(classes, 1).amax(1)
