@@ -40,7 +40,7 @@ PET_READ_OFF = (
     "The tumour was contoured on CT and brought to PET: how far apart the centroids of both lie is a second reference.",
     "In STS_002, 008 and 031 the scanner's alignment puts them on each other, and the pose that is found lies one to",
     "two voxels of the PET (5 mm) beside it: mutual information leads there from either start. The limits of the",
-    "verdict, wide for PET, let most of that pass. So do not search for PET and CT of one scan: `transform: headers`",
+    "verdict, wide for PET, let some of that pass. So do not search for PET and CT of one scan: `transform: headers`",
     "keeps what the scanner knows. In STS_019 the file of the PET lies two slices beside that of the CT, as its",
     "contour says; there the pose that is found is nearer to the contour than the headers are.",
 )
