@@ -1,8 +1,7 @@
 """The network compiled for one processor by OpenVINO: the same logits in less time, checked against the network's own.
 
 OpenVINO keeps features in the layout that the processor's vector instructions want, where PyTorch brings them there and
-back at every layer. The network gets there as an ONNX file: OpenVINO's own converter would send usage statistics,
-which reading a file does not.
+back at every layer. The network gets there as an ONNX file.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -109,9 +109,7 @@ def _made(task: _Task) -> Look:
 
 
 def _look(path: Path, network: FusionNet, bfloat16: bool) -> Look:
-    import openvino
-
-    core = openvino.Core()
+    core = _openvino().Core()
     core.set_property({"ENABLE_MMAP": False})  # the file does not stay
     options = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -139,6 +137,14 @@ def _look(path: Path, network: FusionNet, bfloat16: bool) -> Look:
         return voxels, made.get("classes", image.new_zeros((len(image), 0)))
 
     return look
+
+
+def _openvino() -> Any:
+    """OpenVINO, without the package by which it tells its makers, whenever it is imported, that it is used."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # such a module is taken as missing
+    import openvino
+
+    return openvino
 
 
 def _table(given: Tensor | None, network: FusionNet, count: int) -> Tensor:
