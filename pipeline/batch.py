@@ -65,7 +65,7 @@ def run(plan: Plan) -> dict[str, list[Record]]:
         UsageError: when the run cannot start: spec, folders, another run in the same folder.
     """
     spec = specs.load(plan.spec_file) if plan.spec_file else specs.every_volume()
-    stages = plan.stages or _stages_for(spec)
+    stages = plan.stages or stages_for(spec)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
         _write_manifest(plan, stages)
         for name in stages:
@@ -120,7 +120,8 @@ def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
     return int(not well or unreadable > 0)
 
 
-def _stages_for(spec: specs.Spec) -> tuple[str, ...]:
+def stages_for(spec: specs.Spec) -> tuple[str, ...]:
+    """The stages of a run with a data spec: those that need a section of it only where it has that section."""
     named = {"register": spec.register_, "fuse": spec.fuse}
     return tuple(name for name in STAGES if name not in named or named[name] is not None)
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import batch
+from pipeline import batch, specs
 from pipeline.shipped import shipped
 
 SPEC = shipped("data_specs", "sts_ct_mr.yaml")
@@ -45,7 +45,7 @@ def main(
 def print_stages(root: Path, out: Path) -> None:
     """Each stage as a process of its own, start of Python and imports included."""
     print("| stage | seconds (whole process) | of them on a processor | peak memory (MB) |\n|---|---|---|---|")
-    for name in batch.STAGES:
+    for name in batch.stages_for(specs.load(SPEC)):
         source, spec = (root, ["--spec_file", str(SPEC)]) if name == "ingest" else (out, [])
         config = shipped("bundles", name, "configs", "inference.yaml")
         folders = ["--dataset_dir", str(source), "--output_dir", str(out)]
@@ -75,7 +75,7 @@ def print_overhead(root: Path, out: Path, repeats: int) -> None:
     """The runner (hashes, verified writes, record) against the chain alone, same case, same process, in turn."""
     print("| stage | bare chain (s) | stage runner (s) | overhead (ms) | on a processor (ms) | target: 5 % + 50 ms |")
     print("|---|---|---|---|---|---|")
-    for name in batch.STAGES:
+    for name in batch.stages_for(specs.load(SPEC)):
         loaded = batch.load(name, batch.Plan(root, out, SPEC, overwrite=True))
         (case,) = loaded.find_cases()
         bare, whole = [], []
