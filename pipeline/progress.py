@@ -7,12 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.errors import pipeline_cause
+from pipeline.errors import UsageError, pipeline_cause
 
 T = TypeVar("T")
 
@@ -48,6 +48,20 @@ def end_plainly() -> None:
     """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end
+
+
+def require_flags(**flags: Any) -> None:
+    """Refuse what is neither True nor False: `python -m monai.bundle run … --mirror false` gives the text "false".
+
+    Args:
+        flags: name -> value; a text would be taken as True, whatever it says.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise UsageError("E_OPTION", f"Expected True or False, with a capital, for {name}, got {value}.")
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
