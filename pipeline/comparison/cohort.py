@@ -16,6 +16,7 @@ from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.network import WIDTHS
 from pipeline.fusion.table import Row, read_table, split, with_folds
+from pipeline.progress import require_flags
 from pipeline.report.classification import interval, number
 from pipeline.shipped import shipped
 from pipeline.storage import writable_folder
@@ -93,6 +94,7 @@ def _require_settings(settings: Mapping[str, Any]) -> None:
     bad = [name for name in settings if name in OWN_KEYS or name.split("::")[0] not in known]
     if bad:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
+    require_flags(**{name: value for name, value in settings.items() if isinstance(known.get(name), bool)})
 
 
 def _of_train() -> dict[str, Any]:

@@ -362,6 +362,8 @@ def test_a_setting_that_would_do_nothing_or_let_a_judged_fold_choose_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"E_OPTION.*got {key}"):
         compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={key: "3"})
+    with pytest.raises(UsageError, match=r"E_OPTION.*for augmentation, got false"):
+        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={"augmentation": "false"})
     assert not (tmp_path / "out").exists()
 
 
