@@ -29,7 +29,7 @@ lint: setup
 
 # Pins every version again (needs uv).
 lock:
-	uv pip compile --universal --no-header --no-emit-index-url --no-annotate --python-version 3.11 \
+	uv pip compile --universal --no-header --no-annotate --python-version 3.11 \
 		--all-extras pyproject.toml -o constraints.txt
 
 clean:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.artifacts import save
 from pipeline.calibrate_command import calibrate, read_calibration, summary
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.voxelwise import dilated_foreground
-from pipeline.errors import UsageError, pipeline_cause
+from pipeline.errors import UsageError
 from pipeline.evaluate_command import evaluate_classification
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint import Trained, weights_sha256
@@ -28,7 +27,7 @@ from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import UNKNOWN, Row
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.geometry import affine_of, volume
-from pipeline.progress import say, track
+from pipeline.progress import plainly, say, track
 from pipeline.storage import write_atomic, write_text
 
 Array = npt.NDArray[Any]
@@ -135,7 +134,8 @@ class FoldEvaluation:
         Raises:
             SystemExit: 2 when it cannot be; the message says why.
         """
-        _as_command(self._run)
+        with plainly():
+            self._run()
 
     def _run(self) -> None:
         self._require_unseen()
@@ -238,7 +238,8 @@ class FoldCalibration:
         Raises:
             SystemExit: 2 when it cannot be; the message says why.
         """
-        _as_command(self._run)
+        with plainly():
+            self._run()
 
     def _run(self) -> None:
         parts = {CLASSES: ("class", "class_cases.csv"), VOXELS: ("voxel", "voxel_cases.npy")}
@@ -255,17 +256,6 @@ class FoldCalibration:
                 logits, labels, out, self.method, names, None, self.source, self.data, outputs.get(name, "")
             )
             say(f"{name}: {summary(fitted)}")
-
-
-def _as_command(work: Callable[[], None]) -> None:
-    try:
-        work()
-    except Exception as error:
-        known = pipeline_cause(error)
-        if known is None:
-            raise
-        say(str(known), error=True)
-        sys.exit(2)
 
 
 def _dice(predicted: torch.Tensor, truth: torch.Tensor) -> float | None:

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -48,6 +49,23 @@ def end_plainly() -> None:
     """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _end
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """The same for a block: what is wrong with the input says its sentence, and the program ends with exit code 2.
+
+    Raises:
+        SystemExit: 2.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = pipeline_cause(error)
+        if known is None:
+            raise
+        say(str(known), error=True)
+        sys.exit(2)
 
 
 def require_flags(**flags: Any) -> None:

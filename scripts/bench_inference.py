@@ -122,18 +122,12 @@ def ways_of(network: FusionNet, patient: SceneTensors, patch: int, batch: int, d
     image, body = patient.image.to(device), patient.body.to(device)
 
     def monai(overlap: float, mode: str = "gaussian") -> Way:
-        def run() -> Answer:
-            seen: list[int] = []
+        @torch.no_grad()
+        def look() -> Tensor:
+            logits: Tensor = sliding_window_inference(image, (patch,) * 3, batch, network, overlap, mode=mode)[0]
+            return logits
 
-            def counting(tiles: Tensor) -> Tensor:
-                seen.append(len(tiles))
-                return network(tiles)
-
-            with torch.no_grad():
-                logits = sliding_window_inference(image, (patch,) * 3, batch, counting, overlap, mode=mode)
-            return Answer(logits[0], sum(seen))
-
-        return run
+        return counted(look, network)
 
     def ours(overlap: float, grid: Grid = "image", bfloat16: bool = False, engine: Engine = "torch") -> Way:
         inferer = TiledInferer((patch,) * 3, overlap, batch, bfloat16_on_cpu=bfloat16, grid=grid, engine=engine)
@@ -162,17 +156,19 @@ def ways_of(network: FusionNet, patient: SceneTensors, patch: int, batch: int, d
             f"Tandem, overlap .5, body, {OPENVINO}, bfloat16": ours(0.5, bfloat16=True, engine="openvino"),
         }
     if predictor := nnunet(network, patch, device):
-        ways["nnU-Net, overlap .5, gaussian (its default), not mirrored"] = nnunet_way(predictor, network, image[0])
+        ways["nnU-Net, overlap .5, gaussian (its default), not mirrored"] = counted(
+            lambda: predictor(image[0].cpu()).to(device), network
+        )
     return ways
 
 
-def nnunet_way(predictor: Callable[[Tensor], Tensor], network: FusionNet, image: Tensor) -> Way:
-    """Its tiles are counted where they enter the network."""
+def counted(look: Callable[[], Tensor], network: FusionNet) -> Way:
+    """A peer's way, whose tiles are counted where they enter the network."""
 
     def run() -> Answer:
         seen: list[int] = []
         hook = network.encoders[0].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-        logits = predictor(image.cpu()).to(image.device)
+        logits = look()
         hook.remove()
         return Answer(logits, sum(seen))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import torch
 from ignite.metrics import Average
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.errors import UsageError
 from pipeline.fusion.keeper import Keeper
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.parallel import shared
 from pipeline.fusion.transfer import layer_wise_rates, load_encoder
-from pipeline.progress import say
+from pipeline.progress import plainly, say
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
@@ -101,21 +100,11 @@ class Training:
         Raises:
             SystemExit: 2 when it cannot go on; the message says why.
         """
-        try:
+        with plainly():
             start = self.keeper.restore(self.trainer) if self.resume else 0
             if start < self.trainer.state.max_epochs and not self.keeper.is_over:
                 self.trainer.run()
             if not self.keeper.history:
                 epochs = self.trainer.state.max_epochs
                 raise UsageError("E_CONFIG", f"Expected max_epochs of one or more, got {epochs}.")
-        except Exception as error:
-            known = pipeline_cause(error)
-            if known is None:
-                raise
-            _stop(known)
         say(self.keeper.summary())
-
-
-def _stop(error: PipelineError) -> None:
-    say(str(error), error=True)
-    sys.exit(2)

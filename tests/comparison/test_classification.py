@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.comparison import trials
 from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.cohort import compare_table, strategies, write_table
 from pipeline.comparison.document import markdown_table, write_section
 from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders, voxel_logits
 from pipeline.comparison.mechanism_page import sections
@@ -36,39 +32,15 @@ from pipeline.comparison.trials import (
     run_trials,
     trials_of,
 )
-from pipeline.errors import CaseError, UsageError
+from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.fusion.budget import parameter_count, width_for
+from pipeline.fusion.budget import parameter_count
 from pipeline.fusion.checkpoint import load_trained
-from pipeline.fusion.judged import judged_rows, with_strangers
-from pipeline.fusion.network import FusionNet
-from pipeline.fusion.table import Row, Split, read_table
-from pipeline.shipped import shipped
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from pipeline.fusion.table import read_table
 from pipeline.simulation.mechanisms import mechanism_cases
+from tests.comparison.small import SMALL, definition
 
-#: A network that trains in a second.
-SMALL: dict[str, Any] = {
-    "device": "cpu",
-    "patch": [16, 16, 16],
-    "ct_window": [140, 800],
-    "network_def::width": 4,
-    "network_def::levels": 2,
-    "network_def::deep": 0,
-    "max_epochs": 2,
-    "warmup": 0,
-    "batch": 4,
-    "cache_rate": 1.0,
-}
 GATED, LATE = Variant("gated"), Variant("late", ("late",))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve cases of six patients."""
-    folder = tmp_path_factory.mktemp("data")
-    write_mechanism_cases(folder, "additive", 12, seed=3)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -259,123 +231,6 @@ def test_a_hidden_modality_is_a_missing_one(trained: Protocol, data: Path, tmp_p
     np.testing.assert_array_equal(hidden.logits, absent.logits)
     whole = class_logits(judged_folders(trained, [Trial(GATED, 0, 0)]))
     assert np.abs(hidden.logits - whole.logits).max() > 1e-3
-
-
-def rows_of(patients: Sequence[str]) -> list[Row]:
-    """Cases with two images each."""
-    names = [f"{patient}{index}" for index, patient in enumerate(patients)]
-    return [
-        Row(name, patient, {"ct": Path(f"{name}_ct"), "mr": Path(f"{name}_mr")}, 0, None, (), None)
-        for name, patient in zip(names, patients, strict=True)
-    ]
-
-
-def test_a_table_with_a_patient_of_the_training_is_not_judged_by(tmp_path: Path) -> None:
-    """Another case of a patient whom the network knows is no unseen one."""
-    for name in ("x_ct", "x_mr"):
-        (tmp_path / name).touch()
-    for patient, known in (("b", True), ("z", False)):
-        (tmp_path / "test.csv").write_text(f"case_id,patient_id,ct,mr,label\nnew,{patient},x_ct,x_mr,0\n")
-        split = Split(tuple(rows_of("aab")), tuple(rows_of("c")))
-        with pytest.raises(UsageError, match=r"E_CAL_TRAINING.*such as new") if known else nullcontext():
-            assert [row.case_id for row in judged_rows(split, tmp_path, "test.csv", ["ct", "mr"], 2)] == ["new"]
-
-
-def test_shuffled_modalities_come_from_other_patients() -> None:
-    rows = rows_of(["a", "a", "b", "c", "c", "c", "d"])
-    found = with_strangers(rows, ["ct", "mr"], ["mr"], 0)
-    assert [row.images["ct"] for row in found] == [row.images["ct"] for row in rows]
-    assert all(row.images["mr"].name[0] != row.patient_id for row in found)
-    assert with_strangers(rows, ["ct", "mr"], ["mr"], 0) == found
-    with pytest.raises(UsageError, match="E_FOLD"):
-        with_strangers(rows_of(["a", "a"]), ["ct", "mr"], ["mr"], 0)
-    with pytest.raises(UsageError, match="E_MODALITY"):
-        with_strangers(rows, ["ct", "mr"], ["pet"], 0)
-
-
-def test_nothing_is_left_when_all_is_hidden() -> None:
-    split = Split((), tuple(rows_of(["a", "b"])))
-    with pytest.raises(CaseError, match=r"E_MISSING_ROLE.*2 cases, such as a0"):
-        judged_rows(split, "", "", ["ct", "mr"], 2, hidden=["ct", "mr"])
-    with pytest.raises(UsageError, match=r"E_MODALITY.*pet"):
-        judged_rows(split, "", "", ["ct", "mr"], 2, hidden=["pet"])
-
-
-def definition(**more: Any) -> dict[str, Any]:
-    """Arguments of a network."""
-    return {"modalities": ["ct", "mr"], "classes": 2, "mode": "intermediate", **more}
-
-
-def test_strategies_have_equal_budgets() -> None:
-    common = {"classes": 2, "labels": 2, "network_def::width": 16, "network_def::levels": 4}
-    found = strategies(["ct", "mr", "pet"], common)
-    assert [item.name for item in found] == ["ct alone", "mr alone", "pet alone", "early", "intermediate", "late"]
-    counts = []
-    for item in found:
-        settings = {**common, "modalities": ["ct", "mr", "pet"], **item.settings}
-        network = FusionNet(
-            settings["modalities"],
-            mode=settings["network_def::mode"],
-            width=settings["network_def::width"],
-            levels=4,
-            deep=2,
-        )
-        counts.append(sum(parameter.numel() for parameter in network.parameters()))
-    assert max(counts) < 1.2 * min(counts) and max(abs(np.array(counts) / counts[4] - 1)) < 0.1
-    with pytest.raises(UsageError, match=r"E_CONFIG.*± 10 %"):
-        width_for(10, definition(labels=0))
-
-
-def test_a_cohort_of_ones_own_is_compared_from_end_to_end(data: Path, tmp_path: Path) -> None:
-    settings = {**{key: value for key, value in SMALL.items() if key != "device"}, "device": "cpu", "labels": "0"}
-    settings |= {"max_epochs": "1", "network_def::width": 8}
-    lines = compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
-    assert [line.split(":")[0] for line in lines] == ["ct alone", "mr alone", "early", "intermediate", "late"]
-    assert all("AUROC" in line for line in lines) and (tmp_path / "report" / "report.pdf").is_file()
-    written_rows = read_table(tmp_path / "cases.csv", ["ct", "mr"], 2)
-    fold_of = {row.patient_id: row.fold for row in written_rows}
-    assert all(fold_of[row.patient_id] == row.fold for row in written_rows)
-    records = sorted(tmp_path.glob("trials/*/*/*/trial.json"))
-    before = [path.stat().st_mtime_ns for path in records]
-    again = compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
-    assert again == lines and [path.stat().st_mtime_ns for path in records] == before
-
-
-def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: Path, tmp_path: Path) -> None:
-    text = (data / "cases.csv").read_text().splitlines()
-    index = text[0].split(",").index("label")
-    one_class = [",".join([*line.split(",")[:index], "1", *line.split(",")[index + 1 :]]) for line in text[1:]]
-    (data / "one_class.csv").write_text("\n".join([text[0], *one_class]) + "\n")
-    command = [sys.executable, str(shipped("scripts", "compare_fusion.py")), "table", str(data / "one_class.csv")]
-    done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "E_FOLD" in done.stderr and "class 0" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
-    with pytest.raises(UsageError, match=r"E_MODALITY.*pet"):
-        compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["pet"])
-    with pytest.raises(UsageError, match="E_OPTION"):
-        compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], seeds=0)
-
-
-@pytest.mark.parametrize("key", ["seed", "fold", "folds", "patience", "network_def::mode", "max_epoch", "table_nam"])
-def test_a_setting_that_would_do_nothing_or_let_a_judged_fold_choose_is_refused(
-    data: Path, tmp_path: Path, key: str
-) -> None:
-    with pytest.raises(UsageError, match=f"E_OPTION.*got {key}"):
-        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={key: "3"})
-    with pytest.raises(UsageError, match=r"E_OPTION.*for augmentation, got false"):
-        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={"augmentation": "false"})
-    assert not (tmp_path / "out").exists()
-
-
-def test_further_numbers_reach_the_trials_table(data: Path, tmp_path: Path) -> None:
-    ages = [None, 50.1, 1 / 3]
-    rows = [
-        replace(row, table=(np.nan if age is None else age,)) for row, age in zip(rows_of("abc"), ages, strict=True)
-    ]
-    write_table(tmp_path / "cases.csv", rows, ["ct", "mr"], ["age"])
-    with (tmp_path / "cases.csv").open() as stream:
-        found = [row["age"] for row in csv.DictReader(stream)]
-    assert [float(age) if age else None for age in found] == ages
 
 
 def test_a_section_replaces_the_former_one_alone(tmp_path: Path) -> None:
