@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-#: What an output is, and so how it is written, read back and compared (`pipeline.artifacts`).
+#: What an output is, and so how it is written, read back and compared (`pipeline.store.artifacts`).
 Kind = Literal["image", "label", "probability", "transform", "table", "measure", "document"]
 Status = Literal["done", "failed", "quarantined"]
 
@@ -19,7 +19,7 @@ class Pixels:
 
     Attributes:
         offset: where the value of PixelData (7FE0,0010) starts, in bytes from the file's start; in a deflated file,
-            from the start of what `pipeline.dicom.encoding.inflate` gives.
+            from the start of what `pipeline.dicom.headers.encoding.inflate` gives.
         length: of the value in bytes; None where it is encapsulated (compressed).
         syntax: UID of the transfer syntax in which the values really are.
         bits_allocated: BitsAllocated (0028,0100); 32 and 64 for FloatPixelData and DoubleFloatPixelData.
@@ -204,7 +204,7 @@ class Record:
     """What one stage did to one case: the only thing that says that something is done.
 
     Attributes:
-        key: the resume key (`pipeline.records.resume_key`).
+        key: the resume key (`pipeline.store.records.resume_key`).
         measures: numbers with the unit in the name (`seconds`, `volume_ml`).
         flags: what a reader has to know (codes `N_...`, or a sentence).
         reused: True when an earlier run's record was still valid; not written.

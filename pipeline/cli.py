@@ -37,9 +37,9 @@ def _usage_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        from pipeline.progress import say
+        from pipeline.console import echo
 
-        say(str(error), error=True)
+        echo(str(error), error=True)
         raise typer.Exit(2) from error
 
 
@@ -98,7 +98,7 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
 ) -> None:
     """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
     with _usage_errors():
-        from pipeline.pair import Options, checked_transform, register_pair
+        from pipeline.commands.register import Options, checked_transform, register_pair
 
         options = Options(
             checked_transform(transform),
@@ -116,7 +116,7 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
 @app.command()
 def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show what is done, failed and quarantined in a run folder."""
-    from pipeline.status import show
+    from pipeline.run.status import show
 
     with _usage_errors():
         raise typer.Exit(show(out))
@@ -150,7 +150,7 @@ def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
 ) -> None:
     """Copy DICOM files without their patients' identity (DICOM PS3.15 E); what may show a name stays behind."""
     with _usage_errors():
-        from pipeline.deidentify_command import deidentify as run_deidentify
+        from pipeline.commands.deidentify import deidentify as run_deidentify
         from pipeline.dicom.confidentiality.options import Options
 
         options = Options(
@@ -174,7 +174,7 @@ def demo(
     jobs: Jobs = 1,
 ) -> None:
     """Simulate a small cohort as DICOM, run everything on it, and print where the report is."""
-    from pipeline.demo import run_demo
+    from pipeline.commands.demo import run_demo
 
     with _usage_errors():
         raise typer.Exit(run_demo(out, cases, jobs))
@@ -194,20 +194,20 @@ def calibrate(
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
-    from pipeline import calibrate_command as command
-    from pipeline.progress import say
+    from pipeline.commands import calibrate as command
+    from pipeline.console import echo
 
     with _usage_errors():
         if apply is not None:
             command.require_alone(labels=labels, cases=cases, report=report)
             command.apply_calibration(apply, logits, out)
-            say(f"Probabilities: {out}")
+            echo(f"Probabilities: {out}")
             return
         fitted = command.calibrate(logits, command.required(labels), out, method, cases, report, source)
         for note in fitted.record.notes:
-            say(note, error=True)
-        say(command.summary(fitted))
-        say(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
+            echo(note, error=True)
+        echo(command.summary(fitted))
+        echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
 
 
 @evaluate_app.command("classification")
@@ -226,19 +226,19 @@ def evaluate_classification(
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
-    from pipeline.evaluate_command import evaluate_classification as run_evaluation
+    from pipeline.commands.evaluate import evaluate_classification as run_evaluation
+    from pipeline.console import echo
     from pipeline.evaluation.results import Settings
-    from pipeline.progress import say
 
     settings = Settings(specificity=specificity, seed=seed)
     with _usage_errors():
         for line in run_evaluation(probabilities, labels, out, cases, name or (), class_name or (), settings):
-            say(line)
-    say(f"Report: {out / 'report.html'}")
+            echo(line)
+    echo(f"Report: {out / 'report.html'}")
 
 
 def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], overwrite: bool, jobs: int) -> None:
-    from pipeline import batch
+    from pipeline.run import batch
 
     with _usage_errors():
         found = batch.run(batch.Plan(root, out, spec, stages, overwrite, jobs))
@@ -246,11 +246,11 @@ def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], over
 
 
 def _finish(out: Path, found: dict[str, Any]) -> None:
-    from pipeline.batch import exit_code
-    from pipeline.progress import say
+    from pipeline.console import echo
+    from pipeline.run.batch import exit_code
 
     report = out / "report.html"
-    say(f"Report: {report}" if report.is_file() else f"Results: {out}")
+    echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
     raise typer.Exit(exit_code(out, found))
 
 

@@ -9,18 +9,26 @@ bundles/fuse/models/README.md; `--ship` puts the weights and their calibrations 
 
 from __future__ import annotations
 
+import csv
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import typer
 from monai.bundle import ConfigWorkflow
+from sklearn.metrics import log_loss, roc_auc_score
 
-from pipeline.comparison.demo_weights import judged
-from pipeline.fusion.checkpoint import read_checkpoint, restore
+from pipeline.calibration.metrics import measures
+from pipeline.commands.calibrate import read_calibration
+from pipeline.fusion.checkpoint_file import read_checkpoint, restore
 from pipeline.shipped import shipped
 from pipeline.simulation.head_files import write_head_cases
+
+Floats = npt.NDArray[np.float64]
 
 CONFIGS = shipped("bundles", "fuse", "configs")
 #: The demo's cohort is drawn with the seed 0.
@@ -99,6 +107,46 @@ def made(names: list[str], settings: dict[str, Any]) -> ConfigWorkflow:
     workflow = ConfigWorkflow(files, str(CONFIGS / "metadata.json"), False, workflow_type=None, **settings)
     workflow.initialize()
     return workflow
+
+
+def judged(test: Path, calibrations: Path, table: Path) -> Iterator[str]:
+    """Judge a network and its calibrations by simulated cases that neither has learned from.
+
+    Args:
+        test: what `evaluate.yaml` has made of the cases.
+        calibrations: the folder of `calibration_classes.json` and `calibration_voxels.json`.
+        table: of the cases; its column `posterior` has the true probability of class 1.
+
+    Returns:
+        Lines of Markdown.
+    """
+    logits, labels = (np.load(test / f"class_{part}.npy") for part in ("logits", "labels"))
+    calibration = read_calibration(calibrations / "calibration_classes.json")
+    found = calibration.apply(logits.astype(np.float64))[:, 1]
+    true = _posteriors(test, table)
+    yield f"| {len(labels)} simulated heads | network, calibrated | true posterior |"
+    yield "|---|---|---|"
+    yield f"| AUROC of the class | {roc_auc_score(labels, found):.3f} | {roc_auc_score(labels, true):.3f} |"
+    yield f"| NLL of the class, nats | {log_loss(labels, found):.3f} | {log_loss(labels, true):.3f} |"
+    ece = measures(np.stack([1 - found, found], 1), labels, names=("ece",))[0]
+    yield f"| ECE of the class | {ece.value:.3f} (null {ece.null_low:.3f} to {ece.null_high:.3f}) | |"
+    yield f"| mean distance from the true posterior | {np.abs(found - true).mean():.3f} | 0 |"
+    with (test / "dice.csv").open(encoding="utf-8") as stream:
+        dice = [float(row["dice"]) for row in csv.DictReader(stream) if row["dice"]]
+    yield f"| Dice of the lesions, mean (least) | {np.mean(dice):.3f} ({min(dice):.3f}) | 1 |"
+    voxels = read_calibration(calibrations / "calibration_voxels.json")
+    chances = voxels.apply(np.load(test / "voxel_logits.npy").astype(np.float64))
+    truth, cases = np.load(test / "voxel_labels.npy"), np.load(test / "voxel_cases.npy")
+    error = measures(chances, truth, cases, names=("ece",))[0]
+    yield f"| ECE of the voxels within 10 mm of a lesion | {error.value:.3f} ({error.low:.3f} to {error.high:.3f}) | |"
+
+
+def _posteriors(test: Path, table: Path) -> Floats:
+    """The true probability of class 1 of the judged cases, in their order."""
+    with table.open(encoding="utf-8") as stream:
+        known = {row["case_id"]: float(row["posterior"]) for row in csv.DictReader(stream)}
+    with (test / "class_cases.csv").open(encoding="utf-8") as stream:
+        return np.array([known[row["case_id"]] for row in csv.DictReader(stream)])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.errors import CaseError
 
 ROTATION = Rotation.from_euler("xyz", [20, -15, 35], degrees=True).as_matrix()
@@ -30,7 +30,7 @@ def ramp() -> np.ndarray:
 def test_a_voxel_keeps_its_place_in_sitk() -> None:
     """The world position of each voxel, and the value there, are the same for SimpleITK (LPS) and for us (RAS)."""
     array, affine = ramp(), oblique()
-    image = geometry.to_sitk(geometry.volume(array, affine))
+    image = volumes.to_sitk(volumes.volume(array, affine))
     for index in itertools.product(range(3), range(4), range(5)):
         ras = affine @ [*index, 1]
         lps = image.TransformIndexToPhysicalPoint(index)
@@ -39,15 +39,15 @@ def test_a_voxel_keeps_its_place_in_sitk() -> None:
 
 
 def test_to_sitk_and_back_is_exact() -> None:
-    back = geometry.from_sitk(geometry.to_sitk(geometry.volume(ramp(), oblique())))
+    back = volumes.from_sitk(volumes.to_sitk(volumes.volume(ramp(), oblique())))
     assert np.array_equal(back.numpy()[0], ramp())
-    np.testing.assert_allclose(geometry.affine_of(back), oblique(), atol=1e-12)
+    np.testing.assert_allclose(volumes.affine_of(back), oblique(), atol=1e-12)
     assert back.meta["space"] == "RAS"
 
 
 def test_itk_sees_the_same_grid_as_sitk() -> None:
-    volume = geometry.volume(ramp(), oblique())
-    itk_image, sitk_image = geometry.to_itk(volume), geometry.to_sitk(volume)
+    volume = volumes.volume(ramp(), oblique())
+    itk_image, sitk_image = volumes.to_itk(volume), volumes.to_sitk(volume)
     index = (2, 1, 4)
     itk_point = list(itk_image.TransformIndexToPhysicalPoint(index))
     np.testing.assert_allclose(itk_point, sitk_image.TransformIndexToPhysicalPoint(index), atol=1e-9)
@@ -82,7 +82,7 @@ def test_a_mirrored_grid_is_another_grid() -> None:
     mirrored = oblique() @ np.diag([-1, 1, 1, 1])
     mirrored[:3, 3] += oblique()[:3, 0] * 2
     with pytest.raises(CaseError, match="E_GRID"):
-        geometry.require_same_grid(geometry.volume(ramp(), oblique()), geometry.volume(ramp(), mirrored), ("ct", "mr"))
+        volumes.require_same_grid(volumes.volume(ramp(), oblique()), volumes.volume(ramp(), mirrored), ("ct", "mr"))
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_unusable_affines_are_refused(affine: np.ndarray) -> None:
 
 def test_a_transform_maps_as_its_matrix_does() -> None:
     matrix = oblique() @ np.diag([1 / 0.7, 1 / 1.3, 1 / 2.9, 1])
-    transform = geometry.transform_from_matrix(matrix)
+    transform = volumes.transform_from_matrix(matrix)
     point_ras = np.array([12.0, -7.0, 33.0])
     lps = np.array(transform.TransformPoint((point_ras * [-1, -1, 1]).tolist()))
     np.testing.assert_allclose(lps * [-1, -1, 1], (matrix @ [*point_ras, 1])[:3], atol=1e-9)
-    np.testing.assert_allclose(geometry.matrix_from_transform(transform), matrix, atol=1e-9)
+    np.testing.assert_allclose(volumes.matrix_from_transform(transform), matrix, atol=1e-9)
 
 
 def test_a_bending_transform_has_no_matrix() -> None:
     bspline = sitk.BSplineTransformInitializer(sitk.Image(20, 20, 20, sitk.sitkUInt8), [3, 3, 3])
     bspline.SetParameters(np.random.default_rng(0).normal(0, 3, len(bspline.GetParameters())).tolist())
     with pytest.raises(CaseError, match="E_AFFINE"):
-        geometry.matrix_from_transform(bspline)
+        volumes.matrix_from_transform(bspline)

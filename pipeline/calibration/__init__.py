@@ -3,45 +3,21 @@
 The public names are imported when they are first used, so that `import pipeline.calibration` costs nothing.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import Any
-
-from pipeline.lazy import resolve
-
-_HOMES = {
-    "METHODS": "methods",
-    "About": "record",
-    "Beta": "one_vs_rest",
-    "BrierParts": "metrics",
-    "Calibration": "base",
-    "CalibrationWarning": "record",
-    "Comparison": "comparison",
-    "Dirichlet": "matrix",
-    "FitRecord": "record",
-    "Isotonic": "one_vs_rest",
-    "MEASURES": "metrics",
-    "Matrix": "matrix",
-    "Measure": "metrics",
-    "Platt": "scaling",
-    "Region": "voxelwise",
-    "ReliabilityBin": "binning",
-    "Resampling": "metrics",
-    "Temperature": "scaling",
-    "Vector": "scaling",
-    "brier_parts": "metrics",
-    "case_ece": "voxelwise",
-    "case_weights": "rows",
-    "compare": "comparison",
-    "dilated_foreground": "voxelwise",
-    "fit_voxels": "voxelwise",
-    "from_json": "methods",
-    "measures": "metrics",
-    "reliability": "binning",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    return resolve(__name__, _HOMES, name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "base": ["Calibration"],
+        "binning": ["ReliabilityBin", "reliability"],
+        "comparison": ["Comparison", "compare"],
+        "matrix": ["Dirichlet", "Matrix"],
+        "methods": ["METHODS", "from_json"],
+        "metrics": ["BrierParts", "MEASURES", "Measure", "Resampling", "brier_parts", "measures"],
+        "one_vs_rest": ["Beta", "Isotonic"],
+        "record": ["About", "CalibrationWarning", "FitRecord"],
+        "rows": ["case_weights"],
+        "scaling": ["Platt", "Temperature", "Vector"],
+        "voxelwise": ["Region", "case_ece", "dilated_foreground", "fit_voxels"],
+    },
+)

@@ -27,7 +27,7 @@ from pipeline.calibration.rows import (
 from pipeline.errors import UsageError
 
 FORMAT = "tandem-calibration-1"
-Found = tuple[dict[str, Any], list[str]]
+Fit = tuple[dict[str, Any], list[str]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Calibration(ABC):
 
     @classmethod
     @abstractmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """The parameters by field name, and notes for the reader."""
 
     @abstractmethod

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 
 from pipeline.calibration.binning import FloatArray
-from pipeline.calibration.folds import grouped_folds
 from pipeline.calibration.methods import METHODS, method_of
 from pipeline.calibration.metrics import Measure, Resampling, measures
 from pipeline.calibration.optimise import log_softmax
 from pipeline.calibration.record import About
-from pipeline.calibration.rows import Logits, Rows
+from pipeline.calibration.rows import Logits, Rows, grouped_folds
 from pipeline.errors import PipelineError, UsageError
 
 #: The model's own probabilities, as the simplest method of all.

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from pipeline.calibration.base import Calibration, Found
+from pipeline.calibration.base import Calibration, Fit
 from pipeline.calibration.enough import events_note
-from pipeline.calibration.folds import grouped_folds
 from pipeline.calibration.optimise import log_softmax, minimise, weighted_nll
-from pipeline.calibration.rows import Rows
+from pipeline.calibration.rows import Rows, grouped_folds
 from pipeline.calibration.scaling import find_inverse_temperature, require_overlap
 
 #: Strengths that cross-validation chooses from: from next to none to next to a diagonal matrix without offsets.
@@ -43,7 +42,7 @@ class Matrix(Calibration):
     name: ClassVar[str] = "matrix"
 
     @classmethod
-    def find(cls, rows: Rows, penalty: float | None = None, **settings: Any) -> Found:
+    def find(cls, rows: Rows, penalty: float | None = None, **settings: Any) -> Fit:
         """Matrix and offsets.
 
         Args:
@@ -81,7 +80,7 @@ class Dirichlet(Matrix):
     name: ClassVar[str] = "dirichlet"
 
     @classmethod
-    def find(cls, rows: Rows, penalty: float | None = None, **settings: Any) -> Found:
+    def find(cls, rows: Rows, penalty: float | None = None, **settings: Any) -> Fit:
         """Matrix and offsets on log-probabilities; see `Matrix.find`."""
         logs = torch.cat([log_softmax(logits) for logits, _, _ in rows.pieces()])
         return super().find(Rows(logs, rows.labels, rows.cases, rows.weights), penalty, **settings)

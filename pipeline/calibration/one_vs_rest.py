@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
 
-from pipeline.calibration.base import Calibration, Found
+from pipeline.calibration.base import Calibration, Fit
 from pipeline.calibration.enough import events_note, isotonic_note
 from pipeline.calibration.optimise import log_softmax, minimise
 from pipeline.calibration.rows import Rows
@@ -33,7 +33,7 @@ class Beta(Calibration):
     name: ClassVar[str] = "beta"
 
     @classmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """The three parameters of each curve, of the largest likelihood."""
         curves = tuple(_beta_curve(rows, number) for number in _modelled(rows.classes))
         return {"curves": curves}, events_note(rows, cls.name, 3)
@@ -65,7 +65,7 @@ class Isotonic(Calibration):
     name: ClassVar[str] = "isotonic"
 
     @classmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """The steps of each curve."""
         probabilities = torch.cat([log_softmax(logits).exp() for logits, _, _ in rows.pieces()]).numpy()
         curves = tuple(_isotonic_curve(probabilities, rows, number) for number in _modelled(rows.classes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.errors import UsageError
 from pipeline.probabilities import SUM_TOLERANCE, class_labels, group_indices
@@ -167,3 +169,31 @@ def refuse_probabilities() -> None:
         UsageError: E_CAL_PROBABILITIES.
     """
     raise UsageError("E_CAL_PROBABILITIES", "Expected logits, got values in [0, 1] that look like probabilities.")
+
+
+Indices = npt.NDArray[np.int64]
+
+
+def grouped_folds(rows: Rows, folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+    """Split rows for cross-validation.
+
+    Args:
+        rows: what to split.
+        folds: how many.
+        seed: of the shuffling.
+
+    Returns:
+        For each fold, row numbers to fit on and row numbers held out; a case is on one side only,
+        and the classes are spread evenly.
+
+    Raises:
+        UsageError: E_CAL_TOO_FEW when a class has fewer cases than there are folds.
+    """
+    rarest = int(rows.cases_of_class().min())
+    if rarest < folds:
+        raise UsageError("E_CAL_TOO_FEW", f"Expected {folds} cases of each class for {folds} folds, got {rarest}.")
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # it warns by counts of rows where the check above has counted cases
+        warnings.simplefilter("ignore", UserWarning)
+        return list(splitter.split(np.zeros(len(rows.labels)), rows.labels.numpy(), rows.cases.numpy()))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pipeline.calibration.base import Calibration, Found
+from pipeline.calibration.base import Calibration, Fit
 from pipeline.calibration.enough import events_note, temperature_error, temperature_note
 from pipeline.calibration.optimise import log_softmax, minimise, weighted_nll
 from pipeline.calibration.rows import Rows
@@ -44,7 +44,7 @@ class Temperature(Calibration):
             raise ValueError(f"a temperature of {self.temperature}")
 
     @classmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """1 / T of the largest likelihood, and its standard error."""
         inverse = find_inverse_temperature(rows)
         error = temperature_error(rows, inverse)
@@ -72,7 +72,7 @@ class Platt(Calibration):
     name: ClassVar[str] = "platt"
 
     @classmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """Slope and intercept of the largest likelihood of Platt's targets."""
         if rows.classes != 2:
             raise UsageError("E_CAL_CLASSES", f"Expected two classes for platt scaling, got {rows.classes}.")
@@ -112,7 +112,7 @@ class Vector(Calibration):
     name: ClassVar[str] = "vector"
 
     @classmethod
-    def find(cls, rows: Rows, **settings: Any) -> Found:
+    def find(cls, rows: Rows, **settings: Any) -> Fit:
         """Scales and offsets of the largest likelihood, from those of temperature scaling."""
         inverse, count = find_inverse_temperature(rows), rows.classes
 

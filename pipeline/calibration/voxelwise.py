@@ -18,7 +18,8 @@ from pipeline.calibration.methods import method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import case_weights
 from pipeline.errors import UsageError
-from pipeline.geometry import affine_of, require_same_grid, spacing_mm
+from pipeline.geometry import spacing_mm
+from pipeline.volumes import affine_of, require_same_grid
 
 Mask = npt.NDArray[np.bool_]
 

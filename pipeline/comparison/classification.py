@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from pipeline.calibrate_command import read_calibration
+from pipeline.commands.calibrate import read_calibration
+from pipeline.commands.evaluate import write_evaluation
 from pipeline.comparison.gather import ClassLogits, class_logits, curve_rows, judged_folders
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
-from pipeline.evaluate_command import write_evaluation
 from pipeline.evaluation.delong import delong
 from pipeline.evaluation.predictions import MACRO, Predictions, predictions
 from pipeline.evaluation.results import Comparison, Estimate, Evaluation, Settings

@@ -11,15 +11,15 @@ from typing import Any
 
 from pipeline.comparison.classification import Findings, compare_variants
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
+from pipeline.console import require_flags
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.network import WIDTHS
 from pipeline.fusion.table import Row, read_table, split, with_folds
-from pipeline.progress import require_flags
 from pipeline.report.classification import interval, number
 from pipeline.shipped import shipped
-from pipeline.storage import writable_folder
+from pipeline.store.files import writable_folder
 
 TABLE = "cases.csv"
 #: Keys of `train.yaml` that the comparison sets itself, or that would let a judged fold choose the network.

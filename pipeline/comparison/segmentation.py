@@ -20,21 +20,22 @@ from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import case_ece, dilated_foreground
+from pipeline.commands.fuse import LOGITS
 from pipeline.comparison.gather import judged_folders, voxel_logits
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Floats
 from pipeline.evaluation.results import Comparison, Estimate, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
-from pipeline.fuse_command import LOGITS
-from pipeline.geometry import affine_of, spacing_mm, volume
+from pipeline.geometry import spacing_mm
+from pipeline.volumes import affine_of, volume
 
 #: What is measured of a case; ECE and NLL (nats a voxel) within 10 mm of the true foreground, raw and calibrated.
 MEASURES = ("dice", "nsd", "hd95_mm", "ece", "ece_calibrated", "nll", "nll_calibrated")
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class VariantScores:
     """One variant.
 
     Attributes:
@@ -57,7 +58,7 @@ class Judged:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SegmentationComparison:
     """What a comparison has found.
 
     Attributes:
@@ -67,7 +68,7 @@ class Found:
         families: name -> paired differences, Holm's correction within each measure of a family.
     """
 
-    variants: tuple[Judged, ...]
+    variants: tuple[VariantScores, ...]
     left_out: tuple[str, ...]
     means: Mapping[str, tuple[Estimate, ...]]
     families: Mapping[str, tuple[Comparison, ...]]
@@ -81,7 +82,7 @@ def compare_segmentations(
     tolerance_mm: float,
     patients: Mapping[str, str] | None = None,
     settings: Settings | None = None,
-) -> Found:
+) -> SegmentationComparison:
     """Judge and compare variants.
 
     Args:
@@ -113,10 +114,10 @@ def compare_segmentations(
         item.name: tuple(mean_over_cases(name, item.values[name], units, chosen) for name in MEASURES) for item in found
     }
     tests = {name: _compared(found, pairs, units, chosen) for name, pairs in families.items()}
-    return Found(found, tuple(item.name for item in variants if item not in whole), means, tests)
+    return SegmentationComparison(found, tuple(item.name for item in variants if item not in whole), means, tests)
 
 
-def judge(protocol: Protocol, variant: Variant, folds: Sequence[int], tolerance_mm: float) -> Judged:
+def judge(protocol: Protocol, variant: Variant, folds: Sequence[int], tolerance_mm: float) -> VariantScores:
     """Measure every case of the folds.
 
     Raises:
@@ -131,7 +132,7 @@ def judge(protocol: Protocol, variant: Variant, folds: Sequence[int], tolerance_
             rows[case_id] = _measured(*read_kept(folder, case_id), calibration, tolerance_mm)
     names = tuple(sorted(rows))
     records = [read_trial(protocol, trial) for trial in trials]
-    return Judged(
+    return VariantScores(
         variant.name,
         names,
         {name: np.array([rows[case][name] for case in names]) for name in MEASURES},
@@ -192,7 +193,7 @@ def _nll(chances: MetaTensor, mask: MetaTensor) -> float:
 
 
 def _compared(
-    found: Sequence[Judged], pairs: Sequence[tuple[str, str]], units: Sequence[str], settings: Settings
+    found: Sequence[VariantScores], pairs: Sequence[tuple[str, str]], units: Sequence[str], settings: Settings
 ) -> tuple[Comparison, ...]:
     """Pairs of which both are done."""
     names = {item.name for item in found}

@@ -10,18 +10,17 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from pipeline.artifacts import save
 from pipeline.cases import Document
-from pipeline.comparison.document import markdown_table
 from pipeline.comparison.gather import judged_folders
-from pipeline.comparison.segmentation import MEASURES, Found, cases_in, read_kept
+from pipeline.comparison.segmentation import MEASURES, SegmentationComparison, cases_in, read_kept
 from pipeline.comparison.trials import Protocol, Trial, Variant
 from pipeline.evaluation.results import Comparison, Estimate
 from pipeline.fusion.table import read_table
-from pipeline.geometry import affine_of, volume
 from pipeline.report.classification import PlainTable, interval, number, p_text
 from pipeline.report.curves import Chart
 from pipeline.report.segmentation import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf
+from pipeline.store.artifacts import save
+from pipeline.volumes import affine_of, volume
 
 CALIBRATION_COLUMNS = {
     "ece": "ECE, network's own",
@@ -31,7 +30,7 @@ CALIBRATION_COLUMNS = {
 }
 
 
-def write_report(found: Found, content: SegmentationContent, out: Path) -> None:
+def write_report(found: SegmentationComparison, content: SegmentationContent, out: Path) -> None:
     """Write cases.csv, means.csv, differences.csv, the charts and report.pdf.
 
     Raises:
@@ -45,7 +44,7 @@ def write_report(found: Found, content: SegmentationContent, out: Path) -> None:
     save("report", "document", Document(".pdf", segmentation_pdf(content)), out)
 
 
-def tables_of(found: Found) -> list[PlainTable]:
+def tables_of(found: SegmentationComparison) -> list[PlainTable]:
     """Means with intervals, calibration, differences, cost."""
     return [_overlaps(found), _calibrations(found), *_differences(found), _costs(found)]
 
@@ -58,7 +57,7 @@ def markdown(tables: Sequence[PlainTable]) -> str:
     return "\n\n".join(parts)
 
 
-def dice_chart(found: Found) -> Chart:
+def dice_chart(found: SegmentationComparison) -> Chart:
     """Every case's Dice, one line a variant."""
     values = {item.name: item.values["dice"].tolist() for item in found.variants}
     means = {name: _mean(_of(estimates, "dice")) for name, estimates in found.means.items()}
@@ -66,7 +65,11 @@ def dice_chart(found: Found) -> Chart:
 
 
 def example_chart(
-    found: Found, protocol: Protocol, variants: Sequence[Variant], folds: Sequence[int], modalities: Sequence[str]
+    found: SegmentationComparison,
+    protocol: Protocol,
+    variants: Sequence[Variant],
+    folds: Sequence[int],
+    modalities: Sequence[str],
 ) -> Chart:
     """The case whose mean Dice over some variants is the median one, with their outlines.
 
@@ -95,7 +98,7 @@ def example_chart(
     return outline_chart("example", "The case with the median Dice", images, truth, predicted)
 
 
-def case_frame(found: Found) -> pd.DataFrame:
+def case_frame(found: SegmentationComparison) -> pd.DataFrame:
     """One row a variant and case."""
     rows: list[dict[str, Any]] = []
     for item in found.variants:
@@ -105,18 +108,18 @@ def case_frame(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_frame(found: Found) -> pd.DataFrame:
+def mean_frame(found: SegmentationComparison) -> pd.DataFrame:
     """One row a variant and measure."""
     return pd.DataFrame([{"variant": name, **vars(item)} for name, items in found.means.items() for item in items])
 
 
-def difference_frame(found: Found) -> pd.DataFrame:
+def difference_frame(found: SegmentationComparison) -> pd.DataFrame:
     """One row a family, pair and measure."""
     rows = [{"family": name, **vars(item)} for name, items in found.families.items() for item in items]
     return pd.DataFrame(rows, columns=["family", *Comparison.__dataclass_fields__])
 
 
-def _overlaps(found: Found) -> PlainTable:
+def _overlaps(found: SegmentationComparison) -> PlainTable:
     rows = []
     for name, items in found.means.items():
         dice, nsd, hd95 = (_of(items, measure) for measure in ("dice", "nsd", "hd95_mm"))
@@ -127,7 +130,7 @@ def _overlaps(found: Found) -> PlainTable:
     return PlainTable("Overlap", ("Variant", "Dice", "NSD", "HD95, mm"), tuple(rows), note + left)
 
 
-def _calibrations(found: Found) -> PlainTable:
+def _calibrations(found: SegmentationComparison) -> PlainTable:
     rows = []
     for item in found.variants:
         parts = [_with_interval(_of(found.means[item.name], name)) for name in CALIBRATION_COLUMNS]
@@ -142,7 +145,7 @@ def _calibrations(found: Found) -> PlainTable:
     return PlainTable("Calibration of voxels", columns, tuple(rows), note)
 
 
-def _differences(found: Found) -> list[PlainTable]:
+def _differences(found: SegmentationComparison) -> list[PlainTable]:
     tables = []
     for name, items in found.families.items():
         rows = tuple(
@@ -161,7 +164,7 @@ def _differences(found: Found) -> list[PlainTable]:
     return tables
 
 
-def _costs(found: Found) -> PlainTable:
+def _costs(found: SegmentationComparison) -> PlainTable:
     rows = tuple(
         (item.name, f"{item.parameters:,}", f"{item.flops / 1e6:,.0f}", f"{item.seconds:.0f}")
         for item in found.variants
@@ -198,3 +201,9 @@ def _with_interval(item: Estimate, decimals: int = 3) -> str:
 
 def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, one line a row."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
-from pipeline.progress import say
 from pipeline.shipped import shipped
-from pipeline.storage import run_lock, sha256_file, write_atomic, write_text
+from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
 
 DONE, FAILED = "done", "failed"
 RECORD = "trial.json"
@@ -187,7 +187,7 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
     known = read_trial(protocol, trial)
     if known.get("status") == DONE:
         return known
-    say(f"{trial.name} …")
+    echo(f"{trial.name} …")
     folder = protocol.folder(trial)
     if folder.is_dir():  # of a trial that was stopped, has failed or was another one: nothing of it stays
         shutil.rmtree(folder)
@@ -197,7 +197,7 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
         record |= {**_work(protocol, trial), "status": DONE}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is recorded, and the other trials go on
         record |= {"status": FAILED, **_described(error)}
-        say(f"{trial.name}: {record['code']}: {record['message']}", error=True)
+        echo(f"{trial.name}: {record['code']}: {record['message']}", error=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     write_atomic(folder / RECORD, lambda path: write_text(path, text))
     return record
@@ -263,7 +263,7 @@ def cost_of(weights: Path) -> dict[str, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from pipeline.fusion.checkpoint import load_trained
+    from pipeline.fusion.checkpoint_file import load_trained
 
     trained = load_trained(weights)
     image = torch.zeros(1, len(trained.preparation.modalities), *trained.preparation.patch)

@@ -8,19 +8,18 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import specs
-from pipeline.artifacts import as_json, escape_cell
 from pipeline.cases import Instance, Series
-from pipeline.dicom.candidates import candidates
-from pipeline.dicom.references import MaskObject, attach_masks
-from pipeline.dicom.scan import Scan, scan
-from pipeline.dicom.select import Choice, select
-from pipeline.dicom.stack import stack_of
+from pipeline.console import echo
+from pipeline.dicom.headers.scan import Scan, scan
+from pipeline.dicom.objects.references import MaskObject, attach_masks
+from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.select import Choice, select
+from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError
-from pipeline.progress import say
-from pipeline.pseudonyms import Pseudonyms
-from pipeline.specs import Spec
-from pipeline.storage import require_apart, write_atomic, write_text
+from pipeline.spec.spec import Spec, save_spec
+from pipeline.store.artifacts import as_json, escape_cell
+from pipeline.store.files import require_apart, write_atomic, write_text
+from pipeline.store.pseudonyms import Pseudonyms
 
 SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
@@ -85,13 +84,13 @@ class FindSeries:
         write_atomic(self.output_dir / SERIES_TABLE, lambda path: table.to_csv(path, index=False))
         private = [_private_row(*entry) for entry in zip(ids, series, choices, strict=True)]
         names.keep("series.csv", _PRIVATE_COLUMNS, private)
-        specs.save(self.spec, self.output_dir)
+        save_spec(self.spec, self.output_dir)
         lost = [*found.rejected, *(instance for item in series for instance in item.rejected)]
         where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, [*found.unreadable, *lost]))
         counts = _counts(found, len(lost))
         write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
         if found.unreadable or lost:
-            say(f"{len(found.unreadable)} files could not be read, {len(lost)} were rejected: see {where}", error=True)
+            echo(f"{len(found.unreadable)} files could not be read, {len(lost)} were rejected: see {where}", error=True)
 
 
 def _series_id(series: Series) -> tuple[str, ...]:

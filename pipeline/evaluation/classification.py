@@ -9,13 +9,7 @@ import numpy as np
 from pipeline.errors import UsageError
 from pipeline.evaluation.decision import confusion_matrix, prevalences
 from pipeline.evaluation.delong import delong, delong_interval
-from pipeline.evaluation.intervals import (
-    BCA_BELOW,
-    Interval,
-    bootstrap_interval,
-    leave_one_out,
-    patient_resamples,
-)
+from pipeline.evaluation.intervals import BCA_BELOW, Interval, bootstrap_interval, leave_one_out, patient_resamples
 from pipeline.evaluation.measures import Key, measure_values, undefined_reason
 from pipeline.evaluation.predictions import Floats, Predictions
 from pipeline.evaluation.results import Estimate, Evaluation, Settings

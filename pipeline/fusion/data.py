@@ -21,11 +21,11 @@ from monai.transforms import (
 from nibabel.filebasedimages import ImageFileError
 from torch.utils.data import Sampler
 
+from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.foreground import body_mask
 from pipeline.fusion.parallel import rank, world_size
 from pipeline.fusion.table import Row
-from pipeline.geometry import affine_of, require_same_grid, volume
+from pipeline.volumes import affine_of, require_same_grid, volume
 
 Data = Mapping[Hashable, Any]
 #: What the network and the loss are given of a case.
@@ -66,7 +66,7 @@ class StackModalitiesd(MapTransform):
 
 
 class FindBodyd(Transform):
-    """Add `body`, the body mask (`pipeline.foreground`) of the first image that is there, before it is normalised.
+    """Add `body`, the body mask (`pipeline.body`) of the first image that is there, before it is normalised.
 
     Args:
         keys: the images.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint import weights_sha256
+from pipeline.fusion.checkpoint_file import weights_sha256
 from pipeline.fusion.network import FusionNet
 
 Engine = Literal["torch", "openvino"]
@@ -35,7 +35,7 @@ OPSET = 18
 #: How far a compiled network may be from its model, as a share of the largest logit: float32, and bfloat16 (8 bits).
 TOLERANCE, TOLERANCE_BFLOAT16 = 2e-3, 0.1
 #: Voxel logits (B, labels, I, J, K) and class logits (B, classes), float32, of what `FusionNet.heads` is given.
-Look = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def require_engine(engine: str) -> None:
@@ -61,7 +61,7 @@ def require_processor(network: FusionNet) -> None:
         raise UsageError("E_CONFIG", f"Expected the engine torch for a network on {device.type}, got openvino.")
 
 
-def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -> Look:
+def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -> Forward:
     """Compile a network for as many threads as PyTorch uses; once in a process, whatever object holds the weights.
 
     Args:
@@ -91,24 +91,24 @@ class _Task:
 
 @functools.lru_cache(maxsize=2)
 @torch.inference_mode()
-def _made(task: _Task) -> Look:
+def _made(task: _Task) -> Forward:
     network = task.network
     tile = torch.randn((1, len(network.modalities), *task.patch), generator=torch.Generator().manual_seed(0))
     given = (tile, torch.ones(tile.shape[:2], dtype=torch.bool), _table(None, network, 1))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         _export(network, given, path)
-        look = _look(path, network, task.bfloat16)
+        forward = _forward_of(path, network, task.bfloat16)
     expected = network.heads(*given)
-    for ours, theirs in zip(look(*given), (expected.voxels, expected.classes), strict=True):
+    for ours, theirs in zip(forward(*given), (expected.voxels, expected.classes), strict=True):
         limit = (TOLERANCE_BFLOAT16 if task.bfloat16 else TOLERANCE) * max(1.0, _largest(theirs))
         apart = _largest(ours - theirs)
         if not apart <= limit:  # also when it is NaN
             raise UsageError("E_ENGINE", f"Expected the network's logits within {limit:.2g}, got {apart:.2g} apart.")
-    return look
+    return forward
 
 
-def _look(path: Path, network: FusionNet, bfloat16: bool) -> Look:
+def _forward_of(path: Path, network: FusionNet, bfloat16: bool) -> Forward:
     core = _openvino().Core()
     core.set_property({"ENABLE_MMAP": False})  # the file does not stay
     options = {
@@ -128,7 +128,7 @@ def _look(path: Path, network: FusionNet, bfloat16: bool) -> Look:
         fixed.reshape({port: [tiles, *list(port.partial_shape)[1:]] for port in fixed.inputs})
         return core.compile_model(fixed, "CPU", options).create_infer_request()
 
-    def look(image: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(image: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         given = dict(zip(INPUTS, (image, available, _table(table, network, len(image))), strict=True))
         arrays = {name: item.contiguous().numpy() for name, item in given.items() if name in wanted}
         found = request(len(image)).infer(arrays, share_inputs=True)
@@ -136,7 +136,7 @@ def _look(path: Path, network: FusionNet, bfloat16: bool) -> Look:
         voxels = made.get("voxels", image.new_zeros((len(image), 0, *image.shape[2:])))
         return voxels, made.get("classes", image.new_zeros((len(image), 0)))
 
-    return look
+    return forward
 
 
 def _openvino() -> Any:

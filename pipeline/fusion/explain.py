@@ -10,15 +10,15 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from pipeline.errors import UsageError
+from pipeline.fusion.explained_case import ExplainedCase
 from pipeline.fusion.gates import gate_maps, gated_blocks
 from pipeline.fusion.gradcam import check_level, gradcam_maps, streams_of
-from pipeline.fusion.look import Look
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.occlusion import logits_without, occluded_logits
 from pipeline.fusion.predict import Calibrated, probabilities_of
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
-from pipeline.geometry import affine_of, volume
+from pipeline.volumes import affine_of, volume
 
 #: Method -> key and kind of its map. Gates lie in [0, 1]; the other two have a unit of their own.
 MAPS = {
@@ -82,15 +82,15 @@ class Explaind(Transform):
         case = dict(data)
         if not self.methods:
             return case
-        look = self._look(case)
-        chosen = int(self._chances(look.logits()).argmax()) if self.network.classes else 0
+        explained = self._explained(case)
+        chosen = int(self._chances(explained.logits()).argmax()) if self.network.classes else 0
         measures: dict[str, Any] = dict(case.get("measures") or {})
         if self.network.classes:
             measures["fused_explained_class"] = self.class_names[chosen]
-            measures["fused_explained_tiles"] = f"{len(look.counted())} of {len(look.found.boxes)}"
+            measures["fused_explained_tiles"] = f"{len(explained.counted())} of {len(explained.found.boxes)}"
         makers = {"gradcam": self._gradcam, "gates": self._gates, "occlusion": self._occlusion}
         for method in self.methods:
-            found, more = makers[method](look, chosen)
+            found, more = makers[method](explained, chosen)
             measures |= more
             # as the probabilities go: from the network's voxel size back onto the grid of the images
             image = volume(found.float().cpu(), affine_of(case["image"]))
@@ -100,7 +100,7 @@ class Explaind(Transform):
         case["measures"] = measures
         return case
 
-    def _look(self, case: Mapping[Hashable, Any]) -> Look:
+    def _explained(self, case: Mapping[Hashable, Any]) -> ExplainedCase:
         device = next(self.network.parameters()).device
         image, available = case["image"].as_tensor().to(device), case["available"].to(device)
         body = case["body"].as_tensor()[0].to(device) > 0 if "body" in case else torch.ones_like(image[0]) > 0
@@ -108,31 +108,31 @@ class Explaind(Transform):
             body = torch.ones_like(body)
         table = case["table"][None].to(device) if "table" in case else None
         found = self.inferer.tiles(image, self.network, available, body, table)
-        return Look(self.network, self.inferer, image, available, body, found, table)
+        return ExplainedCase(self.network, self.inferer, image, available, body, found, table)
 
     def _chances(self, logits: Tensor) -> Tensor:
         """Calibrated probabilities (classes,)."""
         return probabilities_of(logits.cpu()[None], self.calibration, axis=1)[0]
 
-    def _gradcam(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
-        maps, streams = gradcam_maps(look, chosen, self.gradcam_level), streams_of(look.network)
+    def _gradcam(self, explained: ExplainedCase, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        maps, streams = gradcam_maps(explained, chosen, self.gradcam_level), streams_of(explained.network)
         sums = maps.sum((1, 2, 3))
         shares = (sums / sums.sum().clamp(min=torch.finfo(sums.dtype).tiny)).tolist()
         named = {f"fused_gradcam_share_{name}": round(share, 4) for name, share in zip(streams, shares, strict=True)}
         return maps, {"fused_gradcam_channels": ", ".join(streams), **named}
 
-    def _gates(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
-        maps, names = gate_maps(look), look.network.modalities
-        shares = maps[:, look.inside].mean(1).tolist()
+    def _gates(self, explained: ExplainedCase, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        maps, names = gate_maps(explained), explained.network.modalities
+        shares = maps[:, explained.inside].mean(1).tolist()
         named = {f"fused_gate_share_{name}": round(share, 4) for name, share in zip(names, shares, strict=True)}
         return maps.clamp(0, 1), {"fused_gates_channels": ", ".join(names), **named}
 
-    def _occlusion(self, look: Look, chosen: int) -> tuple[Tensor, dict[str, Any]]:
-        whole = float(self._chances(look.logits())[chosen])
-        occluded = occluded_logits(look, self.occlusion_parts).cpu()
+    def _occlusion(self, explained: ExplainedCase, chosen: int) -> tuple[Tensor, dict[str, Any]]:
+        whole = float(self._chances(explained.logits())[chosen])
+        occluded = occluded_logits(explained, self.occlusion_parts).cpu()
         fall = whole - probabilities_of(occluded, self.calibration)[chosen : chosen + 1]
         measures: dict[str, Any] = {}
-        for name, logits in logits_without(look).items():
+        for name, logits in logits_without(explained).items():
             chances = self._chances(logits)
             measures[f"fused_class_without_{name}"] = self.class_names[int(chances.argmax())]
             measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.fusion.blocks import GatedBlock, masked
-from pipeline.fusion.look import Look
+from pipeline.fusion.explained_case import ExplainedCase
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.tiles import Box, padded_to
 
@@ -49,19 +49,21 @@ def tile_gates(network: FusionNet, tiles: Tensor, available: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def gate_maps(look: Look) -> Tensor:
+def gate_maps(explained: ExplainedCase) -> Tensor:
     """The gates of the whole image, put together from all tiles as its logits are.
 
     Returns:
         (M, I, J, K): where a tile lies, the sum over M is 1; elsewhere, outside the body, 0.
     """
-    weight = compute_importance_map(look.inferer.patch, mode="gaussian", sigma_scale=0.125, device=look.image.device)
-    padded, count = padded_to(look.image, look.inferer.patch), len(look.image)
+    weight = compute_importance_map(
+        explained.inferer.patch, mode="gaussian", sigma_scale=0.125, device=explained.image.device
+    )
+    padded, count = padded_to(explained.image, explained.inferer.patch), len(explained.image)
 
     def parts() -> Iterator[tuple[Box, Tensor]]:
-        for box in look.found.boxes:
-            gates = tile_gates(look.network, padded[(slice(None), *box)][None], look.available[None])[0]
+        for box in explained.found.boxes:
+            gates = tile_gates(explained.network, padded[(slice(None), *box)][None], explained.available[None])[0]
             yield box, torch.cat([gates, torch.ones_like(gates[:1])]) * weight
 
-    total = look.assembled(parts(), count + 1)
+    total = explained.assembled(parts(), count + 1)
     return total[:count] / total[count:].clamp(min=torch.finfo(torch.float32).tiny)

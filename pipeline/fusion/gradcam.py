@@ -11,7 +11,7 @@ from monai.visualize import GradCAM
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.fusion.look import Look
+from pipeline.fusion.explained_case import ExplainedCase
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.tiles import Box
 
@@ -71,13 +71,13 @@ def log_odds_direction(logits: Tensor, chosen: int) -> Tensor:
     return direction
 
 
-def gradcam_maps(look: Look, chosen: int, level: int = 0) -> Tensor:
+def gradcam_maps(explained: ExplainedCase, chosen: int, level: int = 0) -> Tensor:
     """What each place of each stream adds to the log-odds of a class, where it adds something.
 
     Of the tiles that make the class of the case, each with the share that it has in it; tiles that overlap add up.
 
     Args:
-        look: at the case.
+        explained: the case, as the network has seen it.
         chosen: the class.
         level: of the encoders: 0 is the finest, through which all that the class head sees has come; -1 the coarsest,
             which misses what the head takes from finer ones.
@@ -90,19 +90,19 @@ def gradcam_maps(look: Look, chosen: int, level: int = 0) -> Tensor:
     Raises:
         UsageError: E_EXPLAIN for a level that there is not.
     """
-    layers = [f"network.encoders.{number}.{name}" for number, name in enumerate(_layers(look.network, level))]
+    layers = [f"network.encoders.{number}.{name}" for number, name in enumerate(_layers(explained.network, level))]
     # A copy, because MONAI's hooks stay on the network for good.
-    network = deepcopy(look.network).requires_grad_(True)
-    score = _ClassScore(network, log_odds_direction(look.logits(), chosen))
+    network = deepcopy(explained.network).requires_grad_(True)
+    score = _ClassScore(network, log_odds_direction(explained.logits(), chosen))
     cam = PlaceGradCAM(score, layers, postprocessing=nn.Identity())
-    more: dict[str, Any] = {"available": look.available[None], "table": look.table}
+    more: dict[str, Any] = {"available": explained.available[None], "table": explained.table}
 
     def parts() -> Iterator[tuple[Box, Tensor]]:
         with torch.enable_grad():
-            for _, share, box, tile in look.tiles(look.image):
+            for _, share, box, tile in explained.tiles(explained.image):
                 yield box, share * cam(tile.clone().requires_grad_(True), class_idx=0, **more)[0]
 
-    return look.assembled(parts(), len(layers))
+    return explained.assembled(parts(), len(layers))
 
 
 def check_level(network: FusionNet, level: int) -> None:

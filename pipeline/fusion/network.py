@@ -10,14 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import (
-    AttentionBlock,
-    ConcatBlock,
-    CrossAttentionBlock,
-    GatedBlock,
-    SqueezeBlock,
-    masked,
-)
+from pipeline.fusion.blocks import AttentionBlock, ConcatBlock, CrossAttentionBlock, GatedBlock, SqueezeBlock, masked
 from pipeline.fusion.encoders import build_encoder
 from pipeline.fusion.heads import ClassHead, VoxelHead
 

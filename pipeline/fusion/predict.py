@@ -13,8 +13,8 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer, not_looked_at
-from pipeline.geometry import affine_of, volume
-from pipeline.labels import label_measures
+from pipeline.label_measures import label_measures
+from pipeline.volumes import affine_of, volume
 
 Data = Mapping[Hashable, Any]
 

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.table import Row
-from pipeline.geometry import FloatArray, affine_of, require_same_grid, spacing_mm, volume
+from pipeline.geometry import FloatArray, spacing_mm
+from pipeline.volumes import affine_of, require_same_grid, volume
 
 #: Where a case keeps the grid that its images came on: affine (4, 4) and shape (3,).
 GRID_AFFINE, GRID_SHAPE = "grid_affine", "grid_shape"

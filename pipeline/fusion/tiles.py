@@ -13,7 +13,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.fusion.engine import Engine, Look, compiled, require_engine, require_processor
+from pipeline.fusion.engine import Engine, Forward, compiled, require_engine, require_processor
 from pipeline.fusion.network import FusionNet
 
 Pooling = Literal["top_k", "attention"]
@@ -161,7 +161,7 @@ class TiledInferer:
         inside: Tensor | None = None,
         table: Tensor | None = None,
     ) -> Tiled:
-        """Look at every tile that holds some of the body.
+        """Forward at every tile that holds some of the body.
 
         Args:
             image: (M, I, J, K).
@@ -180,12 +180,12 @@ class TiledInferer:
         total = torch.zeros((network.labels, *padded.shape[1:]), device=image.device)
         weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
         norm = torch.zeros(padded.shape[1:], device=image.device)
-        look = self._engine(network)
+        forward = self._engine(network)
         classes, evidence = [], []
         for group in _groups(boxes, self.batch):
             stack = torch.stack([padded[(slice(None), *box)] for box in group])
             numbers = None if table is None else table.expand(len(group), -1)
-            voxels, class_logits = self._look(stack, look, there.expand(len(group), -1), numbers)
+            voxels, class_logits = self._forward_mirrored(stack, forward, there.expand(len(group), -1), numbers)
             for box, logits in zip(group, voxels, strict=True):
                 total[(slice(None), *box)].addcmul_(logits, weight)
                 norm[box] += weight
@@ -196,25 +196,27 @@ class TiledInferer:
             logits[0, norm == 0] = SURE
         return Tiled(without_padding(logits, shape), torch.cat(classes), torch.cat(evidence), tuple(boxes))
 
-    def _look(self, stack: Tensor, look: Look, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _forward_mirrored(
+        self, stack: Tensor, forward: Forward, available: Tensor, table: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Voxel logits (B, labels, …) and class logits (B, classes) of some tiles, float32."""
         mirrors = MIRRORS if self.mirror else MIRRORS[:1]
         voxels, classes = [], []
         for axes in mirrors:
             flipped = stack.flip(axes) if axes else stack
-            seen, said = look(flipped, available, table)
+            seen, said = forward(flipped, available, table)
             voxels.append(seen.flip(axes) if axes else seen)
             classes.append(said)
         if len(mirrors) == 1:
             return voxels[0], classes[0]
         return torch.stack(voxels).mean(0), torch.stack(classes).mean(0)
 
-    def _engine(self, network: FusionNet) -> Look:
+    def _engine(self, network: FusionNet) -> Forward:
         """What looks at tiles with a network."""
         if self.engine == "openvino":
             return compiled(network, self.patch, self.bfloat16_on_cpu)
 
-        def look(tiles: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        def forward(tiles: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
             cuda = tiles.device.type == "cuda"
             if cuda:
                 tiles = tiles.contiguous(memory_format=torch.channels_last_3d)
@@ -222,7 +224,7 @@ class TiledInferer:
                 heads = network.heads(tiles, available, table)
             return heads.voxels.float(), heads.classes.float()
 
-        return look
+        return forward
 
     def _boxes(self, body: Tensor) -> list[Box]:
         """Where tiles may lie: on MONAI's own grid over the image, or evenly over the box around the body (I, J, K)."""

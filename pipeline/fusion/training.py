@@ -10,12 +10,12 @@ import torch
 from ignite.metrics import Average
 from torch import Tensor, nn
 
+from pipeline.console import echo, plainly
 from pipeline.errors import UsageError
-from pipeline.fusion.keeper import Keeper
+from pipeline.fusion.checkpoints import Checkpoints
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.parallel import shared
 from pipeline.fusion.transfer import layer_wise_rates, load_encoder
-from pipeline.progress import plainly, say
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
@@ -52,7 +52,7 @@ def learner(
     """
     for name, path in (encoder_weights or {}).items():
         done = load_encoder(network.encoder_of(name), Path(path))
-        say(f"{name}: {len(done.loaded)} tensors taken over, {len(done.missing)} start anew.")
+        echo(f"{name}: {len(done.loaded)} tensors taken over, {len(done.missing)} start anew.")
     return shared(AllHeads(network).to(device))
 
 
@@ -82,17 +82,17 @@ class MeanLoss(Average):
 
 
 class Training:
-    """A training as a command of its own; the keeper listens after all handlers of the trainer.
+    """A training as a command of its own; its checkpoints listen after all handlers of the trainer.
 
     Args:
         trainer: MONAI's `SupervisedTrainer`.
-        keeper: keeps its checkpoints, and goes on from the last one.
+        checkpoints: keeps them, and goes on from the last one.
         resume: go on from the last checkpoint, where there is one.
     """
 
-    def __init__(self, trainer: Any, keeper: Keeper, resume: bool = False) -> None:
-        self.trainer, self.keeper, self.resume = trainer, keeper, resume
-        keeper.attach(trainer)
+    def __init__(self, trainer: Any, checkpoints: Checkpoints, resume: bool = False) -> None:
+        self.trainer, self.checkpoints, self.resume = trainer, checkpoints, resume
+        checkpoints.attach(trainer)
 
     def run(self) -> None:
         """Train.
@@ -101,10 +101,10 @@ class Training:
             SystemExit: 2 when it cannot go on; the message says why.
         """
         with plainly():
-            start = self.keeper.restore(self.trainer) if self.resume else 0
-            if start < self.trainer.state.max_epochs and not self.keeper.is_over:
+            start = self.checkpoints.restore(self.trainer) if self.resume else 0
+            if start < self.trainer.state.max_epochs and not self.checkpoints.is_over:
                 self.trainer.run()
-            if not self.keeper.history:
+            if not self.checkpoints.history:
                 epochs = self.trainer.state.max_epochs
                 raise UsageError("E_CONFIG", f"Expected max_epochs of one or more, got {epochs}.")
-        say(self.keeper.summary())
+        echo(self.checkpoints.summary())

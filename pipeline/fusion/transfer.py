@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.storage import sha256_file
+from pipeline.store.files import sha256_file
 
 #: What other projects put before the names: DataParallel, Lightning, MONAI and MedicalNet wrappers.
 PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")

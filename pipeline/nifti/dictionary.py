@@ -9,13 +9,13 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Orientation
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, QuarantineError
-from pipeline.labels import label_measures
+from pipeline.label_measures import label_measures
 from pipeline.nifti.header import refusal
 from pipeline.nifti.volume import Nifti, image_of, read_nifti
-from pipeline.specs import Mask
+from pipeline.spec.spec import Mask
 
 #: How far a mask's corners may lie from its image's: fraction of the smallest voxel side.
 MASK_TOLERANCE_VOXELS = 0.05
@@ -85,7 +85,7 @@ def label_of(volume: Nifti, values: Mapping[str, int]) -> MetaTensor:
         wanted = ", ".join(map(str, sorted(values.values())))
         raise refusal(f"Expected the values 0, {wanted}, got {', '.join(strange[:5])} too.")
     kind = np.uint8 if max(values.values()) <= 255 else np.uint16
-    return geometry.volume(volume.values.astype(kind), volume.affine)
+    return volumes.volume(volume.values.astype(kind), volume.affine)
 
 
 def on_grid_of(mask: MetaTensor, image: MetaTensor, name: str) -> MetaTensor:
@@ -94,12 +94,12 @@ def on_grid_of(mask: MetaTensor, image: MetaTensor, name: str) -> MetaTensor:
     Raises:
         QuarantineError: E_GRID.
     """
-    grid = geometry.affine_of(image)
+    grid = volumes.affine_of(image)
     if tuple(mask.shape[1:]) != tuple(image.shape[1:]):
         sizes = f"{tuple(image.shape[1:])} and {tuple(mask.shape[1:])}"
         raise QuarantineError("E_GRID", f"Expected the grid of {name}, got {sizes} voxels.")
-    corners = [geometry.corners(image.shape, affine) for affine in (grid, geometry.affine_of(mask))]
+    corners = [geometry.corners(image.shape, affine) for affine in (grid, volumes.affine_of(mask))]
     apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
     if apart > MASK_TOLERANCE_VOXELS * geometry.spacing_mm(grid).min():
         raise QuarantineError("E_GRID", f"Expected the grid of {name}, got one that lies {apart:.2f} mm off.")
-    return geometry.volume(mask.as_tensor(), grid)
+    return volumes.volume(mask.as_tensor(), grid)

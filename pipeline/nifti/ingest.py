@@ -10,17 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import geometry, specs
-from pipeline.artifacts import as_json, escape_cell
+from pipeline import geometry
 from pipeline.cases import Fault, NiftiFile
+from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError
-from pipeline.file_patterns import compile_pattern, owner
 from pipeline.nifti.header import Header
 from pipeline.nifti.volume import read_header
-from pipeline.progress import say
-from pipeline.pseudonyms import Pseudonyms
-from pipeline.specs import Mask, Role, Spec
-from pipeline.storage import require_apart, walk, write_atomic, write_text
+from pipeline.spec.paths import compile_pattern, owner
+from pipeline.spec.spec import Mask, Role, Spec, save_spec
+from pipeline.store.artifacts import as_json, escape_cell
+from pipeline.store.files import require_apart, walk, write_atomic, write_text
+from pipeline.store.pseudonyms import Pseudonyms
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 _SHARPEN = "Sharpen `files` in the data spec: one file for each role of a case; see series.csv."
@@ -28,7 +28,7 @@ _ADD = "Add the missing file, correct `files` in the data spec, or set `required
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchedFile:
     """One NIfTI file of the tree, and what the spec makes of it.
 
     Attributes:
@@ -74,7 +74,7 @@ class FindFiles:
         files = [self._look(path) for path in paths if path.name.endswith(ENDINGS)]
         if not files:
             raise UsageError("E_EMPTY", f"Expected NIfTI files below {self.dataset_dir}, got none.", "Check the path.")
-        groups: defaultdict[tuple[str, ...], list[Found]] = defaultdict(list)
+        groups: defaultdict[tuple[str, ...], list[MatchedFile]] = defaultdict(list)
         for file in files:
             if file.owner:
                 groups[file.owner].append(file)
@@ -85,19 +85,19 @@ class FindFiles:
             raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / 'series.csv'}.")
         return sorted(cases, key=lambda case: str(case["case_id"]))
 
-    def _look(self, path: Path) -> Found:
+    def _look(self, path: Path) -> MatchedFile:
         """What a file's path and header say. Its voxels are read later, and then judged."""
         relative = path.relative_to(self.dataset_dir).as_posix()
         fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(relative))}
         if not fits:
-            return Found(path)
+            return MatchedFile(path)
         whose = owner(next(iter(fits.values())))
         try:
-            return Found(path, tuple(fits), whose, read_header(path))
+            return MatchedFile(path, tuple(fits), whose, read_header(path))
         except PipelineError as error:
-            return Found(path, tuple(fits), whose, None, Fault(error.code, error.message, error.remedy))
+            return MatchedFile(path, tuple(fits), whose, None, Fault(error.code, error.message, error.remedy))
 
-    def _case(self, case_id: str, found: Sequence[Found]) -> dict[str, Any]:
+    def _case(self, case_id: str, found: Sequence[MatchedFile]) -> dict[str, Any]:
         """One file for each role, then for each mask; the first that cannot be filled is the case's fault."""
         played: dict[str, NiftiFile] = {}
         flags: list[str] = []
@@ -122,7 +122,7 @@ class FindFiles:
         return {"case_id": case_id, **played, "flags": flags, "fault": faults[0] if faults else None}
 
     def _write_tables(
-        self, files: Sequence[Found], cases: Sequence[dict[str, Any]], names: Pseudonyms, others: int
+        self, files: Sequence[MatchedFile], cases: Sequence[dict[str, Any]], names: Pseudonyms, others: int
     ) -> None:
         sound = [case for case in cases if case["fault"] is None]
         chosen = {value.path for case in sound for value in case.values() if isinstance(value, NiftiFile)}
@@ -136,14 +136,14 @@ class FindFiles:
             for file in files
         ]
         where = names.keep("series.csv", ("series", "case_id", "name", "path"), private)
-        specs.save(self.spec, self.output_dir)
+        save_spec(self.spec, self.output_dir)
         unreadable = sum(file.fault is not None and file.fault.code == "E_UNREADABLE" for file in files)
         counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": others}
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
         if unreadable:
-            say(f"{unreadable} files could not be read: see {where}", error=True)
+            echo(f"{unreadable} files could not be read: see {where}", error=True)
 
-    def _row(self, file: Found, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
+    def _row(self, file: MatchedFile, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
         """A file in `series.csv`: no name, no path."""
         role = self.spec.roles.get(file.keys[0]) if file.keys else None
         header = file.header

@@ -16,7 +16,7 @@ from isal.igzip import IGzipFile
 from isal.igzip_lib import IsalError
 from monai.data import MetaTensor
 
-from pipeline import geometry
+from pipeline import volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, PipelineError, UsageError
 from pipeline.nifti.header import Header, parse_header, refusal
@@ -101,8 +101,8 @@ def image_of(volume: Nifti) -> MetaTensor:
     if max(-low, high) > float(np.finfo(np.float32).max):
         raise refusal("Expected values that fit float32, got larger ones.")
     if low >= INT16.min and high <= INT16.max and (values.astype(np.int16) == values).all():
-        return geometry.volume(values.astype(np.int16), volume.affine)
-    return geometry.volume(values.astype(np.float32), volume.affine)
+        return volumes.volume(values.astype(np.int16), volume.affine)
+    return volumes.volume(values.astype(np.float32), volume.affine)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 
 from pipeline.errors import CaseError
-from pipeline.geometry import require_same_grid
+from pipeline.volumes import require_same_grid
 
 
 def finite_channels(image: MetaTensor) -> npt.NDArray[np.float64]:

@@ -12,10 +12,10 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError, UsageError
-from pipeline.foreground import body_mask, finite_values
-from pipeline.geometry import to_sitk
 from pipeline.preprocessing.arrays import inside_of, like
+from pipeline.volumes import to_sitk
 
 N4Mode = Literal["never", "auto", "always"]
 

@@ -18,10 +18,11 @@ from scipy import ndimage
 from skimage.exposure import equalize_adapthist
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
+from pipeline.body import finite_values
 from pipeline.errors import CaseError, UsageError
-from pipeline.foreground import finite_values
-from pipeline.geometry import affine_of, spacing_mm
+from pipeline.geometry import spacing_mm
 from pipeline.preprocessing.arrays import like
+from pipeline.volumes import affine_of
 
 DenoiseMethod = Literal["nlm", "tv", "curvature"]
 Values = npt.NDArray[np.float32]

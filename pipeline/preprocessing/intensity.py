@@ -9,8 +9,8 @@ import numpy as np
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError, UsageError
-from pipeline.foreground import body_mask, finite_values
 from pipeline.preprocessing.arrays import finite_channels, inside_of, like
 
 #: name -> level and width in HU: what radiologists set to read a head or a chest.

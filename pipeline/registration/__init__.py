@@ -3,30 +3,18 @@
 The public names are imported when they are first used, so that `import pipeline.registration` costs nothing.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import Any
-
-from pipeline.lazy import resolve
-
-_HOMES = {
-    "AlignRadiographd": "xray_dictionary",
-    "AlignmentLimits": "findings",
-    "Landmarks": "landmarks",
-    "Method": "methods",
-    "Registerd": "dictionary",
-    "Registration": "elastix",
-    "RegistrationSettings": "elastix",
-    "Side": "request",
-    "method": "methods",
-    "read_landmarks": "landmarks",
-    "register": "elastix",
-    "resample_image": "transforms",
-    "resample_labels": "transforms",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    return resolve(__name__, _HOMES, name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "dictionary": ["Registerd"],
+        "elastix": ["Registration", "RegistrationSettings", "register"],
+        "findings": ["AlignmentLimits"],
+        "landmarks": ["Landmarks", "read_landmarks"],
+        "methods": ["Method", "method"],
+        "request": ["Side"],
+        "transforms": ["resample_image", "resample_labels"],
+        "xray_dictionary": ["AlignRadiographd"],
+    },
+)

@@ -11,17 +11,17 @@ from monai.transforms import MapTransform
 
 from pipeline.cases import Document
 from pipeline.errors import CaseError, UsageError
-from pipeline.geometry import affine_of
-from pipeline.register_spec import Register
-from pipeline.registration.elastix import Registration, RegistrationSettings, register
 from pipeline.registration.findings import SEVERITY, AlignmentLimits, worsen
-from pipeline.registration.frames import note_unknown_frames, require_one_frame
+from pipeline.registration.headers import note_unknown_frames, require_one_frame
 from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.landmarks import read_landmarks
 from pipeline.registration.methods import HEADERS, Method, method
+from pipeline.registration.register import Registration, RegistrationSettings, register
 from pipeline.registration.request import Side
 from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
 from pipeline.registration.warp import as_transform
+from pipeline.spec.register import Register
+from pipeline.volumes import affine_of
 
 
 class Registerd(MapTransform):

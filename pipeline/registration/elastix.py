@@ -1,264 +1,300 @@
-"""Align a moving image with a fixed one: a rigid pose from several starts, and from it, where asked, what bends.
-
-Elastix itself runs in a child process (`pipeline.registration.process`): its crash or hang is one case's error.
-"""
+"""Elastix on one pair of images, in the registration's child process. All matrices are 4 x 4, LPS mm."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
-from monai.data import MetaTensor
 
-from pipeline.errors import CaseError
-from pipeline.geometry import LPS_RAS, FloatArray
-from pipeline.registration.findings import (
-    AlignmentLimits,
-    judge_landmarks,
-    judge_unconfirmed,
-    keep_better,
-    landmark_numbers,
-    worsen,
-)
-from pipeline.registration.headers import at_voxel_scale, header_quality
-from pipeline.registration.landmarks import Model, match, solve
-from pipeline.registration.methods import HEADERS, Method
-from pipeline.registration.process import tail, zygote
-from pipeline.registration.quality import Pair, measure, measure_known, rejudge
-from pipeline.registration.request import Prepared, Side, prepare, write_request
-from pipeline.registration.runner import LOG
-from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
-from pipeline.registration.warp import Spline, Warp, as_transform
+from pipeline.registration.coarse import index_to_world
 
-#: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
-CORE_MM = 20.0
+FloatArray = npt.NDArray[np.float64]
 
-#: These show uptake, which need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
-FUNCTIONAL = {"PT", "NM"}
+#: The coarsest level of the pyramid: what is left of a head at it still has some 15 voxels along each axis.
+COARSEST_MM = 10.0
+#: No level has fewer voxels than this along an axis that has more to begin with.
+LEAST_VOXELS = 8
+#: How far outside the moving image, as a pose shows it, samples are still taken: the pose is going to move.
+VIEW_MARGIN_MM = 15.0
+#: One of so many iterations is kept in the log.
+LOG_EVERY = 100
+POINTS = ("fixed_points.txt", "moving_points.txt")
+LOG = "runs.txt"
+_KEPT = ("Resolution:", "Stopping condition", "Final metric value")
 
 
-@dataclass(frozen=True)
-class RegistrationSettings:
-    """How to register.
+def load() -> None:
+    """Import itk and build the wrappers that a registration uses, which takes some 10 s; starts no thread."""
+    import itk
 
-    Attributes:
-        method: the transform, with its elastix parameter maps.
-        starts: how many poses are searched from at about 6 mm.
-        refined: how many of them, the best, are refined to the end; two or more confirm each other.
-        landmark_weight: of the landmarks' distance (mm) beside the image metric; 0: they are a start and a check.
-        threads: threads of the child process; another number may change a result in the last bits.
-        timeout_s: the child process is ended after this many seconds.
-    """
-
-    method: Method
-    starts: int = 4
-    refined: int = 2
-    landmark_weight: float = 0.0
-    threads: int = 2
-    timeout_s: float = 900.0
+    itk.ElastixRegistrationMethod, itk.ParameterObject  # noqa: B018 - the access builds them
+    itk.imread, itk.F, itk.UC  # noqa: B018
 
 
-@dataclass(frozen=True)
-class Registration:
-    """An alignment that was found.
-
-    Attributes:
-        warp: from fixed to moving points, RAS mm.
-        transforms: LPS mm, from fixed to moving points; of several the last is applied first.
-        inverses: the way back, likewise.
-        moved: the moving image on the fixed image's grid, (1, I, J, K) float32.
-        quality: see `pipeline.registration.quality.measure`; with `transform` (what was kept), `start` (where the
-            chosen pose started), `starts_searched`, and what landmarks and bending add.
-        log: what elastix did, in short; no paths and no times.
-    """
-
-    warp: Warp
-    transforms: list[sitk.Transform]
-    inverses: list[sitk.Transform]
-    moved: MetaTensor
-    quality: dict[str, Any]
-    log: str
-
-    @property
-    def transform(self) -> sitk.Transform:
-        """LPS mm, from points of the fixed to points of the moving image, as ITK's resampling takes it."""
-        return as_transform(self.transforms)
-
-    @property
-    def inverse(self) -> sitk.Transform:
-        """LPS mm, from points of the moving to points of the fixed image."""
-        return as_transform(self.inverses)
-
-
-def register(
-    fixed: Side, moving: Side, settings: RegistrationSettings, limits: AlignmentLimits | None = None
-) -> Registration:
-    """Align a moving image with a fixed one; same input, same transform.
-
-    The rigid pose is never worse than the headers' alignment, and an affine or bending map never worse than the pose:
-    each stays when nothing better (by the normalised mutual information of the body's interior) was found.
+class Elastix:
+    """Runs elastix on one pair of images.
 
     Args:
-        fixed: the image that stays, with what is known of it.
-        moving: the image that is moved.
-        settings: see `RegistrationSettings`.
-        limits: see `AlignmentLimits`.
-
-    Returns:
-        See `Registration`.
-
-    Raises:
-        CaseError: E_BLANK for a constant image or one that is not finite, or an empty mask; E_SINGLE_SLICE; E_GRID
-            for a mask on another grid; E_LANDMARKS; E_OVERLAP when no pose brings the bodies together; E_REGISTER when
-            elastix gave up; E_CRASH when it crashed or hung.
+        folder: holds `fixed.mha` and `moving.mha`, and the landmarks (`POINTS`) where they count; takes `LOG`.
+        fixed: the fixed image.
+        moving: the moving image.
+        fixed_mask: the fixed body with a rim of air.
+        landmark_weight: of the landmarks' distance beside the image metric; 0: they do not count.
     """
-    limits = limits or AlignmentLimits()
-    if settings.method.maps:
-        zygote().start()  # it loads while the images are prepared
-    prepared = prepare(fixed, moving)
-    pair = Pair(*prepared.images, *prepared.masks)
-    if FUNCTIONAL & {*prepared.modalities}:
-        limits = at_voxel_scale(limits, prepared.images)
-    marks = _landmarks(fixed, moving)
-    if settings.method.maps:
-        warp, quality, log = _by_images(prepared, pair, marks, settings, limits)
-    else:
-        warp, quality, log = _known(prepared, pair, marks, settings.method, limits)
-    if marks is not None:
-        fitted = _model(settings.method)
-        pulled = bool(settings.method.maps) and settings.landmark_weight > 0
-        numbers = landmark_numbers(warp, *marks, fitted, used=pulled or fitted is not None)
-        quality = worsen(quality, numbers, judge_landmarks(numbers, limits))
-    inverses = warp.inverse(fixed.image)
-    error_mm = back_and_forth_mm(warp, as_transform(inverses), pair.points, moving.image)
-    quality = {**quality, "inverse_error_mm": error_mm}
-    outside = outside_value(moving.image, moving.modality)
-    moved = resample_image(moving.image, fixed.image, as_transform(warp.transforms), outside)
-    return Registration(warp, warp.transforms, inverses, moved, quality, log)
+
+    def __init__(
+        self, folder: Path, fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, landmark_weight: float = 0.0
+    ) -> None:
+        import itk
+
+        self._itk = itk
+        self._folder = folder
+        self._fixed, self._moving = (itk.imread(str(folder / f"{name}.mha"), itk.F) for name in ("fixed", "moving"))
+        self._images = (fixed, moving)
+        self._fixed_mask = fixed_mask
+        self._landmark_weight = landmark_weight
+
+    def parameters(self, file: str, number: int = 0, first: int = 0) -> Any:
+        """A parameter file with the pyramid that suits the voxels.
+
+        Args:
+            file: name of the file in the folder.
+            number: of the start; every start draws other random samples.
+            first: first level of the pyramid to run; -1: the finest alone.
+        """
+        parameters = self._itk.ParameterObject.New()
+        parameters.ReadParameterFile(str(self._folder / file))
+        levels = int(parameters.GetParameter(0, "NumberOfResolutions")[0])
+        for name, image in zip(("Fixed", "Moving"), self._images, strict=True):
+            factors = pyramid(image.GetSpacing(), image.GetSize(), levels)[first:]
+            parameters.SetParameter(0, "NumberOfResolutions", [str(len(factors))])
+            schedule = [str(factor) for level in factors for factor in level]
+            parameters.SetParameter(0, f"{name}ImagePyramidSchedule", schedule)
+        # Starts that drew the same random samples would agree with each other even where the optimum is flat.
+        seed = int(parameters.GetParameter(0, "RandomSeed")[0])
+        parameters.SetParameter(0, "RandomSeed", [str(seed + number)])
+        if self._landmark_weight:
+            _add_landmarks(parameters, self._landmark_weight)
+        return parameters
+
+    def run(self, name: str, parameters: Any, start: FloatArray) -> Any:
+        """Run elastix from a linear map.
+
+        Args:
+            name: what the log calls this run.
+            parameters: one parameter map.
+            start: from fixed to moving points.
+
+        Returns:
+            The finished `itk.ElastixRegistrationMethod`.
+
+        Raises:
+            RuntimeError: elastix gave up.
+        """
+        method = self._method(self._moving, parameters, start)
+        method.SetInitialTransformParameterFileName(str(self._start_file(start)))
+        if self._landmark_weight:
+            self._set_points(method, np.eye(4))
+        return self._update(name, method)
+
+    def bend(self, name: str, parameters: Any, start: FloatArray) -> Any:
+        """Run elastix on the moving image as a linear map places it: what is found is a map of the fixed image's space.
+
+        The moving image's geometry is changed, not its voxels. (With the map as an initial transform the bending energy
+        takes some ten times as long.)
+
+        Args:
+            name: what the log calls this run.
+            parameters: one parameter map.
+            start: from fixed to moving points.
+
+        Returns:
+            The finished `itk.ElastixRegistrationMethod`; its transform goes before the linear map.
+
+        Raises:
+            RuntimeError: elastix gave up.
+        """
+        method = self._method(self._placed(start), parameters, start)
+        if self._landmark_weight:
+            self._set_points(method, np.asarray(np.linalg.inv(start), np.float64))
+        return self._update(name, method)
+
+    def _method(self, moving: Any, parameters: Any, start: FloatArray) -> Any:
+        method = self._itk.ElastixRegistrationMethod.New(self._fixed, moving)
+        method.SetFixedMask(self._mask_in_view(start))
+        method.SetParameterObject(parameters)
+        method.SetOutputDirectory(str(self._folder))
+        method.SetLogFileName("elastix.log")
+        method.SetLogToFile(True)
+        method.SetLogToConsole(False)
+        return method
+
+    def _update(self, name: str, method: Any) -> Any:
+        written = self._folder / "elastix.log"
+        try:
+            method.UpdateLargestPossibleRegion()
+        except RuntimeError as error:
+            # elastix' own message says only that its log knows more
+            raise RuntimeError(last_error(written.read_text(errors="replace"))) from error
+        finally:
+            # the next run writes the log anew
+            self.note(name, digest(written.read_text(errors="replace")))
+        return method
+
+    def note(self, name: str, lines: Sequence[str]) -> None:
+        """Add lines to the log under a heading."""
+        with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            log.write("\n".join([f"== {name}", *lines, ""]))
+
+    def _placed(self, matrix: FloatArray) -> Any:
+        """The moving image in the fixed image's space."""
+        itk, moving = self._itk, self._moving
+        turned = np.linalg.inv(matrix[:3, :3]) @ index_to_world(self._images[1])[:3, :3]
+        spacing = np.linalg.norm(turned, axis=0)
+        placed = itk.image_from_array(itk.array_view_from_image(moving))
+        placed.SetSpacing(spacing.tolist())
+        placed.SetOrigin((np.linalg.inv(matrix) @ [*self._images[1].GetOrigin(), 1.0])[:3].tolist())
+        placed.SetDirection(itk.matrix_from_array(turned / spacing))
+        return placed
+
+    def _set_points(self, method: Any, placed: FloatArray) -> None:
+        """Give elastix the landmarks; those of the moving image where `placed` brings them."""
+        moving = np.loadtxt(self._folder / POINTS[1], skiprows=2)
+        file = self._folder / "placed_points.txt"
+        numbers = moving @ placed[:3, :3].T + placed[:3, 3]
+        lines = [" ".join(repr(float(number)) for number in point) for point in numbers]
+        file.write_text("\n".join(["point", str(len(lines)), *lines, ""]))
+        method.SetFixedPointSetFileName(str(self._folder / POINTS[0]))
+        method.SetMovingPointSetFileName(str(file))
+
+    def _start_file(self, matrix: FloatArray) -> Path:
+        """The start as elastix' own kind of transform: the bending energy needs derivatives that others do not give."""
+        numbers = [*matrix[:3, :3].ravel(), *matrix[:3, 3]]
+        lines = {
+            "Transform": '"AffineTransform"',
+            "NumberOfParameters": "12",
+            "TransformParameters": " ".join(repr(float(number)) for number in numbers),
+            "CenterOfRotationPoint": "0 0 0",
+            "InitialTransformParameterFileName": '"NoInitialTransform"',
+            "HowToCombineTransforms": '"Compose"',
+            **dict.fromkeys(("FixedImageDimension", "MovingImageDimension"), "3"),
+            **dict.fromkeys(("FixedInternalImagePixelType", "MovingInternalImagePixelType"), '"float"'),
+        }
+        path = self._folder / "start.txt"
+        path.write_text("".join(f"({name} {value})\n" for name, value in lines.items()))
+        return path
+
+    def _mask_in_view(self, pose: FloatArray) -> Any:
+        """The fixed mask where a pose brings it into the moving image or near it: no samples are wasted elsewhere."""
+        moving = self._images[1]
+        everywhere = sitk.Image(moving.GetSize(), sitk.sitkUInt8) + 1
+        everywhere.CopyInformation(moving)
+        margin = [round(VIEW_MARGIN_MM / step) for step in moving.GetSpacing()]
+        wider = sitk.ConstantPad(everywhere, margin, margin, 1)
+        transform = sitk.AffineTransform(3)
+        transform.SetMatrix(pose[:3, :3].ravel().tolist())
+        transform.SetTranslation(pose[:3, 3].tolist())
+        view = sitk.Resample(wider, self._fixed_mask, transform, sitk.sitkNearestNeighbor, 0)
+        path = self._folder / "mask_in_view.mha"
+        sitk.WriteImage(self._fixed_mask * view, str(path))
+        return self._itk.imread(str(path), self._itk.UC)
 
 
-Marks = tuple[FloatArray, FloatArray] | None
-Found = tuple[Warp, dict[str, Any], str]
-
-
-def _landmarks(fixed: Side, moving: Side) -> Marks:
-    if fixed.landmarks is None or moving.landmarks is None:
-        if fixed.landmarks is not moving.landmarks:
-            raise CaseError("E_LANDMARKS", "Expected landmarks of both images, got them of one.")
-        return None
-    return match(fixed.landmarks, moving.landmarks)
-
-
-def _model(method: Method) -> Model | None:
-    """What is fitted to the landmarks alone, if anything."""
-    models: dict[str, Model] = {"landmarks_rigid": "rigid", "landmarks_affine": "affine"}
-    return models.get(method.transform)
-
-
-def _known(prepared: Prepared, pair: Pair, marks: Marks, method: Method, limits: AlignmentLimits) -> Found:
-    """An alignment that needs no search: that of the headers or of the landmarks. No second start can confirm it."""
-    model = _model(method)
-    if model is None:
-        return Warp(np.eye(4)), header_quality(pair, prepared.images, limits), f"{HEADERS}: kept\n"
-    if marks is None:
-        raise CaseError("E_LANDMARKS", f"Expected landmarks of both images for {method.transform}, got none.")
-    matrix = solve(*marks, model)
-    quality = {**measure_known(pair, matrix, limits), "transform": model}
-    return Warp(matrix), quality, f"{method.transform}: {len(marks[0])} landmarks\n"
-
-
-def _by_images(
-    prepared: Prepared, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
-) -> Found:
-    with tempfile.TemporaryDirectory(prefix="tandem-register-") as name:
-        folder = Path(name)
-        write_request(folder, prepared, settings.method, marks)
-        quality, pose = _search(folder, pair, marks, settings, limits)
-        warp = Warp(pose)
-        if settings.method.refinements:
-            refined, failure = refine(folder, pose, settings)
-            pairs = pair, Pair(*prepared.images, *prepared.masks, depth_mm=CORE_MM)
-            kept = keep_better(pairs, warp, refined, limits)
-            if kept.name != "rigid":
-                quality = rejudge(quality, pair, kept.warp, limits)
-            more = [("warn", f"Elastix gave up on a further map: {tail(failure)}.")] if failure else []
-            doubts = judge_unconfirmed(kept, prepared.modalities, confirmed=marks is not None)
-            warp, quality = kept.warp, worsen(quality, kept.numbers, [*kept.findings, *doubts, *more])
-        log = folder / LOG
-        return warp, quality, log.read_text() if log.is_file() else ""
-
-
-def _search(
-    folder: Path, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
-) -> tuple[dict[str, Any], FloatArray]:
-    """The rigid pose and its quality."""
-    known = None if marks is None else (LPS_RAS @ solve(*marks, "rigid") @ LPS_RAS).tolist()
-    request = {"job": "search", "starts": settings.starts, "refined": settings.refined, "landmarks": known}
-    found = _run(folder, request, settings)
-    if not found["starts"]:
-        raise CaseError("E_OVERLAP", "Expected a pose that brings both bodies together, got none.")
-    if not found["results"]:
-        raise CaseError("E_REGISTER", f"Elastix gave up from every start: {tail(found['failures'][-1])}.")
-    names = [item["start"] for item in found["results"]]
-    poses = zip(names, _in_ras(item["matrix"] for item in found["results"]), strict=True)
-    ranked = sorted(poses, key=lambda item: -(pair.nmi(item[1]) or 0.0))
-    kept = _header_is_better(pair, ranked[0][1], limits)
-    if kept:
-        ranked.insert(0, ("header", np.eye(4)))
-    mirrored = next(iter(_in_ras(found["mirrored"])), None)
-    quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, header_kept=kept)
-    more = {"transform": "rigid", "start": ranked[0][0], "starts_searched": found["starts"]}
-    return {**quality, **more}, ranked[0][1]
-
-
-def refine(folder: Path, pose: FloatArray, settings: RegistrationSettings) -> tuple[list[tuple[str, Warp]], str]:
-    """The further maps, each from the one before.
+def pyramid(spacing_mm: Sequence[float], size: Sequence[int], levels: int) -> list[list[int]]:
+    """Shrink factors for each level and axis: from about `COARSEST_MM` down to the image's own voxels.
 
     Args:
-        folder: what `write_request` has written.
-        pose: where to start, 4 x 4 RAS.
-        settings: see `RegistrationSettings`.
+        spacing_mm: voxel size along each axis.
+        size: voxels along each axis.
+        levels: how many levels.
 
     Returns:
-        Name and map of each, and elastix' message where it gave up, else an empty text.
+        `levels` lists of a factor for each axis; the last is all ones.
     """
-    start = (LPS_RAS @ pose @ LPS_RAS).tolist()
-    found = _run(folder, {"job": "refine", "start": start, "transforms": settings.method.refinements}, settings)
-    maps = [("affine", Warp(matrix)) for matrix in _in_ras(found["affine"])]
-    spline = folder / "spline.npz"
-    if spline.is_file():
-        with np.load(spline) as numbers:
-            bent = Warp(maps[-1][1].matrix if maps else pose, Spline(numbers["fixed"], numbers["parameters"]))
-        maps.append(("bspline", bent))
-    return maps, found["failure"]
+    finest = min(spacing_mm)
+    targets = np.geomspace(finest, max(COARSEST_MM, finest), levels)[::-1]
+    return [
+        [min(max(1, round(target / s)), max(1, n // LEAST_VOXELS)) for s, n in zip(spacing_mm, size, strict=True)]
+        for target in targets
+    ]
 
 
-def _run(folder: Path, request: dict[str, Any], settings: RegistrationSettings) -> dict[str, Any]:
-    """Let the child process do a job.
+def digest(log: str) -> list[str]:
+    """The lines of an elastix log that say how it went, without times, paths and settings.
 
-    Raises:
-        CaseError: E_CRASH.
+    Args:
+        log: text of `elastix.log`.
+
+    Returns:
+        Levels, every `LOG_EVERY`th iteration (number, metric, step, …), reasons to stop, errors.
     """
-    (folder / "request.json").write_text(json.dumps({**request, "landmark_weight": settings.landmark_weight}))
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    zygote().run(folder, settings.threads, settings.timeout_s)
-    if not result.is_file():
-        raise CaseError("E_CRASH", "Elastix' process ended without a result.")
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    errors = [f"Error: {last_error(log)}"] if "Description:" in log else []
+    return [*_digest(log.splitlines()), *errors]
 
 
-def _header_is_better(pair: Pair, pose: FloatArray, limits: AlignmentLimits) -> bool:
-    before, after = pair.nmi(np.eye(4)), pair.nmi(pose)
-    return before is not None and (after is None or after < before - limits.nmi_noise)
+def _digest(lines: Sequence[str]) -> Iterator[str]:
+    timeless: list[int] = []
+    for line in lines:
+        cells = line.split("\t")
+        if line.startswith(_KEPT):
+            yield line.strip()
+        elif cells[0] == "1:ItNr":
+            timeless = [number for number, name in enumerate(cells) if "[ms]" not in name]
+        elif len(cells) > 2 and cells[0].isdigit() and int(cells[0]) % LOG_EVERY == 0:
+            yield "\t".join(cells[number] for number in timeless)
 
 
-def _in_ras(matrices: Iterable[Any]) -> list[FloatArray]:
-    return [LPS_RAS @ np.array(matrix) @ LPS_RAS for matrix in matrices]
+def last_error(log: str) -> str:
+    """The last error of an elastix log, without the addresses that change from run to run."""
+    found = [line.partition(":")[2].strip() for line in log.splitlines() if line.startswith("Description:")]
+    return re.sub(r"\(0x[0-9a-f]+\)", "", found[-1]) if found else "no message"
+
+
+def linear_matrix(transform: Any) -> FloatArray:
+    """The 4 x 4 matrix of a linear ITK transform."""
+    origin = np.array(transform.TransformPoint([0.0, 0.0, 0.0]))
+    matrix = np.eye(4)
+    for axis in range(3):
+        moved = np.array(transform.TransformPoint((100.0 * np.eye(3)[axis]).tolist()))
+        matrix[:3, axis] = (moved - origin) / 100.0
+    matrix[:3, 3] = origin
+    return matrix
+
+
+def rigid_matrix(transform: Any) -> FloatArray:
+    """The 4 x 4 matrix of a rigid (or mirrored) ITK transform; its rotation is made orthogonal to the last bit."""
+    matrix = linear_matrix(transform)
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    matrix[:3, :3] = left @ right
+    return matrix
+
+
+def spline_of(method: Any) -> dict[str, FloatArray]:
+    """The B-spline that a finished run has found, as ITK's `BSplineTransform` takes it.
+
+    Returns:
+        `fixed` (18 numbers: control points along each axis, origin, spacing, direction; LPS mm) and `parameters`
+        (their displacements, mm).
+    """
+    found = method.GetTransformParameterObject()
+
+    def numbers(name: str) -> list[float]:
+        return [float(text) for text in found.GetParameter(0, name)]
+
+    # elastix lists the direction by columns, ITK's fixed parameters by rows
+    direction = np.reshape(numbers("GridDirection"), (3, 3)).T.ravel()
+    fixed = [*numbers("GridSize"), *numbers("GridOrigin"), *numbers("GridSpacing"), *direction]
+    return {"fixed": np.array(fixed), "parameters": np.array(numbers("TransformParameters"))}
+
+
+def _add_landmarks(parameters: Any, weight: float) -> None:
+    """Make the landmarks' distance one more metric; elastix wants it as the last one."""
+    metrics = [*parameters.GetParameter(0, "Metric"), "CorrespondingPointsEuclideanDistanceMetric"]
+    parameters.SetParameter(0, "Registration", ["MultiMetricMultiResolutionRegistration"])
+    parameters.SetParameter(0, "Metric", metrics)
+    parameters.SetParameter(0, f"Metric{len(metrics) - 1}Weight", [str(weight)])

@@ -31,7 +31,7 @@ class AlignmentLimits(QualityLimits):
             outside the two limits of the Jacobian is the warning.
         label_distance_pass_mm: the centroids of a label that is drawn on both images may lie this far apart to pass.
         bending_gain_least: a B-spline is kept only when it raises the core's NMI, counted from 1, by this fraction.
-            Source: scripts/check_bending.py. Where nothing was bent it rose by 0.002 and 0.043 all the same, while the
+            Source: benchmarks/bending.py. Where nothing was bent it rose by 0.002 and 0.043 all the same, while the
             target registration error grew from 0 to 3.8 and 2.6 mm; bent by 4 and 6 mm, it rose by 0.39 and 0.59.
     """
 
@@ -147,7 +147,7 @@ def judge_unconfirmed(kept: Kept, modalities: tuple[str, str], confirmed: bool) 
     """Doubt a B-spline between two kinds of images that no landmarks confirm.
 
     No measure of the images tells a right one from a wrong one: on heads that were bent by 4 and 6 mm, NMI of the core
-    rose by half while the target registration error grew (scripts/check_bending.py).
+    rose by half while the target registration error grew (benchmarks/bending.py).
 
     Args:
         kept: the map.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from monai.data import MetaTensor
 
-from pipeline.geometry import FloatArray, affine_of, spacing_mm
+from pipeline.errors import CaseError
+from pipeline.geometry import FloatArray, spacing_mm
 from pipeline.registration.quality import PERTURBATION_MM, Pair, QualityLimits, measure_known
+from pipeline.volumes import affine_of
 
 #: Images that were never fitted to each other agree to within some voxels of the coarser one: PET of 5 mm voxels is
 #: smooth over 10 mm, and its mutual information with CT changes only beyond.
@@ -52,3 +57,34 @@ def voxels_mm(images: tuple[MetaTensor, MetaTensor]) -> float:
 def _radius_mm(points: FloatArray) -> float:
     """How far points (N, 3) lie from their centre: root mean square, mm."""
     return float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
+UNKNOWN = "Nothing says whether the two images share a frame of reference."
+
+
+def require_one_frame(case: Mapping[Hashable, Any], fixed: str, moving: str) -> bool:
+    """Refuse to believe headers that are known to speak of different frames of reference.
+
+    Args:
+        case: with `frames`, the path of what ingest wrote (role -> number of its frame), where DICOM said it.
+        fixed: the role that the other one is aligned with.
+        moving: the role that is aligned.
+
+    Returns:
+        Whether both frames are known.
+
+    Raises:
+        CaseError: E_FRAME when the two are not the same.
+    """
+    path = case.get("frames")
+    numbers = {} if path is None else json.loads(Path(path).read_text())
+    if fixed not in numbers or moving not in numbers:
+        return False
+    if numbers[fixed] != numbers[moving]:
+        raise CaseError("E_FRAME", f"Expected {fixed} and {moving} in one frame of reference, got two.")
+    return True
+
+
+def note_unknown_frames(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The quality of an alignment by headers whose frames nobody knows; its reason says so, its verdict stays."""
+    return {**quality, "reason": f"{quality['reason']} {UNKNOWN}"}

@@ -9,10 +9,11 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
-from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply
+from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.findings import AlignmentLimits
 from pipeline.registration.quality import Findings
 from pipeline.registration.transforms import resample_labels
+from pipeline.volumes import affine_of
 
 #: The centroid of as many points of a region, evenly drawn, is known to a fraction of a voxel.
 MOST_POINTS = 2000

@@ -9,13 +9,15 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from monai.transforms import MapTransform
 
+from pipeline.cases import Document
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 
@@ -243,3 +245,31 @@ def _in_ras(points: FloatArray, stated: Sequence[str]) -> FloatArray:
     if len(conventions) != 1 or not conventions <= {"RAS", "LPS"}:
         raise _fault("Expected the landmarks' convention, RAS or LPS, to be stated: the file does not say one.")
     return apply(LPS_RAS, points) if conventions == {"LPS"} else points
+
+
+class ReadLandmarksd(MapTransform):
+    """Read the landmark files of a case: `<role>_landmarks`, a path, becomes a table (`.csv`, RAS mm).
+
+    A landmark's name is somebody's free text, which may say whose it is: each becomes a number, the same in all of a
+    case's files, so that landmarks are still matched by name.
+
+    Args:
+        roles: whose landmarks; what a case does not have is left out.
+    """
+
+    def __init__(self, roles: Iterable[str]) -> None:
+        super().__init__([f"{role}_landmarks" for role in roles], allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Read them.
+
+        Raises:
+            CaseError: E_LANDMARKS for a file that cannot be read, or that counts voxels: ingest turns images upright.
+        """
+        case = dict(data)
+        found = {key: read_landmarks(case[key], affine=None) for key in self.key_iterator(case)}
+        numbers = {name: str(n) for n, name in enumerate(sorted({n for m in found.values() for n in m.names}), start=1)}
+        for key, marks in found.items():
+            plain = Landmarks(marks.points, tuple(numbers[name] for name in marks.names))
+            case[key] = Document(".csv", as_table(plain).encode())
+        return case

@@ -11,9 +11,10 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from pipeline.geometry import FloatArray, affine_of, apply, to_sitk, transform_from_matrix
+from pipeline.geometry import FloatArray, apply
 from pipeline.registration.local import local_shift_mm
 from pipeline.registration.similarity import Pose, SampledPair, robust_limits
+from pipeline.volumes import affine_of, to_sitk, transform_from_matrix
 
 #: Skin is left out of the interior: it would say that heads match even where brains do not.
 INTERIOR_MM = 5.0

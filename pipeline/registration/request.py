@@ -9,14 +9,15 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
+from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError
-from pipeline.foreground import body_mask, finite_values
-from pipeline.geometry import FloatArray, affine_of, from_sitk, require_same_grid, to_sitk, volume
+from pipeline.geometry import FloatArray
 from pipeline.registration.coarse import shrink
+from pipeline.registration.elastix import POINTS
 from pipeline.registration.landmarks import Landmarks, write_points
 from pipeline.registration.methods import Method
-from pipeline.registration.runner import POINTS
 from pipeline.registration.transforms import AIR_HU
+from pipeline.volumes import affine_of, from_sitk, require_same_grid, to_sitk, volume
 
 #: The metric sees some air around the skin: its edge is the strongest landmark that CT and MR share.
 RIM_MM = 10.0

@@ -7,19 +7,9 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.geometry import (
-    LPS_RAS,
-    FloatArray,
-    affine_of,
-    apply,
-    from_sitk,
-    itk_geometry,
-    matrix_from_transform,
-    to_sitk,
-    transform_from_matrix,
-    volume,
-)
+from pipeline.geometry import LPS_RAS, FloatArray, apply, itk_geometry
 from pipeline.registration.warp import Warp
+from pipeline.volumes import affine_of, from_sitk, matrix_from_transform, to_sitk, transform_from_matrix, volume
 
 AIR_HU = -1000.0
 #: The way forth and back is measured in as many points.

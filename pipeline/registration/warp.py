@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, itk_geometry, spacing_mm, transform_from_matrix
+from pipeline.geometry import LPS_RAS, FloatArray, apply, itk_geometry, spacing_mm
+from pipeline.volumes import affine_of, transform_from_matrix
 
 #: Half the step of the central differences; cubic splines are smooth over it to about 1e-6.
 STEP_MM = 0.05

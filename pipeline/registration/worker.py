@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
 from pipeline.registration.coarse import CoarsePair
-from pipeline.registration.runner import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
+from pipeline.registration.elastix import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
 from pipeline.registration.starts import Start, best_starts
 
 __all__ = ["load", "main"]

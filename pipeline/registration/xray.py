@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError
-from pipeline.foreground import body_mask, finite_values
-from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, volume
+from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.drr import Detector, Projector, attenuation
 from pipeline.registration.process import zygote
+from pipeline.volumes import affine_of, volume
 
 #: Where a row's end, a column's end and the rays point in the patient (LPS), for radiographs hung as usual.
 #: Source: DICOM PS3.3 C.8.1.1 (ViewPosition); frontal views with the patient's left on the right.

@@ -3,26 +3,17 @@
 The public names are imported when they are first used, so that `import pipeline.report` costs nothing.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import Any
-
-from pipeline.lazy import resolve
-
-_HOMES = {
-    "CaseContent": "content",
-    "Reportd": "transform",
-    "alignment_figure": "figures",
-    "case_content": "content",
-    "case_page": "html",
-    "case_pdf": "pdf",
-    "case_verdict": "verdict",
-    "cohort_page": "cohort",
-    "gallery_figure": "figures",
-}
-
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    return resolve(__name__, _HOMES, name)
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "cohort": ["cohort_page"],
+        "content": ["CaseContent", "case_content"],
+        "figures": ["alignment_figure", "gallery_figure"],
+        "html": ["case_page"],
+        "pdf": ["case_pdf"],
+        "transform": ["Reportd"],
+        "verdict": ["case_verdict"],
+    },
+)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from monai.data import MetaTensor
 
-from pipeline.geometry import affine_of, require_same_grid, spacing_mm
+from pipeline.geometry import spacing_mm
 from pipeline.report.framing import body_frame, canonical, voxels
 from pipeline.report.sheet import Scale, Tile, draw, png
 from pipeline.report.slices import (
@@ -24,6 +24,7 @@ from pipeline.report.slices import (
     to_pixels,
     windowed,
 )
+from pipeline.volumes import affine_of, require_same_grid
 
 Window = tuple[float, float]
 

@@ -8,10 +8,11 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
+from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.foreground import body_mask
-from pipeline.geometry import affine_of, from_sitk, orientation_of, spacing_mm, to_sitk, volume
+from pipeline.geometry import orientation_of, spacing_mm
 from pipeline.report.slices import Frame, Triple
+from pipeline.volumes import affine_of, from_sitk, to_sitk, volume
 
 #: A body is found on a coarser grid: a box to 4 mm is enough for a picture, and 60 times as fast.
 COARSE_MM = 4.0

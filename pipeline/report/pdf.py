@@ -12,16 +12,7 @@ from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, Nex
 
 from pipeline.report import fusion, why
 from pipeline.report.content import CaseContent
-from pipeline.report.paper import (
-    LINE,
-    TEXT_WIDTH,
-    TINTS,
-    VERDICT_COLOURS,
-    Style,
-    build,
-    paragraph,
-    table,
-)
+from pipeline.report.paper import LINE, TEXT_WIDTH, TINTS, VERDICT_COLOURS, Style, build, paragraph, table
 from pipeline.report.pictures import Picture
 from pipeline.report.sheet import DPI
 from pipeline.report.tables import Measure, Quality, Volume

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import records
 from pipeline.cases import Record
-from pipeline.fused_words import class_in_words
 from pipeline.report.cohort import cohort_page
 from pipeline.report.verdict import case_verdict
-from pipeline.storage import write_atomic
+from pipeline.store import records
+from pipeline.store.files import write_atomic
+from pipeline.store.records import class_in_words
 
 PAGE = "report.html"
 REPORT_STAGE = "report"

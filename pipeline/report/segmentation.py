@@ -16,7 +16,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import CondPageBreak, Flowable, Image, Spacer
 
 from pipeline import __version__
-from pipeline.geometry import affine_of, require_same_grid, spacing_mm
+from pipeline.geometry import spacing_mm
 from pipeline.report.classification import PlainTable
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
 from pipeline.report.framing import canonical, voxels
@@ -24,6 +24,7 @@ from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
 from pipeline.report.sheet import DPI, rendered
 from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, windowed
 from pipeline.report.words import clean
+from pipeline.volumes import affine_of, require_same_grid
 
 TITLE = "Tandem comparison of segmentations"
 TRUTH_COLOUR = "#f0e442"

@@ -12,11 +12,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from monai.data import MetaTensor
+from pydicom import dcmread
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.simulation.faults import missing_slice
 from pipeline.simulation.head import load_head_template
 from pipeline.simulation.kinds import random_kind, with_kind
 from pipeline.simulation.protocol import Examination, examine
@@ -171,10 +171,17 @@ def _write_patient(out: Path, subject: Subject, examination: Examination, faulty
         write_series(scan.image, out / "dicom" / _folder(scan.header), scan.header)
     ct, mr = (_folder(scan.header) for scan in (examination.ct, examination.mr))
     if faulty:
-        missing_slice(out / "dicom" / ct)
+        _remove_middle_slice(out / "dicom" / ct)
     patient_id = examination.ct.header.patient_id
     _write_truth(out / "truth" / patient_id, subject, examination)
     return Patient(patient_id, faulty, FAULT_CODE if faulty else None, ct.as_posix(), mr.as_posix())
+
+
+def _remove_middle_slice(folder: Path) -> None:
+    paths = sorted(
+        folder.iterdir(), key=lambda path: int(dcmread(path, specific_tags=["InstanceNumber"]).InstanceNumber)
+    )
+    paths[(len(paths) - 1) // 2].unlink()
 
 
 def _folder(header: SeriesHeader) -> Path:
@@ -188,7 +195,7 @@ def _write_truth(folder: Path, subject: Subject, examination: Examination) -> No
     ct, mr = examination.ct.image, examination.mr.image
     _write_nifti(folder / "ct.nii.gz", ct, np.int16)
     _write_nifti(folder / "mr.nii.gz", mr, np.int16)
-    labels = subject.labels_ct(tuple(ct.shape[1:]), geometry.affine_of(ct))
+    labels = subject.labels_ct(tuple(ct.shape[1:]), volumes.affine_of(ct))
     _write_nifti(folder / "label_ct.nii.gz", labels, np.uint8)
     points = subject.landmarks_ct()
     table = np.hstack([points, geometry.apply(subject.ct_to_mr, points)])
@@ -199,7 +206,7 @@ def _write_truth(folder: Path, subject: Subject, examination: Examination) -> No
 
 
 def _write_nifti(path: Path, image: MetaTensor, kind: npt.DTypeLike) -> None:
-    affine = geometry.affine_of(image)
+    affine = volumes.affine_of(image)
     result = nib.Nifti1Image(np.rint(image.numpy()[0]).astype(kind), affine)
     result.set_qform(affine, code=1)
     result.set_sform(affine, code=1)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import format_number_as_ds
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.errors import CaseError
 
 #: RescaleIntercept of CT: stored values of air stay positive. Source: the custom of every CT vendor.
@@ -111,7 +111,7 @@ def write_series(image: MetaTensor, folder: Path, header: SeriesHeader | None = 
     if image.ndim != 4 or image.shape[0] != 1:
         raise CaseError("E_GRID", f"Expected a one-channel volume (1, I, J, K), got shape {tuple(image.shape)}.")
     stored = _stored_values(np.asarray(image.numpy()[0], dtype=np.float64), header.modality)
-    affine = geometry.LPS_RAS @ geometry.affine_of(image)
+    affine = geometry.LPS_RAS @ volumes.affine_of(image)
     numbers = range(header.first_instance, header.first_instance + stored.shape[2])
     uids = [make_uid(header.series_uid, "instance", str(number)) for number in numbers]
     names = dict(zip(sorted(uids), numbers, strict=True))

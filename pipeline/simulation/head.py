@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 from skimage.measure import block_reduce
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.errors import UsageError
 from pipeline.simulation.ellipsoids import Ellipsoid
 
@@ -171,9 +171,9 @@ def _smooth_distance(mask: npt.NDArray[np.bool_], affine: FloatArray, smoothing_
 
 
 def _distance_mm(mask: npt.NDArray[np.bool_], affine: FloatArray) -> npt.NDArray[np.float32]:
-    image = geometry.to_sitk(geometry.volume(mask.astype(np.uint8), affine))
+    image = volumes.to_sitk(volumes.volume(mask.astype(np.uint8), affine))
     distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
-    return np.asarray(geometry.from_sitk(distance).numpy()[0])
+    return np.asarray(volumes.from_sitk(distance).numpy()[0])
 
 
 def _nilearn_datasets() -> Any:

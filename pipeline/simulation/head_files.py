@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
-from pipeline import geometry
+from pipeline import volumes
 from pipeline.simulation.head import HeadTemplate, load_head_template
 from pipeline.simulation.kinds import Kind, random_kind, with_kind
 from pipeline.simulation.protocol import scan_pair
@@ -67,9 +67,9 @@ def _images(
     subject = with_kind(random_subject(template, rng, MAX_ANGLE_DEG, MAX_SHIFT_MM, LESIONS), kind)
     ct, mr = scan_pair(subject, spacing_mm, rng)
     left_over = random_rigid(rng, subject.centre_ct, LEFT_OVER_DEG, LEFT_OVER_MM)
-    to_mr = geometry.transform_from_matrix(subject.ct_to_mr @ left_over)
-    moved = sitk.Resample(geometry.to_sitk(mr), geometry.to_sitk(ct), to_mr, sitk.sitkLinear, 0.0)
-    return ct, geometry.from_sitk(moved), subject.labels_ct(tuple(ct.shape[1:]), geometry.affine_of(ct))
+    to_mr = volumes.transform_from_matrix(subject.ct_to_mr @ left_over)
+    moved = sitk.Resample(volumes.to_sitk(mr), volumes.to_sitk(ct), to_mr, sitk.sitkLinear, 0.0)
+    return ct, volumes.from_sitk(moved), subject.labels_ct(tuple(ct.shape[1:]), volumes.affine_of(ct))
 
 
 def _is_of(path: Path, origin: str) -> bool:
@@ -80,6 +80,6 @@ def _is_of(path: Path, origin: str) -> bool:
 def _write(path: Path, image: MetaTensor, origin: str) -> None:
     values = image.numpy()[0]
     kind = np.uint8 if values.dtype == np.uint8 else np.int16
-    file = nib.Nifti1Image(np.rint(values).astype(kind), geometry.affine_of(image))
+    file = nib.Nifti1Image(np.rint(values).astype(kind), volumes.affine_of(image))
     file.header["descrip"] = origin
     nib.save(file, path)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from pipeline import geometry
+from pipeline import volumes
 from pipeline.simulation.dicom import SeriesHeader
 from pipeline.simulation.subject import Subject
 from pipeline.simulation.tissues import T1_WEIGHTED, T2_WEIGHTED
@@ -183,7 +183,7 @@ def _localizers(subject: Subject, header: SeriesHeader, rng: np.random.Generator
 
 def _topogram(ct: Scan) -> Scan:
     """The CT seen from the front, averaged along the rays: one slice."""
-    affine = geometry.affine_of(ct.image)
+    affine = volumes.affine_of(ct.image)
     _, rows, slices = ct.image.shape[1:]
     front = affine.copy()
     front[:3, 1] = -affine[:3, 2]  # from head to foot
@@ -197,7 +197,7 @@ def _topogram(ct: Scan) -> Scan:
         image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
         kernel="T20f",
     )
-    return Scan(geometry.volume(projection, front), own)
+    return Scan(volumes.volume(projection, front), own)
 
 
 def _beside(centre_mm: FloatArray, rng: np.random.Generator) -> FloatArray:

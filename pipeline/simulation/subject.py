@@ -13,7 +13,7 @@ import numpy.typing as npt
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.simulation.head import HEAD_CENTRE_MM, HeadTemplate, tissue_fractions
 from pipeline.simulation.lesions import Lesion, lesion_labels, lesion_shares, random_lesions
 from pipeline.simulation.tissues import TISSUES, Mixture, Sequence, Tissue, attenuation_hu, ct_scan, mr_scan, mr_signal
@@ -63,19 +63,19 @@ class Subject:
     def scan_ct(self, shape: Many[int], affine: npt.ArrayLike, rng: np.random.Generator) -> MetaTensor:
         """A CT image (1, I, J, K) in HU on a grid of CT world (RAS mm): sampled once, blurred, with noise."""
         attenuation = self._render(shape, affine, self.ct_pose, attenuation_hu)
-        return geometry.volume(ct_scan(attenuation, rng), affine)
+        return volumes.volume(ct_scan(attenuation, rng), affine)
 
     def scan_mr(
         self, shape: Many[int], affine: npt.ArrayLike, sequence: Sequence, rng: np.random.Generator
     ) -> MetaTensor:
         """An MR image (1, I, J, K) on a grid of MR world (RAS mm): sampled once, with bias and Rician noise."""
         signal = self._render(shape, affine, self.ct_to_mr @ self.ct_pose, partial(mr_signal, sequence=sequence))
-        return geometry.volume(mr_scan(signal, rng), affine)
+        return volumes.volume(mr_scan(signal, rng), affine)
 
     def labels_ct(self, shape: Many[int], affine: npt.ArrayLike) -> MetaTensor:
         """Lesions (1) and background (0) on a grid of CT world, (1, I, J, K), uint8."""
         labels = [lesion_labels(self.lesions, points) for points in self._anatomy(shape, affine, self.ct_pose)]
-        return geometry.volume(np.concatenate(labels).reshape(shape), affine)
+        return volumes.volume(np.concatenate(labels).reshape(shape), affine)
 
     def landmarks_ct(self) -> FloatArray:
         """The same anatomical points in every patient, a lattice in the brain: in CT world, (N, 3), RAS mm."""

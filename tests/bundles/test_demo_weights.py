@@ -10,13 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.batch import Plan, run
-from pipeline.demo import SPEC as DEMO_SPEC
-from pipeline.fusion.checkpoint import load_trained
-from pipeline.pseudonyms import Pseudonyms
+from pipeline.commands.demo import SPEC as DEMO_SPEC
+from pipeline.fusion.checkpoint_file import load_trained
+from pipeline.run.batch import Plan, run
 from pipeline.shipped import shipped
 from pipeline.simulation.head_files import write_head_cases
-from pipeline.specs import load
+from pipeline.spec.spec import load_spec
+from pipeline.store.pseudonyms import Pseudonyms
 
 MODELS = shipped("bundles", "fuse", "models")
 SPEC = """
@@ -35,7 +35,7 @@ fuse:
 
 
 def test_they_say_what_they_are() -> None:
-    fuse = load(shipped(*DEMO_SPEC)).fusion
+    fuse = load_spec(shipped(*DEMO_SPEC)).fusion
     assert Path(fuse.file("weights")) == MODELS / "demo_model.pt"
     assert Path(fuse.file("weights")).stat().st_size < 4e6
     trained = load_trained(fuse.file("weights"))

@@ -16,17 +16,19 @@ import torch
 from monai.bundle import ConfigWorkflow
 from scipy.special import softmax
 
-from pipeline import records, specs, status
-from pipeline.artifacts import save
-from pipeline.batch import Plan, run
-from pipeline.calibrate_command import calibrate
 from pipeline.cases import Record
+from pipeline.commands.calibrate import calibrate
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
+from pipeline.fusion.checkpoint_file import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
 from pipeline.fusion.network import FusionNet
-from pipeline.geometry import volume
+from pipeline.run import status
+from pipeline.run.batch import Plan, run
 from pipeline.shipped import shipped
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from pipeline.spec.spec import load_spec
+from pipeline.store import records
+from pipeline.store.artifacts import save
+from pipeline.volumes import volume
+from tests.phantoms.mechanism_files import write_mechanism_cases
 
 SPEC = """
 name: fused
@@ -258,7 +260,7 @@ def test_a_section_that_cannot_be_is_named(tmp_path: Path, section: dict[str, An
     path = tmp_path / "spec.yaml"
     path.write_text(f"{SPEC}fuse: {json.dumps(section)}\n")
     with pytest.raises(UsageError, match=f"E_SPEC.*{words}"):
-        specs.load(path)
+        load_spec(path)
 
 
 def test_weights_that_nobody_names_are_asked_for(home: Path, tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from scipy.special import softmax
 
-from pipeline import records
-from pipeline.batch import Plan
-from pipeline.batch import run as run_stages
 from pipeline.cases import Record
 from pipeline.errors import pipeline_cause
-from pipeline.fusion.checkpoint import read_checkpoint
+from pipeline.fusion.checkpoint_file import read_checkpoint
+from pipeline.run.batch import Plan
+from pipeline.run.batch import run as run_stages
 from pipeline.shipped import shipped
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from pipeline.store import records
+from tests.phantoms.mechanism_files import write_mechanism_cases
 
 CONFIGS = shipped("bundles", "fuse", "configs")
 META = str(CONFIGS / "metadata.json")

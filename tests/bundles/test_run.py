@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import batch, records
+from pipeline.run import batch
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import Cohort, simulate_cohort
+from pipeline.store import records
 
 STAGES = ("ingest", "register", "preprocess", "report")
 SPEC = shipped("data_specs", "ct_mr_head.yaml")

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from pipeline.errors import pipeline_cause
 from pipeline.shipped import shipped
 
-PLAIN = "pipeline.progress.end_plainly"
+PLAIN = "pipeline.console.end_plainly"
 #: `evaluate.yaml` lies over `train.yaml`, and keeps its first step.
 RUNNABLE = sorted(
     path
@@ -85,7 +85,7 @@ def test_it_says_one_sentence(config: str, options: tuple[str, ...], code: str, 
     assert said.startswith(f"{code}: ") and said == done.stderr.splitlines()[-1]
 
 
-HOOKED = "import sys; from pipeline.progress import end_plainly; {before}; end_plainly(); {then}"
+HOOKED = "import sys; from pipeline.console import end_plainly; {before}; end_plainly(); {then}"
 
 
 def test_a_defect_keeps_its_traceback_and_another_hook_stays() -> None:

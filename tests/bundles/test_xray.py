@@ -12,11 +12,12 @@ import SimpleITK as sitk
 from monai.bundle import ConfigParser
 from pydicom.uid import DigitalXRayImageStorageForPresentation
 
-from pipeline import batch, records
 from pipeline.geometry import apply
 from pipeline.registration.xray import seen_apart_mm
+from pipeline.run import batch
 from pipeline.shipped import shipped
 from pipeline.simulation.dicom import SeriesHeader, make_uid, write_series
+from pipeline.store import records
 from tests.registration import test_xray as small
 
 SPEC = """

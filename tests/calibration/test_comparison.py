@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.calibration import METHODS, About, Resampling, compare
-from pipeline.calibration.folds import grouped_folds
-from pipeline.calibration.rows import Rows
+from pipeline.calibration.rows import Rows, grouped_folds
 
 FEW = Resampling(resamples=200)
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import kstest
+from scripts.check_statistics import class_set_coverage, site_coverage
 
 from pipeline.calibration.conformal import (
     ClassSets,
@@ -19,7 +20,6 @@ from pipeline.calibration.conformal import (
     fit_class_sets,
 )
 from pipeline.errors import CaseError, UsageError
-from scripts.check_statistics import class_set_coverage, site_coverage
 
 RULES = [ScoreRule("lac"), ScoreRule("aps"), ScoreRule("aps", randomised=False), ScoreRule("raps", 0.05, 1)]
 

@@ -147,7 +147,7 @@ def test_intervals_of_few_cases_with_many_rows_are_wider():
 
 
 def test_a_perfect_model_lies_in_its_null_interval():
-    """400 simulations: 95 % within three standard errors. scripts/check_calibration.py makes 1,000."""
+    """400 simulations: 95 % within three standard errors. benchmarks/calibration.py makes 1,000."""
     inside = dict.fromkeys(("ece", "ece_debiased", "ks", "nll"), 0)
     for seed in range(400):
         p, y = simulated(150, 5000 + seed)

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scripts.check_statistics import mask_risk
 
 from pipeline.calibration.risk_control import (
     EVERYTHING,
@@ -17,7 +18,6 @@ from pipeline.calibration.risk_control import (
     mask_losses,
 )
 from pipeline.errors import CaseError, UsageError
-from scripts.check_statistics import mask_risk
 
 FNR, FDR = RISKS
 CUTS = (0.0, 0.25, 0.5, 0.75, NOTHING)

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from pipeline.calibration import METHODS, About, Region, case_ece, case_weights, dilated_foreground, fit_voxels
 from pipeline.calibration.rows import PIECE_VALUES
 from pipeline.errors import CaseError, UsageError
-from pipeline.geometry import affine_of, apply, volume
+from pipeline.geometry import apply
+from pipeline.volumes import affine_of, volume
 
 ABOUT = About("simulated volumes", "2026-01-02")
 pytestmark = pytest.mark.filterwarnings("ignore::pipeline.calibration.record.CalibrationWarning")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from tests.phantoms.mechanism_files import write_mechanism_cases
 
 
 @pytest.fixture(scope="module")

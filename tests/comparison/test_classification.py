@@ -14,12 +14,13 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.document import write_section
+from benchmarks.mechanism_page import sections
+from benchmarks.mechanism_trials import Scale, plans, run_plans, trials_left, true_posterior
 from pipeline.comparison import trials
 from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.document import markdown_table, write_section
 from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders, voxel_logits
-from pipeline.comparison.mechanism_page import sections
-from pipeline.comparison.mechanisms import Scale, plans, run_plans, trials_left, true_posterior
+from pipeline.comparison.segmentation_report import markdown_table
 from pipeline.comparison.trials import (
     DONE,
     EVALUATION,
@@ -35,10 +36,10 @@ from pipeline.comparison.trials import (
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count
-from pipeline.fusion.checkpoint import load_trained
+from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.fusion.table import read_table
-from pipeline.simulation.mechanisms import mechanism_cases
 from tests.comparison.small import SMALL, definition
+from tests.phantoms.mechanisms import mechanism_cases
 
 GATED, LATE = Variant("gated"), Variant("late", ("late",))
 

@@ -16,9 +16,9 @@ import pytest
 from pipeline.comparison.cohort import compare_table, strategies, write_table
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.budget import width_for
-from pipeline.fusion.judged import judged_rows, with_strangers
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import Row, Split, read_table
+from pipeline.fusion.validation_cases import validation_rows, with_shuffled_modalities
 from pipeline.shipped import shipped
 from tests.comparison.small import SMALL, definition
 
@@ -40,27 +40,27 @@ def test_a_table_with_a_patient_of_the_training_is_not_judged_by(tmp_path: Path)
         (tmp_path / "test.csv").write_text(f"case_id,patient_id,ct,mr,label\nnew,{patient},x_ct,x_mr,0\n")
         split = Split(tuple(rows_of("aab")), tuple(rows_of("c")))
         with pytest.raises(UsageError, match=r"E_CAL_TRAINING.*such as new") if known else nullcontext():
-            assert [row.case_id for row in judged_rows(split, tmp_path, "test.csv", ["ct", "mr"], 2)] == ["new"]
+            assert [row.case_id for row in validation_rows(split, tmp_path, "test.csv", ["ct", "mr"], 2)] == ["new"]
 
 
 def test_shuffled_modalities_come_from_other_patients() -> None:
     rows = rows_of(["a", "a", "b", "c", "c", "c", "d"])
-    found = with_strangers(rows, ["ct", "mr"], ["mr"], 0)
+    found = with_shuffled_modalities(rows, ["ct", "mr"], ["mr"], 0)
     assert [row.images["ct"] for row in found] == [row.images["ct"] for row in rows]
     assert all(row.images["mr"].name[0] != row.patient_id for row in found)
-    assert with_strangers(rows, ["ct", "mr"], ["mr"], 0) == found
+    assert with_shuffled_modalities(rows, ["ct", "mr"], ["mr"], 0) == found
     with pytest.raises(UsageError, match="E_FOLD"):
-        with_strangers(rows_of(["a", "a"]), ["ct", "mr"], ["mr"], 0)
+        with_shuffled_modalities(rows_of(["a", "a"]), ["ct", "mr"], ["mr"], 0)
     with pytest.raises(UsageError, match="E_MODALITY"):
-        with_strangers(rows, ["ct", "mr"], ["pet"], 0)
+        with_shuffled_modalities(rows, ["ct", "mr"], ["pet"], 0)
 
 
 def test_nothing_is_left_when_all_is_hidden() -> None:
     split = Split((), tuple(rows_of(["a", "b"])))
     with pytest.raises(CaseError, match=r"E_MISSING_ROLE.*2 cases, such as a0"):
-        judged_rows(split, "", "", ["ct", "mr"], 2, hidden=["ct", "mr"])
+        validation_rows(split, "", "", ["ct", "mr"], 2, hidden=["ct", "mr"])
     with pytest.raises(UsageError, match=r"E_MODALITY.*pet"):
-        judged_rows(split, "", "", ["ct", "mr"], 2, hidden=["pet"])
+        validation_rows(split, "", "", ["ct", "mr"], 2, hidden=["pet"])
 
 
 def test_strategies_have_equal_budgets() -> None:
@@ -103,7 +103,7 @@ def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: P
     index = text[0].split(",").index("label")
     one_class = [",".join([*line.split(",")[:index], "1", *line.split(",")[index + 1 :]]) for line in text[1:]]
     (data / "one_class.csv").write_text("\n".join([text[0], *one_class]) + "\n")
-    command = [sys.executable, str(shipped("scripts", "compare_fusion.py")), "table", str(data / "one_class.csv")]
+    command = [sys.executable, str(shipped("scripts", "fusion.py")), "table", str(data / "one_class.csv")]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "E_FOLD" in done.stderr and "class 0" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.comparison.trials import cost_of
-from pipeline.fusion.checkpoint import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
+from pipeline.fusion.checkpoint_file import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
 from pipeline.fusion.network import FusionNet
 
 

@@ -15,19 +15,13 @@ from scipy.special import log_softmax
 from sklearn.metrics import f1_score
 
 from pipeline.comparison.gather import judged_folders, voxel_logits
-from pipeline.comparison.segmentation import Found, cases_in, compare_segmentations, read_kept
-from pipeline.comparison.segmentation_report import (
-    dice_chart,
-    example_chart,
-    markdown,
-    tables_of,
-    write_report,
-)
+from pipeline.comparison.segmentation import SegmentationComparison, cases_in, compare_segmentations, read_kept
+from pipeline.comparison.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.report.segmentation import SegmentationContent
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from tests.phantoms.mechanism_files import write_mechanism_cases
 
 FOLDS = (0, 1)
 EARLY = Variant("early", ("early",), {"network_def::width": 6})
@@ -70,7 +64,7 @@ def patients(protocol: Protocol) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def found(protocol: Protocol, patients: dict[str, str]) -> Found:
+def found(protocol: Protocol, patients: dict[str, str]) -> SegmentationComparison:
     return compare_segmentations(protocol, [EARLY, CT, NEVER], FOLDS, FAMILIES, 1.0, patients, SETTINGS)
 
 
@@ -78,7 +72,9 @@ def folders_of(protocol: Protocol, variant: Variant) -> list[Path]:
     return judged_folders(protocol, [Trial(variant, 0, fold) for fold in FOLDS])
 
 
-def test_every_case_is_judged_once_and_dice_is_that_of_its_logits(protocol: Protocol, found: Found) -> None:
+def test_every_case_is_judged_once_and_dice_is_that_of_its_logits(
+    protocol: Protocol, found: SegmentationComparison
+) -> None:
     early = found.variants[0]
     expected = {}
     for folder in folders_of(protocol, EARLY):
@@ -91,7 +87,7 @@ def test_every_case_is_judged_once_and_dice_is_that_of_its_logits(protocol: Prot
     assert early.values["dice"] == pytest.approx([expected[case] for case in early.case_ids])
 
 
-def test_the_temperature_is_fitted_on_the_other_folds(protocol: Protocol, found: Found) -> None:
+def test_the_temperature_is_fitted_on_the_other_folds(protocol: Protocol, found: SegmentationComparison) -> None:
     folders = folders_of(protocol, EARLY)
     for number, temperature in enumerate(found.variants[0].temperatures):
         rows = voxel_logits([folder for folder in folders if folder != folders[number]])
@@ -104,7 +100,7 @@ def test_the_temperature_is_fitted_on_the_other_folds(protocol: Protocol, found:
         assert temperature == pytest.approx(np.exp(best.x), rel=1e-3)
 
 
-def test_the_error_is_that_of_the_probabilities(protocol: Protocol, found: Found) -> None:
+def test_the_error_is_that_of_the_probabilities(protocol: Protocol, found: SegmentationComparison) -> None:
     """Worked out again for one case, with and without temperature."""
     early = found.variants[0]
     folder = folders_of(protocol, EARLY)[1]
@@ -125,13 +121,13 @@ def test_the_error_is_that_of_the_probabilities(protocol: Protocol, found: Found
         assert early.values[f"nll{name}"][place] == pytest.approx(-np.log(likely).mean(), rel=1e-3)
 
 
-def test_what_is_not_done_is_left_out_and_named(found: Found) -> None:
+def test_what_is_not_done_is_left_out_and_named(found: SegmentationComparison) -> None:
     assert [item.name for item in found.variants] == ["early", "ct"]
     assert found.left_out == ("never trained",)
     assert "never trained" in tables_of(found)[0].note
 
 
-def test_patients_are_resampled_whole(protocol: Protocol, found: Found) -> None:
+def test_patients_are_resampled_whole(protocol: Protocol, found: SegmentationComparison) -> None:
     """Two cases each: as if every case were a patient, the interval would be another."""
     alone = compare_segmentations(protocol, [EARLY, CT], FOLDS, FAMILIES, 1.0, None, SETTINGS)
     assert alone.means["early"][0].value == pytest.approx(found.means["early"][0].value)
@@ -150,7 +146,7 @@ def test_a_single_fold_has_none_to_be_calibrated_by(protocol: Protocol) -> None:
     assert error.value.code == "E_FOLD"
 
 
-def test_the_report_holds_the_figures(protocol: Protocol, found: Found, tmp_path: Path) -> None:
+def test_the_report_holds_the_figures(protocol: Protocol, found: SegmentationComparison, tmp_path: Path) -> None:
     charts = (dice_chart(found), example_chart(found, protocol, [EARLY, CT], FOLDS, ("ct", "mr")))
     content = SegmentationContent(
         "Simulated lesions", ("Twelve cases.",), tuple(tables_of(found)), charts, ("Made up.",)
@@ -171,7 +167,7 @@ def test_the_report_holds_the_figures(protocol: Protocol, found: Found, tmp_path
     assert f"{mean:.3f}" in text
 
 
-def test_the_section_of_a_page_holds_the_figures(found: Found) -> None:
+def test_the_section_of_a_page_holds_the_figures(found: SegmentationComparison) -> None:
     text = markdown(tables_of(found))
     early, ct = found.variants
     assert f"| early | {early.values['dice'].mean():.3f} (" in text

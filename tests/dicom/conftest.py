@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dicom.deidentified import write
+from tests.dicom.confidentiality.deidentified import write
 
 
 @pytest.fixture

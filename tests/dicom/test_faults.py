@@ -1,6 +1,6 @@
 """Each planted fault is refused with its code, or read right with a note; nothing is read wrong without a word.
 
-The table is `pipeline.simulation.fault_table`; the oracle is the position phantom: a voxel's value tells where it lies.
+The table is `tests.phantoms.fault_table`; the oracle is the position phantom: a voxel's value tells where it lies.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import geometry
+from pipeline import volumes
 from pipeline.cases import Series
-from pipeline.dicom.gate import judge
-from pipeline.dicom.merge import merge
-from pipeline.dicom.scan import scan
-from pipeline.dicom.split import split
-from pipeline.dicom.volume import read as read_pixels
-from pipeline.dicom.volume import read_volume
+from pipeline.dicom.headers.scan import scan
+from pipeline.dicom.pixels.volume import read as read_pixels
+from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.series.gate import judge
+from pipeline.dicom.series.merge import merge
+from pipeline.dicom.series.split import split
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import write_series
-from pipeline.simulation.fault_table import TABLE
-from pipeline.simulation.oracle import FloatArray, judge_volumes
-from pipeline.simulation.phantom import position_phantom
-from pipeline.simulation.planted import Planted
+from tests.phantoms.fault_table import TABLE
+from tests.phantoms.oracle import FloatArray, judge_volumes
+from tests.phantoms.phantom import position_phantom
+from tests.phantoms.planted import Planted
 
 #: Most phantoms hold no air, and that they do not is noted of every CT.
 UNASKED = {"N_NO_AIR"}
@@ -52,7 +52,7 @@ def volumes_of(found: list[Series]) -> tuple[list[tuple[FloatArray, FloatArray]]
     """The volumes, and the notes of what their pixels showed."""
     readings = [read_pixels(series) for series in found if series.fault is None]
     images = [reading.image for reading in readings]
-    volumes = [(np.asarray(image.numpy()[0], dtype=float), geometry.affine_of(image)) for image in images]
+    volumes = [(np.asarray(image.numpy()[0], dtype=float), volumes.affine_of(image)) for image in images]
     return volumes, {note for reading in readings for note in reading.notes}
 
 
@@ -89,7 +89,7 @@ def test_the_clean_phantom_keeps_its_grid_and_whole_numbers(tmp_path: Path) -> N
     volume = read_volume(series)
     assert volume.shape == (1, 32, 28, 20)
     assert volume.numpy().dtype == "int16"
-    assert geometry.affine_of(volume) == pytest.approx(geometry.affine_of(position_phantom()), abs=1e-6)
+    assert volumes.affine_of(volume) == pytest.approx(volumes.affine_of(position_phantom()), abs=1e-6)
 
 
 def test_nothing_is_silently_wrong_and_nothing_usable_rejected(tally: Counter[str]) -> None:

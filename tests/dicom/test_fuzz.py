@@ -1,11 +1,11 @@
-"""A short run of scripts/fuzz_ingest.py; the long one is in docs/benchmarks/ingest-fuzz.md."""
+"""A short run of benchmarks/fuzz.py; the long one is in docs/benchmarks/ingest-fuzz.md."""
 
 from __future__ import annotations
 
 import random
 
-from pipeline.simulation.mutations import MUTATIONS
 from scripts import fuzz_ingest
+from tests.phantoms.mutations import MUTATIONS
 
 
 def test_no_broken_file_ends_or_swells_this_process() -> None:

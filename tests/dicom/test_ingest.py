@@ -7,11 +7,11 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from pipeline import specs
 from pipeline.dicom.ingest import FindSeries
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.simulation.phantom import position_phantom
+from pipeline.spec.spec import Role, Spec, every_volume
+from tests.phantoms.phantom import position_phantom
 
 CANARY = "DOE^CANARY"
 
@@ -40,7 +40,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_every_series_has_a_row_and_no_name_gets_out(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
-    cases = FindSeries(tree, tmp_path / "out", specs.every_volume())()
+    cases = FindSeries(tree, tmp_path / "out", every_volume())()
     table = rows(tmp_path / "out" / "series.csv")
     assert len(cases) == len(table) == 3
     assert {row["role"] for row in table} == {"image"}
@@ -57,7 +57,7 @@ def test_every_series_has_a_row_and_no_name_gets_out(tree: Path, tmp_path: Path,
 
 
 def test_a_patient_is_one_case_and_the_name_is_stable(tree: Path, tmp_path: Path) -> None:
-    spec = specs.Spec(name="x", description="x", roles={"ct": specs.Role(modality="CT")})
+    spec = Spec(name="x", description="x", roles={"ct": Role(modality="CT")})
     first = [case["case_id"] for case in FindSeries(tree, tmp_path / "a", spec)()]
     second = [case["case_id"] for case in FindSeries(tree, tmp_path / "b", spec)()]
     assert len(first) == 2 and first == second
@@ -69,7 +69,7 @@ def test_every_part_of_a_series_has_a_row_and_a_case(tmp_path: Path) -> None:
     for echo, te_ms in enumerate((20.0, 5.0)):
         header = SeriesHeader(modality="MR", te_ms=te_ms, first_instance=1 + 6 * echo)
         write_series(small, root / str(echo), header)
-    cases = FindSeries(root, tmp_path / "out", specs.every_volume())()
+    cases = FindSeries(root, tmp_path / "out", every_volume())()
     table = rows(tmp_path / "out" / "series.csv")
     assert [(row["part"], row["instances"], row["notes"]) for row in table] == [
         ("echo 1 of 2", "6", "N_SPLIT"),
@@ -82,11 +82,11 @@ def test_every_part_of_a_series_has_a_row_and_a_case(tmp_path: Path) -> None:
 
 def test_output_in_the_input_is_refused(tree: Path) -> None:
     with pytest.raises(UsageError, match="E_OUT"):
-        FindSeries(tree, tree / "out", specs.every_volume())()
+        FindSeries(tree, tree / "out", every_volume())()
 
 
 def test_no_series_for_any_role(tree: Path, tmp_path: Path) -> None:
-    spec = specs.Spec(name="x", description="x", roles={"pet": specs.Role(modality="PT")})
+    spec = Spec(name="x", description="x", roles={"pet": Role(modality="PT")})
     with pytest.raises(UsageError, match="E_NO_CASES"):
         FindSeries(tree, tmp_path / "out", spec)()
     assert {row["reason"] for row in rows(tmp_path / "out/series.csv")} == {

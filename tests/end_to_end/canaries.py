@@ -14,7 +14,7 @@ from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
 
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.simulation.phantom import position_phantom
+from tests.phantoms.phantom import position_phantom
 
 #: Made up: "canary bird" in kanji. DICOM PS3.5 H.3 shows how such names are written.
 JAPANESE = "金糸雀鳥^太郎"

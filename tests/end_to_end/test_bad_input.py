@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.shipped import shipped
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.simulation.phantom import position_phantom
+from tests.phantoms.phantom import position_phantom
 from tests.tandem_process import Run, call, command, environment, tandem
 
 SPEC = shipped("data_specs", "ct_mr_head.yaml")

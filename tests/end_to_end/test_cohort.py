@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import records
 from pipeline.cases import Record
-from pipeline.demo import alignment_errors
+from pipeline.commands.demo import alignment_errors
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import Cohort, simulate_cohort
+from pipeline.store import records
 from tests.tandem_process import Run, tandem
 
 SPEC = shipped("data_specs", "ct_mr_head.yaml")
@@ -91,7 +91,7 @@ def test_a_second_run_does_no_work(run: Run, cohort: Cohort, home: Path, out: Pa
     after = {path: path.stat().st_mtime_ns for path in (out / "cases").rglob("*") if path.is_file()}
     changed = {path for path in after if after[path] != before.get(path)}
     assert all(path.name == "record.json" and path.parent.name == "ingest" for path in changed)
-    assert seconds < 60  # it did not register anything again; the real time is measured by scripts/bench_stages.py
+    assert seconds < 60  # it did not register anything again; the real time is measured by benchmarks/stages.py
 
 
 def test_the_report_is_there_for_every_case(found: dict[str, list[Record]], out: Path) -> None:

@@ -14,9 +14,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import records
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import Cohort, simulate_cohort
+from pipeline.store import records
 from tests.tandem_process import command, environment, tandem
 
 SPEC = shipped("data_specs", "ct_mr_head.yaml")

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pipeline import batch, records
 from pipeline.cases import Record
-from pipeline.geometry import matrix_from_transform
-from pipeline.pseudonyms import Pseudonyms
 from pipeline.registration.landmarks import read_landmarks
+from pipeline.run import batch
+from pipeline.run.stage import scrub
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import Cohort, simulate_cohort
-from pipeline.stage import scrub
+from pipeline.store import records
+from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.volumes import matrix_from_transform
 
 NAME = "DOE_JOHN"
 SPEC = """\

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pipeline.geometry import matrix_from_transform
 from pipeline.simulation.cohort import Cohort, fiducial_error_mm, simulate_cohort
+from pipeline.volumes import matrix_from_transform
 from tests.tandem_process import call
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,6 @@ The seeds are fixed; a binomial standard error is 0.9 % with 600 simulations.
 from __future__ import annotations
 
 import pytest
-
-from scripts import check_statistics
 from scripts.check_statistics import (
     accuracy,
     area,
@@ -16,6 +14,8 @@ from scripts.check_statistics import (
     delong_coverage,
     false_findings,
 )
+
+from scripts import check_statistics
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from pipeline.shipped import shipped
-from pipeline.simulation.mechanism_files import write_mechanism_cases
+from tests.phantoms.mechanism_files import write_mechanism_cases
 
 CONFIGS = shipped("bundles", "fuse", "configs")
 #: A network of 8 channels and 3 levels, patches as large as the cases.

@@ -23,8 +23,8 @@ from pipeline.fusion.data import (
     StackModalitiesd,
 )
 from pipeline.fusion.table import Row
-from pipeline.geometry import volume
-from pipeline.simulation.mechanism_files import AFFINE
+from pipeline.volumes import volume
+from tests.phantoms.mechanism_files import AFFINE
 
 SHAPE = (8, 6, 10)
 

@@ -14,15 +14,16 @@ from torch.nn import functional
 from pipeline.errors import UsageError
 from pipeline.fusion.blocks import GatedBlock
 from pipeline.fusion.explain import Explaind
+from pipeline.fusion.explained_case import ExplainedCase
 from pipeline.fusion.gates import gate_maps
 from pipeline.fusion.gradcam import gradcam_maps, log_odds_direction
-from pipeline.fusion.look import Look
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.occlusion import baseline_of, logits_without, occluded_logits
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE
 from pipeline.fusion.tiles import TiledInferer
-from pipeline.geometry import volume
-from pipeline.simulation.mechanisms import ADDITIVE_CUE, BRIGHTNESS, CUE_BRIGHTNESS, mechanism_cases
+from pipeline.simulation.kinds import ADDITIVE_CUE
+from pipeline.volumes import volume
+from tests.phantoms.mechanisms import BRIGHTNESS, CUE_BRIGHTNESS, mechanism_cases
 
 NAMES = ["ct", "mr"]
 SIDE = 16
@@ -52,10 +53,12 @@ def small(seed: int = 0, **options: Any) -> FusionNet:
     return FusionNet(NAMES, **{"width": 8, "levels": 3, **options}).eval()
 
 
-def look_at(network: FusionNet, image: Tensor, top_k: int = 3, there: tuple[bool, bool] = (True, True)) -> Look:
+def look_at(
+    network: FusionNet, image: Tensor, top_k: int = 3, there: tuple[bool, bool] = (True, True)
+) -> ExplainedCase:
     inferer = TiledInferer((SIDE,) * 3, top_k=top_k)
     available, inside = torch.tensor(there), torch.ones(image.shape[1:], dtype=torch.bool)
-    return Look(network, inferer, image, available, inside, inferer.tiles(image, network, available, inside))
+    return ExplainedCase(network, inferer, image, available, inside, inferer.tiles(image, network, available, inside))
 
 
 def picture(*shape: int, seed: int = 1) -> Tensor:
@@ -203,7 +206,7 @@ def test_occluded_blocks_change_the_logits_by_what_they_held() -> None:
     inferer = TiledInferer((SIDE,) * 3, overlap=0, top_k=2)
     available, inside = torch.tensor([True, True]), torch.ones(image.shape[1:], dtype=torch.bool)
     inside[:, :, :4] = False
-    look = Look(network, inferer, image, available, inside, inferer.tiles(image, network, available, inside))
+    look = ExplainedCase(network, inferer, image, available, inside, inferer.tiles(image, network, available, inside))
     found = occluded_logits(look, parts=4)
     baseline = torch.where(inside, image[:, inside].mean(1)[:, None, None, None], image)
     assert torch.allclose(baseline_of(look), baseline)

@@ -11,7 +11,7 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.predict import FusedOutputsd, Predictd, roles_of
 from pipeline.fusion.tiles import TiledInferer
-from pipeline.geometry import volume
+from pipeline.volumes import volume
 
 NETWORK = ["ct", "mr"]
 

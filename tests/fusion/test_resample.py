@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.resample import ToSpacingd, onto_grid, seen_mm, spacing_of, to_spacing
 from pipeline.fusion.table import Row
-from pipeline.geometry import affine_of, apply, orientation_of, spacing_mm, volume
+from pipeline.geometry import apply, orientation_of, spacing_mm
+from pipeline.volumes import affine_of, volume
 
 SHAPE = (40, 50, 30)
 SIZES_MM = np.array([1.1, 0.9, 2.0])
@@ -127,7 +128,7 @@ def test_training_sees_that_voxel_size_and_its_checkpoint_keeps_it(workflow: Cal
     case = parser.get_parsed_content("read")(row.item())
     assert np.allclose(spacing_mm(affine_of(case["image"])), 2.0)
     assert case["mask"].shape[1:] == case["image"].shape[1:]
-    kept = parser.get_parsed_content("keeper").about["preparation"]
+    kept = parser.get_parsed_content("checkpoints").about["preparation"]
     # the sides of the simulated cases' oblique voxels
     assert kept["spacing_mm"] == [2.0] and kept["seen_mm"] == pytest.approx([np.hypot(0.1, 1.0), 2.0])
 
@@ -143,7 +144,7 @@ def test_numbers_keep_their_standard(workflow: Callable[..., ConfigWorkflow], ad
     parser = workflow(dataset_dir=str(folder), table_columns=["age"]).parser
     found = parser.get_parsed_content("split")
     ages = [int(line["age"]) for line in lines if line["case_id"] in {row.case_id for row in found.training}]
-    kept = parser.get_parsed_content("keeper").about["preparation"]["standard"]
+    kept = parser.get_parsed_content("checkpoints").about["preparation"]["standard"]
     assert kept == {
         "columns": ["age"],
         "means": [pytest.approx(np.mean(ages))],

@@ -17,7 +17,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from pipeline.errors import pipeline_cause
-from pipeline.fusion.checkpoint import load_trained, read_checkpoint
+from pipeline.fusion.checkpoint_file import load_trained, read_checkpoint
 from pipeline.fusion.encoders import UnetEncoder
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.training import learner

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
-from pipeline import batch, geometry, records, specs
+from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile, Record
 from pipeline.errors import UsageError
 from pipeline.nifti.ingest import FindFiles
-from pipeline.pseudonyms import Pseudonyms
-from pipeline.simulation.phantom import position_error, position_phantom
-from pipeline.specs import Mask, Role, Spec
-from pipeline.stage import scrub
+from pipeline.run import batch
+from pipeline.run.stage import scrub
+from pipeline.spec.spec import Mask, Role, Spec, save_spec
+from pipeline.store import records
+from pipeline.store.pseudonyms import Pseudonyms
+from tests.phantoms.phantom import position_error, position_phantom
 
 NAME = "DOE_JOHN"
 CT = position_phantom((12, 11, 9))
@@ -27,7 +29,7 @@ MR = position_phantom((10, 12, 8), spacing_mm=(1.3, 0.8, 3.0), angles_deg=(5.0, 
 
 def write(image: MetaTensor, path: Path, kind: type = np.float32) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    stored = nib.Nifti1Image(image.numpy()[0].astype(kind), geometry.affine_of(image), dtype=kind)
+    stored = nib.Nifti1Image(image.numpy()[0].astype(kind), volumes.affine_of(image), dtype=kind)
     nib.save(stored, path)
     return path
 
@@ -37,16 +39,16 @@ def label(of: MetaTensor = CT) -> MetaTensor:
     values = np.zeros(of.shape[1:], np.uint8)
     values[1:5, 2:5, 3:5] = 1
     values[6:9, 8, 1] = 4
-    return geometry.volume(values, geometry.affine_of(of))
+    return volumes.volume(values, volumes.affine_of(of))
 
 
 def turned(image: MetaTensor) -> MetaTensor:
     """The same voxels at the same places, in a file whose axes run the other way round and in another order."""
-    stored = nib.Nifti1Image(image.numpy()[0], geometry.affine_of(image))
+    stored = nib.Nifti1Image(image.numpy()[0], volumes.affine_of(image))
     orientation = nib.orientations.axcodes2ornt(("S", "L", "P"))
     now = nib.io_orientation(stored.affine)
     other = stored.as_reoriented(nib.orientations.ornt_transform(now, orientation))
-    return geometry.volume(np.asarray(other.dataobj), other.affine)
+    return volumes.volume(np.asarray(other.dataobj), other.affine)
 
 
 def spec(**changes: object) -> Spec:
@@ -82,7 +84,7 @@ def case_id(tmp_path: Path, *name: str) -> str:
 
 def run(root: Path, tmp_path: Path, wanted: Spec) -> dict[str, Record]:
     """Through the bundle itself."""
-    specs.save(wanted, tmp_path / "spec")
+    save_spec(wanted, tmp_path / "spec")
     plan = batch.Plan(root, tmp_path / "out", tmp_path / "spec" / "spec.yaml", stages=("ingest",))
     return {name: found[0] for name, found in batch.run(plan).items()}
 
@@ -94,7 +96,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def image(tmp_path: Path, case: str, key: str) -> MetaTensor:
     stored = nib.load(tmp_path / "out" / "cases" / case_id(tmp_path, case) / "ingest" / f"{key}.nii.gz")
-    return geometry.volume(np.asarray(stored.dataobj), stored.affine)
+    return volumes.volume(np.asarray(stored.dataobj), stored.affine)
 
 
 def test_a_tree_becomes_cases(tree: Path, tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_tree_becomes_cases(tree: Path, tmp_path: Path) -> None:
     for key, truth in {"ct": CT, "mr": MR}.items():
         stored = image(tmp_path, NAME, key)
         assert position_error(stored) < 1e-3
-        assert geometry.orientation_of(geometry.affine_of(stored)) == "RAS"
+        assert geometry.orientation_of(volumes.affine_of(stored)) == "RAS"
         assert sorted(stored.shape) == sorted(truth.shape)
     record = found[case_id(tmp_path, NAME)]
     assert {item.key for item in record.inputs} == {item.key for item in record.artifacts} == {"ct", "mr", "lesion"}
@@ -125,11 +127,11 @@ def test_masks_keep_their_values_and_places(tree: Path, tmp_path: Path) -> None:
     write(turned(label()), tree / NAME / "CT_mask.nii.gz", np.uint8)
     found = run(tree, tmp_path, spec())[case_id(tmp_path, NAME)]
     mask, ct = image(tmp_path, NAME, "lesion"), image(tmp_path, NAME, "ct")
-    geometry.require_same_grid(mask, ct, ("mask", "ct"))
+    volumes.require_same_grid(mask, ct, ("mask", "ct"))
     assert mask.numpy().dtype == np.uint8
     for value in (1, 4):
         places, expected = (
-            geometry.apply(geometry.affine_of(item), np.argwhere(item.numpy()[0] == value)) for item in (mask, label())
+            geometry.apply(volumes.affine_of(item), np.argwhere(item.numpy()[0] == value)) for item in (mask, label())
         )
         np.testing.assert_allclose(in_order(places), in_order(expected), atol=1e-4)
     voxel_ml = 0.9 * 1.1 * 2.5 / 1000
@@ -148,9 +150,9 @@ def test_an_empty_label_is_said(tree: Path, tmp_path: Path) -> None:
 
 
 def moved(mm: float) -> MetaTensor:
-    affine = geometry.affine_of(CT).copy()
+    affine = volumes.affine_of(CT).copy()
     affine[2, 3] += mm
-    return geometry.volume(label().numpy(), affine)
+    return volumes.volume(label().numpy(), affine)
 
 
 def test_a_bad_file_is_its_case_alone(tree: Path, tmp_path: Path) -> None:
@@ -172,12 +174,12 @@ def test_a_bad_file_is_its_case_alone(tree: Path, tmp_path: Path) -> None:
     cut = tree / "cut" / "CT_image.nii.gz"
     cut.write_bytes(cut.read_bytes()[:-9])
     write(moved(0.2), tree / "moved" / "CT_mask.nii.gz", np.uint8)
-    write(geometry.volume(label().numpy()[0, :, :, :8], geometry.affine_of(CT)), tree / "small" / "CT_mask.nii.gz")
+    write(volumes.volume(label().numpy()[0, :, :, :8], volumes.affine_of(CT)), tree / "small" / "CT_mask.nii.gz")
     strange, soft = label(), label().float()
     strange[0, 0, 0, 0], soft[0, 0, 0, 0] = 3, 0.5
     write(strange, tree / "strange" / "CT_mask.nii.gz", np.uint8)
     write(soft, tree / "soft" / "CT_mask.nii.gz")
-    write(geometry.volume(CT.numpy()[0, :, :, :1], geometry.affine_of(CT)), tree / "flat" / "CT_image.nii.gz")
+    write(volumes.volume(CT.numpy()[0, :, :, :1], volumes.affine_of(CT)), tree / "flat" / "CT_image.nii.gz")
     found = run(tree, tmp_path, spec())
     for name, (_, code, words) in damage.items():
         record = found[case_id(tmp_path, name)]
@@ -190,7 +192,7 @@ def test_rounding_of_a_header_is_no_other_grid(tree: Path, tmp_path: Path) -> No
     """A mask whose header is 0.02 mm off lies on the image's grid, and gets exactly its affine."""
     write(moved(0.02), tree / NAME / "CT_mask.nii.gz", np.uint8)
     assert run(tree, tmp_path, spec())[case_id(tmp_path, NAME)].status == "done"
-    affines = [geometry.affine_of(image(tmp_path, NAME, key)) for key in ("ct", "lesion")]
+    affines = [volumes.affine_of(image(tmp_path, NAME, key)) for key in ("ct", "lesion")]
     np.testing.assert_array_equal(*affines)
 
 
@@ -238,7 +240,7 @@ def test_sessions_are_cases_of_their_own(tmp_path: Path) -> None:
 
 
 def test_units_are_flagged(tree: Path, tmp_path: Path) -> None:
-    affine = geometry.affine_of(CT)
+    affine = volumes.affine_of(CT)
     stored = nib.Nifti1Image(CT.numpy()[0], np.diag([0.001] * 3 + [1.0]) @ affine)
     stored.header.set_xyzt_units("meter")
     nib.save(stored, tree / "2" / "CT_image.nii.gz")

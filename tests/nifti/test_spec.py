@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import specs
 from pipeline.errors import UsageError
+from pipeline.spec.spec import Spec, every_volume, load_spec, of_run, save_spec
 
 GOOD = """\
 name: sts
@@ -21,9 +21,9 @@ masks:
 PET = '{modality: PT, unit: SUVbw, files: "{case}/PET*.nii.gz", required: false}'
 
 
-def load(tmp_path: Path, text: str) -> specs.Spec:
+def load(tmp_path: Path, text: str) -> Spec:
     (tmp_path / "x.yaml").write_text(text)
-    return specs.load(tmp_path / "x.yaml")
+    return load_spec(tmp_path / "x.yaml")
 
 
 def test_a_spec_of_files_is_read_and_kept(tmp_path: Path) -> None:
@@ -32,9 +32,9 @@ def test_a_spec_of_files_is_read_and_kept(tmp_path: Path) -> None:
     assert spec.suv_roles == []
     assert spec.mask_kinds("label") == {"tumour": "label"}
     assert spec.masks["tumour"].values == {"core": 1, "oedema": 4}
-    specs.save(spec, tmp_path)
-    assert specs.of_run("", tmp_path) == spec
-    assert not specs.every_volume().from_files
+    save_spec(spec, tmp_path)
+    assert of_run("", tmp_path) == spec
+    assert not every_volume().from_files
 
 
 @pytest.mark.parametrize(

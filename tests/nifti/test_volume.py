@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, QuarantineError, UsageError
 from pipeline.nifti.volume import image_of, read_argument, read_nifti
-from pipeline.simulation.phantom import position_error, position_phantom
+from tests.phantoms.phantom import position_error, position_phantom
 
 SHAPE = (12, 11, 9)
 PHANTOM = position_phantom(SHAPE)
 VALUES = PHANTOM.numpy()[0]
-AFFINE = geometry.affine_of(PHANTOM)
+AFFINE = volumes.affine_of(PHANTOM)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from pipeline import geometry
+from pipeline import volumes
 
 SHAPE = (100, 104, 62)
 SPACING_MM = np.array([1.9, 2.1, 3.0])
@@ -50,7 +50,7 @@ class Head:
     affine: np.ndarray
 
     def image(self, array: np.ndarray) -> MetaTensor:
-        return geometry.volume(array.astype(np.float32), self.affine)
+        return volumes.volume(array.astype(np.float32), self.affine)
 
     def scanned(self, field: np.ndarray | float = 1.0, noise: float = 12.0) -> MetaTensor:
         """A magnitude image: the signal times a bias field, with Rician noise."""

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline import geometry
+from pipeline import volumes
+from pipeline.body import body_mask
 from pipeline.errors import CaseError, UsageError
-from pipeline.foreground import body_mask
 from pipeline.preprocessing.bias import FIELD_CV_THRESHOLD, N4BiasCorrectiond, n4_bias_correction
 
 
@@ -26,7 +26,7 @@ def test_a_strong_bias_is_found_and_taken_away(head) -> None:
     assert np.corrcoef(removed[head.body], field[head.body])[0, 1] > 0.95
     inside = body_mask(image, "MR").numpy()[0] > 0
     assert removed[inside & (image.numpy()[0] > 0)].mean() == pytest.approx(1, abs=1e-3)
-    np.testing.assert_array_equal(geometry.affine_of(result.image), head.affine)
+    np.testing.assert_array_equal(volumes.affine_of(result.image), head.affine)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.05])
@@ -69,7 +69,7 @@ def test_dictionary_transform_records_what_it_did(head) -> None:
 
 def test_what_cannot_be_corrected_is_refused(head) -> None:
     image = head.scanned()
-    slice_ = geometry.volume(image.numpy()[:, :, :, 30:31], head.affine)
+    slice_ = volumes.volume(image.numpy()[:, :, :, 30:31], head.affine)
     blank, empty = head.image(np.full(head.body.shape, 5)), head.image(np.zeros(head.body.shape))
     for arguments, code in (((slice_,), "E_SINGLE_SLICE"), ((blank,), "E_BLANK"), ((image, empty), "E_BLANK")):
         with pytest.raises(CaseError) as caught:

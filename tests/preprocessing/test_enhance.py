@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.exposure import equalize_adapthist
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from pipeline import geometry
+from pipeline import volumes
 from pipeline.errors import CaseError, UsageError
 from pipeline.preprocessing.enhance import Clahed, Denoised, clahe, denoise, noise_sd
 from pipeline.preprocessing.intensity import clip_percentiles, rescale_unit
@@ -32,7 +32,7 @@ def test_denoising_brings_the_image_nearer_to_the_truth(head, noisy, method: str
     result = denoise(noisy, method)
     assert psnr(result.numpy()[0], head.clean) - psnr(noisy.numpy()[0], head.clean) > gain_db
     assert result.min() >= noisy.min() and result.max() <= noisy.max()
-    np.testing.assert_array_equal(geometry.affine_of(result), head.affine)
+    np.testing.assert_array_equal(volumes.affine_of(result), head.affine)
     np.testing.assert_array_equal(Denoised("mr", method)({"case_id": "c", "mr": noisy})["mr"].numpy(), result.numpy())
 
 
@@ -43,7 +43,7 @@ def test_more_strength_smooths_more(noisy, method: str) -> None:
 
 
 def test_denoising_equals_the_libraries_called_directly(noisy) -> None:
-    image = geometry.volume(noisy.numpy()[:, 30:60, 35:60, 20:40], geometry.affine_of(noisy))
+    image = volumes.volume(noisy.numpy()[:, 30:60, 35:60, 20:40], volumes.affine_of(noisy))
     values, sd = image.numpy()[0], noise_sd(image)
     nlm = denoise_nl_means(values, patch_size=3, patch_distance=2, h=0.6 * 1.5 * sd, sigma=sd, fast_mode=True)
     np.testing.assert_allclose(denoise(image, "nlm", 1.5).numpy()[0], nlm.clip(values.min(), values.max()), rtol=1e-5)
@@ -59,7 +59,7 @@ def test_curvature_flow_stays_stable_on_small_voxels() -> None:
     """In mm, 0.2 mm voxels would blow up: only their proportions count."""
     values = np.random.default_rng(2).normal(50, 5, (24, 20, 16)).astype(np.float32)
     small, large = (
-        denoise(geometry.volume(values, oblique_affine(values.shape, size * np.array([1.0, 1.2, 2.0]))), "curvature")
+        denoise(volumes.volume(values, oblique_affine(values.shape, size * np.array([1.0, 1.2, 2.0]))), "curvature")
         for size in (0.2, 2.0)
     )
     np.testing.assert_allclose(small.numpy(), large.numpy(), rtol=1e-5)
@@ -70,7 +70,7 @@ def test_nothing_leaves_the_range_of_the_image() -> None:
     """Curvature flow alone would overshoot a random image of 0 and 1 by 3 %."""
     shape = (24, 20, 16)
     values = (np.random.default_rng(0).random(shape) > 0.5).astype(np.float32)
-    image = geometry.volume(values, oblique_affine(shape, np.array([1.0, 1.2, 3.0])))
+    image = volumes.volume(values, oblique_affine(shape, np.array([1.0, 1.2, 3.0])))
     for method in METHODS:
         result = denoise(image, method)
         assert result.min() >= 0 and result.max() <= 1, method
@@ -79,7 +79,7 @@ def test_nothing_leaves_the_range_of_the_image() -> None:
 @pytest.mark.parametrize("shape", [(40, 33, 26), (90, 81, 1)])
 def test_noise_is_estimated_exactly_where_there_is_noise_only(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(4).normal(300, 7, shape)
-    assert noise_sd(geometry.volume(values, np.eye(4))) == pytest.approx(7, rel=0.06)
+    assert noise_sd(volumes.volume(values, np.eye(4))) == pytest.approx(7, rel=0.06)
 
 
 @pytest.mark.parametrize("noise", [5.0, 12.0, 25.0])
@@ -89,14 +89,14 @@ def test_noise_is_estimated_beside_anatomy_and_rician_air(head, noise: float) ->
 
 def test_an_image_without_noise_comes_back_as_it_is() -> None:
     ramp = np.add.outer(np.arange(12.0), np.add.outer(3 * np.arange(10.0), 7 * np.arange(8.0)))
-    image = geometry.volume(ramp.astype(np.float32), np.eye(4))
+    image = volumes.volume(ramp.astype(np.float32), np.eye(4))
     for method in ("nlm", "tv"):
         np.testing.assert_array_equal(denoise(image, method).numpy(), image.numpy())
 
 
 def test_a_single_slice_is_denoised_in_its_plane(head) -> None:
     clean = head.clean[:, :, 30:31]
-    noisy = geometry.volume(clean + np.random.default_rng(8).normal(0, NOISE, clean.shape), head.affine)
+    noisy = volumes.volume(clean + np.random.default_rng(8).normal(0, NOISE, clean.shape), head.affine)
     for method in METHODS:
         result = denoise(noisy, method).numpy()[0]
         assert psnr(result, clean) > psnr(noisy.numpy()[0], clean) + 2, method
@@ -110,7 +110,7 @@ def test_clahe_raises_local_contrast_and_keeps_range_and_geometry(head) -> None:
     image = unit(head)
     result = clahe(image, clip_limit=0.02)
     assert result.min() == 0 and result.max() == 1
-    np.testing.assert_array_equal(geometry.affine_of(result), head.affine)
+    np.testing.assert_array_equal(volumes.affine_of(result), head.affine)
     # Grey against white matter at their border: two plateaus that differ by a fifth of the range before.
     border = ndimage.binary_dilation(head.white, iterations=5) & ~ndimage.binary_erosion(head.white, iterations=2)
 
@@ -132,18 +132,18 @@ def test_clahe_equals_scikit_image_called_directly(head) -> None:
     np.testing.assert_allclose(clahe(image, 0.015, 0.125).numpy()[0], direct, atol=1e-6)
     mapped = Clahed("mr", 0.015, 0.125)({"case_id": "c", "mr": image})
     np.testing.assert_array_equal(mapped["mr"].numpy(), clahe(image, 0.015, 0.125).numpy())
-    np.testing.assert_array_equal(geometry.affine_of(mapped["mr"]), head.affine)
+    np.testing.assert_array_equal(volumes.affine_of(mapped["mr"]), head.affine)
 
 
 def test_clahe_of_a_single_slice_is_that_of_its_plane(head) -> None:
-    image = geometry.volume(unit(head).numpy()[:, :, :, 30:31], head.affine)
+    image = volumes.volume(unit(head).numpy()[:, :, :, 30:31], head.affine)
     direct = equalize_adapthist(image.numpy()[0, :, :, 0], kernel_size=[25, 26], clip_limit=0.01)
     np.testing.assert_allclose(clahe(image, kernel_fraction=0.25).numpy()[0, :, :, 0], direct, atol=1e-6)
 
 
 def test_unfit_images_are_refused(head) -> None:
     blank, wide = head.image(np.full(head.body.shape, 0.5)), head.scanned()
-    two = geometry.volume(np.random.default_rng(0).random((2, 8, 8, 8)), np.eye(4))
+    two = volumes.volume(np.random.default_rng(0).random((2, 8, 8, 8)), np.eye(4))
     cases = [(clahe, blank, "E_BLANK"), (denoise, blank, "E_BLANK"), (clahe, wide, "E_DTYPE")]
     for function, image, code in [*cases, (clahe, two, "E_GRID"), (denoise, two, "E_GRID")]:
         with pytest.raises(CaseError) as caught:

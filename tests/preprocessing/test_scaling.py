@@ -7,9 +7,9 @@ import pytest
 from monai.data import MetaTensor
 from monai.transforms import ClipIntensityPercentiles, NormalizeIntensity, ScaleIntensityRange
 
-from pipeline import geometry
+from pipeline import volumes
+from pipeline.body import body_mask
 from pipeline.errors import CaseError, UsageError
-from pipeline.foreground import body_mask
 from pipeline.preprocessing import intensity
 from tests.preprocessing.phantom import oblique_affine
 
@@ -18,7 +18,7 @@ AFFINE = oblique_affine(SHAPE, np.array([0.7, 1.3, 2.9]))
 
 
 def volume(array: np.ndarray) -> MetaTensor:
-    return geometry.volume(array, AFFINE)
+    return volumes.volume(array, AFFINE)
 
 
 def random_image(channels: int = 1) -> MetaTensor:
@@ -31,7 +31,7 @@ def random_mask() -> MetaTensor:
 
 
 def assert_same_place(result: MetaTensor, image: MetaTensor) -> None:
-    np.testing.assert_array_equal(geometry.affine_of(result), geometry.affine_of(image))
+    np.testing.assert_array_equal(volumes.affine_of(result), volumes.affine_of(image))
     assert result.meta["space"] == "RAS"
     assert result.dtype.is_floating_point and result.element_size() == 4
 
@@ -83,7 +83,7 @@ def test_zscore_does_not_depend_on_the_air_around(head) -> None:
     """Twice as much air moves the z-scores over the whole image, but hardly those over the foreground."""
     image = head.scanned()
     air = np.abs(np.random.default_rng(1).normal(0, 12, head.body.shape)).astype(np.float32)
-    wide = geometry.volume(np.concatenate([image.numpy()[0], air]), head.affine)
+    wide = volumes.volume(np.concatenate([image.numpy()[0], air]), head.affine)
 
     def moved(zscore: Callable[[MetaTensor], MetaTensor]) -> float:
         return float(np.abs(zscore(wide).numpy()[0, : len(air)] - zscore(image).numpy()[0])[head.body].max())
@@ -137,7 +137,7 @@ def test_images_without_contrast_or_finite_voxels_are_refused(value: float) -> N
 
 def test_masks_that_do_not_fit_are_refused() -> None:
     image = random_image()
-    empty, elsewhere = volume(np.zeros(SHAPE, dtype=np.uint8)), geometry.volume(random_mask().as_tensor(), np.eye(4))
+    empty, elsewhere = volume(np.zeros(SHAPE, dtype=np.uint8)), volumes.volume(random_mask().as_tensor(), np.eye(4))
     for mask, code in ((empty, "E_BLANK"), (elsewhere, "E_GRID")):
         for function in (intensity.foreground_zscore, intensity.clip_percentiles):
             with pytest.raises(CaseError) as caught:

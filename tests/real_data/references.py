@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cases import Series
-from pipeline.dicom.candidates import candidates
-from pipeline.dicom.scan import scan
-from pipeline.dicom.volume import read_volume
+from pipeline.dicom.headers.scan import scan
+from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.series.candidates import candidates
 from pipeline.errors import QuarantineError
-from pipeline.geometry import affine_of
+from pipeline.volumes import affine_of
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import pytest
 from pydicom import Dataset, config, dcmread
 
 from pipeline.dicom.confidentiality.options import Options
-from pipeline.dicom.deidentify import deidentify_tree
+from pipeline.dicom.confidentiality.tree import deidentify_tree
 
 CHOSEN = (
     "sts_ibsi_validation/dicom/STS_002/CT/image",

@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 
 from pipeline.cases import Instance
-from pipeline.dicom.header import read_header
+from pipeline.dicom.headers.header import read_header
 
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NIH, ENHANCED = Path("dcm_qa_nih"), Path("dcm_qa_enh")

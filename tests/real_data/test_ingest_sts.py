@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import batch, records
+from pipeline.run import batch
 from pipeline.shipped import shipped
+from pipeline.store import records
 
 
 @pytest.fixture(scope="module")

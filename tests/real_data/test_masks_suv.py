@@ -12,17 +12,19 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from pipeline import batch, geometry, records
-from pipeline.dicom.candidates import candidates
-from pipeline.dicom.header import read_header
-from pipeline.dicom.references import attach_masks
-from pipeline.dicom.scan import scan
-from pipeline.dicom.segments import place, read_segmentation
-from pipeline.dicom.select import Selection, select
-from pipeline.dicom.suv import uptake_of
-from pipeline.dicom.volume import read_volume
+from pipeline import volumes
+from pipeline.dicom.headers.header import read_header
+from pipeline.dicom.headers.scan import scan
+from pipeline.dicom.objects.references import attach_masks
+from pipeline.dicom.objects.segments import place, read_segmentation
+from pipeline.dicom.pet.suv import uptake_of
+from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.select import Selection, select
+from pipeline.run import batch
 from pipeline.shipped import shipped
-from pipeline.specs import Mask, Role, Spec
+from pipeline.spec.spec import Mask, Role, Spec
+from pipeline.store import records
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +99,10 @@ def placed(seg: Path, segment: int, shape: tuple[int, ...], affine: Any) -> npt.
 )
 def test_segments_equal_the_label_volumes(real_images: Path, seg: str, labels: str, values: dict[int, int]) -> None:
     folder = real_images / "dcmqi" / "data" / "segmentations"
-    truth = geometry.from_sitk(sitk.ReadImage(str(folder / labels), sitk.sitkInt16))
+    truth = volumes.from_sitk(sitk.ReadImage(str(folder / labels), sitk.sitkInt16))
     array = truth.numpy()[0]
     for segment, value in values.items():
-        found = placed(folder / seg, segment, array.shape, geometry.affine_of(truth))
+        found = placed(folder / seg, segment, array.shape, volumes.affine_of(truth))
         np.testing.assert_array_equal(found, array == value)
 
 
@@ -134,7 +136,7 @@ def test_a_sagittal_segmentation_that_names_no_series_finds_its_own(real_images:
     assert case.fault is None
     image = read_volume(case.series["mr"])
     instance = case.series["breast"].instances[0]
-    mask = place(read_segmentation(instance), [1], image.shape[1:], geometry.affine_of(image))
+    mask = place(read_segmentation(instance), [1], image.shape[1:], volumes.affine_of(image))
     dataset = pydicom.dcmread(instance.path)
     of_position = {
         round(float(frame.PlanePositionSequence[0].ImagePositionPatient[0]), 2): pixels > 127

@@ -8,11 +8,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline import batch, records
 from pipeline.cases import Record
 from pipeline.errors import PipelineError
 from pipeline.nifti.volume import image_of, read_nifti
-from pipeline.pseudonyms import Pseudonyms
+from pipeline.run import batch
+from pipeline.store import records
+from pipeline.store.pseudonyms import Pseudonyms
 
 PATIENTS = ("STS_002", "STS_008", "STS_019", "STS_031")
 FILES = {"ct": "CT_image", "mr": "MR_T1_image", "pet": "PET_image"}

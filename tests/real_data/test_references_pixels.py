@@ -10,9 +10,9 @@ import pydicom
 import pytest
 
 from pipeline.cases import Instance
-from pipeline.dicom.encoding import NotDicomError
-from pipeline.dicom.header import read_header
-from pipeline.dicom.pixels import stored_values
+from pipeline.dicom.headers.encoding import NotDicomError
+from pipeline.dicom.headers.header import read_header
+from pipeline.dicom.pixels.pixels import stored_values
 from pipeline.errors import QuarantineError
 
 #: What no free codec reads: 12-bit lossy JPEG, and a code stream with rubbish in it.

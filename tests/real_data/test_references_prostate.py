@@ -8,8 +8,9 @@ import nibabel as nib
 import pandas as pd
 import pytest
 
-from pipeline import batch, records
+from pipeline.run import batch
 from pipeline.shipped import shipped
+from pipeline.store import records
 from tests.real_data.references import canonical
 from tests.real_data.slices import images_below, slices_of, worst_error
 

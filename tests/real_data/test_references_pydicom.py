@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.dicom.scan import Scan, scan
+from pipeline.dicom.headers.scan import Scan, scan
 from pipeline.errors import REMEDIES
 from tests.real_data.references import parts_of
 

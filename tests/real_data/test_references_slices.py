@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from pipeline.dicom.volume import read
+from pipeline.dicom.pixels.volume import read
 from tests.real_data.catalogue import SLICES, Source
 from tests.real_data.references import difference, parts_of, references_of
 from tests.real_data.slices import images_below, slices_of, worst_error

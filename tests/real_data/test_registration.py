@@ -11,12 +11,13 @@ import pytest
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
-from pipeline.foreground import body_mask
-from pipeline.geometry import FloatArray, affine_of, apply, matrix_from_transform, volume
+from pipeline.body import body_mask
+from pipeline.geometry import FloatArray, apply
 from pipeline.registration import AlignmentLimits, Registration, RegistrationSettings, Side, method, register
 from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.quality import Pair
 from pipeline.shipped import shipped
+from pipeline.volumes import affine_of, matrix_from_transform, volume
 from tests.registration.phantom import rigid
 
 LIMITS = AlignmentLimits()

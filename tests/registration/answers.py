@@ -8,12 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.registration import (
-    Method,
-    RegistrationSettings,
-    Side,
-    elastix,
-)
+from pipeline.registration import Method, RegistrationSettings, Side
+from pipeline.registration import register as elastix
 from tests.registration.phantom import HeadPair
 
 RIGID = RegistrationSettings(Method("rigid", ("",)))

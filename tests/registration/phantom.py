@@ -8,7 +8,8 @@ import numpy as np
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
-from pipeline.geometry import FloatArray, affine_of, apply, volume
+from pipeline.geometry import FloatArray, apply
+from pipeline.volumes import affine_of, volume
 
 # centre (mm, RAS), radii (mm), angles (degrees), CT (HU), MR: later ones lie over earlier ones.
 SHAPES = (

@@ -11,12 +11,12 @@ import SimpleITK as sitk
 import torch
 
 from pipeline.cases import Document
-from pipeline.describe import describe
 from pipeline.errors import CaseError, UsageError
-from pipeline.geometry import affine_of, matrix_from_transform, transform_from_matrix, volume
-from pipeline.register_spec import Register
 from pipeline.registration import Registerd, Registration, RegistrationSettings, Side, dictionary
 from pipeline.registration.warp import Warp
+from pipeline.run.fingerprint import describe
+from pipeline.spec.register import Register
+from pipeline.volumes import affine_of, matrix_from_transform, transform_from_matrix, volume
 from tests.registration.conftest import MAPS, quick
 from tests.registration.phantom import HeadPair, oblique_grid, rigid
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, volume
-from pipeline.register_spec import Register
 from pipeline.registration import Method, Registerd, Registration, RegistrationSettings, Side, register
-from pipeline.registration.frames import UNKNOWN, require_one_frame
+from pipeline.registration.headers import UNKNOWN, require_one_frame
+from pipeline.spec.register import Register
+from pipeline.volumes import affine_of, volume
 from tests.registration.conftest import MAPS
 from tests.registration.phantom import HeadPair, oblique_grid, rigid, scan
 

@@ -10,14 +10,9 @@ import pytest
 import torch
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, apply, volume
-from pipeline.registration import (
-    Landmarks,
-    Method,
-    RegistrationSettings,
-    Side,
-    register,
-)
+from pipeline.geometry import apply
+from pipeline.registration import Landmarks, Method, RegistrationSettings, Side, register
+from pipeline.volumes import affine_of, volume
 from tests.registration.answers import RIGID, answered, searched, sides
 from tests.registration.phantom import HeadPair, rigid
 

@@ -5,9 +5,9 @@ import pytest
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
-from pipeline.geometry import transform_from_matrix, volume
 from pipeline.registration import AlignmentLimits
 from pipeline.registration.labels import judge_labels, label_numbers
+from pipeline.volumes import transform_from_matrix, volume
 from tests.registration.phantom import oblique_grid, rigid
 
 LIMITS = AlignmentLimits()

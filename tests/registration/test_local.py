@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pipeline.foreground import body_mask
-from pipeline.geometry import affine_of, volume
+from pipeline.body import body_mask
 from pipeline.registration.local import PART_MM, STEPS_MM, local_shift_mm, pointwise_information
 from pipeline.registration.quality import Pair, QualityLimits, measure
 from pipeline.registration.similarity import BINS, SampledPair, bin_indices, robust_limits
+from pipeline.volumes import affine_of, volume
 from tests.registration.phantom import HeadPair, rigid
 
 LIMITS = QualityLimits()

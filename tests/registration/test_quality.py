@@ -5,9 +5,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from pipeline.foreground import body_mask
-from pipeline.geometry import affine_of, volume
+from pipeline.body import body_mask
 from pipeline.registration.quality import Pair, QualityLimits, judge, measure
+from pipeline.volumes import affine_of, volume
 from tests.registration.phantom import HeadPair, rigid
 
 LIMITS = QualityLimits()

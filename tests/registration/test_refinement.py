@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
-from pipeline.geometry import affine_of, apply, transform_from_matrix, volume
-from pipeline.registration import (
-    Landmarks,
-    Method,
-    Registration,
-    RegistrationSettings,
-    Side,
-    register,
-    resample_image,
-)
+from pipeline.geometry import apply
+from pipeline.registration import Landmarks, Method, Registration, RegistrationSettings, Side, register, resample_image
 from pipeline.registration.warp import Spline, Warp, as_transform
+from pipeline.volumes import affine_of, transform_from_matrix, volume
 from tests.registration.conftest import quick
 from tests.registration.phantom import HeadPair, oblique_grid, rigid, scan
 

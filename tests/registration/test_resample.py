@@ -9,8 +9,9 @@ import torch
 from scipy import ndimage
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, apply, same_grid, transform_from_matrix, volume
+from pipeline.geometry import apply, same_grid
 from pipeline.registration.transforms import outside_value, resample_image, resample_labels
+from pipeline.volumes import affine_of, transform_from_matrix, volume
 from tests.registration.phantom import HeadPair, oblique_grid, rigid
 
 MOTION = rigid((11, -7, 5), (6, -9, 4))

@@ -5,11 +5,13 @@ import pytest
 import SimpleITK as sitk
 from skimage.metrics import normalized_mutual_information
 
-from pipeline.foreground import body_mask
-from pipeline.geometry import LPS_RAS, FloatArray, affine_of, apply, to_sitk, transform_from_matrix, volume
-from pipeline.registration import runner, starts, worker
+from pipeline.body import body_mask
+from pipeline.geometry import LPS_RAS, FloatArray, apply
+from pipeline.registration import elastix as runner
+from pipeline.registration import starts, worker
 from pipeline.registration.coarse import COARSE_MM, CoarsePair, coarse_spacing_mm, shrink
 from pipeline.registration.starts import Start, best_starts
+from pipeline.volumes import affine_of, to_sitk, transform_from_matrix, volume
 from tests.registration.phantom import HeadPair, oblique_grid, rigid, scan
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pipeline.geometry import LPS_RAS, affine_of, apply, transform_from_matrix, volume
+from pipeline.geometry import LPS_RAS, apply
 from pipeline.registration.transforms import back_and_forth_mm, compose, resample_labels
 from pipeline.registration.warp import Spline, Warp, as_transform, inverse_grid, invert
+from pipeline.volumes import affine_of, transform_from_matrix, volume
 from tests.registration.phantom import oblique_grid, rigid
 
 CONTROL_MM = 12.0

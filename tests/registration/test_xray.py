@@ -12,13 +12,14 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.geometry import FloatArray, affine_of, apply, volume
+from pipeline.geometry import FloatArray, apply
 from pipeline.registration import AlignRadiographd
 from pipeline.registration.drr import Detector, Projector, attenuation, gradient_correlation
 from pipeline.registration.xray import VIEWS, View, XrayAlignment, align_radiograph, judge_xray, seen_apart_mm
 from pipeline.registration.xray import XrayLimits as Limits
 from pipeline.registration.xray_dictionary import view_of
-from pipeline.simulation import radiograph as simulated
+from pipeline.volumes import affine_of, volume
+from tests.phantoms import radiograph as simulated
 from tests.registration.phantom import oblique_grid, rigid, scan
 
 SHAPE = (28, 30, 26)

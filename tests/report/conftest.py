@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline.cases import Artifact, Fault, Geometry, Record
-from pipeline.geometry import affine_of, apply, volume
+from pipeline.geometry import apply
+from pipeline.volumes import affine_of, volume
 
 SHAPE = (40, 44, 30)
 SPACING_MM = (2.0, 1.5, 3.0)

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, volume
 from pipeline.report import pictures
 from pipeline.report.figures import Channel, alignment_figure, gallery_figure, thumbnail
 from pipeline.report.framing import body_frame
 from pipeline.report.pictures import Roles, case_pictures
 from pipeline.report.sheet import DPI, PAGES_IN, Tile, bar_length_mm, draw, layout
 from pipeline.report.slices import Frame
+from pipeline.volumes import affine_of, volume
 
 
 def pixels(png):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from monai.transforms import Orientation
 
-from pipeline.geometry import affine_of, apply, volume
+from pipeline.geometry import apply
 from pipeline.report.framing import body_frame, canonical, through_headers, voxels
 from pipeline.report.slices import plane_slice
+from pipeline.volumes import affine_of, volume
 
 
 def test_headers_alone_put_a_point_where_it_is(pair, the_scene):

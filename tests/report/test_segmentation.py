@@ -7,8 +7,8 @@ import pytest
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.geometry import volume
 from pipeline.report.segmentation import outline_chart
+from pipeline.volumes import volume
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import CaseError
-from pipeline.geometry import affine_of, volume
 from pipeline.report.content import case_content
 from pipeline.report.figures import Map, _map_over_image, _scale
 from pipeline.report.framing import body_frame
@@ -19,6 +18,7 @@ from pipeline.report.html import case_page
 from pipeline.report.pdf import case_pdf
 from pipeline.report.pictures import Roles
 from pipeline.report.why import CAVEAT, _frame, _maps, case_why
+from pipeline.volumes import affine_of, volume
 
 MEASURES = {
     "fused_class": "malignant",

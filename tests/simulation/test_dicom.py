@@ -7,10 +7,10 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
-from pipeline import geometry
+from pipeline import geometry, volumes
 from pipeline.errors import CaseError
 from pipeline.simulation.dicom import SeriesHeader, make_uid, write_series
-from pipeline.simulation.phantom import position_phantom
+from tests.phantoms.phantom import position_phantom
 
 
 def read_with_simpleitk(paths: list[Path]) -> sitk.Image:
@@ -35,7 +35,7 @@ def test_simpleitk_reads_the_phantom_where_it_is(tmp_path: Path, modality: str) 
     read = read_with_simpleitk(paths)
     assert read.GetSize() == tuple(image.shape[1:])
     assert by_position(read) <= 0.501
-    origin, spacing, direction = geometry.itk_geometry(geometry.affine_of(image))
+    origin, spacing, direction = geometry.itk_geometry(volumes.affine_of(image))
     assert read.GetOrigin() == pytest.approx(origin, abs=1e-6)
     assert read.GetSpacing() == pytest.approx(spacing, abs=1e-6)
     assert read.GetDirection() == pytest.approx(direction, abs=1e-6)
@@ -43,7 +43,7 @@ def test_simpleitk_reads_the_phantom_where_it_is(tmp_path: Path, modality: str) 
 
 def test_header_geometry_is_exact_in_sixteen_characters(tmp_path: Path) -> None:
     image = position_phantom(origin_mm=(-101.123456789, 212.987654321, -1044.123456789))
-    affine = geometry.affine_of(image)
+    affine = volumes.affine_of(image)
     for k, path in enumerate(write_series(image, tmp_path, SeriesHeader(modality="MR"))):
         slice_ = dcmread(path)
         numbers = [*slice_.ImagePositionPatient, *slice_.ImageOrientationPatient, *slice_.PixelSpacing]
@@ -80,15 +80,15 @@ def test_names_say_nothing_of_the_order(tmp_path: Path) -> None:
 
 
 def test_ct_is_stored_with_intercept_and_the_right_sign(tmp_path: Path) -> None:
-    affine = geometry.affine_of(position_phantom())
+    affine = volumes.affine_of(position_phantom())
     values = np.full((3, 4, 2), -1000.0)
     values[1, 2, 0] = 1300.4
-    unsigned = dcmread(write_series(geometry.volume(values, affine), tmp_path / "a")[0])
+    unsigned = dcmread(write_series(volumes.volume(values, affine), tmp_path / "a")[0])
     assert (unsigned.PixelRepresentation, unsigned.RescaleSlope, unsigned.RescaleIntercept) == (0, 1, -1024)
     assert unsigned.pixel_array[2, 1] == 2324 and unsigned.pixel_array[0, 0] == 24
-    signed = dcmread(write_series(geometry.volume(values - 100, affine), tmp_path / "b")[0])
+    signed = dcmread(write_series(volumes.volume(values - 100, affine), tmp_path / "b")[0])
     assert signed.PixelRepresentation == 1 and signed.pixel_array[0, 0] == -76
-    mr = dcmread(write_series(geometry.volume(values + 1000, affine), tmp_path / "c", SeriesHeader(modality="MR"))[0])
+    mr = dcmread(write_series(volumes.volume(values + 1000, affine), tmp_path / "c", SeriesHeader(modality="MR"))[0])
     assert "RescaleSlope" not in mr and mr.pixel_array[2, 1] == 2300
 
 
@@ -107,9 +107,9 @@ def test_headers_look_like_a_hospitals(tmp_path: Path) -> None:
 
 
 def test_values_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    affine = geometry.affine_of(position_phantom())
+    affine = volumes.affine_of(position_phantom())
     for bad in (-40000.0, 70000.0, np.nan):
         with pytest.raises(CaseError, match="E_DTYPE"):
-            write_series(geometry.volume(np.full((2, 2, 2), bad), affine), tmp_path)
+            write_series(volumes.volume(np.full((2, 2, 2), bad), affine), tmp_path)
     with pytest.raises(CaseError, match="E_GRID"):
-        write_series(geometry.volume(np.zeros((2, 2, 2, 2)), affine), tmp_path)
+        write_series(volumes.volume(np.zeros((2, 2, 2, 2)), affine), tmp_path)

@@ -31,8 +31,8 @@ from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.quarantine import reason_to_leave
 from pipeline.errors import CaseError, QuarantineError
-from pipeline.pseudonyms import Pseudonyms
-from pipeline.storage import write_atomic
+from pipeline.store.files import write_atomic
+from pipeline.store.pseudonyms import Pseudonyms
 
 Verdict = Literal["copied", "quarantined", "failed", "not DICOM"]
 

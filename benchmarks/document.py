@@ -1,0 +1,25 @@
+"""Sections of a Markdown page: a command writes its own and leaves the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pipeline.store.files import write_atomic, write_text
+
+
+def write_section(path: Path, title: str, name: str, text: str) -> None:
+    """Put a section into a page, in the place of the former one of the same name, or at the end.
+
+    Args:
+        path: the page; it is made where there is none.
+        title: of a page that is made.
+        name: of the section; comments in the page mark where it begins and ends.
+        text: Markdown, with its heading.
+    """
+    begin, end = f"<!-- {name}: written by a command -->", f"<!-- end of {name} -->"
+    section = f"{begin}\n\n{text.strip()}\n\n{end}\n"
+    former = path.read_text(encoding="utf-8") if path.is_file() else f"# {title}\n"
+    pattern = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}\n", re.DOTALL)
+    page = pattern.sub(lambda _: section, former) if pattern.search(former) else f"{former.rstrip()}\n\n{section}"
+    write_atomic(path, lambda temporary: write_text(temporary, page))

@@ -1,0 +1,249 @@
+"""Calibrate the logits of a model that is already trained, and apply what was found: `tandem calibrate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import __version__
+from pipeline.calibration.base import Calibration
+from pipeline.calibration.binning import reliability
+from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare
+from pipeline.calibration.methods import from_json, method_of
+from pipeline.calibration.record import About
+from pipeline.calibration.rows import Rows
+from pipeline.commands.arrays import read_array, read_names
+from pipeline.console import echo
+from pipeline.errors import CaseError, UsageError
+from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
+from pipeline.report.reliability import Diagram, DiagramBin
+from pipeline.store.files import sha256_file, write_atomic, write_text
+
+#: Fits what the comparison recommends.
+RECOMMENDED = "recommended"
+
+
+def calibrate(  # noqa: PLR0913 - each is an option of the command
+    logits: Path,
+    labels: Path,
+    out: Path,
+    method: str = "temperature",
+    cases: Path | None = None,
+    report: Path | None = None,
+    source: str = "validation",
+    data: str = "",
+    output: str = "",
+) -> Calibration:
+    """Fit a calibration and write it, and a report that compares all methods where one is asked for.
+
+    Args:
+        logits: .npy, .npz or .csv, (N, C), or (N,) for the log-odds of class 1 of two.
+        labels: likewise, (N,).
+        out: the JSON file to write.
+        method: a name of `METHODS`, or `recommended`.
+        cases: names of the cases that the rows belong to; their rows stay together.
+        report: the PDF file to write.
+        source: `validation` or `out_of_fold`; the logits of training cases are refused.
+        data: whose logits they are, in words; the files' names when empty.
+        output: which output of which network they are, where that is known (`About.output`).
+
+    Returns:
+        The calibration.
+
+    Raises:
+        UsageError: E_TABLE, E_ROWS, E_LABEL and E_CAL_… with what is wrong; E_OUT when a file cannot be written.
+    """
+    found_logits, found_labels = read_array(logits), read_array(labels)
+    names = None if cases is None else read_names(cases)
+    about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source, output)
+    if method != RECOMMENDED:
+        method_of(method)
+    comparison = None
+    if report is not None or method == RECOMMENDED:
+        comparison = compare(found_logits, found_labels, names)
+    fitted = _fit(comparison, method, Rows.of(found_logits, found_labels, names), about)
+    text = json.dumps(fitted.to_json(), indent=2, allow_nan=False) + "\n"
+    _write(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
+    if report is not None and comparison is not None:
+        files = {"Logits": logits, "Labels": labels, "Cases": cases, "Calibration": out}
+        document = calibration_pdf(report_content(comparison, fitted, files))
+        _write(report, lambda path: path.write_bytes(document))
+    return fitted
+
+
+def apply_calibration(calibration: Path, logits: Path, out: Path) -> None:
+    """Turn logits into calibrated probabilities.
+
+    Args:
+        calibration: what `calibrate` has written.
+        logits: .npy, .npz or .csv: rows (N, C) or (N,), or a volume (C, I, J, K).
+        out: the .npy file to write, of the same shape.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_TABLE, E_CAL_CLASSES, E_CAL_NONFINITE, E_CAL_PROBABILITIES; E_OUT.
+    """
+    if out.suffix.lower() != ".npy":
+        raise UsageError("E_OUT", f"Expected a .npy file to write, got {out.name}.")
+    probabilities = read_calibration(calibration).apply(read_array(logits))
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.save(stream, probabilities, allow_pickle=False)
+
+    _write(out, write)
+
+
+def required(labels: Path | None) -> Path:
+    """The labels' file, without which nothing can be fitted.
+
+    Raises:
+        UsageError: E_TABLE.
+    """
+    if labels is None:
+        raise UsageError("E_TABLE", "Expected labels to fit on, got none.", "Give --labels, or --apply.")
+    return labels
+
+
+def require_alone(**files: Path | None) -> None:
+    """Refuse files that applying a calibration would leave unread.
+
+    Raises:
+        UsageError: E_CAL_METHOD.
+    """
+    given = [f"--{name}" for name, path in files.items() if path is not None]
+    if given:
+        raise UsageError(
+            "E_CAL_METHOD", f"Expected --logits and --out beside --apply, got {given[0]}.", "Leave it out."
+        )
+
+
+def summary(fitted: Calibration) -> str:
+    """What was found, in one line."""
+    record = fitted.record
+    size = f"{record.cases} cases, {record.classes} classes"
+    change = f"{record.nll_before:.4f} before, {record.nll_after:.4f} after (in-sample)"
+    return f"{fitted.name.capitalize()} calibration on {size}: NLL {change}."
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+    """
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError("E_CAL_FILE", f"Expected a calibration at {path}, got: {error}.") from error
+
+
+def report_content(comparison: Comparison, fitted: Calibration, files: dict[str, Path | None]) -> CalibrationContent:
+    """What the report says.
+
+    Args:
+        comparison: of the methods.
+        fitted: the calibration that was saved.
+        files: what was read and written, by what it is.
+    """
+    record = fitted.record
+    provenance = [
+        ("Data", record.about.data),
+        ("Source", record.about.source.replace("_", "-")),
+        ("Date", record.about.date),
+        ("Rows, cases, classes", f"{record.rows}, {record.cases}, {record.classes}"),
+        ("Cross-validation", f"{comparison.folds} folds grouped by case"),
+        ("NLL of all rows, before and after", f"{record.nll_before:.4f} and {record.nll_after:.4f} (in-sample)"),
+        *((name, f"{path.name}, SHA-256 {sha256_file(path)[:12]}") for name, path in files.items() if path),
+    ]
+    after = fitted.name if fitted.name in comparison.held_out else comparison.recommended
+    shown = dict.fromkeys([NONE, after])
+    return CalibrationContent(
+        comparison.recommended,
+        fitted.name,
+        comparison.reason,
+        record.notes,
+        tuple(_row(item) for item in comparison.candidates),
+        tuple(_diagram(name, comparison) for name in shown),
+        tuple(provenance),
+        __version__,
+    )
+
+
+def _fit(comparison: Comparison | None, method: str, rows: Rows, about: About) -> Calibration:
+    if comparison is not None and method == RECOMMENDED:
+        if comparison.recommended == NONE:
+            raise UsageError(
+                "E_CAL_NO_FIT", f"Expected a method that helps: {comparison.reason}", "Use the logits as is."
+            )
+        method = comparison.recommended
+    return method_of(method).fit_rows(rows, about)
+
+
+def _row(item: Candidate) -> MethodRow:
+    figures = {one.name: Figure(one.value, one.low, one.high, one.null_low, one.null_high) for one in item.measures}
+    return MethodRow(item.name, figures, item.excess, item.excess_error, item.fault)
+
+
+def _diagram(name: str, comparison: Comparison) -> Diagram:
+    bins = reliability(comparison.held_out[name], comparison.labels)
+    candidate = next(item for item in comparison.candidates if item.name == name)
+    ece = next(item.value for item in candidate.measures if item.name == "ece")
+    title = "Before: the model's own probabilities" if name == NONE else f"After: {name}"
+    return Diagram(title, tuple(DiagramBin(**asdict(item)) for item in bins), ece)
+
+
+def _described(logits: Path, cases: Path | None) -> str:
+    return f"{logits.name}, cases of {cases.name}" if cases is not None else f"{logits.name}, each row a case"
+
+
+def _require_same(path: Path, fitted: Calibration) -> None:
+    if read_calibration(path) != fitted:
+        raise UsageError("E_VERIFY", f"Expected {path.name} to read back as it was written.")
+
+
+def _write(path: Path, write: Any, check: Any = None) -> None:
+    try:
+        write_atomic(path, write, check)
+    except CaseError as error:
+        raise UsageError(error.code, error.message) from error
+    except OSError as error:
+        raise UsageError("E_OUT", f"The file {path} cannot be written ({error.strerror}).") from error
+
+
+class BundleCalibration:
+    """`calibrate` as a bundle's configuration asks for it, with plain texts.
+
+    Args:
+        logits: path of the logits.
+        labels: path of the labels.
+        cases: path of the cases' names; empty where each row is a case of its own.
+        method: a name of `METHODS`, or `recommended`.
+        source: `validation` or `out_of_fold`.
+        output_dir: takes `calibration.json` and `calibration.pdf`.
+    """
+
+    def __init__(self, logits: str, labels: str, cases: str, method: str, source: str, output_dir: str) -> None:
+        self.logits, self.labels = Path(logits), Path(labels)
+        self.cases = Path(cases) if cases else None
+        self.method, self.source = method, source
+        self.output_dir = Path(output_dir)
+
+    def run(self) -> None:
+        """Fit, write, and say what was found.
+
+        Raises:
+            SystemExit: 2 when the input cannot be used; the reason is on stderr.
+        """
+        out, report = self.output_dir / "calibration.json", self.output_dir / "calibration.pdf"
+        try:
+            fitted = calibrate(self.logits, self.labels, out, self.method, self.cases, report, self.source)
+        except UsageError as error:
+            echo(str(error), error=True)
+            sys.exit(2)
+        echo(summary(fitted))

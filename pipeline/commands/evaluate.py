@@ -1,0 +1,263 @@
+"""`tandem evaluate classification`: files of probabilities in; tables, charts, PDF and web page out."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.cases import Document
+from pipeline.commands.arrays import read_array, read_names
+from pipeline.errors import CaseError, UsageError
+from pipeline.evaluation.classification import evaluate, require_settings
+from pipeline.evaluation.comparison import compare
+from pipeline.evaluation.decision import Curve, decision_curve, precision_recall_curve, roc_curve, treat_all
+from pipeline.evaluation.intervals import BCA_BELOW
+from pipeline.evaluation.predictions import Predictions, predictions
+from pipeline.evaluation.results import Comparison, Evaluation, Settings, comparison_table, evaluation_table
+from pipeline.report.classification import (
+    ClassificationContent,
+    ComparisonRow,
+    MeasureRow,
+    PlainTable,
+    classification_charts,
+    classification_page,
+    classification_pdf,
+    interval,
+    number,
+)
+from pipeline.report.curves import Confusion, Line, Panel
+from pipeline.store.files import run_lock
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What an evaluation with other models or classes may have left.
+OWN_FILE = re.compile(r"(roc|precision_recall|decision|loss|confusion)_\d+\.png|comparisons\.csv")
+
+
+def evaluate_classification(
+    probabilities: Sequence[Path],
+    labels: Path,
+    out: Path,
+    cases: Path | None = None,
+    names: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> tuple[str, ...]:
+    """Evaluate and compare models, and write what was found.
+
+    Writes `table.csv`, `comparisons.csv` where there are several models, `roc_1.png` and the other charts, `report.pdf`
+    and `report.html`; what an earlier evaluation left of these in the folder goes.
+
+    Args:
+        probabilities: one file a model: (N, K), or (N,) for class 1 of two; `.npy`, `.npz` or `.csv`.
+        labels: (N,) true classes, 0 … K - 1.
+        out: the folder to write to.
+        cases: a CSV with a column `patient_id`, the unit that is resampled, or `case_id`; every row is a patient of its
+            own without it.
+        names: of the models; the files' names without suffix when left out.
+        classes: names of the K classes.
+        settings: specificity, confidence, resamples, seed.
+
+    Returns:
+        One sentence a model: its AUROC or its accuracy with the interval.
+
+    Raises:
+        UsageError: E_TABLE, E_ROWS, E_PROBABILITY, E_LABEL, E_NAMES, E_OPTION; E_OUT, E_BUSY, E_DISK.
+    """
+    chosen = settings or Settings()
+    require_settings(chosen)
+    models = read_models(probabilities, labels, cases, names, classes)
+    return tuple(_headline(item) for item in write_evaluation(models, out, chosen)[0])
+
+
+def write_evaluation(
+    models: Mapping[str, Predictions],
+    out: Path,
+    settings: Settings,
+    panels: Sequence[Panel] = (),
+    tables: Sequence[PlainTable] = (),
+    methods: Sequence[str] = (),
+) -> tuple[tuple[Evaluation, ...], tuple[Comparison, ...]]:
+    """Evaluate and compare models, and write what was found, as `evaluate_classification` does.
+
+    Args:
+        models: name -> predictions of the same cases.
+        out: the folder to write to.
+        settings: specificity, confidence, resamples, seed.
+        panels: further curves for the report.
+        tables: further tables for it.
+        methods: further sentences for it.
+
+    Raises:
+        UsageError: E_ROWS, E_OPTION; E_OUT, E_BUSY, E_DISK.
+    """
+    with run_lock(out):
+        evaluations, comparisons = evaluate(models, settings), compare(models, settings)
+        content = report_content(models, evaluations, comparisons, settings)
+        content = replace(
+            content,
+            panels=(*content.panels, *panels),
+            tables=tuple(tables),
+            methods=(*content.methods, *methods),
+        )
+        try:
+            _write_all(out, content, evaluation_table(evaluations), comparison_table(comparisons))
+        except CaseError as error:
+            raise UsageError(error.code, error.message) from error
+    return evaluations, comparisons
+
+
+def read_models(
+    probabilities: Sequence[Path], labels: Path, cases: Path | None, names: Sequence[str], classes: Sequence[str]
+) -> dict[str, Predictions]:
+    """Read the files of all models.
+
+    Raises:
+        UsageError: E_TABLE, E_ROWS, E_PROBABILITY, E_LABEL, E_NAMES.
+    """
+    called = tuple(names) or tuple(path.stem for path in probabilities)
+    if not probabilities or len(called) != len(probabilities) or len(set(called)) != len(called):
+        got = ", ".join(called) or "none"
+        raise UsageError("E_NAMES", f"Expected {max(1, len(probabilities))} different names of models, got {got}.")
+    truth, patients = read_array(labels), None if cases is None else read_patients(cases)
+    return {
+        name: predictions(read_array(path), truth, patients, classes, path.name)
+        for name, path in zip(called, probabilities, strict=True)
+    }
+
+
+def read_patients(path: Path) -> Sequence[str]:
+    """The patient of each row: the column `patient_id` of a CSV, or what `read_names` finds.
+
+    Raises:
+        UsageError: E_TABLE.
+    """
+    if "patient_id" not in _header(path):
+        return [str(name) for name in read_names(path)]
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        found = [(row["patient_id"] or "").strip() for row in csv.DictReader(stream, skipinitialspace=True)]
+    if not all(found):
+        raise UsageError("E_TABLE", f"Expected a patient_id in every row of {path.name}, got an empty one.")
+    return found
+
+
+def report_content(
+    models: Mapping[str, Predictions],
+    evaluations: Sequence[Evaluation],
+    comparisons: Sequence[Comparison],
+    settings: Settings,
+) -> ClassificationContent:
+    """What the report says, as plain data."""
+    first, one = evaluations[0], next(iter(models.values()))
+    panels = [panel for index in one.scored for panel in _panels(models, index, settings)]
+    return ClassificationContent(
+        name=", ".join(models),
+        summary=_summary(first, one),
+        prevalences=tuple(first.prevalences.items()),
+        measures=tuple(MeasureRow(item.model, **asdict(found)) for item in evaluations for found in item.estimates),
+        comparisons=tuple(ComparisonRow(**asdict(item)) for item in comparisons),
+        panels=tuple(panels),
+        confusions=tuple(Confusion(item.model, one.classes, item.confusion) for item in evaluations),
+        methods=_methods(first, settings, bool(comparisons)),
+    )
+
+
+def _header(path: Path) -> list[str]:
+    """The first row of a CSV; nothing of any other file, nor of one of which `read_names` has to say what is wrong."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        return next(csv.reader(stream, skipinitialspace=True), [])
+
+
+def _panels(models: Mapping[str, Predictions], index: int, settings: Settings) -> list[Panel]:
+    """The three charts of one class; no ROC curve where the class or the rest is absent."""
+    one = next(iter(models.values()))
+    of, share = one.classes[index], float((one.labels == index).mean())
+    rocs = {
+        name: roc_curve(found, index, settings.resamples, settings.confidence, settings.seed)
+        for name, found in models.items()
+    }
+    recalls = {name: precision_recall_curve(found, index) for name, found in models.items()}
+    decisions = {name: decision_curve(found, index) for name, found in models.items()}
+    all_treated = treat_all(one, index)
+    panels = []
+    if all(rocs.values()):
+        band = f"{100 * settings.confidence:g} % interval at each point, from resampled patients"
+        chance = Line("chance", (0, 1), (0, 1), reference=True)
+        panels.append(Panel("roc", of, (*_lines(rocs), chance), f"Positive: {of}. Shaded: {band}."))
+    if all(recalls.values()):
+        prevalence = Line("chance", (0, 1), (share, share), reference=True)
+        text = f"Positive: {of}, {100 * share:.1f} % of the cases."
+        panels.append(Panel("precision_recall", of, (*_lines(recalls), prevalence), text))
+    everybody = Line("treat everybody", all_treated.x.tolist(), all_treated.y.tolist(), reference=True)
+    nobody = Line("treat nobody", (0, 1), (0, 0), reference=True)
+    text = f"Positive: {of}. True positives less false positives, weighed by the odds of the probability."
+    panels.append(Panel("decision", of, (*_lines(decisions), everybody, nobody), text))
+    return panels
+
+
+def _lines(curves: Mapping[str, Curve | None]) -> list[Line]:
+    return [
+        Line(name, *(part.tolist() for part in (curve.x, curve.y, curve.band_x, curve.low, curve.high)))
+        for name, curve in curves.items()
+        if curve is not None
+    ]
+
+
+def _summary(first: Evaluation, one: Predictions) -> tuple[str, ...]:
+    counted = f"{first.case_count} cases of {first.patient_count} patients"
+    independent = "every case is a patient of its own" if one.one_case_each else "patients are resampled whole"
+    absent = [name for name, share in first.prevalences.items() if not share]
+    missing = (f"No case is {', '.join(absent)}: what needs such cases is not available.",) if absent else ()
+    return (f"{counted}; {independent}.", *missing)
+
+
+def _methods(first: Evaluation, settings: Settings, compared: bool) -> tuple[str, ...]:
+    few = first.patient_count < BCA_BELOW
+    kind = f"bias-corrected and accelerated (BCa), because there are fewer than {BCA_BELOW} patients"
+    sentences = [
+        f"Intervals are {100 * settings.confidence:g} % intervals from {settings.resamples} resamples of the patients, "
+        f"each with all of their cases (seed {settings.seed}): {kind if few else 'percentiles'}. DeLong's interval is "
+        "made on the logit scale and takes one case a patient.",
+        "Accuracy, precision, recall and F1 take the most probable class. Sensitivity at a given specificity is that "
+        "of the best threshold on these cases. The Brier score of two classes is the squared error of class 1; of more "
+        "classes, the sum over classes. The negative log-likelihood is in nats.",
+        "What is undefined is not available, never 0; the note says why.",
+    ]
+    if compared:
+        sentences.insert(
+            1,
+            "Differences are paired: the same resamples for both models. P values are two-sided and, in the column "
+            "Holm, corrected over all pairs of models for each measure; not over the measures.",
+        )
+    return tuple(sentences)
+
+
+def _headline(found: Evaluation) -> str:
+    ranked = [item for item in found.estimates if item.measure == "auroc" and item.value is not None]
+    best = next((item for item in ranked if item.of == "macro average"), ranked[0] if len(ranked) else None)
+    chosen = best or found.estimate("accuracy", "all classes")
+    name = "AUROC" if chosen.measure == "auroc" else "accuracy"
+    return f"{found.model}: {name} {number(chosen.value)}, {interval(chosen.low, chosen.high)} ({chosen.of})"
+
+
+def _write_all(out: Path, content: ClassificationContent, table: pd.DataFrame, comparisons: pd.DataFrame) -> None:
+    """Write every file, verified and atomically, and remove those that belong to a former evaluation alone."""
+    from pipeline.store.artifacts import save
+
+    charts = classification_charts(content)
+    written = [save("table", "table", table, out)[0]]
+    if len(comparisons):
+        written.append(save("comparisons", "table", comparisons, out)[0])
+    written += [save(chart.key, "document", Document(".png", chart.png), out)[0] for chart in charts]
+    for former in out.iterdir():
+        if OWN_FILE.fullmatch(former.name) and former not in written:
+            former.unlink()
+    save("report", "document", Document(".pdf", classification_pdf(content, charts)), out)
+    save("report", "document", Document(".html", classification_page(content, charts)), out)

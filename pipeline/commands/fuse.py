@@ -1,0 +1,280 @@
+"""Where the fusion network meets evaluation and calibration: the logits of a fold, measures, fitted calibrations."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+
+from pipeline.calibration.base import Calibration
+from pipeline.calibration.voxelwise import dilated_foreground
+from pipeline.commands.calibrate import calibrate, read_calibration, summary
+from pipeline.commands.evaluate import evaluate_classification
+from pipeline.console import echo, plainly, track
+from pipeline.errors import UsageError
+from pipeline.evaluation.results import Settings
+from pipeline.fusion.checkpoint_file import Trained, weights_sha256
+from pipeline.fusion.network import FusionNet
+from pipeline.fusion.table import UNKNOWN, Row
+from pipeline.fusion.tiles import TiledInferer
+from pipeline.store.artifacts import save
+from pipeline.store.files import write_atomic, write_text
+from pipeline.volumes import affine_of, volume
+
+Array = npt.NDArray[Any]
+#: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
+VOXELS_A_CASE = 2000
+CLASSES, VOXELS = "classes", "voxels"
+#: The folder of whole logits.
+LOGITS = "logits"
+#: Which network's logits an evaluation holds (`outputs_of`).
+OUTPUTS = "outputs.json"
+#: What an evaluation writes into its folder, whichever heads the network has.
+FILES = (
+    *("class_logits.npy", "class_labels.npy", "class_cases.csv", "class_probabilities.npy"),
+    *("voxel_logits.npy", "voxel_labels.npy", "voxel_cases.npy", "dice.csv", OUTPUTS),
+)
+
+
+def calibration_at(path: str, part: str, network: FusionNet, inferer: TiledInferer) -> Calibration | None:
+    """The calibration at a path; None where the path is empty.
+
+    Args:
+        path: what `calibrate.yaml` or `tandem calibrate` has written; the latter knows of no network.
+        part: whose logits it is for: `classes` or `voxels`.
+        network: whose.
+        inferer: how they are made.
+
+    Raises:
+        UsageError: E_CAL_NETWORK when it was fitted on another output; E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+    """
+    if not path:
+        return None
+    found = read_calibration(Path(path))
+    fitted, wanted = found.record.about.output, outputs_of(network, inferer)[part]
+    if fitted not in ("", wanted):
+        raise UsageError("E_CAL_NETWORK", f"Expected a calibration of {wanted}, got one of {fitted}.")
+    return found
+
+
+def outputs_of(network: FusionNet, inferer: TiledInferer) -> dict[str, str]:
+    """What logits a calibration is fitted on and made for, in words: of `classes` and of `voxels`."""
+    name = f"the network {weights_sha256(network)[:12]}" + (", mirrored" if inferer.mirror else "")
+    return {CLASSES: f"{CLASSES} of {name}, {inferer.describe_pooling()}", VOXELS: f"{VOXELS} of {name}"}
+
+
+def files_of(paths: Sequence[str]) -> list[str]:
+    """The paths that are not empty."""
+    return [path for path in paths if path]
+
+
+@dataclass
+class Collected:
+    """What the cases of a fold have given.
+
+    Attributes:
+        class_rows: case id, patient id, true class and class logits, where the class is known.
+        voxel_rows: case id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
+        dice_rows: case id, label and Dice; None where neither the mask nor the prediction has the label.
+    """
+
+    class_rows: list[tuple[str, str, int, Array]] = field(default_factory=list)
+    voxel_rows: list[tuple[str, Array, Array]] = field(default_factory=list)
+    dice_rows: list[tuple[str, int, float | None]] = field(default_factory=list)
+
+
+class FoldEvaluation:
+    """Predict the cases of a fold as the stage does, and say how good that is.
+
+    Voxels are judged on the network's own grid (`spacing_mm` of the training), before the stage brings them back.
+
+    Writes `class_logits.npy`, `class_labels.npy`, `class_cases.csv`, `class_probabilities.npy`; `voxel_logits.npy`,
+    `voxel_labels.npy`, `voxel_cases.npy` (voxels within 10 mm of the foreground, as many of each case); `dice.csv`;
+    `outputs.json` (which network's, so that calibrations know what they are for); and below `classes/` what
+    `tandem evaluate classification` writes.
+
+    Args:
+        trained: the network.
+        rows: the cases.
+        read: makes a case of what a row names.
+        inferer: as in the stage.
+        output_dir: where to.
+        resamples: of the bootstrap.
+        report: whether `classes/` is written.
+        keep_logits: whether `logits/` is written: of each case its voxel logits, and its mask on the same grid.
+    """
+
+    def __init__(
+        self,
+        trained: Trained,
+        rows: Sequence[Row],
+        read: Callable[[dict[str, Any]], dict[Any, Any]],
+        inferer: TiledInferer,
+        output_dir: str,
+        resamples: int = 2000,
+        report: bool = True,
+        keep_logits: bool = False,
+    ) -> None:
+        self.keep_logits = keep_logits
+        self.trained, self.rows, self.read, self.inferer = trained, rows, read, inferer
+        self.folder, self.resamples, self.report = Path(output_dir), resamples, report
+
+    def run(self) -> None:
+        """Evaluate.
+
+        Raises:
+            SystemExit: 2 when it cannot be; the message says why.
+        """
+        with plainly():
+            self._run()
+
+    def _run(self) -> None:
+        self._require_other_cases()
+        self.inferer.check(self.trained.network)
+        self._forget()
+        found, random = Collected(), np.random.default_rng(0)
+        for row in track(self.rows, len(self.rows), "fuse: evaluate"):
+            self._collect(row, found, random)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        outputs = json.dumps(outputs_of(self.trained.network, self.inferer), indent=2) + "\n"
+        write_atomic(self.folder / OUTPUTS, lambda path: write_text(path, outputs))
+        if found.class_rows:
+            self._write_classes(found.class_rows)
+        if found.voxel_rows:
+            self._write_voxels(found)
+
+    def _forget(self) -> None:
+        """Nothing of a former evaluation may stand beside this one's, as if it were of the same cases."""
+        for path in (*(self.folder / name for name in FILES), *(self.folder / LOGITS).glob("*.nii.gz")):
+            path.unlink(missing_ok=True)
+
+    def _require_other_cases(self) -> None:
+        seen = [row.case_id for row in self.rows if row.case_id in self.trained.training_cases]
+        if seen:
+            got = f"{len(seen)} that the network has learned from"
+            raise UsageError("E_CAL_TRAINING", f"Expected cases of another fold, got {got}: {seen[0]}.")
+
+    def _collect(self, row: Row, found: Collected, random: np.random.Generator) -> None:
+        network, case = self.trained.network, self.read(row.item())
+        device = next(network.parameters()).device
+        image, available = case["image"].as_tensor()[None].to(device), case["available"][None].to(device)
+        table = torch.from_numpy(case["table"])[None].to(device) if "table" in case else None
+        logits = self.inferer(image, network, available, case["body"].as_tensor()[None], table)[0].cpu()
+        if network.classes and row.label != UNKNOWN:
+            found.class_rows.append((row.case_id, row.patient_id, row.label, logits[network.labels :, 0, 0, 0].numpy()))
+        if not network.labels or not bool(case["mask_known"]):
+            return
+        voxels, truth = logits[: network.labels], case["mask"].as_tensor()[0]
+        found.dice_rows += [
+            (row.case_id, label, _dice(voxels.argmax(0) == label, truth == label)) for label in range(1, network.labels)
+        ]
+        if self.keep_logits:
+            self._keep(row.case_id, volume(voxels, affine_of(case["image"])), case["mask"])
+        places = np.flatnonzero(dilated_foreground(case["mask"]))
+        if len(places):
+            chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
+            found.voxel_rows.append(
+                (row.case_id, voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy())
+            )
+
+    def _keep(self, case_id: str, logits: MetaTensor, mask: MetaTensor) -> None:
+        folder = self.folder / LOGITS
+        save(case_id, "image", logits, folder)
+        save(f"{case_id}_mask", "label", mask, folder)
+
+    def _write_classes(self, rows: Sequence[tuple[str, str, int, Array]]) -> None:
+        logits = np.stack([logits for *_, logits in rows])
+        odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+        paths = {name: self.folder / f"class_{name}.npy" for name in ("logits", "labels", "probabilities")}
+        _save(paths["logits"], logits)
+        _save(paths["labels"], np.array([label for _, _, label, _ in rows]))
+        _save(paths["probabilities"], odds / odds.sum(1, keepdims=True))
+        cases = self.folder / "class_cases.csv"
+        _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
+        if not self.report:
+            return
+        settings = Settings(resamples=self.resamples)
+        out = self.folder / CLASSES
+        for line in evaluate_classification(
+            [paths["probabilities"]], paths["labels"], out, cases, ["fusion network"], settings=settings
+        ):
+            echo(line)
+
+    def _write_voxels(self, found: Collected) -> None:
+        _save(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
+        _save(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
+        _save(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
+        _save_table(self.folder / "dice.csv", ("case_id", "label", "dice"), found.dice_rows)
+        known = [dice for *_, dice in found.dice_rows if dice is not None]
+        if known:
+            echo(f"Dice: mean {np.mean(known):.3f} over {len(known)} labels of {len(found.voxel_rows)} cases.")
+
+
+class FoldCalibration:
+    """Fit calibrations on what `FoldEvaluation` has written: `calibration_classes.json`, `calibration_voxels.json`.
+
+    Args:
+        output_dir: where the evaluation is, and where the calibrations go.
+        method: a name of `METHODS`, or `recommended`.
+        source: `validation` or `out_of_fold`.
+        data: whose logits they are, in words; the files' names when empty.
+    """
+
+    def __init__(self, output_dir: str, method: str, source: str, data: str = "") -> None:
+        self.folder, self.method, self.source, self.data = Path(output_dir), method, source, data
+
+    def run(self) -> None:
+        """Fit, write, and say what was found.
+
+        Raises:
+            SystemExit: 2 when it cannot be; the message says why.
+        """
+        with plainly():
+            self._run()
+
+    def _run(self) -> None:
+        parts = {CLASSES: ("class", "class_cases.csv"), VOXELS: ("voxel", "voxel_cases.npy")}
+        there = {name: part for name, part in parts.items() if (self.folder / f"{part[0]}_logits.npy").is_file()}
+        if not there:
+            raise UsageError("E_TABLE", f"Expected the logits of an evaluation in {self.folder}, got none.")
+        named = self.folder / OUTPUTS
+        outputs = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
+        for name, (prefix, cases) in there.items():
+            logits, labels = (self.folder / f"{prefix}_{part}.npy" for part in ("logits", "labels"))
+            out = self.folder / f"calibration_{name}.json"
+            names = self.folder / cases
+            fitted = calibrate(
+                logits, labels, out, self.method, names, None, self.source, self.data, outputs.get(name, "")
+            )
+            echo(f"{name}: {summary(fitted)}")
+
+
+def _dice(predicted: torch.Tensor, truth: torch.Tensor) -> float | None:
+    """Twice the common voxels over the voxels of both; None where neither has any."""
+    both = int(predicted.sum()) + int(truth.sum())
+    return None if both == 0 else 2 * int((predicted & truth).sum()) / both
+
+
+def _save(path: Path, array: Array) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+
+    write_atomic(path, write)
+
+
+def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(path, lambda temporary: write_text(temporary, text.getvalue()))

@@ -1,0 +1,247 @@
+"""Align one image with another, without a cohort: the `register` and `report` bundles on a pair of paths."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+import numpy as np
+from monai.data import MetaTensor
+
+from pipeline.cases import Record
+from pipeline.errors import CaseError, UsageError
+from pipeline.nifti.volume import read_argument
+from pipeline.registration.landmarks import read_landmarks
+from pipeline.run import batch
+from pipeline.spec.register import Transform
+from pipeline.spec.spec import Mask, Moving, Register, Role, Spec, save_spec
+from pipeline.store import records
+from pipeline.store.artifacts import save
+from pipeline.store.files import run_lock, writable_folder
+
+CASE_ID = "pair"
+ROLES = ("fixed", "moving")
+Image = tuple[Path, str]
+#: A mask of a data spec names its regions by the values 1, 2 … 255.
+LARGEST_VALUE = 255
+
+#: The plain names in the run folder: links to what the stages have recorded, so that there is one copy of each.
+NAMES = {
+    "moved.nii.gz": "register/moving_aligned.nii.gz",
+    "transform.h5": "register/moving_transform.h5",
+    "inverse.h5": "register/moving_inverse.h5",
+    "quality.json": "register/moving_quality.json",
+    "log.txt": "register/moving_log.txt",
+    "checkerboard.png": "report/moving_after.png",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a pair is aligned.
+
+    Attributes:
+        transform: how freely.
+        parameters: an elastix parameter file, or the name of a shipped one.
+        masks: of the fixed and of the moving image: where to look, in the place of the body; on the image's grid.
+        landmarks: files of both images' landmarks.
+        labels: label volumes of the moving image, which are carried onto the fixed grid.
+        fixed_labels: the same structures of the fixed image, for comparison: one for each of `labels`, in this order,
+            with the same values; or none.
+        overwrite: do the work again even where it is done.
+    """
+
+    transform: Transform = "rigid"
+    parameters: str | None = None
+    masks: tuple[Path | None, Path | None] = (None, None)
+    landmarks: tuple[Path | None, Path | None] = (None, None)
+    labels: Sequence[Path] = ()
+    fixed_labels: Sequence[Path] = ()
+    overwrite: bool = False
+
+
+def checked_transform(name: str) -> Transform:
+    """A transform by its name.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    known = get_args(Transform)
+    if name not in known:
+        raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {name}.")
+    return cast(Transform, name)
+
+
+def register_pair(fixed: Image, moving: Image, out: Path, options: Options | None = None) -> dict[str, list[Record]]:
+    """Register one pair of images, and report on it.
+
+    Args:
+        fixed: the path of a NIfTI file or of a folder with one DICOM series, and the modality of a NIfTI file.
+        moving: likewise.
+        out: the run folder; `NAMES` says what lies in it, with `<label>_moved.nii.gz` for each label volume.
+        options: see `Options`.
+
+    Returns:
+        The records, by case id.
+
+    Raises:
+        UsageError: E_NIFTI, E_AMBIGUOUS or what ingest raises when an image cannot be used; E_INPUT for a file
+            of landmarks that is not there, E_LANDMARKS for one that counts the voxels of a DICOM series; E_NAMES for
+            two labels of one name; E_OPTION for labels of the fixed image that do not go with those of the moving one;
+            E_OUT, E_BUSY.
+    """
+    options = options or Options()
+    labels = _label_names(options.labels)
+    drawn = _partners(labels, options.fixed_labels)
+    names = NAMES | {f"{stem}_moved.nii.gz": f"register/{key}_aligned.nii.gz" for key, (stem, _) in labels.items()}
+    _require_free(out, names)
+    masks = {f"{role}_mask": path for role, path in zip(ROLES, options.masks, strict=True) if path}
+    volumes = {**masks, **{key: path for key, (_, path) in labels.items()}, **drawn}
+    marks = {f"{role}_landmarks": path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
+    _require_files(marks)
+    pair = dict(zip(ROLES, (fixed, moving), strict=True))
+    of_dicom = [f"{role}_landmarks" for role, (path, _) in pair.items() if path.is_dir()]
+    _require_mm([marks[key] for key in of_dicom if key in marks])
+    plain = [path for path, _ in pair.values() if not path.is_dir()]
+    files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
+    images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
+    inputs = {name: path for name, (path, _) in images.items()} | marks
+    inputs |= {key: _label(files[path], out / f"input_{key}") for key, path in volumes.items()}
+    regions = {key: _common(key, files[path], files[drawn[_drawn(key)]]) for key, (_, path) in labels.items() if drawn}
+    spec = _spec(images, masks, {key: regions.get(key, {}) for key in labels}, options)
+    with run_lock(out):
+        save_spec(spec, out)
+        for name in ("register", "report"):
+            _run(name, inputs, out, options.overwrite)
+        _link(out, names)
+    return records.of_run(out)
+
+
+def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> None:
+    loaded = batch.load(name, batch.Plan(out, out, overwrite=overwrite))
+    found = loaded.find_cases()[0] if (out / "cases").is_dir() else {}
+    loaded.stage.run([{**found, **inputs, "case_id": CASE_ID}])
+    records.write_table(out)
+    for step in loaded.after:
+        step(out)
+
+
+def _spec(
+    images: Mapping[str, Image], masks: Mapping[str, Path], labels: Mapping[str, dict[str, str]], options: Options
+) -> Spec:
+    """The data spec of the pair; `labels`: key -> the regions that the fixed image's label has too."""
+    roles = {name: Role(modality=(modality,)) for name, (_, modality) in images.items()}
+    all_regions = {"inside": "."}
+    known = {name: Mask(of=name.removesuffix("_mask"), labels=all_regions) for name in masks}
+    moving = Moving(mask="moving_mask" if "moving_mask" in masks else None)
+    register = Register(
+        fixed="fixed",
+        fixed_mask="fixed_mask" if "fixed_mask" in masks else None,
+        moving={"moving": moving},
+        transform=options.transform,
+        parameters=options.parameters,
+    )
+    known |= {name: Mask(of="moving", labels=regions or all_regions) for name, regions in labels.items()}
+    known |= {_drawn(name): Mask(of="fixed", labels=regions) for name, regions in labels.items() if regions}
+    return Spec(name="pair", description="One pair of images.", roles=roles, masks=known, register=register)
+
+
+def _label_names(paths: Sequence[Path]) -> dict[str, tuple[str, Path]]:
+    """A key for each label volume, with the file's plain name.
+
+    Raises:
+        UsageError: E_NAMES when two would have one key.
+    """
+    stems = [path.name.split(".nii")[0] for path in paths]
+    keys = ["label_" + re.sub(r"[^a-z0-9_]", "_", stem.lower()) for stem in stems]
+    if len(set(keys)) < len(keys):
+        raise UsageError("E_NAMES", "Expected label files of different names.")
+    return dict(zip(keys, zip(stems, paths, strict=True), strict=True))
+
+
+def _drawn(key: str) -> str:
+    """The key of the fixed image's label that one of the moving image is compared with."""
+    return f"fixed_{key}"
+
+
+def _partners(labels: Mapping[str, tuple[str, Path]], fixed: Sequence[Path]) -> dict[str, Path]:
+    """The labels of the fixed image by their keys.
+
+    Raises:
+        UsageError: E_OPTION when they are given, but not one for each label of the moving image.
+    """
+    if fixed and len(fixed) != len(labels):
+        raise UsageError(
+            "E_OPTION",
+            f"Expected as many labels of the fixed image as of the moving one ({len(labels)}), got {len(fixed)}.",
+            "Give --fixed-label once for each --apply-to, in the same order.",
+        )
+    return {_drawn(key): path for key, path in zip(labels, fixed, strict=False)}
+
+
+def _common(key: str, moving: MetaTensor, fixed: MetaTensor) -> dict[str, str]:
+    """The regions that two label volumes share: a name for every value up to the largest one that both have.
+
+    Raises:
+        UsageError: E_OPTION when they have none in common, or one that no mask of a data spec can have.
+    """
+    values = set(np.unique(moving.numpy())) & set(np.unique(fixed.numpy())) - {0}
+    if not values or not 0 < max(values) <= LARGEST_VALUE:
+        got = f"{max(values):g}" if values else "none"
+        remedy = "Give the same structures the same values in both label volumes."
+        raise UsageError("E_OPTION", f"Expected values from 1 to {LARGEST_VALUE} in both labels, got {got}.", remedy)
+    return {f"{key}_{value}": "." for value in range(1, int(max(values)) + 1)}
+
+
+def _label(label: MetaTensor, folder: Path) -> Path:
+    return save("image", "label", label, writable_folder(folder))[0]
+
+
+def _require_files(paths: Mapping[str, Path]) -> None:
+    for path in paths.values():
+        if not path.is_file():
+            raise UsageError("E_INPUT", f"Expected a file of landmarks, got {path}.", "Check the path.")
+
+
+def _require_mm(paths: Sequence[Path]) -> None:
+    """Refuse landmarks that count the voxels of a DICOM series: ingest turns and evens out its axes.
+
+    Raises:
+        UsageError: E_LANDMARKS.
+    """
+    for path in paths:
+        try:
+            read_landmarks(path, affine=None)
+        except CaseError as error:
+            raise UsageError(error.code, error.message, error.remedy) from error
+
+
+def _require_free(out: Path, names: Mapping[str, str]) -> None:
+    for name in names:
+        if (out / name).exists() and not (out / name).is_symlink():
+            raise UsageError("E_OUT", f"The output folder has a file {name} of its own.")
+
+
+def _link(out: Path, names: Mapping[str, str]) -> None:
+    """Put the plain names beside the cases; a name without a file is taken away."""
+    for name, target in names.items():
+        (out / name).unlink(missing_ok=True)
+        if (out / "cases" / CASE_ID / target).is_file():
+            (out / name).symlink_to(Path("cases") / CASE_ID / target)
+
+
+def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingested: Path) -> Image:
+    """A NIfTI file on its own grid, in mm and plain; a DICOM folder as the one volume that ingest makes of it."""
+    if path in files:
+        return save("image", "image", files[path], writable_folder(ingested))[0], modality
+    found = batch.run(batch.Plan(path, ingested, stages=("ingest",)))
+    done = [case[0] for case in found.values() if case[0].status == "done"]
+    if len(done) != 1:
+        raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")
+    with (ingested / "series.csv").open(newline="") as table:
+        modality = next(row["modality"] for row in csv.DictReader(table) if row["case_id"] == done[0].case_id)
+    return ingested / done[0].artifacts[0].path, modality

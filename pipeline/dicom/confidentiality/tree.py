@@ -1,0 +1,218 @@
+"""De-identify a tree of DICOM files: many files at once, going on where an earlier run ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from pipeline import __version__
+from pipeline.console import track
+from pipeline.dicom.confidentiality.file import FileDeidentifier, Identity, Outcome, Source
+from pipeline.dicom.confidentiality.options import Options
+from pipeline.errors import UsageError
+from pipeline.store.files import require_apart, run_lock, sha256_file, walk, write_atomic, write_text
+from pipeline.store.pseudonyms import Pseudonyms
+
+TABLE = "deidentified.csv"
+SETTINGS = "deidentified.json"
+_COLUMNS = ("patient", "file", "modality", "verdict", "code", "reason", "sha256")
+_PRIVATE_COLUMNS = (
+    *("source", "size_bytes", "changed_ns", "verdict", "code", "reason", "patient_id", "study_uid", "series_uid"),
+    *("sop_uid", "patient", "file", "modality", "sha256"),
+)
+#: After so many files the private table is written, so that a run that is killed need not begin anew.
+_KEEP_EVERY = 2000
+_CHUNK = 16
+_COPIES = "patient-*/study-*/series-*/*"
+
+
+@dataclass(frozen=True)
+class TreeOutcome:
+    """What became of a tree.
+
+    Attributes:
+        outcomes: of every file, in the order of the tree.
+        reused: how many of the copies were there already.
+        private_table: where it says which copy is whose.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    reused: int
+    private_table: Path
+
+    def count(self, verdict: str) -> int:
+        """How many files came to a verdict."""
+        return sum(outcome.verdict == verdict for outcome in self.outcomes)
+
+    def codes(self) -> Counter[str]:
+        """How many files were left out for each code."""
+        return Counter(outcome.code for outcome in self.outcomes if outcome.code)
+
+
+def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, overwrite: bool = False) -> TreeOutcome:
+    """Copy the DICOM files of a tree without their patients' identity, by DICOM PS3.15 E.
+
+    Writes the copies under pseudonymous names, `deidentified.csv` with a verdict for every DICOM file, and beside the
+    key the private table that links both. Copies of files that an earlier run has found elsewhere stay.
+
+    Args:
+        root: the tree; it is never written to.
+        out: the output folder, outside the tree.
+        options: what is kept beyond the basic profile.
+        jobs: how many processes work at once.
+        overwrite: make every copy again, and allow other options than an earlier run's.
+
+    Returns:
+        What became of every file.
+
+    Raises:
+        UsageError: E_OUT, E_KEY, E_BUSY, E_EMPTY, E_NO_DICOM, E_OPTION, E_CRASH.
+    """
+    require_apart(out, root)
+    if root.resolve().is_relative_to(out.resolve()):
+        raise UsageError("E_OUT", f"The input folder lies in the output folder {out}.")
+    sources = [_source(path) for path in walk(root.resolve())]
+    if not sources:
+        raise UsageError("E_EMPTY", f"Expected DICOM files below {root}, got no file.")
+    names = Pseudonyms(out)
+    with run_lock(out):
+        known = _known(names, out, options, overwrite)
+        done = _deidentify(sources, known, FileDeidentifier(out, names, options), jobs)
+        rows = _without_contradictions({**known, **done})
+        _remove_unlisted(out, rows.values())
+        _write_table(out, rows.values())
+        table = _keep(names, rows.values())
+    outcomes = tuple(rows[source.path] for source in sources)
+    if all(item.verdict == "not DICOM" for item in outcomes):
+        got = f"{len(outcomes)} files, none of them DICOM"
+        raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
+    reused = sum(known.get(item.source.path) is item and item.verdict == "copied" for item in outcomes)
+    return TreeOutcome(outcomes, reused, table)
+
+
+def _source(path: Path) -> Source:
+    try:
+        state = path.stat()
+    except OSError:
+        return Source(path, -1, 0)  # reading it will say why
+    return Source(path, state.st_size, state.st_mtime_ns)
+
+
+def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> dict[Path, Outcome]:
+    """What an earlier run with these options has done and is still there, by source.
+
+    Raises:
+        UsageError: E_OPTION when it had other options.
+    """
+    rows = [_from_private(row) for row in names.kept(TABLE)]
+    settings = {"version": __version__, "options": asdict(options), "key": names.of("key")}
+    path = out / SETTINGS
+    same = path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings and bool(rows)
+    if (rows or (out / TABLE).exists()) and not same and not overwrite:
+        raise UsageError(
+            "E_OPTION",
+            f"The output folder {out} holds copies that were made with other options, another key or another version.",
+            "Choose another output folder, or make them again with --overwrite.",
+        )
+    if overwrite:
+        _remove_unlisted(out, ())
+        rows = []
+    write_atomic(path, lambda temporary: write_text(temporary, json.dumps(settings, indent=2)))
+    return {row.source.path: row for row in rows if _still_holds(row, out)}
+
+
+def _still_holds(row: Outcome, out: Path) -> bool:
+    if row.verdict == "copied":
+        copy = out / row.output
+        return copy.is_file() and sha256_file(copy) == row.sha256
+    return row.verdict != "failed"
+
+
+def _deidentify(
+    sources: Sequence[Source], known: dict[Path, Outcome], work: FileDeidentifier, jobs: int
+) -> dict[Path, Outcome]:
+    todo = [item for item in sources if item.path not in known or known[item.path].source != item]
+    done: dict[Path, Outcome] = {}
+    for outcome in track(_outcomes(todo, work, jobs), len(todo), "deidentify"):
+        done[outcome.source.path] = outcome
+        if len(done) % _KEEP_EVERY == 0:
+            _keep(work.names, {**known, **done}.values())
+    return done
+
+
+def _outcomes(todo: Sequence[Source], work: FileDeidentifier, jobs: int) -> Iterator[Outcome]:
+    """Raises UsageError: E_CRASH when a process dies."""
+    if jobs == 1 or len(todo) <= _CHUNK:
+        yield from map(work, todo)
+        return
+    # fresh processes: a fork would copy the locks of the progress bar's thread
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(work, todo, chunksize=_CHUNK)
+        except BrokenProcessPool as error:
+            raise UsageError("E_CRASH", "A process that de-identified files has died.") from error
+
+
+def _remove_unlisted(out: Path, rows: Iterable[Outcome]) -> None:
+    """Remove copies that no source stands for: of files that have changed, and what a killed run has left."""
+    listed = {out / row.output for row in rows if row.verdict == "copied"}
+    for path in out.glob(_COPIES):
+        if path not in listed:
+            path.unlink()
+
+
+def _without_contradictions(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
+    """Two different files that claim to be one instance are both left out; identical ones give one copy."""
+    claims: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for row in rows.values():
+        if row.verdict == "copied":
+            claims[row.output].append(row)
+    result = dict(rows)
+    for group in claims.values():
+        if len({row.sha256 for row in group}) > 1:
+            reason = f"{len(group)} different files have one SOPInstanceUID."
+            for row in group:
+                left = replace(row, verdict="failed", code="E_DUP_SOP", reason=reason, output="", sha256="")
+                result[row.source.path] = left
+    return result
+
+
+def _write_table(out: Path, rows: Iterable[Outcome]) -> None:
+    shown = sorted(
+        (row.patient, row.output, row.modality, row.verdict, row.code, row.reason, row.sha256)
+        for row in rows
+        if row.verdict != "not DICOM"
+    )
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([_COLUMNS, *shown])
+    write_atomic(out / TABLE, lambda path: write_text(path, text.getvalue()))
+
+
+def _keep(names: Pseudonyms, rows: Iterable[Outcome]) -> Path:
+    return names.keep(TABLE, _PRIVATE_COLUMNS, map(_private, rows))
+
+
+def _private(row: Outcome) -> tuple[str, ...]:
+    source, identity = row.source, row.identity
+    texts = (
+        *(str(source.path), str(source.size_bytes), str(source.changed_ns), row.verdict, row.code, row.reason),
+        *(identity.patient, identity.study_uid, identity.series_uid, identity.sop_uid),
+        *(row.patient, row.output, row.modality, row.sha256),
+    )
+    # a file's name need not be text: what UTF-8 cannot hold is written as \udcXX
+    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
+
+
+def _from_private(row: dict[str, str]) -> Outcome:
+    identity = Identity(*(row[name] for name in ("patient_id", "study_uid", "series_uid", "sop_uid")))
+    source = Source(Path(row["source"]), int(row["size_bytes"]), int(row["changed_ns"]))
+    given = {name: row[name] for name in ("verdict", "code", "reason", "patient", "modality", "sha256")}
+    return Outcome(source, identity=identity, output=row["file"], **given)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Header reading: what a file says of itself, with no pixel read."""

@@ -1,0 +1,158 @@
+"""Walk a hospital's DICOM tree and sort what is found into series, by patient, study and series. Headers only."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipeline.cases import Fault, Instance, Series
+from pipeline.dicom.headers.encoding import NotDicomError
+from pipeline.dicom.headers.header import Header, read_header, rejected
+from pipeline.dicom.sandbox import Sandbox
+from pipeline.errors import REMEDIES, UsageError
+from pipeline.store.files import walk
+
+#: What one header may take: so long, and so much memory beside the file itself.
+HEADER_TIMEOUT_S, HEADER_BYTES = 60.0, 2**31
+#: Files that a worker is given at once; fewer than twice as many for a worker are not worth the worker's start.
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a tree holds.
+
+    Attributes:
+        series: every series, images or not, in a stable order.
+        rejected: DICOM files that belong to no series, with their faults.
+        unreadable: files that could not be opened, with the reason.
+        others: files that are not DICOM.
+    """
+
+    series: tuple[Series, ...]
+    rejected: tuple[Instance, ...] = ()
+    unreadable: tuple[Instance, ...] = ()
+    others: tuple[Path, ...] = field(default=())
+
+
+def scan(root: Path, tags: Iterable[str] = ()) -> Scan:
+    """Read the header of every file of a tree.
+
+    Args:
+        root: the tree. A DICOMDIR in it is not trusted: every file is looked at.
+        tags: DICOM keywords that the data spec's rules look at.
+
+    Raises:
+        UsageError: E_EMPTY when there is no file, E_NO_DICOM when none is DICOM.
+    """
+    paths = list(walk(root))
+    headers: list[Header] = []
+    lost: list[Instance] = []
+    unreadable: list[Instance] = []
+    others: list[Path] = []
+    for path, found in zip(paths, _read_all(paths, tuple(tags)), strict=True):
+        if isinstance(found, Header):
+            headers.append(found)
+        elif isinstance(found, NotDicomError):
+            others.append(path)
+        elif isinstance(found, OSError):
+            unreadable.append(_unreadable(path, found))
+        elif isinstance(found, Fault):
+            lost.append(rejected(path, found))
+        else:
+            raise found
+    if not headers and not unreadable and not lost:
+        code, what = ("E_NO_DICOM", f"{len(others)} files, none of them DICOM") if others else ("E_EMPTY", "no file")
+        raise UsageError(code, f"Expected DICOM files below {root}, got {what}.")
+    lost += [instance for header in headers if not header.series_uid for instance in header.instances]
+    known = [header for header in headers if header.series_uid]
+    return Scan(tuple(_group([*known, *_adopted(lost, known)])), tuple(lost), tuple(unreadable), tuple(others))
+
+
+def _read_all(paths: list[Path], tags: tuple[str, ...]) -> Iterator[Header | Exception | Fault]:
+    """The header of every file, or why there is none, in order. No foreign file is parsed in this process."""
+    workers = max(1, min(len(os.sched_getaffinity(0)), len(paths) // (2 * _CHUNK)))
+    largest = max((_size(path) for path in paths), default=0)
+    with Sandbox(read_task, workers, HEADER_BYTES + largest, HEADER_TIMEOUT_S, _CHUNK) as box:
+        yield from box.map((path, tags) for path in paths)
+
+
+def read_task(task: tuple[Path, tuple[str, ...]]) -> Header:
+    """Read one file's header, in a worker.
+
+    Raises:
+        NotDicomError: the file is not DICOM, or no file but a pipe or a device.
+        OSError: the file cannot be read.
+    """
+    path, tags = task
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotDicomError
+    return read_header(path, tags)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # told when the file is read
+        return 0
+
+
+def _unreadable(path: Path, error: OSError) -> Instance:
+    fault = Fault("E_UNREADABLE", f"The file cannot be read ({error.strerror}).", REMEDIES["E_UNREADABLE"])
+    return rejected(path, fault)
+
+
+def _adopted(lost: list[Instance], known: list[Header]) -> Iterator[Header]:
+    """Take the files that do not say to which series they belong out of `lost`, where only one can have lost them.
+
+    A DICOM file with a broken header in the folder of one series is taken for a slice of it: without it, a volume
+    would be shorter than it was, and nobody would know.
+    """
+    folders: defaultdict[Path, dict[tuple[str, str], Header]] = defaultdict(dict)
+    for header in known:
+        folders[header.instances[0].path.parent][header.series_uid, header.patient_id] = header
+    for instance in tuple(lost):
+        neighbours = list(folders.get(instance.path.parent, {}).values())
+        if len(neighbours) == 1:
+            lost.remove(instance)
+            tags = {"Modality": neighbours[0].instances[0].tags["Modality"]}
+            yield replace(neighbours[0], instances=(replace(instance, tags=tags),))
+
+
+def _group(headers: list[Header]) -> Iterator[Series]:
+    groups: defaultdict[tuple[str, str, str, str], list[Instance]] = defaultdict(list)
+    owners: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    modalities: defaultdict[str, set[str]] = defaultdict(set)
+    for header in headers:
+        modality = header.instances[0].tags.get("Modality", "")
+        groups[header.patient_id, header.study_uid, header.series_uid, modality].extend(header.instances)
+        owners[header.series_uid].add((header.patient_id, header.study_uid))
+        if header.instances[0].rows:  # a report beside the images does not make them another thing
+            modalities[header.series_uid].add(modality)
+    for (patient, study, uid, modality), instances in sorted(groups.items()):
+        series = _series(patient, study, uid, modality, instances)
+        if len(owners[uid]) > 1:
+            series = _with_fault(series, "E_UID_COLLISION", f"{len(owners[uid])} patients or studies")
+        elif len(modalities[uid]) > 1 and modality in modalities[uid]:
+            series = _with_fault(series, "E_MIXED_MODALITY", f"images of {len(modalities[uid])} modalities")
+        yield series
+
+
+def _with_fault(series: Series, code: str, users: str) -> Series:
+    return replace(series, fault=Fault(code, f"The series' UID is used by {users}.", REMEDIES[code]))
+
+
+def _series(patient: str, study: str, uid: str, modality: str, instances: list[Instance]) -> Series:
+    return Series(
+        patient_id=patient,
+        study_uid=study,
+        series_uid=uid,
+        modality=modality,
+        instances=tuple(instance for instance in instances if instance.fault is None),
+        rejected=tuple(instance for instance in instances if instance.fault is not None),
+        notes=tuple(sorted({note for instance in instances for note in instance.notes})),
+    )

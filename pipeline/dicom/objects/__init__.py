@@ -1,0 +1,1 @@
+"""Structure sets and segmentations, as label images."""

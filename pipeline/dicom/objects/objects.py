@@ -1,0 +1,64 @@
+"""Read a DICOM object that has passed the scan: its whole data set, without trust in what its header declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from pipeline.dicom.headers.encoding import open_dataset
+from pipeline.dicom.headers.values import names_of
+
+_FIRST_PIXEL_TAG = 0x7FE00008
+_UNDEFINED = 0xFFFFFFFF
+
+
+def read_object(path: Path, tags: Sequence[str] | None = None, pixels: bool = False) -> Dataset:
+    """Read a file's data set.
+
+    Args:
+        path: a DICOM file, with or without preamble; a deflated one is inflated as far as the scan allows.
+        tags: the keywords that are wanted; None for all.
+        pixels: read the pixel data too.
+
+    Raises:
+        NotDicomError, TooLargeError: see `open_dataset`.
+        EOFError: an element is shorter than it says: pydicom would give a part of the contours, silently.
+        Exception: of many kinds, when the data set is cut or broken.
+    """
+    with path.open("rb") as file:
+        encoded = open_dataset(file)
+        try:
+            stop = None if pixels else _at_pixels
+            dataset = read_dataset(
+                encoded.stream,
+                encoded.implicit,
+                encoded.little,
+                stop_when=stop,
+                specific_tags=None if tags is None else [BaseTag(tag) for tag in names_of(tags)],
+            )
+        finally:
+            encoded.stream.close()
+    _require_whole(dataset)
+    found = Dataset(dataset)
+    found.file_meta = FileMetaDataset()
+    found.file_meta.TransferSyntaxUID = UID(encoded.declared or ImplicitVRLittleEndian)
+    return found
+
+
+def _require_whole(dataset: Dataset) -> None:
+    """Elements of undefined length are parsed at once, and pydicom raises at their end; the others stay raw."""
+    for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself iterates over converted elements
+        raw = dataset.get_item(tag)
+        held = raw.value if isinstance(raw, RawDataElement) else None
+        if isinstance(raw, RawDataElement) and held is not None and raw.length != _UNDEFINED and len(held) < raw.length:
+            raise EOFError
+
+
+def _at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag >= _FIRST_PIXEL_TAG

@@ -1,0 +1,1 @@
+"""Uptake values of PET."""

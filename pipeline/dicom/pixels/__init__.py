@@ -1,0 +1,1 @@
+"""From series to volumes: pixel values, decoding, geometry."""

@@ -1,0 +1,1 @@
+"""From files to series that are whole: sorted, split, merged, checked, chosen."""

@@ -1,0 +1,180 @@
+"""Choose the series that play the roles of a data spec. What is not clear is reported, never guessed."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.cases import Case, Fault, Instance, Series
+from pipeline.dicom.series.radiograph import is_radiograph
+from pipeline.dicom.series.stack import normal_of
+from pipeline.errors import REMEDIES
+from pipeline.spec.spec import Role, Rule, Spec
+
+_PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What became of one series: the role it plays, or why it plays none."""
+
+    case_id: str
+    role: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The cases, and for each series of the scan (in its order) what became of it."""
+
+    cases: tuple[Case, ...]
+    choices: tuple[Choice, ...]
+
+
+def select(series: Sequence[Series], spec: Spec, name_case: Callable[[Series], str]) -> Selection:
+    """Group series into cases and choose one for each role.
+
+    Args:
+        series: after the geometry gate.
+        spec: says what one case is, and what a series has to be to play a role.
+        name_case: gives the case's pseudonym from any of its series.
+
+    Returns:
+        The cases in the order of their ids. Cases in which no series fits any role are left out.
+    """
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(series):
+        groups[name_case(item)].append(index)
+    choices: dict[int, Choice] = {}
+    cases = []
+    for case_id, members in sorted(groups.items()):
+        refusals = {i: {name: refuse(series[i], role) for name, role in spec.roles.items()} for i in members}
+        chosen, case = _choose(case_id, {i: series[i] for i in members}, spec, refusals)
+        choices |= {i: chosen.get(i) or Choice(case_id, "", _why_not(refusals[i])) for i in members}
+        if any(not reason for reasons in refusals.values() for reason in reasons.values()):
+            cases.append(case)
+    return Selection(tuple(cases), tuple(choices[index] for index in range(len(series))))
+
+
+def refuse(series: Series, role: Role) -> str:
+    """Why a series cannot play a role; empty when it can. Its geometry is not asked here."""
+    if series.modality not in role.modality:
+        return f"modality {series.modality or 'missing'} instead of {' or '.join(role.modality)}"
+    first = (series.instances or series.rejected)[0]
+    if is_radiograph(series) != (role.dimensions == 2):
+        return "a volume, not a radiograph" if role.dimensions == 2 else "a radiograph, not a volume"
+    total = len(series.instances) + len(series.rejected)
+    if role.dimensions == 3 and total < role.min_instances:
+        return f"{total} instances, fewer than {role.min_instances}"
+    if role.orientation not in ("any", plane_of(first)):
+        return f"{plane_of(first)} instead of {role.orientation}"
+    if role.part is not None and not re.search(role.part, series.part):
+        return f"{series.part or 'the whole series'} instead of a part that matches /{role.part}/"
+    return _broken_rule(first, role)
+
+
+def _broken_rule(first: Instance, role: Role) -> str:
+    """The first rule that an instance does not keep, in words; empty when it keeps all of them."""
+    for rule in role.all:
+        if not holds(rule, first):
+            return f"`all` asks {_words(rule)}"
+    for rule in role.none:
+        if holds(rule, first):
+            return f"`none` forbids {_words(rule)}"
+    if role.any and not any(holds(rule, first) for rule in role.any):
+        return f"`any` asks {' or '.join(_words(rule) for rule in role.any)}"
+    return ""
+
+
+def holds(rule: Rule, instance: Instance) -> bool:
+    """Whether a rule holds for an instance's header; a missing value satisfies no rule."""
+    value = instance.tags.get(rule.tag, "")
+    if not value:
+        return False
+    if rule.matches is not None:
+        return re.search(rule.matches, value) is not None
+    try:
+        number = float(value.split("\\")[0])
+    except ValueError:
+        return False
+    return (rule.min is None or number >= rule.min) and (rule.max is None or number <= rule.max)
+
+
+def plane_of(instance: Instance) -> str:
+    """The plane to which a slice is nearest; `unknown` without an orientation."""
+    if instance.orientation is None:
+        return "unknown"
+    return _PLANES[int(np.argmax(np.abs(normal_of(instance))))]
+
+
+def _words(rule: Rule) -> str:
+    if rule.matches is not None:
+        return f"{rule.tag} to match /{rule.matches}/"
+    low, high = ("" if limit is None else f"{limit:g}" for limit in (rule.min, rule.max))
+    return f"{rule.tag} in [{low}, {high}]"
+
+
+def _why_not(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{role}: {reason}" for role, reason in reasons.items() if reason)
+
+
+def _choose(
+    case_id: str, members: Mapping[int, Series], spec: Spec, refusals: Mapping[int, Mapping[str, str]]
+) -> tuple[dict[int, Choice], Case]:
+    """One series for each role; the first role that cannot be filled is the case's fault."""
+    chosen: dict[int, Choice] = {}
+    played: dict[str, Series] = {}
+    flags: list[str] = []
+    faults: list[Fault] = []
+    for name, role in spec.roles.items():
+        fitting = [i for i in members if not refusals[i][name] and i not in chosen]
+        sound = [i for i in fitting if members[i].fault is None]
+        chosen |= {i: Choice(case_id, "", f"{name}: set aside for its geometry") for i in fitting if i not in sound}
+        best = _best(sound, members, role)
+        if len(best) == 1:
+            chosen |= {i: Choice(case_id, "", _why_another(name, role)) for i in sound}
+            chosen[best[0]] = Choice(case_id, name)
+            played[name] = members[best[0]]
+            flags += [f"{name}: {note}" for note in members[best[0]].notes]
+        elif best:
+            chosen |= {i: Choice(case_id, "", f"{name}: ambiguous with another series") for i in best}
+            faults.append(_fault("E_AMBIGUOUS", f"{len(best)} series fit the role {name} equally well."))
+        elif fitting:
+            fault = members[fitting[0]].fault
+            faults.append(replace(fault, message=f"{name}: {fault.message}") if fault else _missing(name))
+            played[name] = members[fitting[0]]
+        elif role.required:
+            faults.append(_missing(name))
+        else:
+            flags.append(f"N_NO_ROLE: no series fits the optional role {name}")
+    return chosen, Case(case_id, played, tuple(flags), faults[0] if faults else None)
+
+
+def _best(sound: Sequence[int], members: Mapping[int, Series], role: Role) -> list[int]:
+    """The series that are left after the role's preferences."""
+    left = list(sound)
+    for preference in role.prefer:
+        if preference == "most_instances":
+            most = max((len(members[i].instances) for i in left), default=0)
+            left = [i for i in left if len(members[i].instances) == most]
+        else:
+            first = {(members[i].study_uid, members[i].series_uid): i for i in reversed(left)}
+            left = sorted(first.values())
+    return left
+
+
+def _why_another(name: str, role: Role) -> str:
+    words = {"most_instances": "has more instances", "first_part": "is the first part"}
+    return f"{name}: another series {' or '.join(words[item] for item in role.prefer)}"
+
+
+def _missing(name: str) -> Fault:
+    return _fault("E_MISSING_ROLE", f"No series fits the role {name}.")
+
+
+def _fault(code: str, message: str) -> Fault:
+    return Fault(code, message, REMEDIES[code])

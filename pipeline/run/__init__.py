@@ -1,0 +1,1 @@
+"""What happens to a case: stages, batches, their status."""

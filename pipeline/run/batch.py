@@ -1,0 +1,181 @@
+"""Run the stages over a cohort. Each stage is its bundle's own configuration: there is no second definition."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases import Fault, Record
+from pipeline.console import echo, quiet_libraries
+from pipeline.errors import REMEDIES, UsageError, pipeline_cause
+from pipeline.run.stage import Case, Mapper, Stage, summary
+from pipeline.shipped import shipped
+from pipeline.spec.spec import Spec, every_volume, load_spec
+from pipeline.store import records
+from pipeline.store.artifacts import as_json
+from pipeline.store.files import run_lock, write_atomic, write_text
+
+STAGES = ("ingest", "register", "preprocess", "fuse", "report")
+MANIFEST = "run.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        dataset_dir: the DICOM tree.
+        output_dir: the run folder.
+        spec_file: the data spec; None takes every volume of the tree as a case of its own.
+        stages: in the order in which they run; empty for all that the data spec has a use for.
+        overwrite: do the work again even where it is done.
+        jobs: how many processes work at once.
+    """
+
+    dataset_dir: Path
+    output_dir: Path
+    spec_file: Path | None = None
+    stages: tuple[str, ...] = ()
+    overwrite: bool = False
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle's stage, ready to run: what it does, where its cases are, and what comes after them."""
+
+    stage: Stage
+    find_cases: Callable[[], Sequence[Case]]
+    after: Sequence[Callable[[Path], Any]]
+
+
+def run(plan: Plan) -> dict[str, list[Record]]:
+    """Run the stages over all cases of a DICOM tree; a bad case never stops the others.
+
+    Returns:
+        The current records of every case in the run folder, by case id.
+
+    Raises:
+        UsageError: when the run cannot start: spec, folders, another run in the same folder.
+    """
+    spec = load_spec(plan.spec_file) if plan.spec_file else every_volume()
+    stages = plan.stages or stages_for(spec)
+    with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
+        _write_manifest(plan, stages)
+        for name in stages:
+            loaded = load(name, plan)
+            found = loaded.stage.run(loaded.find_cases(), map_cases)
+            records.write_table(plan.output_dir)
+            for step in loaded.after:
+                step(plan.output_dir)
+            echo(summary(name, found))
+    return records.of_run(plan.output_dir)
+
+
+def load(name: str, plan: Plan) -> Loaded:
+    """Read a bundle's configuration, as `python -m monai.bundle run` does.
+
+    Raises:
+        UsageError: E_NO_STAGE, E_CONFIG, or what the bundle's own parts raise.
+    """
+    from monai.bundle import ConfigParser
+
+    quiet_libraries()
+    path = shipped("bundles", name, "configs", "inference.yaml")
+    if not path.is_file():
+        raise UsageError("E_NO_STAGE", f"There is no stage {name}: known are {', '.join(STAGES)}.")
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
+    spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
+    settings = {
+        "bundle_root": str(shipped("bundles", name)),
+        "dataset_dir": str(dataset),
+        "output_dir": str(plan.output_dir),
+        "spec_file": spec_file,
+    }
+    for key, value in {**settings, "overwrite": plan.overwrite}.items():
+        parser[key] = value
+    try:
+        parts = [parser.get_parsed_content(part) for part in ("stage", "cases")]
+        return Loaded(parts[0], parts[1], parser.get_parsed_content("after") if "after" in parser else ())
+    except Exception as error:
+        known = pipeline_cause(error)
+        if known is not None:
+            raise known from error
+        raise UsageError("E_CONFIG", f"The configuration {path} cannot be used: {error}.") from error
+
+
+def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
+    """0 when all is well; 1 when a case or an alignment failed, a case was quarantined, or a file was unreadable."""
+    scan = output_dir / "scan.json"
+    unreadable = json.loads(scan.read_text())["files_unreadable"] if scan.is_file() else 0
+    well = all(records.went_well(record) for case in found.values() for record in case)
+    return int(not well or unreadable > 0)
+
+
+def stages_for(spec: Spec) -> tuple[str, ...]:
+    """The stages of a run with a data spec: those that need a section of it only where it has that section."""
+    named = {"register": spec.register_, "fuse": spec.fuse}
+    return tuple(name for name in STAGES if name not in named or named[name] is not None)
+
+
+def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
+    """Keep how the run was started. The input path may name a patient, so it is not kept."""
+    import torch
+
+    arguments = [word.replace(str(plan.dataset_dir), "<input>") for word in sys.argv[1:]]
+    manifest = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["tandem", *arguments],
+        "stages": list(stages),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "python": sys.version.split()[0],
+        "versions": records.versions(),
+    }
+    write_atomic(plan.output_dir / MANIFEST, lambda path: write_text(path, as_json(manifest)))
+
+
+@contextlib.contextmanager
+def mapper(jobs: int) -> Iterator[Mapper]:
+    """A way to map a function over cases: one after the other, or over several processes (dask.distributed)."""
+    cores = os.cpu_count() or 1
+    os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(max(1, cores // jobs)))
+    if jobs == 1:
+        yield map
+        return
+    from dask.distributed import Client, LocalCluster
+
+    options = {"threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1", "silence_logs": 50}
+    with LocalCluster(n_workers=jobs, processes=True, **options) as cluster, Client(cluster) as client:
+        yield lambda function, cases: _spread(client, function, cases)
+
+
+def _spread(client: Any, function: Callable[[Case], Record], cases: Sequence[Case]) -> Iterator[Record]:
+    """Give each case to a process that is free; a case that kills its process three times is a failed case."""
+    from dask.distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
+    futures = {client.submit(function, case, pure=False): case for case in cases}
+    for future in as_completed(futures):
+        try:
+            yield future.result()
+        except KilledWorker:
+            yield crashed(function.__self__, futures[future])  # type: ignore[attr-defined]  # a Stage's run_case
+
+
+def crashed(stage: Stage, case: Case) -> Record:
+    """Record that a case has killed its process."""
+    fault = Fault("E_CRASH", "The process that worked on the case died.", REMEDIES["E_CRASH"])
+    record = Record(case["case_id"], stage.name, "", "failed", error=fault, versions=records.versions())
+    folder = records.case_folder(stage.output_dir, record.case_id) / stage.name
+    records.forget(folder)
+    records.write(record, folder)
+    return record

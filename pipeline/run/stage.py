@@ -1,0 +1,226 @@
+"""A stage runs a chain over cases: resume, isolation of failures, verified atomic writes, provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
+from pipeline.console import echo, track
+from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
+from pipeline.run.fingerprint import describe
+from pipeline.store import records
+from pipeline.store.artifacts import plain, save
+from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
+
+Case = dict[str, Any]
+Chain = Callable[[Case], Case]
+Mapper = Callable[[Callable[[Case], Record], Sequence[Case]], Iterable[Record]]
+
+ERROR_LOG = "error.log"
+
+
+class Stage:
+    """Run a chain over cases and keep what it made.
+
+    Args:
+        name: the stage's name: its folder below each case.
+        chain: a MONAI `Compose`: dictionary in, dictionary out; it writes no file.
+        reads: key -> kind of what the chain needs; `kind?` for what may be missing.
+        writes: key -> kind of what the chain makes (`pipeline.cases.Kind`); `kind?` for what may be missing.
+        output_dir: the run folder.
+        weights: files of network weights; their content is part of the resume key.
+        overwrite: do the work again even where a valid record exists.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chain: Chain,
+        reads: Mapping[str, str],
+        writes: Mapping[str, str],
+        output_dir: str | Path,
+        weights: Sequence[str | Path] = (),
+        overwrite: bool = False,
+    ) -> None:
+        self.name = name
+        self.chain = chain
+        self.reads = dict(reads)
+        self.writes = dict(writes)
+        self.output_dir = Path(output_dir)
+        self.overwrite = overwrite
+        self._weights = [sha256_file(Path(path)) for path in weights]
+        self._description = describe([chain, self.reads, self.writes])
+
+    def run(self, cases: Sequence[Case], mapper: Mapper = map) -> list[Record]:
+        """Run every case; a failing one does not stop the others.
+
+        Args:
+            cases: dictionaries with `case_id` and what the stage reads.
+            mapper: how to map a function over the cases; `pipeline.run.batch` gives one that uses several processes.
+
+        Returns:
+            One record a case, in the order of the cases.
+        """
+        found = list(track(mapper(self.run_case, cases), len(cases), self.name))
+        order = {case["case_id"]: index for index, case in enumerate(cases)}
+        return sorted(found, key=lambda record: order[record.case_id])
+
+    def run_case(self, case: Case) -> Record:
+        """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason."""
+        started = time.perf_counter()
+        case = {**case, "records": [record for record in case.get("records", ()) if record.stage != self.name]}
+        folder = records.case_folder(self.output_dir, case["case_id"]) / self.name
+        record, log = Record(case["case_id"], self.name, "", "failed", versions=records.versions()), ""
+        try:
+            sweep(folder)
+            record = replace(record, inputs=self._inputs(case))
+            digests = {item.key: item.sha256 for item in record.inputs}
+            record = replace(record, key=records.resume_key(self.name, self._description, digests, self._weights))
+            before = records.read(folder)
+            if before is not None and self._still_valid(before, record.key):
+                return replace(before, reused=True)
+            records.forget(folder)
+            record = self._done(record, self.chain(dict(case)), folder)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
+            record, log = _failed(record, error, case)
+        record = replace(record, measures={"seconds": round(time.perf_counter() - started, 3), **record.measures})
+        return _keep(record, folder, log)
+
+    def main(self, find_cases: Callable[[], Sequence[Case]], after: Sequence[Callable[[Path], Any]] = ()) -> None:
+        """Run the stage as a command of its own, as `python -m monai.bundle run` does.
+
+        Args:
+            find_cases: gives the cases.
+            after: what to do with the run folder when the cases are done, such as a page about all of them.
+
+        Raises:
+            SystemExit: 1 when a case failed or was quarantined, 2 when the stage could not start.
+        """
+        try:
+            with run_lock(self.output_dir):
+                found = self.run(find_cases())
+                records.write_table(self.output_dir)
+                for finish in after:
+                    finish(self.output_dir)
+        except UsageError as error:
+            echo(str(error), error=True)
+            sys.exit(2)
+        echo(summary(self.name, found))
+        if not all(records.went_well(record) for record in found):
+            sys.exit(1)
+
+    def _inputs(self, case: Case) -> tuple[Artifact, ...]:
+        inputs = [_input(key, kind, case.get(key), self.output_dir) for key, kind in self.reads.items()]
+        present = tuple(item for item in inputs if item is not None)
+        recorded = {a.path: a.sha256 for r in case.get("records", ()) for a in r.artifacts}
+        for item in present:
+            if item.path and recorded.get(item.path, item.sha256) != item.sha256:
+                raise CaseError("E_CHANGED", f"The content of {item.path} is not what was recorded.")
+        return present
+
+    def _still_valid(self, before: Record, key: str) -> bool:
+        if self.overwrite or before.key != key or before.status != "done":
+            return False
+        return records.intact(before, self.output_dir)
+
+    def _done(self, record: Record, result: Case, folder: Path) -> Record:
+        artifacts = []
+        for key, kind in self.writes.items():
+            if key not in result and kind.endswith("?"):
+                continue
+            if key not in result:
+                raise CaseError("E_OUTPUT", f"Expected the stage {self.name} to give {key}, but it did not.")
+            path, artifact = save(key, kind.removesuffix("?"), result[key], folder)
+            artifacts.append(replace(artifact, path=path.relative_to(self.output_dir).as_posix()))
+        measures, flags = plain(result.get("measures", {})), tuple(result.get("flags", ()))
+        return replace(record, status="done", artifacts=tuple(artifacts), measures=measures, flags=flags)
+
+
+def _failed(record: Record, error: Exception, case: Case) -> tuple[Record, str]:
+    """The record of a case that went wrong, and a log of what happened where that is a defect of ours."""
+    known = pipeline_cause(error) or _as_pipeline_error(error)
+    status: Status = "quarantined" if isinstance(known, QuarantineError) else "failed"
+    fault = Fault(known.code, scrub(known.message, case), known.remedy)
+    log = scrub("".join(traceback.format_exception(error)), case) if known.code == "E_INTERNAL" else ""
+    return replace(record, status=status, error=fault), log
+
+
+def _keep(record: Record, folder: Path, log: str) -> Record:
+    """Write the record; of a case that went wrong, nothing else is kept but the log."""
+    try:
+        if record.status != "done":
+            records.forget(folder)
+        if log:
+            write_atomic(folder / ERROR_LOG, lambda path: write_text(path, log))
+        records.write(record, folder)
+    except (OSError, PipelineError) as error:
+        reason = f"The record of the stage could not be written ({type(error).__name__})."
+        return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
+    return record
+
+
+def summary(stage: str, found: Sequence[Record]) -> str:
+    """One line: how many cases are done (and how many were so before), failed and quarantined."""
+    count = {status: sum(record.status == status for record in found) for status in ("done", "failed", "quarantined")}
+    reused = sum(record.reused for record in found)
+    parts = [f"{count['done']} done" + (f" ({reused} already)" if reused else "")]
+    parts += [f"{count[status]} {status}" for status in ("failed", "quarantined") if count[status]]
+    return f"{stage}: {', '.join(parts)}"
+
+
+def scrub(text: str, case: Case) -> str:
+    """Take the hospital's identifiers and input paths of a case out of a text that is going to be kept."""
+    series = [value for value in case.values() if isinstance(value, Series)]
+    secrets = {
+        str(parent) for item in series for path in item.files for parent in path.parents if len(parent.parts) > 2
+    }
+    secrets |= {secret for item in series for secret in (item.patient_id, item.study_uid, item.series_uid) if secret}
+    files = [path for item in case.values() if isinstance(item, NiftiFile) for path in item.files]
+    files += [item for item in case.values() if isinstance(item, Path)]
+    secrets |= {secret for path in files for secret in (str(path), str(path.parent), path.name)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "<input>")
+    return text
+
+
+def _as_pipeline_error(error: Exception) -> PipelineError:
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return CaseError("E_UNREADABLE", f"A file could not be read or written ({error.strerror or error}).")
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return CaseError("E_INTERNAL", f"{type(root).__name__}: {root}".split("\n")[0][:300])
+
+
+def _timeless(record: Record) -> Record:
+    """A record without how long it took: a report of the same work is the same report."""
+    return replace(record, measures={name: number for name, number in record.measures.items() if name != "seconds"})
+
+
+def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None:
+    """Describe an input by its content.
+
+    Raises:
+        CaseError: E_INPUT when it is needed and missing.
+    """
+    if value is None and kind.endswith("?"):
+        return None
+    kind = kind.removesuffix("?")
+    if isinstance(value, Series | NiftiFile):
+        digests = sorted(sha256_file(path) for path in value.files)
+        return Artifact(key, kind, "", hashlib.sha256("".join(digests).encode()).hexdigest())
+    if isinstance(value, str | Path) and Path(value).is_file():
+        path = Path(value)
+        inside = path.is_relative_to(output_dir / "cases")
+        return Artifact(key, kind, path.relative_to(output_dir).as_posix() if inside else "", sha256_file(path))
+    if isinstance(value, list) and all(isinstance(item, Record) for item in value):
+        content = "".join(str(_timeless(item).as_json()) for item in value)
+        return Artifact(key, kind, "", hashlib.sha256(content.encode()).hexdigest())
+    raise CaseError("E_INPUT", f"Expected {key} ({kind}), got nothing that can be read.")

@@ -1,0 +1,1 @@
+"""What a person wrote: the data spec, read and checked."""

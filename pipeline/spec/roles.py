@@ -1,0 +1,179 @@
+"""The `roles` and `masks` of a data spec: what plays a role, and which regions become a label image."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.spec.paths import compile_pattern
+
+Orientation = Literal["axial", "coronal", "sagittal", "any"]
+ROLE_NAME = r"^[a-z][a-z0-9_]*$"
+#: The unit of a role whose PET is turned into standardised uptake values by body weight, g/ml.
+SUV_BODY_WEIGHT = "SUVbw"
+#: What a role asks of DICOM headers, which NIfTI files do not have.
+_OF_DICOM = frozenset({"dimensions", "orientation", "min_instances", "part", "all", "any", "none", "prefer"})
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+def _pattern(value: str) -> str:
+    compile_pattern(value)
+    return value
+
+
+class Rule(_Model):
+    """One condition on one header value.
+
+    Attributes:
+        tag: the DICOM keyword, such as `SeriesDescription`.
+        matches: a regular expression that is found in the value (several values are joined by a backslash).
+        min: the smallest number that is accepted.
+        max: the largest number that is accepted.
+    """
+
+    tag: str
+    matches: str | None = None
+    min: float | None = None
+    max: float | None = None
+
+    @field_validator("matches")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        return value if value is None else _compiled(value)
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Rule:
+        if (self.matches is None) == (self.min is None and self.max is None):
+            raise ValueError("a rule needs either `matches`, or `min` and/or `max`")
+        return self
+
+
+class Role(_Model):
+    """What a series has to be to play a role.
+
+    Attributes:
+        modality: the accepted values of Modality (0008,0060).
+        unit: what the voxel values are (`HU`, `a.u.`, `Bq/ml` …); shown in reports.
+        required: without it the case is quarantined.
+        dimensions: 3 for volumes, 2 for radiographs, each image of which stands for itself.
+        orientation: the plane of the slices.
+        min_instances: the fewest slices of a volume.
+        part: a regular expression that is found in the name of the part of a series that was split.
+        all: every rule has to hold.
+        any: at least one rule has to hold.
+        none: no rule may hold.
+        prefer: what decides, one after the other, when several series are left; when it does not, the case is
+            quarantined as ambiguous.
+        files: which NIfTI files of the tree play the role (`pipeline.spec.paths`); the role is then not of DICOM.
+    """
+
+    modality: tuple[str, ...]
+    unit: str = "a.u."
+    required: bool = True
+    dimensions: Literal[2, 3] = 3
+    orientation: Orientation = "any"
+    min_instances: int = Field(default=2, ge=2)
+    part: str | None = None
+    all: tuple[Rule, ...] = ()
+    any: tuple[Rule, ...] = ()
+    none: tuple[Rule, ...] = ()
+    prefer: tuple[Literal["most_instances", "first_part"], ...] = ()
+    files: str | None = None
+
+    @field_validator("part")
+    @classmethod
+    def _finds_a_part(cls, value: str | None) -> str | None:
+        return value if value is None else _compiled(value)
+
+    @model_validator(mode="after")
+    def _radiographs_are_single(self) -> Role:
+        if self.dimensions == 2 and {"min_instances", "orientation"} & self.model_fields_set:
+            raise ValueError("a role of `dimensions: 2` takes single images: no `min_instances`, no `orientation`")
+        return self
+
+    @field_validator("files")
+    @classmethod
+    def _names_cases(cls, value: str | None) -> str | None:
+        return value if value is None else _pattern(value)
+
+    @model_validator(mode="after")
+    def _files_have_no_headers(self) -> Role:
+        of_dicom = self.model_fields_set & _OF_DICOM if self.files else set()
+        if of_dicom:
+            raise ValueError(f"`{min(of_dicom)}` is about DICOM headers: it does not go with `files`")
+        return self
+
+    @field_validator("modality", "prefer", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _suv_is_of_pet(self) -> Role:
+        if self.unit == SUV_BODY_WEIGHT and self.modality != ("PT",):
+            raise ValueError(f"the unit {SUV_BODY_WEIGHT} is for the modality PT alone")
+        return self
+
+
+class Mask(_Model):
+    """Which regions of the structure sets and segmentations become a label image on a role's grid.
+
+    Attributes:
+        of: the role on whose grid the mask lies; the objects have to refer to its series.
+        labels: label name -> a regular expression that is found in the region's name; values 1, 2 … in this order.
+        required: without it the case is quarantined.
+        prefer: what decides when several objects are left; without it the case is quarantined as ambiguous.
+        files: which NIfTI files of the tree are the label images, instead of structure sets and segmentations.
+        values: for `files`, instead of `labels`: label name -> its value in the files.
+    """
+
+    of: str
+    labels: dict[str, str] = Field(default={}, max_length=255)
+    required: bool = True
+    prefer: Literal["latest"] | None = None
+    files: str | None = None
+    values: dict[str, int] = {}
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Label name -> its value in the label image."""
+        return self.values or {name: number for number, name in enumerate(self.labels, start=1)}
+
+    @field_validator("files")
+    @classmethod
+    def _names_cases(cls, value: str | None) -> str | None:
+        return value if value is None else _pattern(value)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Mask:
+        if self.files is None and (self.values or not self.labels):
+            raise ValueError("a mask needs `labels` (or, for NIfTI files, `files` and `values`)")
+        if self.files is not None and (self.labels or self.prefer or not self.values):
+            raise ValueError("a mask of `files` needs `values`, and neither `labels` nor `prefer`")
+        if not all(re.match(ROLE_NAME, name) for name in self.values):
+            raise ValueError("labels are named with lower-case letters, digits and _")
+        if len(set(self.values.values())) < len(self.values) or not all(0 < v <= 65535 for v in self.values.values()):
+            raise ValueError("`values` are different whole numbers from 1 to 65535")
+        return self
+
+    @field_validator("labels")
+    @classmethod
+    def _usable(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, pattern in labels.items():
+            if not re.match(ROLE_NAME, name):
+                raise ValueError(f"`{name}` cannot name a label: use lower-case letters, digits and _")
+            _compiled(pattern)
+        return labels

@@ -1,0 +1,305 @@
+"""Read and check a data spec: which series of a study play which role, and how the roles belong together.
+
+The format is explained, key by key, in docs/reference/data-specs.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import UsageError
+from pipeline.spec.explain import explain
+from pipeline.spec.fuse import Fuse
+from pipeline.spec.paths import placeholders
+from pipeline.spec.register import Limits, Moving, Register
+from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
+from pipeline.store.files import write_atomic, write_text
+
+SPEC_FILE = "spec.yaml"
+#: What radiologists set to read most of the body: name -> level and width in HU.
+CT_WINDOWS = {"soft_tissue": (40.0, 400.0), "bone": (600.0, 2800.0)}
+RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault", "frames")
+
+
+class Spec(BaseModel):
+    """A data spec.
+
+    Attributes:
+        case: what one case is: all of a patient, one study, or one series.
+        ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    description: str
+    case: Literal["patient", "study", "series"] = "patient"
+    roles: dict[str, Role] = Field(min_length=1)
+    masks: dict[str, Mask] = {}
+    register_: Register | None = Field(default=None, alias="register")
+    fuse: Fuse | None = None
+    ct_windows: dict[str, tuple[float, float]] = Field(default=CT_WINDOWS, min_length=1)
+
+    @field_validator("roles")
+    @classmethod
+    def _names(cls, roles: dict[str, Role]) -> dict[str, Role]:
+        for name in roles:
+            if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
+                raise ValueError(f"`{name}` cannot name a role: use lower-case letters, digits and _")
+        return roles
+
+    @model_validator(mode="after")
+    def _roles_exist(self) -> Spec:
+        if self.register_ is not None:
+            for role in (self.register_.fixed, *self.register_.moving):
+                if role not in self.roles:
+                    raise ValueError(f"`register` names the role `{role}`, which `roles` does not define")
+            if self.register_.fixed in self.register_.moving:
+                raise ValueError(f"`register` has `{self.register_.fixed}` as fixed and as moving")
+            for role, mask in self.register_.masks.items():
+                if mask not in self.masks or self.masks[mask].of != role:
+                    raise ValueError(f"`register` names the mask `{mask}`, which `masks` does not define for `{role}`")
+        return self
+
+    @model_validator(mode="after")
+    def _fuse_is_whole(self) -> Spec:
+        if self.fuse is not None and not self.fuse.weights:
+            raise ValueError("`fuse` names no `weights`")
+        for modality, role in self.fusion.roles.items():
+            if role not in self.roles:
+                raise ValueError(f"`fuse` has the role `{role}` as `{modality}`, which `roles` does not define")
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_roles(self) -> Spec:
+        for name, mask in self.masks.items():
+            if not re.match(ROLE_NAME, name) or name in (*RESERVED_NAMES, *self.roles):
+                raise ValueError(f"`{name}` cannot name a mask: use lower-case letters, digits, _ and no role's name")
+            if mask.of not in self.roles:
+                raise ValueError(f"the mask `{name}` is of the role `{mask.of}`, which `roles` does not define")
+        return self
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Spec:
+        entries = {f"roles.{name}": role.files for name, role in self.roles.items()}
+        entries |= {f"masks.{name}": mask.files for name, mask in self.masks.items()}
+        without = [name for name, pattern in entries.items() if pattern is None]
+        if without and len(without) < len(entries):
+            raise ValueError(f"{without[0]} has no `files`, but others have: all are NIfTI files, or none is")
+        if not without and len({placeholders(pattern) for pattern in entries.values() if pattern}) > 1:
+            raise ValueError("either every `files` has {session}, or none has")
+        marks = {placeholders(pattern) for pattern in self.landmark_files.values()}
+        of_images = {placeholders(pattern) for pattern in entries.values() if pattern} or {frozenset({"case"})}
+        if marks and marks != of_images:
+            raise ValueError("`landmarks` have the {case} and {session} that `files` have; with DICOM, {case} alone")
+        if marks and self.case != "patient":
+            raise ValueError("`landmarks` are found by the patient: they need `case: patient`")
+        if not without and self.case != "patient":
+            raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
+        return self
+
+    @property
+    def from_files(self) -> bool:
+        """Whether the input is NIfTI files, not DICOM."""
+        return all(role.files is not None for role in self.roles.values())
+
+    @property
+    def registration(self) -> Register:
+        """The `register` section.
+
+        Raises:
+            UsageError: E_SPEC when the spec has none.
+        """
+        if self.register_ is None:
+            raise UsageError(
+                "E_SPEC", f"The data spec {self.name} has no `register` section: nothing says what is fixed."
+            )
+        return self.register_
+
+    @property
+    def fusion(self) -> Fuse:
+        """The `fuse` section; where there is none, one that names nothing."""
+        return self.fuse or Fuse()
+
+    @property
+    def landmark_files(self) -> dict[str, str]:
+        """Role -> which files of the input hold its landmarks."""
+        return self.register_.landmarks if self.register_ else {}
+
+    @property
+    def modalities(self) -> dict[str, str]:
+        """The (first) modality of each role."""
+        return {name: role.modality[0] for name, role in self.roles.items()}
+
+    @property
+    def suv_roles(self) -> list[str]:
+        """The roles whose PET is turned into standardised uptake values; those of NIfTI files hold them already."""
+        return [name for name, role in self.roles.items() if role.unit == SUV_BODY_WEIGHT and role.files is None]
+
+    @property
+    def ct_window(self) -> tuple[float, float]:
+        """Level and width in HU in which reports show CT."""
+        return next(iter(self.ct_windows.values()))
+
+    @property
+    def fixed(self) -> str:
+        """The role that gives the grid: the fixed one, or the first where nothing is registered."""
+        return self.register_.fixed if self.register_ else next(iter(self.roles))
+
+    @property
+    def moving(self) -> list[str]:
+        """The roles that are moved; none where nothing is registered."""
+        return list(self.register_.moving) if self.register_ else []
+
+    def of_modality(self, modality: str) -> list[str]:
+        """The roles of a modality."""
+        return [name for name, role in self.roles.items() if role.modality[0] == modality]
+
+    def aligned(self, roles: Sequence[str]) -> list[str]:
+        """The keys of roles' images after registration: `<role>_aligned` for those that were moved."""
+        return [f"{name}_aligned" if name in self.moving else name for name in roles]
+
+    def kinds(self, roles: Sequence[str], kind: str, optional: bool = False) -> dict[str, str]:
+        """What a stage reads or writes for roles.
+
+        Args:
+            roles: role names, or the keys of their aligned images.
+            kind: see `pipeline.cases.Kind`.
+            optional: nothing of it has to be there.
+
+        Returns:
+            key -> kind, with `?` behind it where the role is optional or its alignment may have been left out.
+        """
+        needed = {
+            key
+            for key in roles
+            if self.roles[key.removesuffix("_aligned")].required
+            and not optional
+            and not (key.endswith("_aligned") and self._left_out_if_failed)
+        }
+        return {key: kind if key in needed else f"{kind}?" for key in roles}
+
+    def mask_kinds(self, kind: str, optional: bool = False) -> dict[str, str]:
+        """What a stage reads or writes for masks: key -> kind, with `?` behind it where a mask may be missing."""
+        needed = {name for name, mask in self.masks.items() if mask.required and self.roles[mask.of].required}
+        return {name: kind if name in needed and not optional else f"{kind}?" for name in self.masks}
+
+    def outputs(self, roles: Sequence[str], optional: bool = False, **kinds: str) -> dict[str, str]:
+        """What a stage makes of roles.
+
+        Args:
+            roles: role names.
+            optional: nothing of it has to be there.
+            kinds: suffix -> kind, such as `aligned="image", quality="measure"`.
+
+        Returns:
+            Such as `{"mr_windows": "image", "mr_enhanced": "image"}`, with `?` where the role is optional or its
+            alignment may have been left out.
+        """
+        made = {f"{name}_{suffix}": (name, kind) for name in roles for suffix, kind in kinds.items()}
+        moved = self.moving if self._left_out_if_failed else []
+        needed = {
+            key for key, (name, _) in made.items() if self.roles[name].required and not optional and name not in moved
+        }
+        return {key: kind if key in needed else f"{kind}?" for key, (_, kind) in made.items()}
+
+    def alignments(self) -> dict[str, str]:
+        """What registration makes of moving roles and their masks: key -> kind, with `?` where it may be missing."""
+        kinds = {"aligned": "image", "transform": "transform", "inverse": "transform", "quality": "measure"}
+        made = {
+            f"{role}_{suffix}": kind if self.roles[role].required else f"{kind}?"
+            for role in self.moving
+            for suffix, kind in {**kinds, "log": "document"}.items()
+        }
+        return made | {f"{name}_aligned": "label?" for name, mask in self.masks.items() if mask.of in self.moving}
+
+    @property
+    def mask_roles(self) -> dict[str, str]:
+        """Name of each mask -> the role that it is of."""
+        return {name: mask.of for name, mask in self.masks.items()}
+
+    @property
+    def mask_labels(self) -> dict[str, dict[str, int]]:
+        """Name of each mask -> its labels and their values; not of a mask that says where registration looks."""
+        searched = set(self.register_.masks.values()) if self.register_ else set()
+        return {name: mask.label_values for name, mask in self.masks.items() if name not in searched}
+
+    @property
+    def _left_out_if_failed(self) -> bool:
+        """Whether later stages go on without a moving role whose alignment has failed."""
+        return self.register_ is not None and self.register_.on_fail == "flag"
+
+
+def every_volume() -> Spec:
+    """The spec that takes every series as a case of its own, in the role `image`."""
+    modalities = ("CT", "MR", "PT", "NM", "CR", "DX", "US", "OT", "XA", "RF", "MG")
+    role = Role(modality=modalities)
+    return Spec(name="every-volume", description="Every volume of the tree.", case="series", roles={"image": role})
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a data spec.
+
+    Raises:
+        UsageError: E_SPEC; the message names the key and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError("E_SPEC", f"The data spec {path} cannot be read ({error.strerror}).") from error
+    try:
+        data, root = yaml.safe_load(text), yaml.compose(text)
+        return Spec.model_validate(data)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
+    except ValidationError as error:
+        faults = "; ".join(explain(path, root, item, _keys_beside) for item in error.errors())
+        raise UsageError("E_SPEC", faults) from error
+
+
+def save_spec(spec: Spec, folder: Path) -> None:
+    """Keep the spec with the run, so that later stages work with the same one."""
+    text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=False)
+    write_atomic(folder / SPEC_FILE, lambda path: write_text(path, text))
+
+
+def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
+    """The spec that a bundle works with: the file, else the one that the run in `dataset_dir` was ingested with.
+
+    Raises:
+        UsageError: E_SPEC when there is neither.
+    """
+    if str(spec_file):
+        return load_spec(Path(spec_file))
+    stored = Path(dataset_dir) / SPEC_FILE
+    if stored.is_file():
+        return load_spec(stored)
+    raise UsageError("E_SPEC", f"Expected a data spec: none was named (--spec_file) and {dataset_dir} holds none.")
+
+
+def of_ingest(spec_file: str | Path) -> Spec:
+    """The spec that ingest works with: the file, or `every_volume` where none is named."""
+    return load_spec(Path(spec_file)) if str(spec_file) else every_volume()
+
+
+def _keys_beside(where: list[str]) -> list[str]:
+    """The keys that are known at the place of an unknown one."""
+    models: dict[str, type[BaseModel]] = {
+        "roles": Role,
+        "masks": Mask,
+        "register": Register,
+        "fuse": Fuse,
+        "moving": Moving,
+        "limits": Limits,
+    }
+    model: type[BaseModel] = Spec
+    for part in where[:-1]:
+        model = Rule if part in ("any", "all", "none") else models.get(part, model)
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,236 @@
+"""Records on disk: what is done, the resume key, and the tables made of them. No heavy imports.
+
+OUT/cases/<case_id>/<stage>/record.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cases import Record
+from pipeline.errors import UsageError
+from pipeline.store.files import sha256_file, write_atomic, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD = "record.json"
+CASES_TABLE = "cases.csv"
+CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+PACKAGES = ("tandem-imaging", "monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
+
+
+def case_folder(output_dir: Path, case_id: str) -> Path:
+    """Where a case lies in a run folder.
+
+    Raises:
+        UsageError: E_CASE_ID when the id is not fit to name a folder.
+    """
+    if not re.fullmatch(CASE_ID, case_id):
+        raise UsageError("E_CASE_ID", f"Expected a case id that can name a folder, got {case_id!r}.")
+    return output_dir / "cases" / case_id
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of Tandem and of the packages that its results depend on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Sequence[str]) -> str:
+    """The key under which a stage's result stays valid.
+
+    Args:
+        stage: the stage's name.
+        chain: `pipeline.run.fingerprint.describe` of what the stage is going to run.
+        inputs: case key -> sha256 of the content.
+        weights: sha256 of each file of network weights.
+
+    Returns:
+        sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's version.
+    """
+    parts = {
+        "stage": stage,
+        "chain": chain,
+        "inputs": dict(inputs),
+        "weights": list(weights),
+        "version": version("tandem-imaging"),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write(record: Record, folder: Path) -> None:
+    """Write a stage's record, last of all: from now on the stage is done for the case."""
+    text = json.dumps(record.as_json(), indent=2, allow_nan=False) + "\n"
+    write_atomic(folder / RECORD, lambda path: write_text(path, text))
+
+
+def read(folder: Path) -> Record | None:
+    """A stage's record, or None where there is none that can be read: then nothing is done."""
+    try:
+        return Record.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def forget(folder: Path) -> None:
+    """Take a stage's record back, then clear its folder: first nothing counts as done, then nothing is left."""
+    (folder / RECORD).unlink(missing_ok=True)
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+
+def intact(record: Record, output_dir: Path) -> bool:
+    """Whether every output of a record is on the disk with the bytes that were recorded."""
+    paths = [(output_dir / artifact.path, artifact.sha256) for artifact in record.artifacts]
+    return all(path.is_file() and sha256_file(path) == digest for path, digest in paths)
+
+
+def of_case(folder: Path) -> list[Record]:
+    """The current records of a case folder, in the order in which the stages depend on each other.
+
+    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out.
+    """
+    waiting = [record for path in sorted(folder.glob(f"*/{RECORD}")) if (record := read(path.parent))]
+    current: list[Record] = []
+    while ready := [record for record in waiting if _follows(record, current)]:
+        current += ready
+        waiting = [record for record in waiting if record not in ready]
+    return current
+
+
+def _follows(record: Record, current: Iterable[Record]) -> bool:
+    """Whether each input that was an output in the same run is still what a finished stage has recorded."""
+    made = {artifact.path: artifact.sha256 for done in current if done.status == "done" for artifact in done.artifacts}
+    return all(made.get(item.path) == item.sha256 for item in record.inputs if item.path)
+
+
+def of_run(output_dir: Path) -> dict[str, list[Record]]:
+    """The current records of every case of a run folder, by case id."""
+    folders = sorted(path for path in (output_dir / "cases").glob("*") if path.is_dir())
+    return {folder.name: of_case(folder) for folder in folders}
+
+
+def merge(mappings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """One mapping out of several, for what a stage reads or writes."""
+    return {key: kind for mapping in mappings for key, kind in mapping.items()}
+
+
+class FindCases:
+    """Find the cases of a run folder that have what a stage reads.
+
+    Args:
+        dataset_dir: a folder that an earlier stage has written.
+        reads: key -> kind, as the stage takes it; `kind?` for what may be missing.
+        all_cases: give every case that has a record, also those that miss something (for reports), and also images
+            whose alignment has failed.
+        after: stages; a case in which one of them failed or was quarantined is left out.
+    """
+
+    def __init__(
+        self, dataset_dir: str | Path, reads: Mapping[str, str], all_cases: bool = False, after: Sequence[str] = ()
+    ) -> None:
+        self.dataset_dir, self.after = Path(dataset_dir), tuple(after)
+        self.reads = dict(reads)
+        self.all_cases = all_cases
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The cases, each with `case_id`, a path for every key that is there, and its `records`.
+
+        Raises:
+            UsageError: E_NO_CASES when the folder has none at all.
+        """
+        found = of_run(self.dataset_dir)
+        if not found:
+            raise UsageError("E_NO_CASES", f"Expected the results of an earlier stage in {self.dataset_dir}.")
+        cases = [self._case(case_id, records) for case_id, records in found.items() if not self._stopped(records)]
+        needed = {key for key, kind in self.reads.items() if not kind.endswith("?")}
+        return [case for case in cases if self.all_cases or needed <= case.keys()]
+
+    def _stopped(self, records: Sequence[Record]) -> bool:
+        return any(record.stage in self.after and record.status != "done" for record in records)
+
+    def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
+        done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
+        unfit = set() if self.all_cases else {key for record in records for key in failed_alignments(record)}
+        fit = [item for item in done if item.key in self.reads and item.key not in unfit]
+        paths = {item.key: self.dataset_dir / item.path for item in fit}
+        return {"case_id": case_id, **paths, "records": records}
+
+
+def table(output_dir: Path) -> pd.DataFrame:
+    """One row a case: the status of each stage, the first error, the flags and every number that was measured."""
+    import pandas as pd
+
+    cases = of_run(output_dir)
+    stages = stages_in_order(cases)
+    rows = []
+    for case_id, records in cases.items():
+        errors = [record.error for record in records if record.error]
+        row: dict[str, Any] = {"case_id": case_id, **dict.fromkeys(stages, "")}
+        row |= {record.stage: record.status for record in records}
+        row |= {"code": errors[0].code if errors else "", "reason": errors[0].message if errors else ""}
+        row["flags"] = "; ".join(flag for record in records for flag in record.flags)
+        fused = [words for record in records if (words := class_in_words(record.measures))]
+        row |= {"fused_class": fused[-1]} if fused else {}
+        row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_table(output_dir: Path) -> None:
+    """Write `cases.csv`, the table of all cases."""
+    cases = table(output_dir)
+    write_atomic(output_dir / CASES_TABLE, lambda path: cases.to_csv(path, index=False))
+
+
+def went_well(record: Record) -> bool:
+    """Whether a stage is done, and none of its own verdicts over its results (`{"verdict": …}`) is `fail`."""
+    judged = [item.get("verdict") for item in record.measures.values() if isinstance(item, Mapping)]
+    return record.status == "done" and "fail" not in judged
+
+
+def failed_alignments(record: Record) -> set[str]:
+    """The keys of images whose alignment has failed (`<role>_quality` says so): only reports show them."""
+    judged = {name: item for name, item in record.measures.items() if isinstance(item, Mapping)}
+    failed = {name for name, item in judged.items() if item.get("verdict") == "fail"}
+    return {f"{name.removesuffix('_quality')}_aligned" for name in failed if name.endswith("_quality")}
+
+
+def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:
+    """The stages of a run, each behind those that it depends on in the case that came furthest."""
+    latest: dict[str, int] = {}
+    for records in cases.values():
+        for index, record in enumerate(records):
+            latest[record.stage] = max(latest.get(record.stage, 0), index)
+    return sorted(latest, key=lambda stage: latest[stage])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def class_in_words(measures: Mapping[str, Any]) -> str:
+    """Such as `kind_b, 0.87, calibrated`; empty where the stage `fuse` has given no class.
+
+    Args:
+        measures: of its record.
+    """
+    if "fused_class" not in measures:
+        return ""
+    calibrated = "calibrated" if measures.get("fused_class_calibrated") else "not calibrated"
+    return f"{measures['fused_class']}, {float(measures['fused_class_probability']):.2f}, {calibrated}"

@@ -1,0 +1,120 @@
+"""The only converter of volumes: MetaTensor, SimpleITK, ITK.
+
+Inside Tandem a volume is a `MetaTensor` of shape (C, I, J, K) with a float64 RAS affine in mm (`pipeline.geometry`).
+SimpleITK's and ITK's images are LPS and their arrays (k, j, i): both are met only here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import torch
+from monai.data import MetaTensor
+
+from pipeline.errors import CaseError
+from pipeline.geometry import LPS_RAS, FloatArray, apply, check_affine, itk_geometry, same_grid
+
+
+def volume(array: npt.ArrayLike | torch.Tensor, affine: npt.ArrayLike) -> MetaTensor:
+    """Make a MetaTensor of an array.
+
+    Args:
+        array: shape (I, J, K) or (C, I, J, K).
+        affine: 4 x 4, RAS, mm.
+
+    Returns:
+        (C, I, J, K) with `affine` float64 and `meta["space"] = "RAS"`.
+    """
+    tensor = array if isinstance(array, torch.Tensor) else torch.from_numpy(_forward(np.asarray(array)))
+    if tensor.ndim == 3:
+        tensor = tensor[None]
+    checked = check_affine(affine)
+    return MetaTensor(tensor, affine=torch.from_numpy(checked), meta={"space": "RAS"})
+
+
+def _forward(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, copied only where torch cannot share its memory: read backwards, or not to be written to."""
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
+
+
+def affine_of(image: MetaTensor) -> FloatArray:
+    """The RAS affine of a MetaTensor as float64, 4 x 4, mm."""
+    return np.asarray(image.affine, dtype=np.float64)
+
+
+def require_same_grid(a: MetaTensor, b: MetaTensor, names: tuple[str, str]) -> None:
+    """Refuse two images that do not share a grid.
+
+    Raises:
+        CaseError: E_GRID.
+    """
+    if not same_grid(a.shape, affine_of(a), b.shape, affine_of(b)):
+        sizes = f"{tuple(a.shape[-3:])} and {tuple(b.shape[-3:])}"
+        raise CaseError("E_GRID", f"Expected {names[0]} and {names[1]} on one grid, got {sizes} voxels.")
+
+
+def to_sitk(image: MetaTensor) -> sitk.Image:
+    """A one-channel MetaTensor (1, I, J, K), RAS, as a SimpleITK image, LPS.
+
+    Raises:
+        CaseError: E_GRID when the image has more than one channel.
+    """
+    if image.ndim != 4 or image.shape[0] != 1:
+        raise CaseError("E_GRID", f"Expected a one-channel volume (1, I, J, K), got shape {tuple(image.shape)}.")
+    result = sitk.GetImageFromArray(np.ascontiguousarray(image.numpy()[0].transpose(2, 1, 0)))
+    origin, spacing, direction = itk_geometry(affine_of(image))
+    result.SetOrigin(origin)
+    result.SetSpacing(spacing)
+    result.SetDirection(direction)
+    return result
+
+
+def from_sitk(image: sitk.Image) -> MetaTensor:
+    """A three-dimensional scalar SimpleITK image, LPS, as a MetaTensor (1, I, J, K), RAS."""
+    direction = np.asarray(image.GetDirection()).reshape(3, 3)
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_RAS @ affine)
+
+
+def to_itk(image: MetaTensor) -> Any:
+    """A one-channel MetaTensor (1, I, J, K), RAS, as an ITK image of float32, LPS."""
+    import itk
+
+    array = np.ascontiguousarray(image.numpy()[0].transpose(2, 1, 0), dtype=np.float32)
+    result = itk.image_from_array(array)
+    origin, spacing, direction = itk_geometry(affine_of(image))
+    result.SetOrigin(origin)
+    result.SetSpacing(spacing)
+    result.SetDirection(itk.matrix_from_array(np.asarray(direction).reshape(3, 3)))
+    return result
+
+
+def transform_from_matrix(matrix: npt.ArrayLike) -> sitk.AffineTransform:
+    """A 4 x 4 RAS matrix (mm to mm) as a SimpleITK affine transform in LPS."""
+    lps = LPS_RAS @ np.asarray(matrix, float) @ LPS_RAS
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    return transform
+
+
+def matrix_from_transform(transform: sitk.Transform) -> FloatArray:
+    """The 4 x 4 RAS matrix (mm to mm) of a linear SimpleITK transform in LPS.
+
+    Raises:
+        CaseError: E_AFFINE when the transform is not linear.
+    """
+    origin = np.zeros(3)
+    probes = np.vstack([origin, np.eye(3) * 100.0, [[100.0, 100.0, 100.0]]])
+    mapped = np.array([transform.TransformPoint(point.tolist()) for point in probes])
+    matrix = np.eye(4)
+    matrix[:3, :3] = (mapped[1:4] - mapped[0]).T / 100.0
+    matrix[:3, 3] = mapped[0]
+    if np.abs(apply(matrix, probes[4:]) - mapped[4:]).max() > 1e-6:
+        raise CaseError("E_AFFINE", "Expected a linear transform, got one that bends space.")
+    return LPS_RAS @ matrix @ LPS_RAS

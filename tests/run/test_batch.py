@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.cases import Record
+from pipeline.errors import UsageError
+from pipeline.run import batch
+from pipeline.run.stage import Stage
+from pipeline.store import records
+
+
+class KillProcess:
+    """A chain that does what a segmentation fault does, for one of the cases."""
+
+    def __call__(self, case: dict[str, Any]) -> dict[str, Any]:
+        if case["case_id"] == "case-bad":
+            os._exit(11)
+        return case
+
+
+@pytest.mark.slow
+def test_a_case_that_kills_its_process_is_one_failed_case(tmp_path: Path) -> None:
+    stage = Stage("deadly", KillProcess(), {}, {}, tmp_path)
+    with batch.mapper(2) as map_cases:
+        found = stage.run([{"case_id": name} for name in ("case-1", "case-bad", "case-2")], map_cases)
+    assert [record.status for record in found] == ["done", "failed", "done"]
+    assert found[1].error is not None and found[1].error.code == "E_CRASH"
+    assert records.of_run(tmp_path)["case-bad"][0].error == found[1].error
+
+
+def test_one_process_maps_in_order() -> None:
+    with batch.mapper(1) as map_cases:
+        assert map_cases is map
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        (Record("c", "s", "k", "done"), 0),
+        (Record("c", "s", "k", "failed"), 1),
+        (Record("c", "s", "k", "quarantined"), 1),
+        (Record("c", "s", "k", "done", measures={"mr_quality": {"verdict": "warn"}}), 0),
+        (Record("c", "s", "k", "done", measures={"mr_quality": {"verdict": "fail"}}), 1),
+    ],
+)
+def test_the_exit_code(tmp_path: Path, record: Record, code: int) -> None:
+    assert batch.exit_code(tmp_path, {"c": [record]}) == code
+
+
+def test_an_unreadable_file_counts(tmp_path: Path) -> None:
+    (tmp_path / "scan.json").write_text('{"files_unreadable": 1}')
+    assert batch.exit_code(tmp_path, {"c": [Record("c", "s", "k", "done")]}) == 1
+
+
+def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="E_NO_STAGE"):
+        batch.load("ingets", batch.Plan(tmp_path, tmp_path / "out"))
+
+
+def test_a_stage_keeps_the_code_of_its_parts(tmp_path: Path) -> None:
+    """Without a data spec in the run folder `register` cannot be built; MONAI's wrapping must not hide why."""
+    with pytest.raises(UsageError, match="E_SPEC"):
+        batch.load("register", batch.Plan(tmp_path, tmp_path / "out"))
+
+
+def test_the_manifest_does_not_name_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "DOE^JANE"
+    monkeypatch.setattr("sys.argv", ["tandem", "run", str(root), "--out", "out"])
+    (tmp_path / "out").mkdir()
+    batch._write_manifest(batch.Plan(root, tmp_path / "out"), ("ingest",))
+    text = (tmp_path / "out" / "run.json").read_text()
+    assert "DOE" not in text and "<input>" in text

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.shipped import shipped
+from pipeline.spec.spec import Limits, Spec, load_spec, of_run, save_spec
+
+GOOD = """\
+name: head
+description: CT and MR of the head.
+roles:
+  ct:
+    modality: CT
+    min_instances: 10
+    any:
+      - {tag: SeriesDescription, matches: "(?i)head"}
+  mr:
+    modality: [MR]
+    required: false
+register:
+  fixed: ct
+  moving: [mr]
+"""
+
+
+def load(tmp_path: Path, text: str) -> Spec:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return load_spec(path)
+
+
+def test_a_spec_is_read(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    assert spec.roles["ct"].modality == ("CT",)
+    assert spec.registration.roles == ["ct", "mr"]
+    assert spec.modalities == {"ct": "CT", "mr": "MR"}
+    assert spec.aligned(["ct", "mr"]) == ["ct", "mr_aligned"]
+    assert spec.kinds(["ct", "mr_aligned"], "image") == {"ct": "image", "mr_aligned": "image?"}
+    assert spec.outputs(["mr"], quality="measure") == {"mr_quality": "measure?"}
+    assert spec.of_modality("MR") == ["mr"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        (
+            "min_instances: 10",
+            "min_instance: 10",
+            6,
+            "roles.ct.min_instance: unknown key; did you mean `min_instances`?",
+        ),
+        ("fixed: ct", "fixd: ct", 13, "register.fixd: unknown key; did you mean `fixed`?"),
+        ("matches:", "match:", 8, "did you mean `matches`?"),
+        ("description:", "descripton:", 2, "did you mean `description`?"),
+        ("name: head\n", "", 1, "name: this key is missing"),
+        ("min_instances: 10", "min_instances: ten", 6, "roles.ct.min_instances: Input should be a valid integer"),
+        ("(?i)head", "(?i", 8, "not a regular expression"),
+        ("moving: [mr]", "moving: [pet]", 1, "`register` names the role `pet`"),
+        ("moving: [mr]", "moving: [ct]", 1, "as fixed and as moving"),
+        ("  ct:", "  CT scan:", 3, "cannot name a role"),
+        ("modality: CT", "modality: [CT", 6, "not valid YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_key_and_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        load(tmp_path, GOOD.replace(old, new))
+    assert failed.value.code == "E_SPEC"
+    assert words in failed.value.message
+    assert f"line {line}:" in failed.value.message
+
+
+def test_an_empty_or_missing_spec_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="E_SPEC"):
+        load(tmp_path, "")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_spec(tmp_path / "no.yaml")
+
+
+def test_the_run_keeps_its_spec(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD)
+    save_spec(spec, tmp_path)
+    assert of_run("", tmp_path) == spec
+    with pytest.raises(UsageError, match="E_SPEC"):
+        of_run("", tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("path", sorted(shipped("data_specs").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_shipped_specs_are_valid(path: Path) -> None:
+    assert load_spec(path).name == path.stem
+
+
+def test_the_windows_have_an_order_that_survives(tmp_path: Path) -> None:
+    spec = load(tmp_path, GOOD + "ct_windows: {lung: [-600, 1500], mediastinum: [40, 400]}\n")
+    assert spec.ct_window == (-600.0, 1500.0)
+    save_spec(spec, tmp_path)
+    assert list(of_run("", tmp_path).ct_windows) == ["lung", "mediastinum"]
+    assert load(tmp_path, GOOD).ct_window == (40.0, 400.0)
+
+
+def test_limits_are_those_of_the_registration() -> None:
+    from dataclasses import fields
+
+    from pipeline.registration.findings import AlignmentLimits
+
+    assert {item.name for item in fields(AlignmentLimits)} == set(Limits.model_fields)

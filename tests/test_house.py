@@ -1,0 +1,35 @@
+"""What keeps the house easy to live in: small files, light commands. Who may import whom is checked by `make lint`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "pipeline"
+LONGEST_FILE, LARGEST_LIBRARY, LARGEST_SPINE = 400, 30_000, 3_600
+SPINE = ("spec", "store", "run")
+#: What must answer fast: `tandem --help`, `tandem status`, and the reading of headers.
+LIGHT = (
+    *("pipeline", "pipeline.errors", "pipeline.cases", "pipeline.spec.spec", "pipeline.store.records", "pipeline.cli"),
+    *("pipeline.run.status", "pipeline.dicom.sandbox", "pipeline.dicom.headers.scan", "pipeline.dicom.series.select"),
+)
+HEAVY = ("torch", "monai", "itk", "SimpleITK", "pandas", "matplotlib")
+
+
+def lines_of(paths: list[Path]) -> dict[str, int]:
+    return {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in paths}
+
+
+def test_light_modules_load_nothing_heavy() -> None:
+    code = f"import sys, importlib\nfor name in {LIGHT}: importlib.import_module(name)\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_files_and_library_stay_small() -> None:
+    lines = lines_of(sorted(PACKAGE.rglob("*.py")))
+    assert max(lines.values()) <= LONGEST_FILE, max(lines, key=lambda name: lines[name])
+    assert sum(lines.values()) <= LARGEST_LIBRARY
+    spine = [name for name in lines if "/" not in name or name.split("/")[0] in SPINE]
+    assert sum(lines[name] for name in spine) <= LARGEST_SPINE
