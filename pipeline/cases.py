@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 #: What an output is, and so how it is written, read back and compared (`pipeline.store.artifacts`).
-Kind = Literal["image", "label", "probability", "transform", "table", "measure", "document"]
+Kind = Literal["image", "label", "probability", "transform", "table", "measure", "document", "documents"]
 Status = Literal["done", "failed", "quarantined"]
+Grade = Literal["pass", "warn", "fail"]
+#: From the best to the worst.
+GRADES: tuple[Grade, ...] = ("pass", "warn", "fail")
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,30 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a stage thinks of its own results.
+
+    Attributes:
+        grade: `fail`: they must not be used; `warn`: somebody has to look at them.
+        reasons: sentences, the most severe first; never empty.
+        unfit: keys of outputs that later stages must not use.
+    """
+
+    grade: Grade
+    reasons: tuple[str, ...]
+    unfit: tuple[str, ...] = ()
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """One verdict out of several: the worst grade, all reasons, the most severe first; None out of none."""
+    ordered = sorted(verdicts, key=lambda verdict: -GRADES.index(verdict.grade))
+    if not ordered:
+        return None
+    reasons = tuple(reason for verdict in ordered for reason in verdict.reasons)
+    return Verdict(ordered[0].grade, reasons, tuple(key for verdict in ordered for key in verdict.unfit))
+
+
+@dataclass(frozen=True)
 class Case:
     """One patient (or study, or series, as the data spec says) and the series chosen for each role."""
 
@@ -207,6 +234,8 @@ class Record:
         key: the resume key (`pipeline.store.records.resume_key`).
         measures: numbers with the unit in the name (`seconds`, `volume_ml`).
         flags: what a reader has to know (codes `N_...`, or a sentence).
+        verdict: what the stage thinks of its own results; None where it does not judge them.
+        answers: what it has found, for tables of all cases: such as `Class` -> `kind_b, probability 0.87`.
         reused: True when an earlier run's record was still valid; not written.
     """
 
@@ -218,6 +247,8 @@ class Record:
     artifacts: tuple[Artifact, ...] = ()
     measures: Mapping[str, Any] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    answers: Mapping[str, str] = field(default_factory=dict)
     error: Fault | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     reused: bool = field(default=False, compare=False)
@@ -236,8 +267,13 @@ class Record:
             KeyError, TypeError: when the data are not a record.
         """
         artifacts = {name: tuple(_artifact(item) for item in data[name]) for name in ("inputs", "artifacts")}
-        error = Fault(**data["error"]) if data["error"] else None
-        return cls(**{**data, **artifacts, "flags": tuple(data["flags"]), "error": error})
+        found: dict[str, Any] = {
+            "flags": tuple(data["flags"]),
+            "error": Fault(**data["error"]) if data["error"] else None,
+        }
+        if judged := data["verdict"]:
+            found["verdict"] = Verdict(judged["grade"], tuple(judged["reasons"]), tuple(judged["unfit"]))
+        return cls(**{**data, **artifacts, **found})
 
 
 def _artifact(data: Mapping[str, Any]) -> Artifact:

@@ -247,11 +247,11 @@ def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], over
 
 def _finish(out: Path, found: dict[str, Any]) -> None:
     from pipeline.console import echo
-    from pipeline.run.batch import exit_code
+    from pipeline.run.status import finish
 
     report = out / "report.html"
     echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
-    raise typer.Exit(exit_code(out, found))
+    raise typer.Exit(finish(out, found))
 
 
 def main() -> None:

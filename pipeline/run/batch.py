@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,8 @@ from typing import Any
 from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
-from pipeline.run.stage import Case, Mapper, Stage, summary
+from pipeline.run.stage import Case, Mapper, Stage
+from pipeline.run.status import summary
 from pipeline.shipped import shipped
 from pipeline.spec.spec import Spec, every_volume, load_spec
 from pipeline.store import records
@@ -111,14 +111,6 @@ def load(name: str, plan: Plan) -> Loaded:
         if known is not None:
             raise known from error
         raise UsageError("E_CONFIG", f"The configuration {path} cannot be used: {error}.") from error
-
-
-def exit_code(output_dir: Path, found: dict[str, list[Record]]) -> int:
-    """0 when all is well; 1 when a case or an alignment failed, a case was quarantined, or a file was unreadable."""
-    scan = output_dir / "scan.json"
-    unreadable = json.loads(scan.read_text())["files_unreadable"] if scan.is_file() else 0
-    well = all(records.went_well(record) for case in found.values() for record in case)
-    return int(not well or unreadable > 0)
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
 from pipeline.run.fingerprint import describe
+from pipeline.run.status import summary
 from pipeline.store import records
 from pipeline.store.artifacts import plain, save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
+from pipeline.store.sections import SECTIONS, joined
 
 Case = dict[str, Any]
 Chain = Callable[[Case], Case]
@@ -29,11 +31,15 @@ ERROR_LOG = "error.log"
 class Stage:
     """Run a chain over cases and keep what it made.
 
+    What the chain writes is asked of its transforms: `writes()` gives key -> kind (`pipeline.cases.Kind`), with `?`
+    behind the kind of what may be missing. What they say to a reader of the case is asked of them too: `sections(case)`
+    gives `pipeline.store.sections.Sections`. Under `measures`, `flags` and `verdict` a chain leaves what goes into the
+    record.
+
     Args:
         name: the stage's name: its folder below each case.
         chain: a MONAI `Compose`: dictionary in, dictionary out; it writes no file.
         reads: key -> kind of what the chain needs; `kind?` for what may be missing.
-        writes: key -> kind of what the chain makes (`pipeline.cases.Kind`); `kind?` for what may be missing.
         output_dir: the run folder.
         weights: files of network weights; their content is part of the resume key.
         overwrite: do the work again even where a valid record exists.
@@ -44,7 +50,6 @@ class Stage:
         name: str,
         chain: Chain,
         reads: Mapping[str, str],
-        writes: Mapping[str, str],
         output_dir: str | Path,
         weights: Sequence[str | Path] = (),
         overwrite: bool = False,
@@ -52,7 +57,7 @@ class Stage:
         self.name = name
         self.chain = chain
         self.reads = dict(reads)
-        self.writes = dict(writes)
+        self.writes = writes_of(chain)
         self.output_dir = Path(output_dir)
         self.overwrite = overwrite
         self._weights = [sha256_file(Path(path)) for path in weights]
@@ -107,14 +112,14 @@ class Stage:
             with run_lock(self.output_dir):
                 found = self.run(find_cases())
                 records.write_table(self.output_dir)
-                for finish in after:
-                    finish(self.output_dir)
+                for step in after:
+                    step(self.output_dir)
         except UsageError as error:
             echo(str(error), error=True)
             sys.exit(2)
         echo(summary(self.name, found))
-        if not all(records.went_well(record) for record in found):
-            sys.exit(1)
+        if code := finish(self.output_dir, {self.name: found}):
+            sys.exit(code)
 
     def _inputs(self, case: Case) -> tuple[Artifact, ...]:
         inputs = [_input(key, kind, case.get(key), self.output_dir) for key, kind in self.reads.items()]
@@ -131,16 +136,53 @@ class Stage:
         return records.intact(before, self.output_dir)
 
     def _done(self, record: Record, result: Case, folder: Path) -> Record:
+        said = joined(transform.sections(result) for transform in transforms_of(self.chain, "sections"))
         artifacts = []
+        for key, kind, value in (*self._outputs(result), *([(SECTIONS, "measure", said.as_json())] if said else ())):
+            path, artifact = save(key, kind, value, folder)
+            artifacts.append(replace(artifact, path=path.relative_to(self.output_dir).as_posix()))
+        return replace(
+            record,
+            status="done",
+            artifacts=tuple(artifacts),
+            measures=plain(result.get("measures", {})),
+            flags=tuple(result.get("flags", ())),
+            verdict=result.get("verdict"),
+            answers={answer.label: answer.value for answer in said.answers},
+        )
+
+    def _outputs(self, result: Case) -> Iterator[tuple[str, str, Any]]:
+        """Key, kind and value of all that the chain has made."""
         for key, kind in self.writes.items():
             if key not in result and kind.endswith("?"):
                 continue
             if key not in result:
                 raise CaseError("E_OUTPUT", f"Expected the stage {self.name} to give {key}, but it did not.")
-            path, artifact = save(key, kind.removesuffix("?"), result[key], folder)
-            artifacts.append(replace(artifact, path=path.relative_to(self.output_dir).as_posix()))
-        measures, flags = plain(result.get("measures", {})), tuple(result.get("flags", ()))
-        return replace(record, status="done", artifacts=tuple(artifacts), measures=measures, flags=flags)
+            if kind.removesuffix("?") == "documents":
+                yield from ((name, "document", document) for name, document in result[key].items())
+            else:
+                yield key, kind.removesuffix("?"), result[key]
+
+
+def transforms_of(chain: Any, method: str) -> list[Any]:
+    """The transforms of a chain, and of the chains in it, that have a method."""
+    parts = [part for item in getattr(chain, "transforms", ()) for part in transforms_of(item, method)]
+    return [*([chain] if callable(getattr(chain, method, None)) else []), *parts]
+
+
+def writes_of(chain: Any) -> dict[str, str]:
+    """What the transforms of a chain write: key -> kind.
+
+    Raises:
+        UsageError: E_CONFIG when two of them write the same key.
+    """
+    found: dict[str, str] = {}
+    for transform in transforms_of(chain, "writes"):
+        made = transform.writes()
+        if twice := found.keys() & made.keys():
+            raise UsageError("E_CONFIG", f"Expected one transform that writes {min(twice)}, got two.")
+        found |= made
+    return found
 
 
 def _failed(record: Record, error: Exception, case: Case) -> tuple[Record, str]:
@@ -164,15 +206,6 @@ def _keep(record: Record, folder: Path, log: str) -> Record:
         reason = f"The record of the stage could not be written ({type(error).__name__})."
         return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
     return record
-
-
-def summary(stage: str, found: Sequence[Record]) -> str:
-    """One line: how many cases are done (and how many were so before), failed and quarantined."""
-    count = {status: sum(record.status == status for record in found) for status in ("done", "failed", "quarantined")}
-    reused = sum(record.reused for record in found)
-    parts = [f"{count['done']} done" + (f" ({reused} already)" if reused else "")]
-    parts += [f"{count[status]} {status}" for status in ("failed", "quarantined") if count[status]]
-    return f"{stage}: {', '.join(parts)}"
 
 
 def scrub(text: str, case: Case) -> str:

@@ -1,27 +1,34 @@
-"""`tandem status`: what is done in a run folder. Reads records only, and imports nothing heavy."""
+"""What a run has come to, for a person at the terminal: `tandem status`, and the last lines of a run. Nothing heavy."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cases import Record
+from pipeline.cases import GRADES, Record, Verdict, worst
+from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.store import records
-from pipeline.store.records import class_in_words
 
 #: Where the output goes to a file or a pipe, a row stays on one line.
 WIDTH = 250
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
+_VERDICTS = {"warn": "with a warning", "fail": "with a failed verdict"}
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+Cases = Mapping[str, Sequence[Record]]
 
 
 def show(output_dir: Path) -> int:
-    """Print one row a case.
+    """Print one row a case, and what else than 0 the exit code means.
 
     Returns:
-        0 when every case is done, 1 otherwise.
+        0 when every case is done and no verdict is `fail`, 1 otherwise.
 
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
@@ -30,25 +37,86 @@ def show(output_dir: Path) -> int:
     if not cases:
         raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
     stages = records.stages_in_order(cases)
-    classes = {case_id: _class(found) for case_id, found in cases.items()}
-    column = ["class"] if any(classes.values()) else []
-    table = Table("case", *stages, *column, "code", "reason", box=None, header_style="bold")
+    labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
+    table = Table("case", *stages, "verdict", *map(str.lower, labels), "code", "reason", box=None, header_style="bold")
     for case_id, found in cases.items():
-        marks, fault = _row(found, stages)
-        table.add_row(case_id, *marks, *([classes[case_id]] if column else []), *fault)
+        table.add_row(case_id, *_row(found, stages, labels))
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
     console.print(table)
-    return int(not all(records.went_well(record) for case in cases.values() for record in case))
+    return finish(output_dir, cases)
 
 
-def _class(found: list[Record]) -> str:
-    """The class that the fusion network has given the case."""
-    return next((words for record in found if (words := class_in_words(record.measures))), "")
+def summary(stage: str, found: Sequence[Record]) -> str:
+    """One line of a stage, such as `register: 3 done (2 already; 1 with a warning), 1 quarantined`."""
+    statuses = Counter(record.status for record in found)
+    grades = Counter(record.verdict.grade for record in found if record.status == "done" and record.verdict)
+    reused = sum(record.reused for record in found)
+    judged = ", ".join(f"{grades[grade]} {words}" for grade, words in _VERDICTS.items() if grades[grade])
+    more = "; ".join(filter(None, (f"{reused} already" if reused else "", judged)))
+    parts = [f"{statuses['done']} done" + (f" ({more})" if more else "")]
+    parts += [f"{statuses[status]} {status}" for status in ("failed", "quarantined") if statuses[status]]
+    return f"{stage}: {', '.join(parts)}"
 
 
-def _row(found: list[Record], stages: list[str]) -> tuple[list[str], tuple[str, str]]:
-    """What became of each stage; code and reason of the first fault."""
+def finish(output_dir: Path, cases: Cases) -> int:
+    """Print every verdict that is no pass and every fault, and last of all what an exit code of 1 comes from.
+
+    Returns:
+        The exit code.
+    """
+    found = [record for case in cases.values() for record in case]
+    for record in found:
+        for line in _troubles(record):
+            echo(line, error=True)
+    reasons = list(_reasons(found, _unreadable(output_dir)))
+    if reasons:
+        echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
+    return int(bool(reasons))
+
+
+def _troubles(record: Record) -> Iterator[str]:
+    where = f"{record.case_id}, {record.stage}"
+    if record.error is not None:
+        yield f"{where}: {record.status}: {record.error.code}: {record.error.message} {record.error.remedy}".rstrip()
+    if record.verdict is not None and record.verdict.grade != "pass":
+        yield f"{where}: verdict {record.verdict.grade}: {' '.join(record.verdict.reasons)}"
+
+
+def _reasons(found: Iterable[Record], unreadable: int) -> Iterator[str]:
+    found = tuple(found)
+    for status in ("failed", "quarantined"):
+        codes = [record.error.code for record in found if record.status == status and record.error]
+        if codes:
+            yield f"{len(codes)} {status} ({', '.join(sorted(set(codes)))})"
+    judged = sum(record.status == "done" and not records.went_well(record) for record in found)
+    if judged:
+        yield f"{judged} with a verdict of fail"
+    if unreadable:
+        yield f"{unreadable} files could not be read"
+
+
+def _unreadable(output_dir: Path) -> int:
+    """How many files of the input ingest could not read."""
+    scan = output_dir / "scan.json"
+    return int(json.loads(scan.read_text(encoding="utf-8"))["files_unreadable"]) if scan.is_file() else 0
+
+
+def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """What became of each stage, the worst verdict, what was found; code and reason of the first fault."""
     marks = {record.stage: _MARKS[record.status] for record in found}
+    answers = {label: value for record in found for label, value in record.answers.items()}
+    judged = worst(record.verdict for record in found if record.verdict)
     fault = next((record.error for record in found if record.error), None)
-    return [marks.get(stage, "-") for stage in stages], (fault.code, fault.message) if fault else ("", "")
+    reason = fault.message if fault else _reason(judged)
+    return [
+        *(marks.get(stage, "-") for stage in stages),
+        f"[{_COLOURS[judged.grade]}]{judged.grade}[/]" if judged else "-",
+        *(answers.get(label, "") for label in labels),
+        fault.code if fault else "",
+        reason,
+    ]
+
+
+def _reason(verdict: Verdict | None) -> str:
+    return "" if verdict is None or verdict.grade == GRADES[0] else verdict.reasons[0]

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cases import Record
+from pipeline.cases import Record, worst
 from pipeline.errors import UsageError
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
@@ -137,7 +137,7 @@ class FindCases:
         dataset_dir: a folder that an earlier stage has written.
         reads: key -> kind, as the stage takes it; `kind?` for what may be missing.
         all_cases: give every case that has a record, also those that miss something (for reports), and also images
-            whose alignment has failed.
+            that a stage has found unfit.
         after: stages; a case in which one of them failed or was quarantined is left out.
     """
 
@@ -166,7 +166,9 @@ class FindCases:
 
     def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
         done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
-        unfit = set() if self.all_cases else {key for record in records for key in failed_alignments(record)}
+        unfit = (
+            set() if self.all_cases else {key for record in records if record.verdict for key in record.verdict.unfit}
+        )
         fit = [item for item in done if item.key in self.reads and item.key not in unfit]
         paths = {item.key: self.dataset_dir / item.path for item in fit}
         return {"case_id": case_id, **paths, "records": records}
@@ -184,9 +186,11 @@ def table(output_dir: Path) -> pd.DataFrame:
         row: dict[str, Any] = {"case_id": case_id, **dict.fromkeys(stages, "")}
         row |= {record.stage: record.status for record in records}
         row |= {"code": errors[0].code if errors else "", "reason": errors[0].message if errors else ""}
+        verdicts = [record.verdict for record in records if record.verdict]
+        if judged := worst(verdicts):
+            row |= {"verdict": judged.grade, "verdict_reason": " ".join(judged.reasons)}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
-        fused = [words for record in records if (words := class_in_words(record.measures))]
-        row |= {"fused_class": fused[-1]} if fused else {}
+        row |= {_column(label): value for record in records for label, value in record.answers.items()}
         row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -199,16 +203,8 @@ def write_table(output_dir: Path) -> None:
 
 
 def went_well(record: Record) -> bool:
-    """Whether a stage is done, and none of its own verdicts over its results (`{"verdict": …}`) is `fail`."""
-    judged = [item.get("verdict") for item in record.measures.values() if isinstance(item, Mapping)]
-    return record.status == "done" and "fail" not in judged
-
-
-def failed_alignments(record: Record) -> set[str]:
-    """The keys of images whose alignment has failed (`<role>_quality` says so): only reports show them."""
-    judged = {name: item for name, item in record.measures.items() if isinstance(item, Mapping)}
-    failed = {name for name, item in judged.items() if item.get("verdict") == "fail"}
-    return {f"{name.removesuffix('_quality')}_aligned" for name in failed if name.endswith("_quality")}
+    """Whether a stage is done, and does not think of its own results that they must not be used."""
+    return record.status == "done" and (record.verdict is None or record.verdict.grade != "fail")
 
 
 def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:
@@ -220,17 +216,10 @@ def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:
     return sorted(latest, key=lambda stage: latest[stage])
 
 
+def _column(label: str) -> str:
+    """The name of a table's column: `Volume of lesion` -> `volume_of_lesion`."""
+    return re.sub(r"\W+", "_", label).strip("_").lower()
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def class_in_words(measures: Mapping[str, Any]) -> str:
-    """Such as `kind_b, 0.87, calibrated`; empty where the stage `fuse` has given no class.
-
-    Args:
-        measures: of its record.
-    """
-    if "fused_class" not in measures:
-        return ""
-    calibrated = "calibrated" if measures.get("fused_class_calibrated") else "not calibrated"
-    return f"{measures['fused_class']}, {float(measures['fused_class_probability']):.2f}, {calibrated}"
