@@ -15,7 +15,7 @@ from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
 from pipeline.run.fingerprint import describe
-from pipeline.run.status import summary
+from pipeline.run.status import finish, summary
 from pipeline.store import records
 from pipeline.store.artifacts import plain, save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text

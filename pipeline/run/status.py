@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.cases import GRADES, Record, Verdict, worst
+from pipeline.cases import GRADES, Grade, Record, Verdict, worst
 from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.store import records
@@ -18,7 +18,7 @@ from pipeline.store import records
 #: Where the output goes to a file or a pipe, a row stays on one line.
 WIDTH = 250
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
-_VERDICTS = {"warn": "with a warning", "fail": "with a failed verdict"}
+_VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 Cases = Mapping[str, Sequence[Record]]

@@ -1,4 +1,4 @@
-"""What a stage says of a case to a reader: `sections.json` beside its outputs. A report lays it out, and knows no stage.
+"""What a stage says to a reader of its case: `sections.json` beside its outputs. Reports lay it out and know no stage.
 
 A transform that has something to say has a method `sections(case)` beside its `writes()`; the stage that runs it keeps
 what they all say. Images are named by their keys in the case dictionary, and drawn by the report.
