@@ -13,7 +13,7 @@ from pipeline import __version__
 from pipeline.report.curves import TITLES, Chart, Confusion, Panel, confusion_chart, panel_chart
 from pipeline.report.html import render
 from pipeline.report.paper import TEXT_WIDTH, Style, build, paragraph, table
-from pipeline.report.words import NOT_AVAILABLE, clean, in_words
+from pipeline.words import NOT_AVAILABLE, clean, in_words
 
 TITLE = "Tandem evaluation of classifiers"
 MEASURE_NAMES = {

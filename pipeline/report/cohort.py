@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pipeline import __version__
 from pipeline.report.html import data_uri, render
 from pipeline.report.verdict import HEADLINES, SEVERITY
-from pipeline.report.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
+from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
 
 LABELS = {"failed": "failed", "quarantined": "quarantined", "warning": "done, with a warning", "done": "done"}
 #: How a stage's status is set off in its cell.

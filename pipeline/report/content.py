@@ -12,7 +12,7 @@ from pipeline.report import fusion, tables, why
 from pipeline.report.pictures import Picture, Roles, case_pictures, image_of
 from pipeline.report.tables import Measure, Output, Quality, StageRow, Volume
 from pipeline.report.verdict import Verdict, case_verdict
-from pipeline.report.words import clean, in_words
+from pipeline.words import clean, in_words
 
 TITLE = "Tandem case report"
 

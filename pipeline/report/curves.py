@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.sheet import DPI, rendered
-from pipeline.report.words import clean
+from pipeline.words import clean
 
 Kind = Literal["roc", "precision_recall", "decision", "loss"]
 Numbers = Sequence[float]

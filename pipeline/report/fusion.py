@@ -14,8 +14,8 @@ from pipeline.report.figures import Map, map_figure
 from pipeline.report.framing import body_frame, canonical, voxels
 from pipeline.report.pictures import Picture, Roles, display_window, image_of
 from pipeline.report.slices import Frame
-from pipeline.report.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
 from pipeline.volumes import require_same_grid
+from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
 
 #: Measures that stand here, and not in the list of all measures.
 PREFIXES = ("fused_class", "fused_label", "fused_modalities")

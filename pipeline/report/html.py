@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pipeline.report import fusion, why
 from pipeline.report.verdict import GRADE_WORDS
-from pipeline.report.words import DISCLAIMER, in_words
+from pipeline.words import DISCLAIMER, in_words
 
 if TYPE_CHECKING:
     from pipeline.report.content import CaseContent

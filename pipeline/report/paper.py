@@ -19,7 +19,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Paragraph, Table
 
-from pipeline.report.words import DISCLAIMER, clean
+from pipeline.words import DISCLAIMER, clean
 
 Style = list[tuple[Any, ...]]
 

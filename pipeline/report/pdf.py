@@ -17,7 +17,7 @@ from pipeline.report.pictures import Picture
 from pipeline.report.sheet import DPI
 from pipeline.report.tables import Measure, Quality, Volume
 from pipeline.report.verdict import GRADE_WORDS
-from pipeline.report.words import in_words
+from pipeline.words import in_words
 
 MEASURE_COLUMNS = 2
 THUMBNAIL_WIDTH = 40 * mm

@@ -12,8 +12,8 @@ from pipeline.geometry import same_grid
 from pipeline.report.figures import Channel, Window, alignment_figure, gallery_figure, thumbnail
 from pipeline.report.framing import body_frame, canonical, through_headers, voxels
 from pipeline.report.slices import Frame, level_width, robust_window
-from pipeline.report.words import clean, in_words
 from pipeline.volumes import affine_of
+from pipeline.words import clean, in_words
 
 #: Abdominal soft tissue, level and width in HU: bone, muscle, fat and air stay apart in any body part.
 SOFT_TISSUE: tuple[float, float] = (40.0, 400.0)

@@ -23,8 +23,8 @@ from pipeline.report.framing import canonical, voxels
 from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
 from pipeline.report.sheet import DPI, rendered
 from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, windowed
-from pipeline.report.words import clean
 from pipeline.volumes import affine_of, require_same_grid
+from pipeline.words import clean
 
 TITLE = "Tandem comparison of segmentations"
 TRUTH_COLOUR = "#f0e442"

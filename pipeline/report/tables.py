@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from pipeline.cases import Artifact, Geometry, Record
 from pipeline.geometry import orientation_of, spacing_mm
 from pipeline.report.pictures import Roles, image_of
-from pipeline.report.words import NOT_AVAILABLE, clean, in_words, measure_text, role_in_words, unit_of, value_text
 from pipeline.volumes import affine_of
+from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, role_in_words, unit_of, value_text
 
 GRADES = {"pass": "Pass", "warn": "Warning", "fail": "Fail"}
 #: Tilted by less than this a grid counts as straight.

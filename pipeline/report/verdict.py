@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.cases import Record
-from pipeline.report.words import clean, in_words
+from pipeline.words import clean, in_words
 
 Word = Literal["done", "warning", "failed", "quarantined"]
 

@@ -15,8 +15,8 @@ from pipeline.report.figures import Map, map_figure
 from pipeline.report.framing import body_frame, canonical, voxels
 from pipeline.report.pictures import Picture, Roles, display_window, image_of, recorded_names
 from pipeline.report.slices import Frame
-from pipeline.report.words import NOT_AVAILABLE, clean, in_words, number_text
 from pipeline.volumes import affine_of, require_same_grid
+from pipeline.words import NOT_AVAILABLE, clean, in_words, number_text
 
 #: With every map, because a picture persuades more than it proves.
 CAVEAT = (

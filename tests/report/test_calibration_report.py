@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
 from pipeline.report.reliability import Diagram, DiagramBin, reliability_figure
-from pipeline.report.words import DISCLAIMER
+from pipeline.words import DISCLAIMER
 
 
 def diagram(shift, title="After: vector"):

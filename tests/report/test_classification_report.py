@@ -23,7 +23,7 @@ from pipeline.report.classification import (
     p_text,
 )
 from pipeline.report.curves import COLOURS, Confusion, Line, Panel, confusion_chart, panel_chart
-from pipeline.report.words import DISCLAIMER
+from pipeline.words import DISCLAIMER
 from tests.report.test_documents import HOSTILE, Reader
 
 CURVE = Line("Fusion", (0.0, 0.1, 1.0), (0.0, 0.8, 1.0), (0.0, 0.5, 1.0), (0.0, 0.7, 1.0), (0.2, 0.95, 1.0))

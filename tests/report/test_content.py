@@ -8,7 +8,7 @@ import pytest
 from pipeline.cases import Fault, Record
 from pipeline.report.content import case_content
 from pipeline.report.verdict import case_verdict
-from pipeline.report.words import clean, in_words, measure_text, number_text
+from pipeline.words import clean, in_words, measure_text, number_text
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from pipeline.cases import Fault, Record
 from pipeline.report import Reportd, case_content, case_page, case_pdf, cohort_page
 from pipeline.report.cohort import safe_link
-from pipeline.report.words import DISCLAIMER
+from pipeline.words import DISCLAIMER
 
 HOSTILE = "<script>alert('x')</script> & =cmd() ../../ \u202e"
 
