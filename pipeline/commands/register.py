@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from pipeline.cases import Record
 from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
-from pipeline.registration.landmarks import read_landmarks
+from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.run import batch
 from pipeline.spec.register import Transform
 from pipeline.spec.spec import Mask, Moving, Register, Role, Spec, save_spec
@@ -101,10 +101,10 @@ def register_pair(fixed: Image, moving: Image, out: Path, options: Options | Non
     _require_free(out, names)
     masks = {f"{role}_mask": path for role, path in zip(ROLES, options.masks, strict=True) if path}
     volumes = {**masks, **{key: path for key, (_, path) in labels.items()}, **drawn}
-    marks = {f"{role}_landmarks": path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
+    marks = {landmarks_key(role): path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
     _require_files(marks)
     pair = dict(zip(ROLES, (fixed, moving), strict=True))
-    of_dicom = [f"{role}_landmarks" for role, (path, _) in pair.items() if path.is_dir()]
+    of_dicom = [landmarks_key(role) for role, (path, _) in pair.items() if path.is_dir()]
     _require_mm([marks[key] for key in of_dicom if key in marks])
     plain = [path for path, _ in pair.values() if not path.is_dir()]
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.errors import CaseError, QuarantineError
 from pipeline.label_measures import label_measures
 from pipeline.nifti.header import refusal
 from pipeline.nifti.volume import Nifti, image_of, read_nifti
-from pipeline.spec.spec import Mask
+from pipeline.spec.spec import Mask, kinds
 
 #: How far a mask's corners may lie from its image's: fraction of the smallest voxel side.
 MASK_TOLERANCE_VOXELS = 0.05
@@ -27,12 +27,18 @@ class ReadFilesd(MapTransform):
     Args:
         keys: the roles.
         masks: name -> the spec's mask.
+        needed: the roles and masks that every case has.
     """
 
-    def __init__(self, keys: Sequence[str] | str, masks: Mapping[str, Mask]) -> None:
+    def __init__(self, keys: Sequence[str] | str, masks: Mapping[str, Mask], needed: Collection[str] = ()) -> None:
         super().__init__([*keys, *masks], allow_missing_keys=True)
-        self.masks = dict(masks)
+        self.masks, self.needed = dict(masks), frozenset(needed)
         self._orient = Orientation(axcodes="RAS", labels=None)
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        roles = (str(key) for key in self.keys if key not in self.masks)
+        return kinds(roles, "image", self.needed) | kinds(self.masks, "label", self.needed)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each file by its volume, RAS+, masks as label images; a case that was set aside is refused."""

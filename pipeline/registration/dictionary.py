@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import MapTransform
 
-from pipeline.cases import Document
+from pipeline.cases import Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
+from pipeline.label_measures import MeasureRegionsd
 from pipeline.registration.findings import SEVERITY, AlignmentLimits, worsen
 from pipeline.registration.headers import note_unknown_frames, require_one_frame
 from pipeline.registration.labels import judge_labels, label_numbers
-from pipeline.registration.landmarks import read_landmarks
+from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.methods import HEADERS, Method, method
 from pipeline.registration.register import Registration, RegistrationSettings, register
 from pipeline.registration.request import Side
+from pipeline.registration.sections import alignment_section
 from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
 from pipeline.registration.warp import as_transform
 from pipeline.spec.register import Register
+from pipeline.spec.spec import Spec
+from pipeline.store.sections import Display, Sections
 from pipeline.volumes import affine_of
+from pipeline.words import in_words
+
+
+def aligned_key(name: str) -> str:
+    """The key of a moving role's image, or of a mask, on the fixed grid."""
+    return f"{name}_aligned"
+
+
+def aligned_images(spec: Spec, roles: Iterable[str]) -> dict[str, str]:
+    """The images of roles after registration: key -> kind, as a later stage reads it.
+
+    Args:
+        spec: the data spec.
+        roles: of which roles, in this order.
+
+    Returns:
+        The aligned image of those that are moved, the image itself of all others; with `?` where the role is optional
+        or a failed alignment leaves it out.
+    """
+    sure = spec.needed - {*(spec.moving if spec.may_be_left_out else ())}
+    return {aligned_key(role) if role in spec.moving else role: "image" if role in sure else "image?" for role in roles}
+
+
+def measure_aligned_regions(spec: Spec) -> MeasureRegionsd:
+    """What measures the aligned images in all regions on the fixed grid, and says how both are shown.
+
+    Args:
+        spec: the data spec.
+    """
+    fixed, shown = spec.fixed, spec.displays
+    aligned = {
+        aligned_key(role): replace(
+            shown[role], key=aligned_key(role), name=f"{shown[role].name} aligned to {shown[fixed].name}"
+        )
+        for role in spec.moving
+    }
+    masks, over = {}, {}
+    for name, values in spec.mask_labels.items():
+        if spec.mask_roles[name] in (fixed, *spec.moving):
+            key = name if spec.mask_roles[name] == fixed else aligned_key(name)
+            # the fixed image's own regions have been measured by ingest
+            masks[key], over[key] = values, (*aligned, *(() if key == name else (fixed,)))
+    return MeasureRegionsd(masks, over, {fixed: shown[fixed], **aligned})
 
 
 class Registerd(MapTransform):
@@ -29,8 +76,9 @@ class Registerd(MapTransform):
 
     Gives for each moving role `m`: `m_aligned` (the image on the fixed grid, float32), `m_transform` and `m_inverse`
     (`SimpleITK.Transform`, LPS mm, from fixed to moving points and back), `m_quality` (the verdict with its numbers),
-    `m_log` (what elastix did); for each of its masks `k` `k_aligned`; in `measures` the quality and its numbers, and in
-    `flags` a sentence when the verdict is not `pass`. A verdict of `fail` leaves out the masks, or stops the case.
+    `m_log` (what elastix did); for each of its masks `k` `k_aligned`; in `measures` the numbers, under `verdict` the
+    verdict over all of them, and in `flags` a sentence where one is not `pass`. A verdict of `fail` makes the aligned
+    image unfit for later stages and leaves out the masks, or stops the case.
 
     The elastix parameters are held as text: another file is another configuration, the same file elsewhere is not.
 
@@ -40,6 +88,8 @@ class Registerd(MapTransform):
         parameter_dir: where the shipped elastix parameter files lie.
         masks: name of a mask -> the role that it is of.
         labels: name of a mask -> its labels and their values; what the fixed and a moving image share is compared.
+        displays: role -> how its image is shown.
+        needed: the roles that every case has.
         starts: how many poses are searched from at about 6 mm.
         timeout_s: the child process of one registration is ended after this many seconds.
 
@@ -47,13 +97,15 @@ class Registerd(MapTransform):
         UsageError: E_CONFIG for a role without modality, or a parameter file that cannot be used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one line of the bundle's chain
         self,
         plan: Register,
         modalities: Mapping[str, str],
         parameter_dir: str | Path,
         masks: Mapping[str, str] | None = None,
         labels: Mapping[str, Mapping[str, int]] | None = None,
+        displays: Mapping[str, Display] | None = None,
+        needed: Collection[str] = (),
         starts: int = RegistrationSettings.starts,
         timeout_s: float = RegistrationSettings.timeout_s,
     ) -> None:
@@ -65,6 +117,9 @@ class Registerd(MapTransform):
         self.modalities = {role: modalities[role] for role in plan.roles}
         self.masks = dict(masks or {})
         self.labels = dict(labels or {})
+        shown = displays or {}
+        self.displays = {role: shown.get(role) or Display(role, in_words(role)) for role in plan.roles}
+        self.needed = frozenset(needed) & {*plan.moving}
         self.limits = AlignmentLimits(**plan.limits.given)
         self.settings = {
             role: RegistrationSettings(
@@ -75,6 +130,25 @@ class Registerd(MapTransform):
             )
             for role in plan.moving
         }
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        of_role = {"transform": "transform", "inverse": "transform", "quality": "measure", "log": "document"}
+        made: dict[str, str] = {}
+        for role in self.plan.moving:
+            keys = {aligned_key(role): "image", **{f"{role}_{name}": kind for name, kind in of_role.items()}}
+            made |= {key: kind if role in self.needed else f"{kind}?" for key, kind in keys.items()}
+        return made | {aligned_key(name): "label?" for name, of in self.masks.items() if of in self.plan.moving}
+
+    def sections(self, case: Mapping[Hashable, Any]) -> Sections:
+        """One section an alignment."""
+        fixed, roles = self.plan.fixed, [str(key) for key in self.key_iterator(dict(case))]
+        found = []
+        for role in roles:
+            names = (self.displays[fixed].name, self.displays[role].name)
+            images = (fixed, role, aligned_key(role))
+            found.append(alignment_section(images, names, case[f"{role}_quality"], self.limits))
+        return Sections(tuple(found))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Register one case.
@@ -95,17 +169,22 @@ class Registerd(MapTransform):
         if self.plan.fixed not in case:
             raise CaseError("E_MISSING_ROLE", f"Expected the fixed role {self.plan.fixed} in the case, got none.")
         found: dict[str, Registration] = {}
+        verdicts: list[Verdict] = []
         measures, flags = dict(case.get("measures", {})), list(case.get("flags", ()))
         for key in self.key_iterator(case):
             role = str(key)
             found[role] = alignment = self._compared(case, role, self._align(case, role, found))
             quality = alignment.quality
             case |= self._outputs(case, role, alignment)
-            measures[f"{role}_quality"] = quality
+            verdicts.append(self._verdict(role, quality))
             measures |= {f"{role}_{name}": value for name, value in quality.items() if _is_number(value)}
             if quality["verdict"] != "pass":
                 flags.append(f"{role}: registration {quality['verdict']}: {quality['reason']}")
-        return {**case, "measures": measures, "flags": flags}
+        return {**case, "measures": measures, "flags": flags, "verdict": worst(verdicts)}
+
+    def _verdict(self, role: str, quality: Mapping[str, Any]) -> Verdict:
+        reason = f"Alignment of {self.displays[role].name}: {quality['reason']}"
+        return Verdict(quality["verdict"], (reason,), (aligned_key(role),) if quality["verdict"] == "fail" else ())
 
     def _align(self, case: Mapping[Hashable, Any], role: str, found: Mapping[str, Registration]) -> Registration:
         """Align a role with the fixed one, if need be by way of another role that is aligned already."""
@@ -179,14 +258,14 @@ class Registerd(MapTransform):
         mask = case.get(own) if own else None
         if own and mask is None:
             raise CaseError("E_INPUT", f"Expected the mask {own} to register {role} with, got none.")
-        file = case.get(f"{role}_landmarks")
+        file = case.get(landmarks_key(role))
         marks = None if file is None else read_landmarks(Path(file), affine_of(case[role]))
         return Side(case[role], self.modalities[role], mask, marks)
 
     def _outputs(self, case: Mapping[Hashable, Any], role: str, alignment: Registration) -> dict[Hashable, Any]:
         """What a stage keeps of an alignment; the masks of a failed one would lie in the wrong place."""
         made: dict[Hashable, Any] = {
-            f"{role}_aligned": alignment.moved,
+            aligned_key(role): alignment.moved,
             f"{role}_transform": alignment.transform,
             f"{role}_inverse": alignment.inverse,
             f"{role}_quality": alignment.quality,
@@ -195,7 +274,7 @@ class Registerd(MapTransform):
         masks = [name for name, of in self.masks.items() if of == role and name in case]
         if alignment.quality["verdict"] != "fail":
             grid = case[self.plan.fixed]
-            made |= {f"{name}_aligned": resample_labels(case[name], grid, alignment.transform) for name in masks}
+            made |= {aligned_key(name): resample_labels(case[name], grid, alignment.transform) for name in masks}
         return made
 
     def _method(self, plan: Register, role: str, folder: Path) -> Method:

@@ -247,6 +247,16 @@ def _in_ras(points: FloatArray, stated: Sequence[str]) -> FloatArray:
     return apply(LPS_RAS, points) if conventions == {"LPS"} else points
 
 
+def landmarks_key(role: str) -> str:
+    """The key of a role's landmarks in the case."""
+    return f"{role}_landmarks"
+
+
+def landmark_kinds(roles: Iterable[str]) -> dict[str, str]:
+    """What a stage reads, or writes, of landmarks: key -> kind."""
+    return {landmarks_key(role): "document?" for role in roles}
+
+
 class ReadLandmarksd(MapTransform):
     """Read the landmark files of a case: `<role>_landmarks`, a path, becomes a table (`.csv`, RAS mm).
 
@@ -258,7 +268,11 @@ class ReadLandmarksd(MapTransform):
     """
 
     def __init__(self, roles: Iterable[str]) -> None:
-        super().__init__([f"{role}_landmarks" for role in roles], allow_missing_keys=True)
+        super().__init__([landmarks_key(role) for role in roles], allow_missing_keys=True)
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        return {str(key): "document?" for key in self.keys}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Read them.

@@ -10,9 +10,12 @@ from typing import Any
 import SimpleITK as sitk
 from monai.transforms import MapTransform
 
+from pipeline.cases import Verdict
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import LPS_RAS, FloatArray
 from pipeline.registration.xray import VIEWS, View, XrayLimits, align_radiograph
+from pipeline.store.sections import Panel, Picture, Section, Sections, Table
+from pipeline.words import in_words, value_text
 
 GEOMETRY = ("view", "detector_spacing_mm", "source_to_detector_mm", "source_to_patient_mm")
 RADIOGRAPHS = ("CR", "DX", "RF", "RG", "XA")
@@ -63,6 +66,26 @@ class AlignRadiographd(MapTransform):
         except TypeError as error:
             raise UsageError("E_CONFIG", f"Expected limits of XrayLimits, got {', '.join(limits or {})}.") from error
 
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        kinds = {"transform": "transform", "inverse": "transform", "projection_of_ct": "image", "quality": "measure"}
+        return {f"{self.radiograph}_{name}": kind for name, kind in kinds.items()}
+
+    def sections(self, case: Mapping[Hashable, Any]) -> Sections:
+        """The alignment in numbers; the radiograph and the CT's projection side by side."""
+        name, quality = in_words(self.radiograph), case[f"{self.radiograph}_quality"]
+        rows = tuple((in_words(key), value_text(value)) for key, value in quality.items() if not isinstance(value, str))
+        projected = f"{self.radiograph}_projection_of_ct"
+        panels = (
+            Panel(name, self.radiograph),
+            Panel("Projection of the CT", projected),
+            Panel("Checkerboard", self.radiograph, checkered=projected),
+        )
+        caption = "The CT projected as the radiograph was taken: edges should run on from tile to tile."
+        picture = Picture(f"{self.radiograph}_after", f"{name} and CT", caption, panels, rank=10)
+        table = Table("", ("Measure", "Value"), rows)
+        return Sections((Section(f"CT aligned to {name}", (quality["reason"],), (table,), (picture,)),))
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Align one case.
 
@@ -90,8 +113,9 @@ class AlignRadiographd(MapTransform):
             f"{name}_inverse": to_detector(found.matrix).GetInverse(),
             f"{name}_projection_of_ct": found.projection,
             f"{name}_quality": quality,
-            "measures": {**measures, f"{name}_quality": quality},
+            "measures": measures,
             "flags": flags,
+            "verdict": Verdict(quality["verdict"], (f"Alignment of {in_words(name)}: {quality['reason']}",)),
         }
 
 

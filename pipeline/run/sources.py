@@ -11,6 +11,7 @@ from pipeline.cases import Fault
 from pipeline.console import echo
 from pipeline.dicom.ingest import FindSeries
 from pipeline.nifti.ingest import FindFiles
+from pipeline.registration.landmarks import landmarks_key
 from pipeline.spec.paths import compile_pattern, owner
 from pipeline.spec.spec import Spec
 from pipeline.store.files import walk
@@ -78,8 +79,10 @@ class FindLandmarks:
         if role not in case:
             return
         if len(files) > 1:
-            case["fault"] = case["fault"] or Fault("E_AMBIGUOUS", f"{len(files)} files fit {role}_landmarks.", _SHARPEN)
+            case["fault"] = case["fault"] or Fault(
+                "E_AMBIGUOUS", f"{len(files)} files fit {landmarks_key(role)}.", _SHARPEN
+            )
         elif files:
-            case[f"{role}_landmarks"] = files[0]
+            case[landmarks_key(role)] = files[0]
         else:
             case["flags"] = [*case["flags"], f"N_NO_LANDMARKS: {role}: no file fits"]

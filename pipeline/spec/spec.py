@@ -6,7 +6,7 @@ The format is explained, key by key, in docs/reference/data-specs.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +20,15 @@ from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
 from pipeline.store.files import write_atomic, write_text
+from pipeline.store.sections import Display
+from pipeline.words import in_words
 
 SPEC_FILE = "spec.yaml"
 #: What radiologists set to read most of the body: name -> level and width in HU.
 CT_WINDOWS = {"soft_tissue": (40.0, 400.0), "bone": (600.0, 2800.0)}
-RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault", "frames")
+#: SUV in which PET is shown. Source: usual for FDG, as liver has an SUV of 2 to 3.
+SUV_WINDOW = (0.0, 10.0)
+RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault", "frames", "verdict", "sections")
 
 
 class Spec(BaseModel):
@@ -143,11 +147,6 @@ class Spec(BaseModel):
         return [name for name, role in self.roles.items() if role.unit == SUV_BODY_WEIGHT and role.files is None]
 
     @property
-    def ct_window(self) -> tuple[float, float]:
-        """Level and width in HU in which reports show CT."""
-        return next(iter(self.ct_windows.values()))
-
-    @property
     def fixed(self) -> str:
         """The role that gives the grid: the fixed one, or the first where nothing is registered."""
         return self.register_.fixed if self.register_ else next(iter(self.roles))
@@ -161,63 +160,22 @@ class Spec(BaseModel):
         """The roles of a modality."""
         return [name for name, role in self.roles.items() if role.modality[0] == modality]
 
-    def aligned(self, roles: Sequence[str]) -> list[str]:
-        """The keys of roles' images after registration: `<role>_aligned` for those that were moved."""
-        return [f"{name}_aligned" if name in self.moving else name for name in roles]
+    @property
+    def needed(self) -> frozenset[str]:
+        """The roles and masks without which a case is set aside."""
+        roles = {name for name, role in self.roles.items() if role.required}
+        return frozenset(roles | {name for name, mask in self.masks.items() if mask.required and mask.of in roles})
 
-    def kinds(self, roles: Sequence[str], kind: str, optional: bool = False) -> dict[str, str]:
-        """What a stage reads or writes for roles.
+    @property
+    def displays(self) -> dict[str, Display]:
+        """How the image of each role is shown: CT in the first window, SUV from 0, all others by percentiles."""
+        return {name: Display(name, in_words(name), role.unit, self._window(role)) for name, role in self.roles.items()}
 
-        Args:
-            roles: role names, or the keys of their aligned images.
-            kind: see `pipeline.cases.Kind`.
-            optional: nothing of it has to be there.
-
-        Returns:
-            key -> kind, with `?` behind it where the role is optional or its alignment may have been left out.
-        """
-        needed = {
-            key
-            for key in roles
-            if self.roles[key.removesuffix("_aligned")].required
-            and not optional
-            and not (key.endswith("_aligned") and self._left_out_if_failed)
-        }
-        return {key: kind if key in needed else f"{kind}?" for key in roles}
-
-    def mask_kinds(self, kind: str, optional: bool = False) -> dict[str, str]:
-        """What a stage reads or writes for masks: key -> kind, with `?` behind it where a mask may be missing."""
-        needed = {name for name, mask in self.masks.items() if mask.required and self.roles[mask.of].required}
-        return {name: kind if name in needed and not optional else f"{kind}?" for name in self.masks}
-
-    def outputs(self, roles: Sequence[str], optional: bool = False, **kinds: str) -> dict[str, str]:
-        """What a stage makes of roles.
-
-        Args:
-            roles: role names.
-            optional: nothing of it has to be there.
-            kinds: suffix -> kind, such as `aligned="image", quality="measure"`.
-
-        Returns:
-            Such as `{"mr_windows": "image", "mr_enhanced": "image"}`, with `?` where the role is optional or its
-            alignment may have been left out.
-        """
-        made = {f"{name}_{suffix}": (name, kind) for name in roles for suffix, kind in kinds.items()}
-        moved = self.moving if self._left_out_if_failed else []
-        needed = {
-            key for key, (name, _) in made.items() if self.roles[name].required and not optional and name not in moved
-        }
-        return {key: kind if key in needed else f"{kind}?" for key, (_, kind) in made.items()}
-
-    def alignments(self) -> dict[str, str]:
-        """What registration makes of moving roles and their masks: key -> kind, with `?` where it may be missing."""
-        kinds = {"aligned": "image", "transform": "transform", "inverse": "transform", "quality": "measure"}
-        made = {
-            f"{role}_{suffix}": kind if self.roles[role].required else f"{kind}?"
-            for role in self.moving
-            for suffix, kind in {**kinds, "log": "document"}.items()
-        }
-        return made | {f"{name}_aligned": "label?" for name, mask in self.masks.items() if mask.of in self.moving}
+    def _window(self, role: Role) -> tuple[float, float] | None:
+        if role.modality[0] == "CT":
+            level, width = next(iter(self.ct_windows.values()))
+            return level - width / 2, level + width / 2
+        return SUV_WINDOW if role.unit == SUV_BODY_WEIGHT else None
 
     @property
     def mask_roles(self) -> dict[str, str]:
@@ -231,9 +189,14 @@ class Spec(BaseModel):
         return {name: mask.label_values for name, mask in self.masks.items() if name not in searched}
 
     @property
-    def _left_out_if_failed(self) -> bool:
+    def may_be_left_out(self) -> bool:
         """Whether later stages go on without a moving role whose alignment has failed."""
         return self.register_ is not None and self.register_.on_fail == "flag"
+
+
+def kinds(names: Iterable[str], kind: str, needed: Collection[str]) -> dict[str, str]:
+    """What is made of roles or masks: key -> kind, with `?` behind it where it may be missing."""
+    return {name: kind if name in needed else f"{kind}?" for name in names}
 
 
 def every_volume() -> Spec:

@@ -17,7 +17,7 @@ from pipeline.cases import Series
 from pipeline.dicom.objects import contours, segments
 from pipeline.errors import CaseError, QuarantineError
 from pipeline.label_measures import label_measures
-from pipeline.spec.spec import Mask
+from pipeline.spec.spec import Mask, kinds
 
 #: A pattern that is searched in the regions' names -> what matches, on the grid.
 Drawer = Callable[[str], contours.Filled]
@@ -110,11 +110,16 @@ class ReadMasksd(MapTransform):
 
     Args:
         masks: name -> what the data spec says of it.
+        needed: those of them that every case has.
     """
 
-    def __init__(self, masks: Mapping[str, Mask]) -> None:
+    def __init__(self, masks: Mapping[str, Mask], needed: Collection[str] = ()) -> None:
         super().__init__(list(masks), allow_missing_keys=True)
-        self.masks = dict(masks)
+        self.masks, self.needed = dict(masks), frozenset(needed) & masks.keys()
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        return kinds(self.masks, "label", self.needed)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each mask's `Series` by its label image; add its measures and flags to the case's."""

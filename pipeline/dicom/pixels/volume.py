@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipeline.dicom.pixels.rescale import outside_value, read_slices
 from pipeline.dicom.series.radiograph import is_radiograph
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import QuarantineError
+from pipeline.spec.spec import kinds
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,17 @@ class ReadSeriesd(MapTransform):
     """Read the series of a case's roles; a case that the selection has set aside is refused with its reason.
 
     Args:
-        keys: the roles.
-        allow_missing_keys: go on where a role has no series.
+        keys: the roles; one that a case lacks is left out, as its absence was judged before.
+        needed: those of them that every case has.
     """
 
-    def __init__(self, keys: Sequence[str] | str, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: Sequence[str] | str, needed: Collection[str] = ()) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.needed = frozenset(needed) & {*map(str, self.keys)}
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        return kinds(map(str, self.keys), "image", self.needed) | {f"{key}_projection": "measure?" for key in self.keys}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each role's `Series` by its volume; add what was seen to `flags` and `measures`.

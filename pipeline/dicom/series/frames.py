@@ -43,6 +43,10 @@ class Framesd(MapTransform):
     def __init__(self, keys: Sequence[str] | str) -> None:
         super().__init__(keys, allow_missing_keys=True)
 
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind."""
+        return {"frames": "measure?"}
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case with its `frames`."""
         return {**data, "frames": frame_numbers({str(key): data[key] for key in self.key_iterator(dict(data))})}

@@ -1,0 +1,95 @@
+"""What a report says of an alignment: its measures beside their limits, and pictures before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.registration.findings import AlignmentLimits
+from pipeline.store.sections import Panel, Picture, Section, Table
+from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text
+
+GRADE_WORDS = {"pass": "The alignment passed.", "warn": "Look at this alignment.", "fail": "The alignment failed."}
+#: Measure -> the limit that it is judged by, and on which side of it is well.
+LIMITS = {
+    "start_disagreement_mm": ("at most", "start_disagreement_pass_mm"),
+    "nmi_after": ("at least", "nmi_least"),
+    "nmi_peak_fraction": ("at least", "peak_pass"),
+    "local_shift_mm": ("at most", "local_shift_pass_mm"),
+    "overlap_dice_after": ("at least", "overlap_dice_pass"),
+    "landmark_tre_mm": ("at most", "landmark_pass_mm"),
+    "landmark_fre_mm": ("at most", "landmark_pass_mm"),
+    "label_distance_mm": ("at most", "label_distance_pass_mm"),
+    "jacobian_min": ("at least", "jacobian_least"),
+    "jacobian_max": ("at most", "jacobian_most"),
+    "folding_fraction": ("at most", "folding_most"),
+}
+HELP = {
+    "start_disagreement_mm": "How far apart two searches from different poses end, at most, in the body.",
+    "nmi_before": "Normalised mutual information inside the body by the headers alone; 1: the images share nothing.",
+    "nmi_after": "The same after the alignment.",
+    "nmi_rigid": "The same for the rigid pose alone.",
+    "nmi_mirrored": "The same for the best pose of the mirror image: higher than the alignment's means left and right.",
+    "nmi_peak_fraction": "Of small shifts and turns, the part that lowers it: a right pose is a peak.",
+    "nmi_peak_step_mm": "How large these shifts are.",
+    "local_shift_mm": "How far away parts of the body match better.",
+    "overlap_dice_before": "Dice of the two bodies by the headers alone.",
+    "overlap_dice_after": "Dice of the two bodies after the alignment.",
+    "rotation_deg": "By how much the moving image was turned.",
+    "translation_mm": "By how much the body's centre was moved.",
+    "inverse_error_mm": "How far a point lies from itself when it is mapped there and back.",
+    "landmark_tre_mm": "Mean distance of landmarks that had no part in the alignment.",
+    "landmark_fre_mm": "Mean distance of landmarks that the alignment was fitted to.",
+    "label_distance_mm": "Distance of the centres of a label that was drawn on both images.",
+    "jacobian_min": "The smallest local change of volume.",
+    "jacobian_max": "The largest local change of volume.",
+}
+CAPTION = (
+    "Checkerboard: edges should run on from tile to tile. Overlay: {fixed} in grey, {moving} in colour. "
+    "Radiological display: the patient's right is at the left of axial and coronal pictures."
+)
+
+
+def alignment_section(
+    images: tuple[str, str, str], names: tuple[str, str], quality: Mapping[str, Any], limits: AlignmentLimits
+) -> Section:
+    """The part of a report about one alignment.
+
+    Args:
+        images: keys of the fixed image, the moving one, and the moving one on the fixed grid.
+        names: of the fixed and of the moving image.
+        quality: `verdict`, `reason`, and numbers with the unit in the key.
+        limits: by which it was judged.
+    """
+    rows = tuple(_row(key, value, limits) for key, value in quality.items() if key not in ("verdict", "reason"))
+    help_of = {in_words(key): text for key, text in HELP.items()}
+    sentences = (GRADE_WORDS[quality["verdict"]], clean(quality["reason"]))
+    fixed, moving, aligned = images
+    places = {
+        "before": (moving, f"{names[1]} placed by the positions in its own header, nothing else."),
+        "after": (aligned, f"{names[1]} on the grid of {names[0]}, through the transform that was found."),
+    }
+    pictures = tuple(
+        Picture(
+            f"{moving}_{when}",
+            f"{names[1]} and {names[0]} {when} alignment",
+            f"{place} {CAPTION.format(fixed=names[0], moving=names[1])}",
+            (
+                Panel(names[0], fixed),
+                Panel(names[1], image),
+                Panel("Checkerboard", fixed, checkered=image),
+                Panel(f"{names[1]} over {names[0]}", fixed, overlaid=image),
+            ),
+            flicker=moving,
+            rank=10 if when == "after" else 0,
+        )
+        for when, (image, place) in places.items()
+    )
+    table = Table("", ("Measure", "Value", "Limit"), rows, help_of)
+    return Section(f"{names[1]} aligned to {names[0]}", sentences, (table,), pictures)
+
+
+def _row(key: str, value: Any, limits: AlignmentLimits) -> tuple[str, str, str]:
+    side, name = LIMITS.get(key, ("", ""))
+    limit = f"{side} {measure_text(key, getattr(limits, name))}" if name else ""
+    return in_words(key), NOT_AVAILABLE if value is None else measure_text(key, value), limit
