@@ -23,8 +23,9 @@ from benchmarks.registration import cell
 from pipeline.body import body_mask
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray, apply, corners
-from pipeline.registration import Registration, RegistrationSettings, Side, method, register, resample_image
+from pipeline.registration import Registration, RegistrationSettings, Side, method, resample_image
 from pipeline.registration.landmarks import solve
+from pipeline.registration.register import register
 from pipeline.registration.warp import Spline, Warp, as_transform
 from pipeline.shipped import shipped
 from pipeline.volumes import affine_of, volume

@@ -26,9 +26,10 @@ from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS
-from pipeline.registration import RegistrationSettings, Side, method, register
+from pipeline.registration import RegistrationSettings, Side, method
 from pipeline.registration.elastix import rigid_matrix
 from pipeline.registration.process import zygote
+from pipeline.registration.register import register
 from pipeline.shipped import shipped
 from pipeline.volumes import matrix_from_transform, to_sitk, volume
 

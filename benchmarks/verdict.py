@@ -20,9 +20,10 @@ from benchmarks.simulated_pairs import target_error_mm
 from benchmarks.verdict_trials import Trial, trials
 from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.registration import RegistrationSettings, Side, method, register
+from pipeline.registration import RegistrationSettings, Side, method
 from pipeline.registration.findings import AlignmentLimits
 from pipeline.registration.quality import Pair, judge, measure
+from pipeline.registration.register import register
 from pipeline.shipped import shipped
 
 PAGE = shipped("docs", "benchmarks", "verdict.md")

@@ -9,10 +9,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "dictionary": ["Registerd"],
-        "elastix": ["Registration", "RegistrationSettings", "register"],
         "findings": ["AlignmentLimits"],
         "landmarks": ["Landmarks", "read_landmarks"],
         "methods": ["Method", "method"],
+        "register": ["Registration", "RegistrationSettings"],
         "request": ["Side"],
         "transforms": ["resample_image", "resample_labels"],
         "xray_dictionary": ["AlignRadiographd"],

@@ -17,7 +17,7 @@ from pipeline.registration.headers import note_unknown_frames, require_one_frame
 from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.methods import HEADERS, Method, method
-from pipeline.registration.register import Registration, RegistrationSettings, register
+from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register
 from pipeline.registration.request import Side
 from pipeline.registration.sections import alignment_section
 from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
@@ -146,8 +146,10 @@ class Registerd(MapTransform):
         found = []
         for role in roles:
             names = (self.displays[fixed].name, self.displays[role].name)
+            modalities, pair = (self.modalities[fixed], self.modalities[role]), (case[fixed], case[role])
+            limits = limits_for(self.limits, self.settings[role].method, modalities, pair)
             images = (fixed, role, aligned_key(role))
-            found.append(alignment_section(images, names, case[f"{role}_quality"], self.limits))
+            found.append(alignment_section(images, names, case[f"{role}_quality"], limits))
         return Sections(tuple(found))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -32,14 +32,14 @@ def header_quality(pair: Pair, images: tuple[MetaTensor, MetaTensor], limits: Qu
     Args:
         pair: the images.
         images: the same, fixed and moving.
-        limits: see `QualityLimits`.
+        limits: see `QualityLimits` and `at_voxel_scale`.
 
     Returns:
         See `pipeline.registration.quality.measure`; and `nmi_peak_step_mm`, the shift at which NMI has to fall.
     """
     step_mm = max(PERTURBATION_MM, voxels_mm(images))
     turn_degrees = float(np.degrees(step_mm / _radius_mm(pair.points)))  # moves the body as far as the shift
-    quality = measure_known(pair, np.eye(4), at_voxel_scale(limits, images), (step_mm, turn_degrees))
+    quality = measure_known(pair, np.eye(4), limits, (step_mm, turn_degrees))
     return {**quality, "nmi_peak_step_mm": step_mm, "transform": "headers"}
 
 

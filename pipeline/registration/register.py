@@ -123,8 +123,7 @@ def register(
         zygote().start()  # it loads while the images are prepared
     prepared = prepare(fixed, moving)
     pair = Pair(*prepared.images, *prepared.masks)
-    if FUNCTIONAL & {*prepared.modalities}:
-        limits = at_voxel_scale(limits, prepared.images)
+    limits = limits_for(limits, settings.method, prepared.modalities, prepared.images)
     marks = _landmarks(fixed, moving)
     if settings.method.maps:
         warp, quality, log = _by_images(prepared, pair, marks, settings, limits)
@@ -141,6 +140,14 @@ def register(
     outside = outside_value(moving.image, moving.modality)
     moved = resample_image(moving.image, fixed.image, as_transform(warp.transforms), outside)
     return Registration(warp, warp.transforms, inverses, moved, quality, log)
+
+
+def limits_for(
+    limits: AlignmentLimits, method: Method, modalities: tuple[str, str], images: tuple[MetaTensor, MetaTensor]
+) -> AlignmentLimits:
+    """The limits by which an alignment is judged: wider where the headers are kept, or an image shows uptake."""
+    wide = FUNCTIONAL & {*modalities} or method.transform == HEADERS
+    return at_voxel_scale(limits, images) if wide else limits
 
 
 Marks = tuple[FloatArray, FloatArray] | None

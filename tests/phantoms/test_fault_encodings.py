@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.simulation.faults.editing import in_order
-from pipeline.simulation.faults.files import dataset_offset
 from pydicom import dcmread
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from pipeline.simulation.dicom import write_series
 from tests.phantoms import faults
+from tests.phantoms.faults.editing import in_order
+from tests.phantoms.faults.files import dataset_offset
 from tests.phantoms.phantom import position_phantom
 
 SLICES = 12

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.simulation.faults.editing import seen_at_position
 from pydicom import dcmread
 
 from tests.phantoms import faults
 from tests.phantoms.fault_table import TABLE
+from tests.phantoms.faults.editing import seen_at_position
 from tests.phantoms.oracle import ROUNDING_HU
 from tests.phantoms.planted import Planted
 

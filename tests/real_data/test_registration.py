@@ -13,9 +13,10 @@ from monai.data import MetaTensor
 
 from pipeline.body import body_mask
 from pipeline.geometry import FloatArray, apply
-from pipeline.registration import AlignmentLimits, Registration, RegistrationSettings, Side, method, register
+from pipeline.registration import AlignmentLimits, Registration, RegistrationSettings, Side, method
 from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.quality import Pair
+from pipeline.registration.register import register
 from pipeline.shipped import shipped
 from pipeline.volumes import affine_of, matrix_from_transform, volume
 from tests.registration.phantom import rigid

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from pipeline.registration import Method, Registration, RegistrationSettings, Side, register
+from pipeline.registration import Method, Registration, RegistrationSettings, Side
+from pipeline.registration.register import register
 from pipeline.shipped import shipped
 from tests.registration.phantom import HeadPair, head_pair
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CaseError
-from pipeline.registration import Method, Registerd, Registration, RegistrationSettings, Side, register
+from pipeline.registration import Method, Registerd, Registration, RegistrationSettings, Side
 from pipeline.registration.headers import UNKNOWN, require_one_frame
+from pipeline.registration.register import register
 from pipeline.spec.register import Register
 from pipeline.volumes import affine_of, volume
 from tests.registration.conftest import MAPS

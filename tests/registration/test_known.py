@@ -11,7 +11,8 @@ import torch
 
 from pipeline.errors import CaseError
 from pipeline.geometry import apply
-from pipeline.registration import Landmarks, Method, RegistrationSettings, Side, register
+from pipeline.registration import Landmarks, Method, RegistrationSettings, Side
+from pipeline.registration.register import register
 from pipeline.volumes import affine_of, volume
 from tests.registration.answers import RIGID, answered, searched, sides
 from tests.registration.phantom import HeadPair, rigid

@@ -7,7 +7,8 @@ import pytest
 from monai.data import MetaTensor
 
 from pipeline.geometry import apply
-from pipeline.registration import Landmarks, Method, Registration, RegistrationSettings, Side, register, resample_image
+from pipeline.registration import Landmarks, Method, Registration, RegistrationSettings, Side, resample_image
+from pipeline.registration.register import register
 from pipeline.registration.warp import Spline, Warp, as_transform
 from pipeline.volumes import affine_of, transform_from_matrix, volume
 from tests.registration.conftest import quick

@@ -13,9 +13,10 @@ import torch
 
 from pipeline.errors import CaseError
 from pipeline.geometry import apply, same_grid
-from pipeline.registration import AlignmentLimits, Method, Registration, RegistrationSettings, Side, register
+from pipeline.registration import AlignmentLimits, Method, Registration, RegistrationSettings, Side
 from pipeline.registration import register as elastix
 from pipeline.registration.process import Zygote
+from pipeline.registration.register import register
 from pipeline.volumes import affine_of, matrix_from_transform, volume
 from tests.registration.answers import RIGID, answered, searched, sides
 from tests.registration.conftest import STARTS, quick

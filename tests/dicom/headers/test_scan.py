@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from pipeline.simulation.faults.editing import set_raw
 
 import pipeline.dicom.headers.scan
 from pipeline.dicom.headers.encoding import NotDicomError
@@ -16,6 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.store.files import walk
 from tests.phantoms import faults
+from tests.phantoms.faults.editing import set_raw
 from tests.phantoms.phantom import position_phantom
 
 

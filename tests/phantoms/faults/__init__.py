@@ -6,7 +6,7 @@ docstrings are DICOM tags. Where slices move, their series has to be a position 
 they come to lie.
 """
 
-from pipeline.simulation.faults.files import (
+from tests.phantoms.faults.files import (
     clutter,
     declared_syntax,
     empty_file,
@@ -17,7 +17,7 @@ from pipeline.simulation.faults.files import (
     truncated_header,
     truncated_pixels,
 )
-from pipeline.simulation.faults.mixtures import (
+from tests.phantoms.faults.mixtures import (
     localizer_inside,
     mixed_modality,
     second_block,
@@ -26,7 +26,7 @@ from pipeline.simulation.faults.mixtures import (
     several_volumes,
     two_uids,
 )
-from pipeline.simulation.faults.planes import (
+from tests.phantoms.faults.planes import (
     comma_decimal,
     equal_positions,
     gantry_tilt,
@@ -48,7 +48,7 @@ from pipeline.simulation.faults.planes import (
     two_distances,
     zero_spacing,
 )
-from pipeline.simulation.faults.slices import (
+from tests.phantoms.faults.slices import (
     duplicate_file,
     duplicate_position,
     duplicate_sop,
@@ -57,8 +57,8 @@ from pipeline.simulation.faults.slices import (
     missing_slice,
     single_slice,
 )
-from pipeline.simulation.faults.syntaxes import big_endian, compressed, deflate_bomb, deflated, implicit, nested_bomb
-from pipeline.simulation.faults.values import (
+from tests.phantoms.faults.syntaxes import big_endian, compressed, deflate_bomb, deflated, implicit, nested_bomb
+from tests.phantoms.faults.values import (
     PADDED_ABOVE_HU,
     burned_in,
     changing_rescale,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from pipeline.simulation.faults.editing import edit, in_order, middle, set_raw
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -14,6 +13,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
 
 from pipeline.simulation.dicom import make_uid
+from tests.phantoms.faults.editing import edit, in_order, middle, set_raw
 
 _PREAMBLE_BYTES = 132
 _META_LENGTH_BYTES = 12  # the element (0002,0000) itself

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from pipeline.simulation.faults.editing import (
+from pydicom import Dataset, dcmread
+from pydicom.uid import MRImageStorage
+
+from pipeline.simulation.dicom import make_uid
+from tests.phantoms.faults.editing import (
     axes_of,
     brighten,
     copy,
@@ -19,10 +23,6 @@ from pipeline.simulation.faults.editing import (
     set_instance_uid,
     set_values,
 )
-from pydicom import Dataset, dcmread
-from pydicom.uid import MRImageStorage
-
-from pipeline.simulation.dicom import make_uid
 
 #: What each volume more of a series is brighter than the one before, in stored units.
 STEP = 100

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pipeline.simulation.faults.editing import (
+from pydicom import Dataset, dcmread
+
+from pipeline.simulation.dicom import decimal_string
+from tests.phantoms.faults.editing import (
     axes_of,
     decimal_strings,
     edit,
@@ -19,9 +22,6 @@ from pipeline.simulation.faults.editing import (
     set_pixels,
     set_raw,
 )
-from pydicom import Dataset, dcmread
-
-from pipeline.simulation.dicom import decimal_string
 
 
 def gantry_tilt(folder: Path, angle_deg: float = 12.0) -> list[Path]:

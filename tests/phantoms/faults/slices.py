@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.simulation.faults.editing import brighten, copy, edit, in_order, middle, set_everywhere, set_instance_uid
 from pydicom import Dataset
+
+from tests.phantoms.faults.editing import brighten, copy, edit, in_order, middle, set_everywhere, set_instance_uid
 
 
 def missing_slice(folder: Path, count: int = 1) -> list[Path]:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from pipeline.simulation.faults.editing import edit, in_order, middle
-from pipeline.simulation.faults.files import dataset_offset
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import (
     UID,
@@ -20,6 +18,8 @@ from pydicom.uid import (
 )
 
 from pipeline.errors import CaseError
+from tests.phantoms.faults.editing import edit, in_order, middle
+from tests.phantoms.faults.files import dataset_offset
 
 _MIB = 1 << 20
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from pipeline.simulation.faults.editing import edit, in_order, middle, seen_at_position, set_everywhere, set_pixels
 from pydicom import Dataset
 
 from pipeline.errors import CaseError
+from tests.phantoms.faults.editing import edit, in_order, middle, seen_at_position, set_everywhere, set_pixels
 
 #: Where a padded position phantom ends: what lies above this value (HU) holds the padding value instead.
 PADDED_ABOVE_HU = 250.0
