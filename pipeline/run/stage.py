@@ -40,6 +40,7 @@ class Stage:
         name: the stage's name: its folder below each case.
         chain: a MONAI `Compose`: dictionary in, dictionary out; it writes no file.
         reads: key -> kind of what the chain needs; `kind?` for what may be missing.
+        writes: key -> kind of what transforms make that do not say so themselves, such as MONAI's own.
         output_dir: the run folder.
         weights: files of network weights; their content is part of the resume key.
         overwrite: do the work again even where a valid record exists.
@@ -50,14 +51,15 @@ class Stage:
         name: str,
         chain: Chain,
         reads: Mapping[str, str],
-        output_dir: str | Path,
+        writes: Mapping[str, str] | None = None,
+        output_dir: str | Path = "out",
         weights: Sequence[str | Path] = (),
         overwrite: bool = False,
     ) -> None:
         self.name = name
         self.chain = chain
         self.reads = dict(reads)
-        self.writes = writes_of(chain)
+        self.writes = writes_of(chain) | dict(writes or {})
         self.output_dir = Path(output_dir)
         self.overwrite = overwrite
         self._weights = [sha256_file(Path(path)) for path in weights]

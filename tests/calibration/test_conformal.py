@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 from scipy.stats import kstest
-from scripts.check_statistics import class_set_coverage, site_coverage
 
+from benchmarks.statistics import class_set_coverage, site_coverage
 from pipeline.calibration.conformal import (
     ClassSets,
     ScoreRule,

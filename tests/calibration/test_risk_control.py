@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from scripts.check_statistics import mask_risk
 
+from benchmarks.statistics import mask_risk
 from pipeline.calibration.risk_control import (
     EVERYTHING,
     NOTHING,

@@ -6,7 +6,9 @@ The seeds are fixed; a binomial standard error is 0.9 % with 600 simulations.
 from __future__ import annotations
 
 import pytest
-from scripts.check_statistics import (
+
+from benchmarks import statistics as check_statistics
+from benchmarks.statistics import (
     accuracy,
     area,
     clustered_coverage,
@@ -14,8 +16,6 @@ from scripts.check_statistics import (
     delong_coverage,
     false_findings,
 )
-
-from scripts import check_statistics
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,8 @@ def test_a_tree_becomes_cases(tree: Path, tmp_path: Path) -> None:
         assert geometry.orientation_of(volumes.affine_of(stored)) == "RAS"
         assert sorted(stored.shape) == sorted(truth.shape)
     record = found[case_id(tmp_path, NAME)]
-    assert {item.key for item in record.inputs} == {item.key for item in record.artifacts} == {"ct", "mr", "lesion"}
+    assert {item.key for item in record.inputs} == {"ct", "mr", "lesion"}
+    assert {item.key for item in record.artifacts} == {"ct", "mr", "lesion", "sections"}
     assert {item.path for item in record.inputs} == {""} and record.flags == ()
     assert found[case_id(tmp_path, "2")].flags == (
         "N_NO_ROLE: no file fits the optional role mr",

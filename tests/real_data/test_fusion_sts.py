@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from scripts.compare_fusion_sts import MODES, SETS, SINGLES, families, name_of, variant, write_table
 
+from benchmarks.fusion_sts import MODES, SETS, SINGLES, families, name_of, variant, write_table
 from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import Row, read_table, with_folds

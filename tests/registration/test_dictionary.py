@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from pipeline.cases import Document
+from pipeline.cases import Document, Verdict
 from pipeline.errors import CaseError, UsageError
 from pipeline.registration import Registerd, Registration, RegistrationSettings, Side, dictionary
 from pipeline.registration.warp import Warp
@@ -58,7 +58,7 @@ def test_the_step_fills_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(matrix_from_transform(case["mr_transform"]), FIRST, atol=1e-9)
     np.testing.assert_allclose(matrix_from_transform(case["mr_inverse"]), np.linalg.inv(FIRST), atol=1e-9)
     assert case["mr_log"] == Document(".txt", b"== a run\n")
-    assert case["measures"]["mr_quality"] is case["mr_quality"]
+    assert case["verdict"].grade == case["mr_quality"]["verdict"] == "pass" and case["verdict"].unfit == ()
     assert case["measures"]["mr_nmi_after"] == 1.2
     assert "mr_header_kept" not in case["measures"]
     assert case["flags"] == ["known before"]
@@ -69,6 +69,8 @@ def test_the_step_fills_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_verdict_that_is_no_pass_is_flagged(monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
     case = step(monkeypatch, Registers(FIRST, verdict=verdict), plan())({"ct": image(0), "mr": image(1)})
     assert case["flags"] == [f"mr: registration {verdict}: Not sharp."]
+    unfit = ("mr_aligned",) if verdict == "fail" else ()
+    assert case["verdict"] == Verdict(verdict, ("Alignment of MR: Not sharp.",), unfit)
 
 
 def test_a_failed_alignment_stops_the_case_where_the_spec_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

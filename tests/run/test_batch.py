@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.cases import Record
 from pipeline.errors import UsageError
 from pipeline.run import batch
 from pipeline.run.stage import Stage
@@ -35,25 +34,6 @@ def test_a_case_that_kills_its_process_is_one_failed_case(tmp_path: Path) -> Non
 def test_one_process_maps_in_order() -> None:
     with batch.mapper(1) as map_cases:
         assert map_cases is map
-
-
-@pytest.mark.parametrize(
-    ("record", "code"),
-    [
-        (Record("c", "s", "k", "done"), 0),
-        (Record("c", "s", "k", "failed"), 1),
-        (Record("c", "s", "k", "quarantined"), 1),
-        (Record("c", "s", "k", "done", measures={"mr_quality": {"verdict": "warn"}}), 0),
-        (Record("c", "s", "k", "done", measures={"mr_quality": {"verdict": "fail"}}), 1),
-    ],
-)
-def test_the_exit_code(tmp_path: Path, record: Record, code: int) -> None:
-    assert batch.exit_code(tmp_path, {"c": [record]}) == code
-
-
-def test_an_unreadable_file_counts(tmp_path: Path) -> None:
-    (tmp_path / "scan.json").write_text('{"files_unreadable": 1}')
-    assert batch.exit_code(tmp_path, {"c": [Record("c", "s", "k", "done")]}) == 1
 
 
 def test_an_unknown_stage_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from monai.transforms import Compose, LoadImaged, ScaleIntensityd
 from pipeline import volumes
 from pipeline.cases import Instance, Record, Series
 from pipeline.errors import CaseError, QuarantineError, UsageError
-from pipeline.run import stage
+from pipeline.run import stage, status
 from pipeline.run.stage import Stage
 from pipeline.store import records
 from pipeline.store.artifacts import save
@@ -122,7 +122,7 @@ def test_a_bad_case_does_not_stop_the_others(tmp_path: Path, make_case: Callable
     assert [record.error.code for record in found if record.error] == ["E_GAP", "E_INTERNAL", "E_INPUT"]
     assert found[2].error.message == "ZeroDivisionError: float division by zero"
     assert "ZeroDivisionError" in (tmp_path / "out/cases/case-defect/add/error.log").read_text()
-    assert stage.summary("add", found) == "add: 2 done, 2 failed, 1 quarantined"
+    assert status.summary("add", found) == "add: 2 done, 2 failed, 1 quarantined"
 
 
 def test_a_failure_takes_the_former_result_back(tmp_path: Path, make_case: Callable[..., Case]) -> None:

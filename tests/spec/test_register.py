@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline.cases import Artifact, Record
-from pipeline.registration import AlignmentLimits
+from pipeline.cases import Artifact, Grade, Record, Verdict
+from pipeline.preprocessing.branches import Branchd
+from pipeline.registration import AlignmentLimits, Registerd
+from pipeline.registration.dictionary import aligned_images
 from pipeline.shipped import shipped
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.spec import Spec
 from pipeline.store import records
 from pipeline.store.files import sha256_file
+from tests.registration.conftest import MAPS
 
 
 def spec(**register: object) -> Spec:
@@ -122,7 +125,8 @@ def test_a_mask_has_to_be_of_its_role() -> None:
 
 
 def test_what_registration_makes() -> None:
-    made = spec().alignments()
+    found = spec()
+    made = Registerd(found.registration, found.modalities, MAPS, found.mask_roles, needed=found.needed).writes()
     assert made["mr_aligned"] == "image"
     assert made["mr_inverse"] == made["mr_transform"] == "transform"
     assert made["pet_aligned"] == "image?"
@@ -132,14 +136,18 @@ def test_what_registration_makes() -> None:
 
 def test_later_stages_may_have_to_do_without_an_alignment_that_failed() -> None:
     flagging, stopping = spec(), spec(on_fail="stop")
-    assert flagging.kinds(["ct", "mr_aligned"], "image") == {"ct": "image", "mr_aligned": "image?"}
-    assert stopping.kinds(["ct", "mr_aligned"], "image") == {"ct": "image", "mr_aligned": "image"}
-    assert flagging.outputs(["ct", "mr"], windows="image") == {"ct_windows": "image", "mr_windows": "image?"}
-    assert stopping.outputs(["ct", "mr"], windows="image") == {"ct_windows": "image", "mr_windows": "image"}
+    assert aligned_images(flagging, ["ct", "mr"]) == {"ct": "image", "mr_aligned": "image?"}
+    assert aligned_images(stopping, ["ct", "mr", "pet"]) == {
+        "ct": "image",
+        "mr_aligned": "image",
+        "pet_aligned": "image?",
+    }
+    made = Branchd(aligned_images(flagging, ["ct", "mr"]), ["ct", "mr"], "windows")
+    assert made.writes() == {"ct_windows": "image", "mr_windows": "image?"}
 
 
 @pytest.mark.parametrize(("verdict", "given"), [("pass", True), ("warn", True), ("fail", False)])
-def test_an_alignment_that_failed_is_for_reports_alone(tmp_path: Path, verdict: str, given: bool) -> None:
+def test_an_alignment_that_failed_is_for_reports_alone(tmp_path: Path, verdict: Grade, given: bool) -> None:
     folder = tmp_path / "cases/one/register"
     folder.mkdir(parents=True)
     made = []
@@ -147,8 +155,8 @@ def test_an_alignment_that_failed_is_for_reports_alone(tmp_path: Path, verdict: 
         (folder / f"{key}.nii.gz").write_bytes(key.encode())
         path = f"cases/one/register/{key}.nii.gz"
         made.append(Artifact(key, "image", path, sha256_file(tmp_path / path)))
-    measures = {"mr_quality": {"verdict": verdict}, "pet_quality": {"verdict": "pass"}}
-    records.write(Record("one", "register", "k", "done", artifacts=tuple(made), measures=measures), folder)
+    judged = Verdict(verdict, ("Because.",), ("mr_aligned",) if verdict == "fail" else ())
+    records.write(Record("one", "register", "k", "done", artifacts=tuple(made), verdict=judged), folder)
     reads = {"mr_aligned": "image?", "pet_aligned": "image?"}
     (case,) = records.FindCases(tmp_path, reads)()
     assert ("mr_aligned" in case) is given

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
-from pipeline.spec.spec import Limits, Spec, load_spec, of_run, save_spec
+from pipeline.spec.spec import Limits, Spec, kinds, load_spec, of_run, save_spec
+from pipeline.store.sections import Display
 
 GOOD = """\
 name: head
@@ -37,9 +38,8 @@ def test_a_spec_is_read(tmp_path: Path) -> None:
     assert spec.roles["ct"].modality == ("CT",)
     assert spec.registration.roles == ["ct", "mr"]
     assert spec.modalities == {"ct": "CT", "mr": "MR"}
-    assert spec.aligned(["ct", "mr"]) == ["ct", "mr_aligned"]
-    assert spec.kinds(["ct", "mr_aligned"], "image") == {"ct": "image", "mr_aligned": "image?"}
-    assert spec.outputs(["mr"], quality="measure") == {"mr_quality": "measure?"}
+    assert kinds(spec.roles, "image", spec.needed) == {"ct": "image", "mr": "image?"}
+    assert spec.displays["ct"] == Display("ct", "CT", spec.roles["ct"].unit, (-160.0, 240.0))
     assert spec.of_modality("MR") == ["mr"]
 
 
@@ -94,10 +94,10 @@ def test_the_shipped_specs_are_valid(path: Path) -> None:
 
 def test_the_windows_have_an_order_that_survives(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD + "ct_windows: {lung: [-600, 1500], mediastinum: [40, 400]}\n")
-    assert spec.ct_window == (-600.0, 1500.0)
+    assert spec.displays["ct"].window == (-1350.0, 150.0)
     save_spec(spec, tmp_path)
     assert list(of_run("", tmp_path).ct_windows) == ["lung", "mediastinum"]
-    assert load(tmp_path, GOOD).ct_window == (40.0, 400.0)
+    assert load(tmp_path, GOOD).displays["ct"].window == (-160.0, 240.0)
 
 
 def test_limits_are_those_of_the_registration() -> None:

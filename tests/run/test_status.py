@@ -1,0 +1,70 @@
+"""What a run has come to is counted, explained, and is the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.cases import Fault, Record, Verdict
+from pipeline.run.status import finish, show, summary
+from pipeline.store import records
+
+DONE = Record("c", "register", "k", "done", answers={"Class": "kind_b, probability 0.87"})
+WARNED = Record("c", "register", "k", "done", verdict=Verdict("warn", ("NMI is low.", "Look.")))
+REJECTED = Record("c", "register", "k", "done", verdict=Verdict("fail", ("The mirror image matches better.",)))
+BROKEN = Record("c", "register", "k", "failed", error=Fault("E_CRASH", "It crashed.", "Run again."))
+ASIDE = Record("c", "ingest", "k", "quarantined", error=Fault("E_GAP", "1 of 9 slices is missing.", "Export it."))
+
+
+@pytest.mark.parametrize(
+    ("record", "code"), [(DONE, 0), (WARNED, 0), (REJECTED, 1), (BROKEN, 1), (ASIDE, 1)], ids=lambda item: str(item)[:9]
+)
+def test_the_exit_code_and_the_last_line_that_explains_it(
+    tmp_path: Path, record: Record, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finish(tmp_path, {"c": [record]}) == code
+    lines = capsys.readouterr().err.splitlines()
+    reasons = {
+        id(REJECTED): "1 with a verdict of fail",
+        id(BROKEN): "1 failed (E_CRASH)",
+        id(ASIDE): "1 quarantined (E_GAP)",
+    }
+    assert [line for line in lines if line.startswith("Exit code")] == (
+        [f"Exit code 1: {reasons[id(record)]}."] if code else []
+    )
+    assert lines[-1:] == ([f"Exit code 1: {reasons[id(record)]}."] if code else lines[-1:])
+
+
+def test_verdicts_and_faults_are_said_with_their_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finish(tmp_path, {"c": [DONE, WARNED], "d": [ASIDE]})
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        "c, register: verdict warn: NMI is low. Look.",
+        "c, ingest: quarantined: E_GAP: 1 of 9 slices is missing. Export it.",
+    ]
+
+
+def test_an_unreadable_file_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scan.json").write_text('{"files_unreadable": 2}')
+    assert finish(tmp_path, {"c": [DONE]}) == 1
+    assert capsys.readouterr().err == "Exit code 1: 2 files could not be read.\n"
+
+
+def test_a_stages_line_counts_every_kind_of_end() -> None:
+    assert summary("register", [DONE]) == "register: 1 done"
+    found = [DONE, Record("d", "register", "k", "done", reused=True), WARNED, REJECTED, REJECTED, BROKEN, ASIDE]
+    assert summary("register", found) == (
+        "register: 5 done (1 already; 1 with a warning, 2 with a failed verdict), 1 failed, 1 quarantined"
+    )
+
+
+def test_status_shows_verdicts_answers_and_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for case_id, record in {"one": DONE, "two": REJECTED, "three": BROKEN}.items():
+        made = Record(**{**record.__dict__, "case_id": case_id})
+        records.write(made, records.case_folder(tmp_path, case_id) / made.stage)
+    assert show(tmp_path) == 1
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert rows["case"].split() == ["case", "register", "verdict", "class", "code", "reason"]
+    assert "kind_b, probability 0.87" in rows["one"]
+    assert "fail" in rows["two"] and "The mirror image matches better." in rows["two"]
+    assert "E_CRASH" in rows["three"] and "It crashed." in rows["three"]
