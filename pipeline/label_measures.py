@@ -247,7 +247,7 @@ _COLUMNS = ("Volume", "Long axis", "Mean ± SD", "5 to 95 %", "Highest", "SUVpea
 
 
 def _region_name(name: str, label: str) -> str:
-    return in_words(label) if name == label else f"{in_words(name)}: {in_words(label)}"
+    return in_words(name) if name == label else f"{in_words(name)}: {clean(label).replace('_', ' ')}"
 
 
 def _text(value: float | None, unit: str) -> str:

@@ -25,9 +25,12 @@ UNITS: dict[str, str] = {
 }
 #: Words that are not written as they are in a key.
 SPELLINGS: dict[str, str] = {
+    "adc": "ADC",
     "clahe": "CLAHE",
     "ct": "CT",
     "cv": "CV",
+    "flair": "FLAIR",
+    "gtv": "GTV",
     "mi": "MI",
     "mr": "MR",
     "n4": "N4",
