@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from benchmarks.mechanism_trials import CALIBRATED, DROPOUT_TIMES, TEST, Plan, Scale, true_posterior
+from benchmarks.segmentation_report import markdown_table
 from pipeline.calibration.metrics import Measure, measures
 from pipeline.comparison.classification import Findings, auroc_of, calibrated, compare_variants, spread
 from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders
-from pipeline.comparison.segmentation_report import markdown_table
 from pipeline.comparison.trials import DONE, Trial, read_trial
 from pipeline.evaluation.delong import delong
 from pipeline.evaluation.results import Settings

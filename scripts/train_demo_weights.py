@@ -1,6 +1,6 @@
 """Make the weights that the demo uses: train a small fusion network on simulated heads, calibrate it, judge it.
 
-    .venv/bin/python scripts/train_demo_weights.py OUT [--ship]
+    .venv/bin/python -m scripts.train_demo_weights OUT [--ship]
 
 OUT takes the cases and what the bundle `fuse` makes of them. Four sets of patients are simulated, none of them of the
 demo's own cohort: to learn from, to choose the epoch by, to calibrate on, and to judge by. Prints the figures of
@@ -26,7 +26,7 @@ from pipeline.calibration.metrics import measures
 from pipeline.commands.calibrate import read_calibration
 from pipeline.fusion.checkpoint_file import read_checkpoint, restore
 from pipeline.shipped import shipped
-from pipeline.simulation.head_files import write_head_cases
+from scripts.head_files import write_head_cases
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from pipeline.commands.demo import SPEC as DEMO_SPEC
 from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.run.batch import Plan, run
 from pipeline.shipped import shipped
-from pipeline.simulation.head_files import write_head_cases
 from pipeline.spec.spec import load_spec
 from pipeline.store.pseudonyms import Pseudonyms
+from scripts.head_files import write_head_cases
 
 MODELS = shipped("bundles", "fuse", "models")
 SPEC = """

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.simulation.cohort import simulate_cohort
 from pipeline.simulation.head import HeadTemplate
-from pipeline.simulation.head_files import write_head_cases
 from pipeline.simulation.kinds import HU_OF_ONE, Kind, random_kind, with_kind
 from pipeline.simulation.protocol import scan_pair
 from pipeline.simulation.subject import random_subject
 from pipeline.simulation.tissues import MR_SCALE
+from scripts.head_files import write_head_cases
 
 
 def test_the_posterior_is_bayes_rule_and_says_how_often() -> None:
