@@ -5,14 +5,12 @@ The inside counts: air in sinuses, bowel and lungs, and dark bone in MR belong t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.filters import threshold_li
 
@@ -120,27 +118,3 @@ def _largest_pieces(mask: Mask) -> Mask:
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     return np.asarray((sizes >= max(1.0, SMALLEST_PIECE * sizes.max()))[labels])
-
-
-class BodyMaskd(MapTransform):
-    """Add the body mask of images under keys of their own; see `body_mask`.
-
-    Args:
-        keys: the images, all of one modality.
-        modality: DICOM Modality; `CT`, or any other such as `MR`.
-        postfix: what the mask's key has behind the image's.
-        allow_missing_keys: go on where a case has no such image.
-    """
-
-    def __init__(
-        self, keys: Sequence[str] | str, modality: str, postfix: str = "_mask", allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.modality, self.postfix = modality, postfix
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add each image's mask."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[f"{key}{self.postfix}"] = body_mask(case[key], self.modality)
-        return case

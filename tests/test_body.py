@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import volumes
-from pipeline.body import BodyMaskd, body_mask
+from pipeline.body import body_mask
 from pipeline.errors import CaseError
 from tests.preprocessing.phantom import ellipsoid, oblique_affine, world
 
@@ -111,12 +111,3 @@ def test_what_has_no_body_is_refused(values: np.ndarray, modality: str, code: st
     with pytest.raises(CaseError) as caught:
         body_mask(volumes.volume(values, np.eye(4)), modality)
     assert caught.value.code == code
-
-
-def test_dictionary_transform_adds_the_mask_and_keeps_the_image() -> None:
-    image = volumes.volume(ct().astype(np.float32), AFFINE)
-    result = BodyMaskd(["ct", "late"], "CT", postfix="_body", allow_missing_keys=True)({"case_id": "c", "ct": image})
-    assert set(result) == {"case_id", "ct", "ct_body"} and result["ct"] is image
-    np.testing.assert_array_equal(result["ct_body"].numpy(), body_mask(image, "CT").numpy())
-    with pytest.raises(KeyError):
-        BodyMaskd("ct", "CT")({"case_id": "c"})

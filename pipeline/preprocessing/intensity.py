@@ -13,21 +13,13 @@ from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError, UsageError
 from pipeline.preprocessing.arrays import finite_channels, inside_of, like
 
-#: name -> level and width in HU: what radiologists set to read a head or a chest.
-CT_HEAD_WINDOWS: Mapping[str, tuple[float, float]] = {
-    "brain": (40.0, 80.0),
-    "bone": (600.0, 2800.0),
-    "soft_tissue": (40.0, 400.0),
-}
-CT_THORAX_WINDOWS: Mapping[str, tuple[float, float]] = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
-
 
 def window_channels(image: MetaTensor, windows: Mapping[str, Sequence[float]]) -> MetaTensor:
     """One channel for each CT window: 0 at and below level - width / 2, 1 at and above level + width / 2.
 
     Args:
         image: (1, I, J, K), HU.
-        windows: name -> (level, width) in HU, such as `CT_HEAD_WINDOWS`; the channels follow their order.
+        windows: name -> (level, width) in HU, such as `{"brain": (40, 80)}`; the channels follow their order.
 
     Returns:
         (len(windows), I, J, K) float32 in [0, 1]; `meta["channels"]` holds the windows' names.

@@ -13,6 +13,8 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.preprocessing import intensity
 from tests.preprocessing.phantom import oblique_affine
 
+CT_HEAD_WINDOWS = {"brain": (40.0, 80.0), "bone": (600.0, 2800.0), "soft_tissue": (40.0, 400.0)}
+CT_THORAX_WINDOWS = {"lung": (-600.0, 1500.0), "mediastinum": (40.0, 400.0)}
 SHAPE = (6, 5, 4)
 AFFINE = oblique_affine(SHAPE, np.array([0.7, 1.3, 2.9]))
 
@@ -40,8 +42,8 @@ def test_windows_at_exact_hounsfield_units() -> None:
     """Each expected value is (HU - level) / width + 1/2, by hand."""
     hu = np.array([-1000, -801, -600, 0, 20, 40, 80, 240, 600, 3000], dtype=np.int16)
     image = volume(np.resize(hu, SHAPE))
-    head = intensity.window_channels(image, intensity.CT_HEAD_WINDOWS)
-    thorax = intensity.window_channels(image, intensity.CT_THORAX_WINDOWS)
+    head = intensity.window_channels(image, CT_HEAD_WINDOWS)
+    thorax = intensity.window_channels(image, CT_THORAX_WINDOWS)
     expected = {
         "brain": [0, 0, 0, 0, 0.25, 0.5, 1, 1, 1, 1],
         "bone": [0, 0, 1 / 14, 2 / 7, 41 / 140, 0.3, 11 / 35, 13 / 35, 0.5, 1],
@@ -124,7 +126,7 @@ def test_images_without_contrast_or_finite_voxels_are_refused(value: float) -> N
     blank = volume(np.full(SHAPE, value, dtype=np.float32))
     mask = random_mask()
     calls = [
-        lambda: intensity.window_channels(blank, intensity.CT_HEAD_WINDOWS),
+        lambda: intensity.window_channels(blank, CT_HEAD_WINDOWS),
         lambda: intensity.foreground_zscore(blank),
         lambda: intensity.foreground_zscore(blank, mask),
         lambda: intensity.rescale_unit(blank),
