@@ -11,3 +11,8 @@ def shipped(*parts: str) -> Path:
     """The path of a shipped file or folder, such as `shipped("bundles", "ingest")`."""
     installed = _PACKAGE / "_share"
     return (installed if installed.is_dir() else _PACKAGE.parent).joinpath(*parts)
+
+
+def bundle_root(name: str) -> str:
+    """The folder of a shipped bundle, as MONAI's configurations take it: found from any working folder."""
+    return str(shipped("bundles", name))
