@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from scripts import fuzz_ingest
+from benchmarks import fuzz
 from tests.phantoms.mutations import MUTATIONS
 
 
 def test_no_broken_file_ends_or_swells_this_process() -> None:
-    tally = fuzz_ingest.fuzz(300, seed=7, folders=[])
+    tally = fuzz.fuzz(300, seed=7, folders=[])
     assert tally.unexplained == []
     assert sum(tally.verdicts.values()) == 300
     assert tally.growth_mb < 200
