@@ -1,0 +1,12 @@
+from .commands.calibrate import apply_calibration as apply_calibration
+from .commands.calibrate import calibrate as calibrate
+from .commands.deidentify import deidentify as deidentify
+from .commands.evaluate import evaluate_classification as evaluate_classification
+from .commands.register import register as register
+from .commands.run import ingest as ingest
+from .commands.run import run as run
+from .commands.run import status as status
+from .commands.series import draft_spec as draft_spec
+from .commands.series import series as series
+from .commands.specs import specs as specs
+from .comparison.cohort import compare as compare
