@@ -25,7 +25,8 @@ from pipeline.store.files import write_text
 
 #: Read beside what ingest reads.
 TAGS = ("SeriesNumber", "StudyDate", "RepetitionTime")
-UNITS = {"CT": "HU", "PT": SUV_BODY_WEIGHT}
+#: What the roles of a draft are called and measured in, where it is not the modality itself and arbitrary units.
+ROLES, UNITS = {"PT": "pet"}, {"CT": "HU", "PT": SUV_BODY_WEIGHT}
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def faults(found: Sequence[SeriesRow], spec: Spec) -> list[Case]:
 def _lines(name: str, case: str, usable: Sequence[SeriesRow]) -> Iterator[str]:
     """The lines of a spec: a role for each modality, CT first."""
     modalities = sorted({row.modality for row in usable}, key=lambda modality: (modality != "CT", modality))
-    roles = {re.sub(r"[^a-z0-9]", "_", modality.lower()): modality for modality in modalities}
+    roles = {ROLES.get(modality, modality.lower()): modality for modality in modalities}
     yield "# Drafted from a tree of DICOM files: look at it, and correct it. It holds descriptions of the hospital's."
     yield "# Every key is explained in docs/reference/data-specs.md."
     yield f"name: {name}"
@@ -215,9 +216,9 @@ def _described(row: SeriesRow) -> str:
     return row.series.instances[0].tags["SeriesDescription"]
 
 
-def _place(item: Series) -> tuple[str, str, str, float, str]:
-    first = (item.instances or item.rejected)[0]
-    return item.patient_id, first.tags.get("StudyDate", ""), item.study_uid, number(first, "SeriesNumber"), item.part
+def _place(item: Series) -> tuple[str, str, str, float, list[int]]:
+    first, part = (item.instances or item.rejected)[0], [int(digits) for digits in re.findall(r"\d+", item.part)]
+    return item.patient_id, first.tags.get("StudyDate", ""), item.study_uid, number(first, "SeriesNumber"), part
 
 
 def _row(item: Series, patient: int) -> SeriesRow:
@@ -226,7 +227,7 @@ def _row(item: Series, patient: int) -> SeriesRow:
     spacing: tuple[float, ...] = first.spacing_mm or ()
     if spacing and not item.fault and len(item.instances) > 1:
         spacing = (*spacing, stack_of(item.instances).step_mm)
-    times = [f"{name} {tags[key]} ms" for name, key in (("TR", "RepetitionTime"), ("TE", "EchoTime")) if tags.get(key)]
+    times = {name: number(first, key) for name, key in (("TR", "RepetitionTime"), ("TE", "EchoTime")) if tags.get(key)}
     return SeriesRow(
         patient=patient,
         number=tags.get("SeriesNumber", ""),
@@ -236,7 +237,7 @@ def _row(item: Series, patient: int) -> SeriesRow:
         matrix=(first.rows, first.columns),
         spacing_mm=spacing,
         plane=plane_of(first),
-        details=", ".join(times) or tags.get("ConvolutionKernel", ""),
+        details=", ".join(f"{name} {time_ms:.4g} ms" for name, time_ms in times.items()) or tags.get("ConvolutionKernel", ""),
         date=f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day,
         fault=f"{item.fault.code}: {item.fault.message}" if item.fault else "",
         series=item,

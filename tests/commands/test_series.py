@@ -57,7 +57,7 @@ def test_a_series_is_described_as_it_was_written(tree: tuple[Path, dict[str, set
     assert (ct.modality, ct.description, ct.images) == ("CT", "HEAD 3.0 [Br38] (a+b)", 9)
     assert (ct.matrix, ct.plane, ct.details, ct.date, ct.fault) == ((10, 12), "axial", "Br38", "2024-01-15", "")
     assert ct.spacing_mm == pytest.approx((1.1, 0.9, 2.5))
-    assert (mr.description, mr.date, mr.details) == ("t1 'mprage'", "2024-02-29", "TR 1900.0 ms, TE 2.5 ms")
+    assert (mr.description, mr.date, mr.details) == ("t1 'mprage'", "2024-02-29", "TR 1900 ms, TE 2.5 ms")
 
 
 def test_the_draft_chooses_the_very_series(tree: tuple[Path, dict[str, set[str]]], tmp_path: Path) -> None:
