@@ -151,7 +151,7 @@ def faults(found: Sequence[SeriesRow], spec: Spec) -> list[Case]:
 def _lines(name: str, case: str, usable: Sequence[SeriesRow]) -> Iterator[str]:
     """The lines of a spec: a role for each modality, CT first."""
     modalities = sorted({row.modality for row in usable}, key=lambda modality: (modality != "CT", modality))
-    roles = {ROLES.get(modality, modality.lower()): modality for modality in modalities}
+    roles = {ROLES.get(modality, re.sub(r"\W", "_", modality.lower())): modality for modality in modalities}
     yield "# Drafted from a tree of DICOM files: look at it, and correct it. It holds descriptions of the hospital's."
     yield "# Every key is explained in docs/reference/data-specs.md."
     yield f"name: {name}"
@@ -209,7 +209,7 @@ def _rule(description: str) -> str:
 
 def _is_volume(row: SeriesRow) -> bool:
     scout = "LOCALIZER" in row.series.instances[0].tags["ImageType"] if row.images else False
-    return not row.fault and row.images > 1 and not scout and not is_radiograph(row.series)
+    return bool(row.modality) and not row.fault and row.images > 1 and not scout and not is_radiograph(row.series)
 
 
 def _described(row: SeriesRow) -> str:
@@ -223,7 +223,8 @@ def _place(item: Series) -> tuple[str, str, str, float, list[int]]:
 
 def _row(item: Series, patient: int) -> SeriesRow:
     first = (item.instances or item.rejected)[0]
-    tags, day = first.tags, first.tags.get("StudyDate", "")
+    tags = first.tags
+    day, kernel = (tags.get(key, "") for key in ("StudyDate", "ConvolutionKernel"))
     spacing: tuple[float, ...] = first.spacing_mm or ()
     if spacing and not item.fault and len(item.instances) > 1:
         spacing = (*spacing, stack_of(item.instances).step_mm)
@@ -237,7 +238,7 @@ def _row(item: Series, patient: int) -> SeriesRow:
         matrix=(first.rows, first.columns),
         spacing_mm=spacing,
         plane=plane_of(first),
-        details=", ".join(f"{name} {time_ms:.4g} ms" for name, time_ms in times.items()) or tags.get("ConvolutionKernel", ""),
+        details=", ".join(f"{name} {time_ms:.4g} ms" for name, time_ms in times.items()) or kernel,
         date=f"{day[:4]}-{day[4:6]}-{day[6:]}" if len(day) == 8 else day,
         fault=f"{item.fault.code}: {item.fault.message}" if item.fault else "",
         series=item,
