@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from pipeline import __version__, api
-from pipeline.errors import UsageError, pipeline_cause
+from pipeline.commands.typed import Quiet, Verbose, command
+from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.spec.names import shipped_specs
 
@@ -23,15 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Two modalities of one patient, in tandem: DICOM in; aligned, enhanced and measured cases with reports out. "
-    "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not do its work. "
+    "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
     "Research use only, not a medical device.",
 )
 evaluate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
 )
 app.add_typer(evaluate_app, name="evaluate")
-
-Command = TypeVar("Command", bound=Callable[..., int | None])
 
 Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
@@ -42,11 +37,6 @@ Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many process
 Device = Annotated[
     str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone, and what was asked for.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what libraries log, and where a defect is.")]
-DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
-#: Of every command, and of `tandem` itself.
-COMMON = {"quiet": Quiet, "verbose": Verbose}
 
 
 def _print_version(asked: bool) -> None:
@@ -67,49 +57,7 @@ def _tandem(
     context.obj = {"quiet": quiet, "verbose": verbose}
 
 
-def _command(on: typer.Typer = app, name: str | None = None) -> Callable[[Command], Command]:
-    """Make a function a command: with `-q` and `-v`, an exit code for what it returns, and a sentence for an error."""
-
-    def decorate(function: Command) -> Command:
-        @functools.wraps(function)
-        def command(context: typer.Context, quiet: bool, verbose: bool, **arguments: Any) -> None:
-            with _printed(quiet or context.obj["quiet"], verbose or context.obj["verbose"]):
-                code = function(**arguments)
-            raise typer.Exit(code or 0)
-
-        more = {"context": typer.Context, **COMMON}
-        own = inspect.signature(function, eval_str=True)
-        parameters = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=more[key]) for key in more]
-        parameters[1:] = [parameter.replace(default=False) for parameter in parameters[1:]]
-        command.__signature__ = own.replace(parameters=[*own.parameters.values(), *parameters])  # type: ignore[attr-defined]
-        command.__annotations__ = {**function.__annotations__, **more}
-        on.command(name)(command)
-        return function
-
-    return decorate
-
-
-@contextmanager
-def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
-    """Print as much as was asked for; say in one sentence why a command cannot do its work, and exit with 2."""
-    from pipeline.console import echo, library_log, printing
-
-    with ExitStack() as stack:
-        if quiet:
-            stack.enter_context(printing("errors"))
-        if verbose:
-            stack.enter_context(library_log())
-        try:
-            yield
-        except Exception as error:
-            known = pipeline_cause(error)
-            if known is None and verbose:
-                raise
-            echo(str(known or UsageError("E_INTERNAL", f"{type(error).__name__}: {error}.", DEFECT)), error=True)
-            raise typer.Exit(2) from error
-
-
-@_command()
+@command(app)
 def run(
     *,
     root: Root = None,
@@ -134,7 +82,7 @@ def run(
     return _finish(out, found)
 
 
-@_command()
+@command(app)
 def ingest(
     *,
     root: Root = None,
@@ -150,7 +98,7 @@ def ingest(
     return _finish(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, progress=True))
 
 
-@_command()
+@command(app)
 def series(
     root: DicomRoot = None,
     input_: Input = None,
@@ -159,14 +107,14 @@ def series(
     ] = None,
 ) -> int:
     """Show on the screen which series a folder of DICOM holds, for writing a data spec. Private: nothing is kept."""
-    from pipeline.commands import series as command
+    from pipeline.commands.series import show, show_draft
 
     found = api.series(_root(root, input_), progress=True)
-    command.show(found)
-    return 0 if draft is None else command.show_draft(found, api.draft_spec(found, draft), draft)
+    show(found)
+    return 0 if draft is None else show_draft(found, api.draft_spec(found, draft), draft)
 
 
-@_command()
+@command(app)
 def specs(
     name: Annotated[
         str, typer.Argument(autocompletion=lambda: list(shipped_specs()), help="Print this one, as YAML.")
@@ -181,7 +129,7 @@ def specs(
         show(api.specs())
 
 
-@_command()
+@command(app)
 def register(  # noqa: PLR0913 - a flag for each thing that may be known of the two images
     fixed: Annotated[Path, typer.Argument(help="The image that stays: a NIfTI file or a folder of one DICOM series.")],
     moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: likewise.")],
@@ -229,7 +177,7 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     return _finish(out, found)
 
 
-@_command()
+@command(app)
 def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
     """Show what is done, failed and quarantined in a run folder."""
     from pipeline.run.status import show
@@ -237,7 +185,7 @@ def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
     return show(out)
 
 
-@_command()
+@command(app)
 def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
     *,
     root: DicomRoot = None,
@@ -287,7 +235,7 @@ def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
     return show(found, out)
 
 
-@_command()
+@command(app)
 def demo(
     out: Out = Path("out/demo"),
     cases: Annotated[int, typer.Option(min=2, help="Simulated patients; the last one is faulty.")] = 4,
@@ -300,7 +248,7 @@ def demo(
     return run_demo(out, cases, jobs, device)
 
 
-@_command()
+@command(app)
 def calibrate(
     logits: Annotated[Path, typer.Option(help="The model's logits, (N, C) or (N,): .npy, .npz or .csv.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration (.json), or with --apply the .npy file.")],
@@ -314,21 +262,21 @@ def calibrate(
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
-    from pipeline.commands import calibrate as command
+    from pipeline.commands.calibrate import require_alone, required, summary
 
     if apply is not None:
-        command.require_alone(labels=labels, cases=cases, report=report)
+        require_alone(labels=labels, cases=cases, report=report)
         api.apply_calibration(apply, logits, out)
         _echo(f"Probabilities: {out}")
         return
-    fitted = api.calibrate(logits, command.required(labels), out, method, cases, report, source)
+    fitted = api.calibrate(logits, required(labels), out, method, cases, report, source)
     for note in fitted.record.notes:
         _echo(note, error=True)
-    _echo(command.summary(fitted))
+    _echo(summary(fitted))
     _echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
 
 
-@_command(evaluate_app, "classification")
+@command(evaluate_app, "classification")
 def evaluate_classification(
     probabilities: Annotated[
         list[Path], typer.Option("--probabilities", "-p", help="A file a model: .npy, .npz or .csv, one row a case.")
@@ -354,7 +302,7 @@ def evaluate_classification(
     _echo(f"Report: {out / 'report.html'}")
 
 
-@_command()
+@command(app)
 def compare(
     cases: Annotated[Path, typer.Argument(help="A table: case_id, patient_id, a column for each modality, label.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the trainings and the report.")],

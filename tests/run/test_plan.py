@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.run import batch
+from pipeline.run import batch, plan
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.spec.spec import every_volume, load_spec
 
@@ -60,3 +60,18 @@ def test_another_is_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, name: st
 def test_the_manifest_names_the_device(tmp_path: Path) -> None:
     batch._write_manifest(Plan(tmp_path, tmp_path, device="cpu"), STAGES)
     assert json.loads((tmp_path / "run.json").read_text())["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("device", "given"), [("", "cpu"), ("cuda:1", "cuda:1")])
+def test_a_bundle_with_a_device_gets_the_one_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, given: str
+) -> None:
+    import torch
+
+    path = tmp_path / "inference.yaml"
+    path.write_text("device: {_target_: torch.device, type: cpu}\nstage: {_target_: dict, where: '@device'}\ncases: []\n")
+    monkeypatch.setattr(batch, "configuration", lambda name: path)
+    monkeypatch.setattr(plan, "require_device", lambda name: None)
+    assert batch.load("own", Plan(*HERE, device=device)).stage == {"where": torch.device(given)}
+    path.write_text("stage: {_target_: dict}\ncases: []\n")
+    assert batch.load("own", Plan(*HERE, device=device)).stage == {}
