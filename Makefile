@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | lock | clean          (everything happens in .venv)
+# make setup | demo | dev | test | lint | lock | clean          (everything happens in .venv)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
@@ -6,23 +6,33 @@ BIN    := $(VENV)/bin
 OUT    ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo dev test lint lock clean
 
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What a user needs.
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(INSTALL) -e '.[demo]'
+	touch $@
+
+# And what a developer needs beside it.
+dev: $(VENV)/.dev
+
+$(VENV)/.dev: $(VENV)/.ready
+	$(INSTALL) -e '.[demo,dev]'
 	touch $@
 
 # Simulates a small cohort as DICOM, runs the whole pipeline on it, prints where the report is.
 demo: setup
 	$(BIN)/tandem demo --out $(OUT)
 
-test: setup
+test: dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: setup
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.run import batch
+from pipeline.run.plan import stages_for
 from pipeline.shipped import shipped
 from pipeline.spec.spec import load_spec
 
@@ -46,7 +47,7 @@ def main(
 def print_stages(root: Path, out: Path) -> None:
     """Each stage as a process of its own, start of Python and imports included."""
     print("| stage | seconds (whole process) | of them on a processor | peak memory (MB) |\n|---|---|---|---|")
-    for name in batch.stages_for(load_spec(SPEC)):
+    for name in stages_for(load_spec(SPEC)):
         source, spec = (root, ["--spec_file", str(SPEC)]) if name == "ingest" else (out, [])
         config = shipped("bundles", name, "configs", "inference.yaml")
         folders = ["--dataset_dir", str(source), "--output_dir", str(out)]
@@ -76,7 +77,7 @@ def print_overhead(root: Path, out: Path, repeats: int) -> None:
     """The runner (hashes, verified writes, record) against the chain alone, same case, same process, in turn."""
     print("| stage | bare chain (s) | stage runner (s) | overhead (ms) | on a processor (ms) | target: 5 % + 50 ms |")
     print("|---|---|---|---|---|---|")
-    for name in batch.stages_for(load_spec(SPEC)):
+    for name in stages_for(load_spec(SPEC)):
         loaded = batch.load(name, batch.Plan(root, out, SPEC, overwrite=True))
         (case,) = loaded.find_cases()
         bare, whole = [], []

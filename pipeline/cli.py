@@ -1,75 +1,135 @@
-"""The command line: `tandem …`. Thin: it reads arguments, calls the library and turns errors into exit codes."""
+"""The command line: `tandem …`. Thin: it reads arguments, calls `pipeline.api` and turns errors into exit codes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from pipeline import __version__, api
+from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
+from pipeline.run.plan import STAGES
+from pipeline.spec.names import shipped_specs
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Two modalities of one patient, in tandem: DICOM in; aligned, enhanced and measured cases with reports out. "
     "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
     "Research use only, not a medical device.",
 )
-
 evaluate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
 )
 app.add_typer(evaluate_app, name="evaluate")
 
+Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
+DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
+Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as ROOT.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; a second run goes on where the first ended.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do the work again even where it is done.")]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
+]
 
 
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """Say in one sentence why the command cannot start, and exit with 2."""
-    try:
-        yield
-    except UsageError as error:
-        from pipeline.console import echo
-
-        echo(str(error), error=True)
-        raise typer.Exit(2) from error
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tandem {__version__}")
+        raise typer.Exit
 
 
-@app.command()
+@app.callback()
+def _tandem(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    context.obj = {"quiet": quiet, "verbose": verbose}
+
+
+@command(app)
 def run(
-    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")],
+    *,
+    root: Root = None,
+    input_: Input = None,
     out: Out,
-    spec: Annotated[Path, typer.Option("--spec", "-s", help="The data spec: which series play which role.")],
-    stages: Annotated[str, typer.Option(help="Only these stages, separated by commas.")] = "",
+    spec: Annotated[
+        str,
+        typer.Option(
+            "--spec",
+            "-s",
+            autocompletion=lambda: list(shipped_specs()),
+            help="The data spec: which series play which role. A file, or a name that `tandem specs` lists.",
+        ),
+    ],
+    stages: Annotated[str, typer.Option(help=f"Only some, separated by commas: {', '.join(STAGES)}.")] = "",
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
-) -> None:
-    """Run all stages over a folder of DICOM: ingest, register, preprocess, fuse, report."""
-    chosen = tuple(name for name in stages.split(",") if name)
-    _run(root, out, spec, chosen, overwrite, jobs)
+    device: Device = "",
+) -> int:
+    """Run all stages over a folder of DICOM: ingest, register, preprocess, fuse (where the spec has it), report."""
+    found = api.run(_root(root, input_), out, spec, _names(stages), overwrite, jobs, device, progress=True)
+    return _finish(out, found)
 
 
-@app.command()
+@command(app)
 def ingest(
-    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")],
+    *,
+    root: Root = None,
+    input_: Input = None,
     out: Out,
-    spec: Annotated[Path | None, typer.Option("--spec", "-s", help="Without it: every volume of the tree.")] = None,
+    spec: Annotated[
+        str | None, typer.Option("--spec", "-s", help="A file or a name; without it: every volume of the tree.")
+    ] = None,
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
-) -> None:
+) -> int:
     """Turn a folder of DICOM into volumes (NIfTI, RAS+, native grid) with a verdict for every series."""
-    _run(root, out, spec, ("ingest",), overwrite, jobs)
+    return _finish(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, progress=True))
 
 
-@app.command()
+@command(app)
+def series(
+    root: DicomRoot = None,
+    input_: Input = None,
+    draft: Annotated[
+        Path | None, typer.Option(help="Write a data spec drafted from them, such as my_study.yaml.")
+    ] = None,
+) -> int:
+    """Show on the screen which series a folder of DICOM holds, for writing a data spec. Private: nothing is kept."""
+    from pipeline.commands.series import show, show_draft
+
+    found = api.series(_root(root, input_), progress=True)
+    show(found)
+    return 0 if draft is None else show_draft(found, api.draft_spec(found, draft), draft)
+
+
+@command(app)
+def specs(
+    name: Annotated[
+        str, typer.Argument(autocompletion=lambda: list(shipped_specs()), help="Print this one, as YAML.")
+    ] = "",
+) -> None:
+    """List the data specs that come with Tandem, or print one, to start your own from."""
+    from pipeline.commands.specs import show, text_of
+
+    if name:
+        typer.echo(text_of(name), nl=False)
+    else:
+        show(api.specs())
+
+
+@command(app)
 def register(  # noqa: PLR0913 - a flag for each thing that may be known of the two images
     fixed: Annotated[Path, typer.Argument(help="The image that stays: a NIfTI file or a folder of one DICOM series.")],
     moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: likewise.")],
@@ -95,36 +155,41 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
         list[Path] | None, typer.Option(help="The same of the fixed image, for comparison: one for each --apply-to.")
     ] = None,
     overwrite: Overwrite = False,
-) -> None:
+) -> int:
     """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
-    with _usage_errors():
-        from pipeline.commands.register import Options, checked_transform, register_pair
+    found = api.register(
+        fixed,
+        moving,
+        out,
+        fixed_modality,
+        moving_modality,
+        transform,
+        parameters,
+        fixed_mask,
+        moving_mask,
+        fixed_landmarks,
+        moving_landmarks,
+        apply_to or (),
+        fixed_label or (),
+        overwrite,
+        progress=True,
+    )
+    return _finish(out, found)
 
-        options = Options(
-            checked_transform(transform),
-            parameters,
-            masks=(fixed_mask, moving_mask),
-            landmarks=(fixed_landmarks, moving_landmarks),
-            labels=apply_to or (),
-            fixed_labels=fixed_label or (),
-            overwrite=overwrite,
-        )
-        found = register_pair((fixed, fixed_modality), (moving, moving_modality), out, options)
-        _finish(out, found)
 
-
-@app.command()
-def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+@command(app)
+def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
     """Show what is done, failed and quarantined in a run folder."""
     from pipeline.run.status import show
 
-    with _usage_errors():
-        raise typer.Exit(show(out))
+    return show(out)
 
 
-@app.command()
+@command(app)
 def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
-    root: Annotated[Path, typer.Argument(help="A folder of DICOM files, at any depth; it is never written to.")],
+    *,
+    root: DicomRoot = None,
+    input_: Input = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the copies, outside the input.")],
     shift_dates: Annotated[
         bool, typer.Option("--shift-dates", help="Move a patient's dates by one secret number of days.")
@@ -146,41 +211,44 @@ def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
         bool, typer.Option("--clean-structured-content", help="Copy reports, without their texts.")
     ] = False,
     overwrite: Overwrite = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")] = 2,
-) -> None:
+    jobs: Jobs = 2,
+) -> int:
     """Copy DICOM files without their patients' identity (DICOM PS3.15 E); what may show a name stays behind."""
-    with _usage_errors():
-        from pipeline.commands.deidentify import deidentify as run_deidentify
-        from pipeline.dicom.confidentiality.options import Options
+    from pipeline.commands.deidentify import show
 
-        options = Options(
-            retain_uids=retain_uids,
-            retain_dates=retain_dates,
-            shift_dates=shift_dates,
-            retain_device=retain_device,
-            retain_institution=retain_institution,
-            retain_patient_characteristics=retain_patient_characteristics,
-            retain_safe_private=retain_safe_private,
-            clean_descriptors=clean_descriptors,
-            clean_structured_content=clean_structured_content,
-        )
-        raise typer.Exit(run_deidentify(root, out, options, jobs, overwrite))
+    found = api.deidentify(
+        _root(root, input_),
+        out,
+        jobs,
+        overwrite,
+        progress=True,
+        retain_uids=retain_uids,
+        retain_dates=retain_dates,
+        shift_dates=shift_dates,
+        retain_device=retain_device,
+        retain_institution=retain_institution,
+        retain_patient_characteristics=retain_patient_characteristics,
+        retain_safe_private=retain_safe_private,
+        clean_descriptors=clean_descriptors,
+        clean_structured_content=clean_structured_content,
+    )
+    return show(found, out)
 
 
-@app.command()
+@command(app)
 def demo(
     out: Out = Path("out/demo"),
     cases: Annotated[int, typer.Option(min=2, help="Simulated patients; the last one is faulty.")] = 4,
     jobs: Jobs = 1,
-) -> None:
+    device: Device = "",
+) -> int:
     """Simulate a small cohort as DICOM, run everything on it, and print where the report is."""
     from pipeline.commands.demo import run_demo
 
-    with _usage_errors():
-        raise typer.Exit(run_demo(out, cases, jobs))
+    return run_demo(out, cases, jobs, device)
 
 
-@app.command()
+@command(app)
 def calibrate(
     logits: Annotated[Path, typer.Option(help="The model's logits, (N, C) or (N,): .npy, .npz or .csv.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration (.json), or with --apply the .npy file.")],
@@ -194,23 +262,21 @@ def calibrate(
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
-    from pipeline.commands import calibrate as command
-    from pipeline.console import echo
+    from pipeline.commands.calibrate import require_alone, required, summary
 
-    with _usage_errors():
-        if apply is not None:
-            command.require_alone(labels=labels, cases=cases, report=report)
-            command.apply_calibration(apply, logits, out)
-            echo(f"Probabilities: {out}")
-            return
-        fitted = command.calibrate(logits, command.required(labels), out, method, cases, report, source)
-        for note in fitted.record.notes:
-            echo(note, error=True)
-        echo(command.summary(fitted))
-        echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
+    if apply is not None:
+        require_alone(labels=labels, cases=cases, report=report)
+        api.apply_calibration(apply, logits, out)
+        _echo(f"Probabilities: {out}")
+        return
+    fitted = api.calibrate(logits, required(labels), out, method, cases, report, source)
+    for note in fitted.record.notes:
+        _echo(note, error=True)
+    _echo(summary(fitted))
+    _echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
 
 
-@evaluate_app.command("classification")
+@command(evaluate_app, "classification")
 def evaluate_classification(
     probabilities: Annotated[
         list[Path], typer.Option("--probabilities", "-p", help="A file a model: .npy, .npz or .csv, one row a case.")
@@ -226,32 +292,67 @@ def evaluate_classification(
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> None:
     """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
-    from pipeline.commands.evaluate import evaluate_classification as run_evaluation
-    from pipeline.console import echo
-    from pipeline.evaluation.results import Settings
+    from pipeline.commands.evaluate import headline
 
-    settings = Settings(specificity=specificity, seed=seed)
-    with _usage_errors():
-        for line in run_evaluation(probabilities, labels, out, cases, name or (), class_name or (), settings):
-            echo(line)
-    echo(f"Report: {out / 'report.html'}")
-
-
-def _run(root: Path, out: Path, spec: Path | None, stages: tuple[str, ...], overwrite: bool, jobs: int) -> None:
-    from pipeline.run import batch
-
-    with _usage_errors():
-        found = batch.run(batch.Plan(root, out, spec, stages, overwrite, jobs))
-        _finish(out, found)
+    models = api.evaluate_classification(
+        probabilities, labels, out, cases, name or (), class_name or (), specificity, seed
+    )
+    for found in models:
+        _echo(headline(found))
+    _echo(f"Report: {out / 'report.html'}")
 
 
-def _finish(out: Path, found: dict[str, Any]) -> None:
-    from pipeline.console import echo
+@command(app)
+def compare(
+    cases: Annotated[Path, typer.Argument(help="A table: case_id, patient_id, a column for each modality, label.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the trainings and the report.")],
+    modalities: Annotated[str, typer.Option(help="Columns of the table, separated by commas.")] = "ct,mr",
+    ct_modalities: Annotated[str, typer.Option(help="Those of them that are CT, in HU.")] = "ct",
+    classes: Annotated[int, typer.Option(help="How many there are.")] = 2,
+    folds: Annotated[int, typer.Option(help="How many, where the table has no column `fold`.")] = 5,
+    seeds: Annotated[int, typer.Option(help="How many trainings of each variant and fold.")] = 3,
+    settings: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE of train.yaml, such as max_epochs=50; repeatable.")
+    ] = None,
+) -> None:
+    """Train and compare each modality alone and early, intermediate and late fusion, on a cohort of your own."""
+    from pipeline.comparison.cohort import headline
+
+    chosen = dict(item.partition("=")[::2] for item in settings or ())
+    found = api.compare(cases, out, _names(modalities), _names(ct_modalities), classes, folds, seeds, chosen)
+    for item in found.variants:
+        _echo(headline(found, item.name))
+    _echo(f"Report: {out / 'report' / 'report.html'}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _root(root: Path | None, given: Path | None) -> Path:
+    """The input, which is given once: as ROOT, or by `--input`.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    if (root is None) == (given is None):
+        got = "neither" if root is None else "both"
+        raise UsageError("E_OPTION", f"Expected the input as ROOT or as --input, got {got}.", "Give it once.")
+    return root or given or Path()
+
+
+def _finish(out: Path, found: dict[str, Any]) -> int:
     from pipeline.run.status import finish
 
     report = out / "report.html"
-    echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
-    raise typer.Exit(finish(out, found))
+    _echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
+    return finish(out, found)
+
+
+def _echo(text: str, error: bool = False) -> None:
+    from pipeline.console import echo
+
+    echo(text, error=error)
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +17,41 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from pipeline.errors import UsageError, pipeline_cause
 
 T = TypeVar("T")
+
+#: What is printed: all, errors alone (`tandem --quiet`), or nothing (the Python API where it was not asked to).
+Printed = Literal["all", "errors", "nothing"]
+_PRINTED: ContextVar[Printed] = ContextVar("printed", default="all")
+
+
+@contextmanager
+def printing(printed: Printed) -> Iterator[None]:
+    """Within the block, `echo` and `track` print no more than this."""
+    token = _PRINTED.set(printed)
+    try:
+        yield
+    finally:
+        _PRINTED.reset(token)
+
+
+def shown(progress: bool) -> AbstractContextManager[None]:
+    """For a function of the Python API: print nothing unless asked to."""
+    return printing(_PRINTED.get() if progress else "nothing")
+
+
+@contextmanager
+def library_log() -> Iterator[None]:
+    """Within the block, what libraries log and warn of is shown on stderr."""
+    root, handler = logging.getLogger(), logging.StreamHandler()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        root.removeHandler(handler)
 
 
 def track(items: Iterable[T], total: int, stage: str) -> Iterator[T]:
@@ -28,7 +64,8 @@ def track(items: Iterable[T], total: int, stage: str) -> Iterator[T]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    hidden = not console.is_terminal or _PRINTED.get() != "all"
+    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
         task = progress.add_task(stage, total=total)
         for item in items:
             progress.advance(task)
@@ -93,4 +130,6 @@ def _end(kind: type[BaseException], error: BaseException, trace: TracebackType |
 
 def echo(text: str, error: bool = False) -> None:
     """Print one line for the person at the terminal: results on stdout, errors on stderr."""
+    if _PRINTED.get() in (("nothing",) if error else ("nothing", "errors")):
+        return
     Console(stderr=error, soft_wrap=True, highlight=False).print(text, markup=False)

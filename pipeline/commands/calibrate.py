@@ -18,7 +18,7 @@ from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare
 from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
-from pipeline.commands.arrays import read_array, read_names
+from pipeline.commands.arrays import Array, read_array, read_names
 from pipeline.console import echo
 from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
@@ -30,17 +30,17 @@ RECOMMENDED = "recommended"
 
 
 def calibrate(  # noqa: PLR0913 - each is an option of the command
-    logits: Path,
-    labels: Path,
-    out: Path,
+    logits: str | Path,
+    labels: str | Path,
+    out: str | Path,
     method: str = "temperature",
-    cases: Path | None = None,
-    report: Path | None = None,
+    cases: str | Path | None = None,
+    report: str | Path | None = None,
     source: str = "validation",
     data: str = "",
     output: str = "",
 ) -> Calibration:
-    """Fit a calibration and write it, and a report that compares all methods where one is asked for.
+    """Fit a calibration, and write it and, where it is asked for, a report on all methods: `tandem calibrate`.
 
     Args:
         logits: .npy, .npz or .csv, (N, C), or (N,) for the log-odds of class 1 of two.
@@ -59,6 +59,8 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     Raises:
         UsageError: E_TABLE, E_ROWS, E_LABEL and E_CAL_… with what is wrong; E_OUT when a file cannot be written.
     """
+    logits, labels, out = Path(logits), Path(labels), Path(out)
+    cases, report = (None if path is None else Path(path) for path in (cases, report))
     found_logits, found_labels = read_array(logits), read_array(labels)
     names = None if cases is None else read_names(cases)
     about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source, output)
@@ -77,26 +79,31 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     return fitted
 
 
-def apply_calibration(calibration: Path, logits: Path, out: Path) -> None:
-    """Turn logits into calibrated probabilities.
+def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Path) -> Array:
+    """Turn logits into calibrated probabilities: `tandem calibrate --apply`.
 
     Args:
         calibration: what `calibrate` has written.
         logits: .npy, .npz or .csv: rows (N, C) or (N,), or a volume (C, I, J, K).
         out: the .npy file to write, of the same shape.
 
+    Returns:
+        What was written.
+
     Raises:
         UsageError: E_CAL_FILE, E_TABLE, E_CAL_CLASSES, E_CAL_NONFINITE, E_CAL_PROBABILITIES; E_OUT.
     """
+    out = Path(out)
     if out.suffix.lower() != ".npy":
         raise UsageError("E_OUT", f"Expected a .npy file to write, got {out.name}.")
-    probabilities = read_calibration(calibration).apply(read_array(logits))
+    probabilities = read_calibration(Path(calibration)).apply(read_array(Path(logits)))
 
     def write(path: Path) -> None:
         with path.open("wb") as stream:
             np.save(stream, probabilities, allow_pickle=False)
 
     _write(out, write)
+    return probabilities
 
 
 def required(labels: Path | None) -> Path:

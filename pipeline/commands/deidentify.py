@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.console import echo
+from pipeline.console import echo, shown
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.tree import TreeOutcome, deidentify_tree
 
 
-def deidentify(root: Path, out: Path, options: Options, jobs: int, overwrite: bool) -> int:
-    """De-identify a tree and say what became of it.
+def deidentify(
+    root: str | Path,
+    out: str | Path,
+    jobs: int = 1,
+    overwrite: bool = False,
+    progress: bool = False,
+    **options: bool,
+) -> TreeOutcome:
+    """Copy a tree of DICOM files without their patients' identity (DICOM PS3.15 E): `tandem deidentify`.
 
     Args:
         root: the tree; it is never written to.
         out: the output folder.
-        options: what is kept beyond the basic profile.
         jobs: how many processes work at once.
         overwrite: make every copy again.
+        progress: show a bar at a terminal.
+        options: what is kept beyond the basic profile: the attributes of `Options`, such as `shift_dates=True`.
 
     Returns:
-        The exit code: 0 when every DICOM file was copied, 1 when some were left out.
+        What became of every file.
 
     Raises:
         UsageError: E_OUT, E_KEY, E_BUSY, E_EMPTY, E_NO_DICOM, E_OPTION, E_CRASH.
     """
-    found = deidentify_tree(root, out, options, jobs, overwrite)
+    with shown(progress):
+        return deidentify_tree(Path(root), Path(out), Options(**options), jobs, overwrite)
+
+
+def show(found: TreeOutcome, out: Path) -> int:
+    """Say what became of a tree.
+
+    Returns:
+        The exit code: 0 when every DICOM file was copied, 1 when some were left out.
+    """
     echo(summary(found))
     for code, count in sorted(found.codes().items()):
         echo(f"{code}: {count} files", error=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.console import echo
 from pipeline.run import batch
+from pipeline.run.plan import Plan
 from pipeline.shipped import shipped
 from pipeline.simulation.cohort import FiducialError, fiducial_error_mm, simulate_cohort
 from pipeline.store import records
@@ -36,20 +37,22 @@ class FusionError:
     posterior: float
 
 
-def run_demo(out: Path, cases: int, jobs: int) -> int:
+def run_demo(out: Path, cases: int, jobs: int, device: str = "") -> int:
     """Simulate a cohort whose last patient is faulty, run all stages on it, and say where the report is.
 
     Returns:
         0 when the faulty case, and no other, was quarantined with the expected code; else 1.
 
     Raises:
-        UsageError: E_EXTRA when the extra `demo` is not installed, E_OUT, E_BUSY.
+        UsageError: E_EXTRA when the extra `demo` is not installed, E_OPTION for a device that there is not, E_OUT,
+            E_BUSY.
     """
+    plan = Plan(out / "cohort" / "dicom", out / "run", shipped(*SPEC), jobs=jobs, device=device)
     cohort = writable_folder(out) / "cohort"
     if not (cohort / "truth" / "cohort.json").is_file():
         echo(f"Simulating {cases} patients (CT and MR of the head) as DICOM in {cohort / 'dicom'} …")
         simulate_cohort(cohort, cases=cases, faulty=1, kinds=True)
-    found = batch.run(batch.Plan(cohort / "dicom", out / "run", shipped(*SPEC), jobs=jobs))
+    found = batch.run(plan)
     faults = [record.error.code for case in found.values() for record in case if record.error]
     planted = [patient["expected_code"] for patient in _patients(cohort) if patient["expected_code"]]
     echo(f"{len(found)} cases; set aside: {', '.join(faults) or 'none'} (planted: {', '.join(planted) or 'none'})")

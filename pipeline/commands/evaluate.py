@@ -39,16 +39,18 @@ if TYPE_CHECKING:
 OWN_FILE = re.compile(r"(roc|precision_recall|decision|loss|confusion)_\d+\.png|comparisons\.csv")
 
 
-def evaluate_classification(
-    probabilities: Sequence[Path],
-    labels: Path,
-    out: Path,
-    cases: Path | None = None,
-    names: Sequence[str] = (),
-    classes: Sequence[str] = (),
-    settings: Settings | None = None,
-) -> tuple[str, ...]:
-    """Evaluate and compare models, and write what was found.
+def evaluate_classification(  # noqa: PLR0913 - each is an option of the command
+    probabilities: Sequence[str | Path],
+    labels: str | Path,
+    out: str | Path,
+    cases: str | Path | None = None,
+    name: Sequence[str] = (),
+    class_name: Sequence[str] = (),
+    specificity: float = 0.9,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[Evaluation, ...]:
+    """Evaluate and compare models, and write what was found: `tandem evaluate classification`.
 
     Writes `table.csv`, `comparisons.csv` where there are several models, `roc_1.png` and the other charts, `report.pdf`
     and `report.html`; what an earlier evaluation left of these in the folder goes.
@@ -59,20 +61,23 @@ def evaluate_classification(
         out: the folder to write to.
         cases: a CSV with a column `patient_id`, the unit that is resampled, or `case_id`; every row is a patient of its
             own without it.
-        names: of the models; the files' names without suffix when left out.
-        classes: names of the K classes.
-        settings: specificity, confidence, resamples, seed.
+        name: one for each model; the files' names without suffix when left out.
+        class_name: one for each of the K classes.
+        specificity: at which sensitivity is read, in [0, 1].
+        seed: of the resamples.
+        resamples: of the bootstrap.
 
     Returns:
-        One sentence a model: its AUROC or its accuracy with the interval.
+        An evaluation a model: every measure with its interval.
 
     Raises:
         UsageError: E_TABLE, E_ROWS, E_PROBABILITY, E_LABEL, E_NAMES, E_OPTION; E_OUT, E_BUSY, E_DISK.
     """
-    chosen = settings or Settings()
-    require_settings(chosen)
-    models = read_models(probabilities, labels, cases, names, classes)
-    return tuple(_headline(item) for item in write_evaluation(models, out, chosen)[0])
+    settings = Settings(specificity, resamples=resamples, seed=seed)
+    require_settings(settings)
+    files = [Path(path) for path in probabilities]
+    models = read_models(files, Path(labels), None if cases is None else Path(cases), name, class_name)
+    return write_evaluation(models, Path(out), settings)[0]
 
 
 def write_evaluation(
@@ -239,7 +244,8 @@ def _methods(first: Evaluation, settings: Settings, compared: bool) -> tuple[str
     return tuple(sentences)
 
 
-def _headline(found: Evaluation) -> str:
+def headline(found: Evaluation) -> str:
+    """A model's AUROC, or its accuracy, with the interval, in one line."""
     ranked = [item for item in found.estimates if item.measure == "auroc" and item.value is not None]
     best = next((item for item in ranked if item.of == "macro average"), ranked[0] if len(ranked) else None)
     chosen = best or found.estimate("accuracy", "all classes")

@@ -18,10 +18,9 @@ from monai.data import MetaTensor
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.voxelwise import dilated_foreground
 from pipeline.commands.calibrate import calibrate, read_calibration, summary
-from pipeline.commands.evaluate import evaluate_classification
+from pipeline.commands.evaluate import evaluate_classification, headline
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
-from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint_file import Trained, weights_sha256
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import UNKNOWN, Row
@@ -202,12 +201,15 @@ class FoldEvaluation:
         _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
         if not self.report:
             return
-        settings = Settings(resamples=self.resamples)
-        out = self.folder / CLASSES
-        for line in evaluate_classification(
-            [paths["probabilities"]], paths["labels"], out, cases, ["fusion network"], settings=settings
+        for found in evaluate_classification(
+            [paths["probabilities"]],
+            paths["labels"],
+            self.folder / CLASSES,
+            cases,
+            ["fusion network"],
+            resamples=self.resamples,
         ):
-            echo(line)
+            echo(headline(found))
 
     def _write_voxels(self, found: Collected) -> None:
         _save(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))

@@ -13,6 +13,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from pipeline.cases import Record
+from pipeline.console import shown
 from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
@@ -64,16 +65,66 @@ class Options:
     overwrite: bool = False
 
 
-def checked_transform(name: str) -> Transform:
-    """A transform by its name.
+def register(  # noqa: PLR0913 - each is an option of the command
+    fixed: str | Path,
+    moving: str | Path,
+    out: str | Path,
+    fixed_modality: str = "CT",
+    moving_modality: str = "MR",
+    transform: str = "rigid",
+    parameters: str | None = None,
+    fixed_mask: str | Path | None = None,
+    moving_mask: str | Path | None = None,
+    fixed_landmarks: str | Path | None = None,
+    moving_landmarks: str | Path | None = None,
+    apply_to: Sequence[str | Path] = (),
+    fixed_label: Sequence[str | Path] = (),
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, list[Record]]:
+    """Align one image with another, and report on it: `tandem register`.
+
+    Args:
+        fixed: the image that stays: a NIfTI file, or a folder of one DICOM series.
+        moving: the image that is moved onto it: likewise.
+        out: the run folder; `NAMES` says what lies in it, with `<label>_moved.nii.gz` for each label volume.
+        fixed_modality: of a fixed NIfTI file; DICOM says its own.
+        moving_modality: likewise.
+        transform: how freely: `rigid`, `affine`, `bspline`, `landmarks_rigid`, `landmarks_affine`.
+        parameters: an elastix parameter file, or the name of a shipped one.
+        fixed_mask: where to look in the fixed image, in the place of the body; on its grid.
+        moving_mask: likewise.
+        fixed_landmarks: a file of landmarks.
+        moving_landmarks: the same points of the moving image.
+        apply_to: label volumes of the moving image, which are carried onto the fixed grid.
+        fixed_label: the same structures of the fixed image, for comparison: one for each of `apply_to`.
+        overwrite: do the work again even where it is done.
+        progress: print a line a stage.
+
+    Returns:
+        The records, by case id.
 
     Raises:
-        UsageError: E_OPTION.
+        UsageError: E_OPTION for a transform that there is not, and what `register_pair` raises.
     """
     known = get_args(Transform)
-    if name not in known:
-        raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {name}.")
-    return cast(Transform, name)
+    if transform not in known:
+        raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}.")
+    options = Options(
+        cast(Transform, transform),
+        parameters,
+        masks=(_path(fixed_mask), _path(moving_mask)),
+        landmarks=(_path(fixed_landmarks), _path(moving_landmarks)),
+        labels=[Path(path) for path in apply_to],
+        fixed_labels=[Path(path) for path in fixed_label],
+        overwrite=overwrite,
+    )
+    with shown(progress):
+        return register_pair((Path(fixed), fixed_modality), (Path(moving), moving_modality), Path(out), options)
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def register_pair(fixed: Image, moving: Image, out: Path, options: Options | None = None) -> dict[str, list[Record]]:

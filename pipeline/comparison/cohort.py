@@ -29,17 +29,17 @@ OWN_KEYS = (
 )
 
 
-def compare_table(
-    cases: Path,
-    out: Path,
-    modalities: Sequence[str],
-    ct_modalities: Sequence[str],
+def compare(
+    cases: str | Path,
+    out: str | Path,
+    modalities: Sequence[str] = ("ct", "mr"),
+    ct_modalities: Sequence[str] = ("ct",),
     classes: int = 2,
     folds: int = 5,
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Train, judge and compare each modality alone, early, intermediate and late fusion.
+) -> Findings:
+    """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
     Every variant has the intermediate network's number of parameters ± 10 %. `OUT/report` takes the report.
 
@@ -54,7 +54,7 @@ def compare_table(
         settings: further keys of `train.yaml`; texts are read as Python's literals where they are.
 
     Returns:
-        A line a variant.
+        What was found of every variant.
 
     Raises:
         UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_OPTION (also for a setting that `train.yaml` does
@@ -62,6 +62,7 @@ def compare_table(
             E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
         CaseError: E_MISSING_ROLE.
     """
+    cases, out = Path(cases), Path(out)
     _require_sense(modalities, ct_modalities, classes, seeds)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
     _require_settings(chosen)
@@ -76,8 +77,7 @@ def compare_table(
     variants = strategies(modalities, common)
     protocol = Protocol(out, common)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
-    found = compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings())
-    return [_line(found, item.name) for item in found.variants]
+    return compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings())
 
 
 def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], classes: int, seeds: int) -> None:
@@ -165,7 +165,8 @@ def write_table(path: Path, rows: Sequence[Row], modalities: Sequence[str], colu
             writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold, *numbers])
 
 
-def _line(found: Findings, name: str) -> str:
+def headline(found: Findings, name: str) -> str:
+    """The AUROC of a variant with its interval, and those of its single networks, in one line."""
     best = found.auroc(name)
     single = found.variant(name).auroc
     return f"{name}: AUROC {number(best.value)}, {interval(best.low, best.high)}; single networks {single}"

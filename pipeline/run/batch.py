@@ -14,37 +14,16 @@ from typing import Any
 from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
+from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import shipped
-from pipeline.spec.spec import Spec, every_volume, load_spec
+from pipeline.spec.spec import every_volume, load_spec
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import run_lock, write_atomic, write_text
 
-STAGES = ("ingest", "register", "preprocess", "fuse", "report")
 MANIFEST = "run.json"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to run.
-
-    Attributes:
-        dataset_dir: the DICOM tree.
-        output_dir: the run folder.
-        spec_file: the data spec; None takes every volume of the tree as a case of its own.
-        stages: in the order in which they run; empty for all that the data spec has a use for.
-        overwrite: do the work again even where it is done.
-        jobs: how many processes work at once.
-    """
-
-    dataset_dir: Path
-    output_dir: Path
-    spec_file: Path | None = None
-    stages: tuple[str, ...] = ()
-    overwrite: bool = False
-    jobs: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +45,7 @@ def run(plan: Plan) -> dict[str, list[Record]]:
         UsageError: when the run cannot start: spec, folders, another run in the same folder.
     """
     spec = load_spec(plan.spec_file) if plan.spec_file else every_volume()
-    stages = plan.stages or stages_for(spec)
+    stages = in_order(plan.stages, spec)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
         _write_manifest(plan, stages)
         for name in stages:
@@ -85,12 +64,11 @@ def load(name: str, plan: Plan) -> Loaded:
     Raises:
         UsageError: E_NO_STAGE, E_CONFIG, or what the bundle's own parts raise.
     """
+    import torch
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    path = shipped("bundles", name, "configs", "inference.yaml")
-    if not path.is_file():
-        raise UsageError("E_NO_STAGE", f"There is no stage {name}: known are {', '.join(STAGES)}.")
+    path = configuration(name)
     parser = ConfigParser()
     parser.read_config(str(path))
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
@@ -103,6 +81,8 @@ def load(name: str, plan: Plan) -> Loaded:
     }
     for key, value in {**settings, "overwrite": plan.overwrite}.items():
         parser[key] = value
+    if plan.device and "device" in parser:
+        parser["device"] = torch.device(plan.device)
     try:
         parts = [parser.get_parsed_content(part) for part in ("stage", "cases")]
         return Loaded(parts[0], parts[1], parser.get_parsed_content("after") if "after" in parser else ())
@@ -111,12 +91,6 @@ def load(name: str, plan: Plan) -> Loaded:
         if known is not None:
             raise known from error
         raise UsageError("E_CONFIG", f"The configuration {path} cannot be used: {error}.") from error
-
-
-def stages_for(spec: Spec) -> tuple[str, ...]:
-    """The stages of a run with a data spec: those that need a section of it only where it has that section."""
-    named = {"register": spec.register_, "fuse": spec.fuse}
-    return tuple(name for name in STAGES if name not in named or named[name] is not None)
 
 
 def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
@@ -128,7 +102,7 @@ def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["tandem", *arguments],
         "stages": list(stages),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": plan.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         "python": sys.version.split()[0],
         "versions": records.versions(),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.spec.names import did_you_mean
 
 
 def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[list[str]], list[str]]) -> str:
@@ -22,8 +23,7 @@ def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[li
     where = [str(part) for part in error["loc"]]
     line, key = _line_of(root, list(error["loc"])), ".".join(where) or "the spec"
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where[-1], beside(where), n=1)
-        problem = "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
+        problem = f"unknown key{did_you_mean(where[-1], beside(where))}"
     elif error["type"] == "missing":
         problem = "this key is missing"
     else:

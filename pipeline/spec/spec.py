@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.errors import UsageError
 from pipeline.spec.explain import explain
 from pipeline.spec.fuse import Fuse
+from pipeline.spec.names import find_spec
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
@@ -206,12 +207,13 @@ def every_volume() -> Spec:
     return Spec(name="every-volume", description="Every volume of the tree.", case="series", roles={"image": role})
 
 
-def load_spec(path: Path) -> Spec:
-    """Read a data spec.
+def load_spec(path: str | Path) -> Spec:
+    """Read a data spec: a file, or a shipped one by its name.
 
     Raises:
         UsageError: E_SPEC; the message names the key and the line.
     """
+    path = find_spec(path)
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -240,7 +242,7 @@ def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
         UsageError: E_SPEC when there is neither.
     """
     if str(spec_file):
-        return load_spec(Path(spec_file))
+        return load_spec(spec_file)
     stored = Path(dataset_dir) / SPEC_FILE
     if stored.is_file():
         return load_spec(stored)
@@ -249,7 +251,7 @@ def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
 
 def of_ingest(spec_file: str | Path) -> Spec:
     """The spec that ingest works with: the file, or `every_volume` where none is named."""
-    return load_spec(Path(spec_file)) if str(spec_file) else every_volume()
+    return load_spec(spec_file) if str(spec_file) else every_volume()
 
 
 def _keys_beside(where: list[str]) -> list[str]:

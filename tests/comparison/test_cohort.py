@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.comparison.cohort import compare_table, strategies, write_table
+from pipeline.comparison.cohort import compare, headline, strategies, write_table
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.budget import width_for
 from pipeline.fusion.network import FusionNet
@@ -86,7 +86,8 @@ def test_strategies_have_equal_budgets() -> None:
 def test_a_cohort_of_ones_own_is_compared_from_end_to_end(data: Path, tmp_path: Path) -> None:
     settings = {**{key: value for key, value in SMALL.items() if key != "device"}, "device": "cpu", "labels": "0"}
     settings |= {"max_epochs": "1", "network_def::width": 8}
-    lines = compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
+    found = compare(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
+    lines = [headline(found, item.name) for item in found.variants]
     assert [line.split(":")[0] for line in lines] == ["ct alone", "mr alone", "early", "intermediate", "late"]
     assert all("AUROC" in line for line in lines) and (tmp_path / "report" / "report.pdf").is_file()
     written_rows = read_table(tmp_path / "cases.csv", ["ct", "mr"], 2)
@@ -94,8 +95,9 @@ def test_a_cohort_of_ones_own_is_compared_from_end_to_end(data: Path, tmp_path: 
     assert all(fold_of[row.patient_id] == row.fold for row in written_rows)
     records = sorted(tmp_path.glob("trials/*/*/*/trial.json"))
     before = [path.stat().st_mtime_ns for path in records]
-    again = compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
-    assert again == lines and [path.stat().st_mtime_ns for path in records] == before
+    again = compare(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], folds=2, seeds=1, settings=settings)
+    assert [headline(again, item.name) for item in again.variants] == lines
+    assert [path.stat().st_mtime_ns for path in records] == before
 
 
 def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: Path, tmp_path: Path) -> None:
@@ -108,9 +110,9 @@ def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: P
     assert done.returncode == 2 and "E_FOLD" in done.stderr and "class 0" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match=r"E_MODALITY.*pet"):
-        compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["pet"])
+        compare(data / "cases.csv", tmp_path, ["ct", "mr"], ["pet"])
     with pytest.raises(UsageError, match="E_OPTION"):
-        compare_table(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], seeds=0)
+        compare(data / "cases.csv", tmp_path, ["ct", "mr"], ["ct"], seeds=0)
 
 
 @pytest.mark.parametrize("key", ["seed", "fold", "folds", "patience", "network_def::mode", "max_epoch", "table_nam"])
@@ -118,9 +120,9 @@ def test_a_setting_that_would_do_nothing_or_let_a_judged_fold_choose_is_refused(
     data: Path, tmp_path: Path, key: str
 ) -> None:
     with pytest.raises(UsageError, match=f"E_OPTION.*got {key}"):
-        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={key: "3"})
+        compare(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={key: "3"})
     with pytest.raises(UsageError, match=r"E_OPTION.*for augmentation, got false"):
-        compare_table(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={"augmentation": "false"})
+        compare(data / "cases.csv", tmp_path / "out", ["ct", "mr"], ["ct"], settings={"augmentation": "false"})
     assert not (tmp_path / "out").exists()
 
 

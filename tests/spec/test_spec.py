@@ -75,7 +75,7 @@ def test_a_mistake_is_named_with_key_and_line(tmp_path: Path, old: str, new: str
 def test_an_empty_or_missing_spec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="E_SPEC"):
         load(tmp_path, "")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="neither a file nor the name of a shipped one"):
         load_spec(tmp_path / "no.yaml")
 
 

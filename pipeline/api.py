@@ -1,0 +1,38 @@
+"""The commands as functions, for Python: `from pipeline import api`; docs/reference/python-api.md.
+
+Each takes paths as texts or `Path`, and options by the names of its command's; gives typed results; raises `UsageError`
+where the command would end with exit code 2; and prints nothing unless asked to. A function is imported when it is
+first used, so that `from pipeline import api` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.commands.calibrate import apply_calibration, calibrate
+    from pipeline.commands.deidentify import deidentify
+    from pipeline.commands.evaluate import evaluate_classification
+    from pipeline.commands.register import register
+    from pipeline.commands.run import ingest, run, status
+    from pipeline.commands.series import draft_spec, series
+    from pipeline.commands.specs import specs
+    from pipeline.comparison.cohort import compare
+
+# fmt: off
+__all__ = [
+    "apply_calibration", "calibrate", "compare", "deidentify", "draft_spec", "evaluate_classification", "ingest",
+    "register", "run", "series", "specs", "status",
+]
+# fmt: on
+#: Where a function is, other than in the module of `pipeline.commands` of its own name.
+_HOMES = {
+    **{"apply_calibration": "commands.calibrate", "evaluate_classification": "commands.evaluate"},
+    **{"draft_spec": "commands.series", "compare": "comparison.cohort"},
+    **dict.fromkeys(("ingest", "run", "status"), "commands.run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"pipeline.{_HOMES.get(name, f'commands.{name}')}"), name)

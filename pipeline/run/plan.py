@@ -1,0 +1,102 @@
+"""What to run, checked before anything runs. Nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UsageError
+from pipeline.shipped import shipped
+from pipeline.spec.names import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.spec.spec import Spec
+
+STAGES = ("ingest", "register", "preprocess", "fuse", "report")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run.
+
+    Attributes:
+        dataset_dir: the DICOM tree.
+        output_dir: the run folder.
+        spec_file: the data spec, or the name of a shipped one; None takes every volume as a case of its own.
+        stages: whose names are known, in any order; empty for all that the data spec has a use for.
+        overwrite: do the work again even where it is done.
+        jobs: how many processes work at once.
+        device: `cpu`, `cuda` or `cuda:N`, for networks; empty for a GPU where there is one.
+
+    Raises:
+        UsageError: E_NO_STAGE; E_OPTION for a device that there is not.
+    """
+
+    dataset_dir: Path
+    output_dir: Path
+    spec_file: Path | None = None
+    stages: tuple[str, ...] = ()
+    overwrite: bool = False
+    jobs: int = 1
+    device: str = ""
+
+    def __post_init__(self) -> None:
+        for name in self.stages:
+            configuration(name)
+        if self.device:
+            require_device(self.device)
+
+
+def configuration(stage: str) -> Path:
+    """The configuration of a stage's bundle.
+
+    Raises:
+        UsageError: E_NO_STAGE.
+    """
+    path = shipped("bundles", stage, "configs", "inference.yaml")
+    if not path.is_file():
+        near = did_you_mean(stage, STAGES)
+        raise UsageError("E_NO_STAGE", f"There is no stage {stage}{near or '.'} Known are {', '.join(STAGES)}.")
+    return path
+
+
+def stages_for(spec: Spec) -> tuple[str, ...]:
+    """The stages of a run with a data spec: those that need a section of it only where it has that section."""
+    named = {"register": spec.register_, "fuse": spec.fuse}
+    return tuple(name for name in STAGES if name not in named or named[name] is not None)
+
+
+def in_order(stages: Sequence[str], spec: Spec) -> tuple[str, ...]:
+    """The stages of a plan in the order in which they run: a stage that is not of `STAGES` runs before the report.
+
+    Raises:
+        UsageError: E_SPEC when the data spec has no section for one of them.
+    """
+    usable = stages_for(spec)
+    for name in stages:
+        if name in STAGES and name not in usable:
+            what = f"Expected a section `{name}` in the data spec {spec.name}, for the stage of that name, got none."
+            raise UsageError("E_SPEC", what, "Leave the stage out, or add the section: docs/reference/data-specs.md.")
+    places = {name: float(index) for index, name in enumerate(STAGES)}
+    return tuple(sorted(dict.fromkeys(stages), key=lambda name: places.get(name, len(STAGES) - 1.5))) or usable
+
+
+def require_device(name: str) -> None:
+    """Refuse a device that is none, or that this machine does not have.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError("E_OPTION", f"Expected cpu, cuda or cuda:N as the device, got {name}.")
+    if name == "cpu":
+        return
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(name.partition(":")[2] or 0) >= found:
+        remedy = "Use -d cpu, or leave it out." if not found else f"Use cuda:0 to cuda:{found - 1}."
+        raise UsageError("E_OPTION", f"Expected a device of this machine, which has {found} GPUs, got {name}.", remedy)

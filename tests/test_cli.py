@@ -1,0 +1,213 @@
+"""The conventions of the command line: what every command answers to, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+
+from pipeline import __version__, api
+from pipeline.cli import app
+from pipeline.console import echo
+from pipeline.errors import UsageError
+from pipeline.run.plan import STAGES
+from pipeline.shipped import shipped
+from tests.tandem_process import call
+
+ROOT = Path(__file__).parent.parent
+GROUP: Any = typer.main.get_command(app)
+
+
+def commands(group: Any = GROUP, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        yield from commands(command, (*path, name)) if hasattr(command, "commands") else [((*path, name), command)]
+
+
+COMMANDS = dict(commands())
+
+
+def options_of(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts if name.startswith("-")} | {"-h", "--help"}
+
+
+def asked_for(monkeypatch: pytest.MonkeyPatch, name: str, answer: Any) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Replace a function of the Python API by one that notes what it was asked for."""
+    asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def function(*arguments: Any, **options: Any) -> Any:
+        asked.append((arguments, options))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(api, name, function, raising=False)
+    return asked
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert call("--version").out == f"tandem {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("evaluate",), *COMMANDS], ids=" ".join)
+def test_h_is_help_everywhere(words: tuple[str, ...]) -> None:
+    short, long = call(*words, "-h"), call(*words, "--help")
+    assert short.code == long.code == 0 and short.out == long.out and short.out.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_can_be_quiet_and_verbose(words: tuple[str, ...]) -> None:
+    assert {"-q", "--quiet", "-v", "--verbose"} <= options_of(COMMANDS[words])
+
+
+def test_the_help_of_run_lists_the_stages() -> None:
+    assert f"{', '.join(STAGES)}." in re.sub(r"\s+", " ", call("run", "-h").out)
+
+
+@pytest.mark.parametrize("given", [("IN",), ("-i", "IN"), ("--input", "IN")])
+def test_the_input_may_be_an_option(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
+    asked = asked_for(monkeypatch, "run", {})
+    assert call("run", *given, "-o", "OUT", "-s", "ct_mr_head", "-d", "cpu", "--stages", "ingest, report").code == 0
+    expected = (Path("IN"), Path("OUT"), "ct_mr_head", ["ingest", "report"], False, 1, "cpu")
+    assert asked == [(expected, {"progress": True})]
+
+
+@pytest.mark.parametrize("given", [(), ("IN", "-i", "IN")])
+@pytest.mark.parametrize("command", ["run", "ingest", "series", "deidentify"])
+def test_the_input_is_given_once(command: str, given: tuple[str, ...]) -> None:
+    more = {"run": ("-o", "OUT", "-s", "ct_mr_head"), "series": ()}.get(command, ("-o", "OUT"))
+    done = call(command, *given, *more)
+    assert done.code == 2 and done.err.startswith("E_OPTION") and ("both" in done.err) == bool(given)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("-s", "ct_mr_haed"), "E_SPEC", "did you mean `ct_mr_head`?"),
+        (("-s", "ct_mr_head", "--stages", "ingest,registr"), "E_NO_STAGE", "did you mean `register`?"),
+        (("-s", "ct_mr_head", "--stages", "ingest,fuse"), "E_SPEC", "section `fuse`"),
+        (("-s", "ct_mr_head", "-d", "gpu"), "E_OPTION", "cuda:N"),
+    ],
+)
+def test_what_is_misspelt_is_refused_before_anything_runs(
+    tmp_path: Path, options: tuple[str, ...], code: str, words: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    done = call("run", tmp_path / "in", "-o", tmp_path / "out", *options)
+    assert done.code == 2 and done.err.startswith(f"{code}: ") and words in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_specs_are_those_of_the_folder() -> None:
+    lines = [line.split() for line in call("specs").out.splitlines()]
+    assert [line[0] for line in lines[1:]] == sorted(path.stem for path in shipped("data_specs").glob("*.yaml"))
+    row = next(" ".join(line) for line in lines if line[0] == "sts_ct_pet_mr")
+    assert "ct (CT), pet (PT), mr (MR) masks, register" in row and api.specs()["sts_ct_pet_mr"].description in row
+
+
+def test_a_spec_is_printed_as_it_is() -> None:
+    assert call("specs", "prostate_mr").out == shipped("data_specs", "prostate_mr.yaml").read_text()
+    assert call("specs", "prostate").err.startswith("E_SPEC: ")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_quiet_leaves_errors_alone(tmp_path: Path, place: str) -> None:
+    labels = np.arange(60) % 2
+    np.save(tmp_path / "y.npy", labels)
+    np.save(tmp_path / "l.npy", np.random.default_rng(0).normal(labels, 1.0))
+    words = ["calibrate", "--logits", tmp_path / "l.npy", "--labels", tmp_path / "y.npy", "-o", tmp_path / "c.json"]
+    assert "Calibration: " in call(*words).out
+    assert call(*(["-q", *words] if place == "before" else [*words, "-q"])).out == ""
+    assert call("-q", *words[:3], "-o", tmp_path / "c.json").err.startswith("E_TABLE")
+
+
+@pytest.mark.parametrize(("option", "logged"), [((), False), (("-v",), True)])
+def test_verbose_shows_what_libraries_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: tuple[str, ...], logged: bool
+) -> None:
+    def specs() -> dict[str, Any]:
+        logging.getLogger("library").info("reads a file")
+        return {}
+
+    monkeypatch.setattr(api, "specs", specs, raising=False)
+    before = list(logging.getLogger().handlers)
+    done = call("specs", *option)
+    assert done.code == 0 and ("reads a file" in done.err) == logged
+    assert logging.getLogger().handlers == before
+
+
+def test_a_defect_is_one_sentence_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for(monkeypatch, "specs", ValueError("odd"))
+    done = call("specs")
+    assert done.code == 2 and done.err.startswith("E_INTERNAL: ValueError: odd. This is a defect of Tandem")
+    assert "Traceback" not in done.err and "--verbose" in done.err
+    with pytest.raises(ValueError, match="odd"):
+        typer.main.get_command(app)(["specs", "-v"], standalone_mode=False)
+
+
+def test_an_error_behind_another_says_its_own_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("MONAI wraps it")
+    error.__cause__ = UsageError("E_OUT", "Expected a folder.")
+    asked_for(monkeypatch, "specs", error)
+    assert call("specs").err.startswith("E_OUT: Expected a folder.")
+
+
+def test_the_python_api_prints_nothing_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.run import batch
+
+    def run(plan: batch.Plan) -> dict[str, Any]:
+        echo("ingest: 1 done")
+        echo("1 files could not be read", error=True)
+        return {}
+
+    monkeypatch.setattr(batch, "run", run)
+    assert api.ingest("IN", "OUT") == {}
+    assert capsys.readouterr() == ("", "")
+    api.ingest("IN", "OUT", progress=True)
+    assert capsys.readouterr() == ("ingest: 1 done\n", "1 files could not be read\n")
+
+
+def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asked_for(monkeypatch, "compare", UsageError("E_TABLE", "Expected a table."))
+    options = ("--modalities", "ct, pet", "--ct-modalities", "ct", "--folds", "3", "--seeds", "2")
+    done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
+    assert done.code == 2 and done.err.startswith("E_TABLE")
+    chosen = {"max_epochs": "5", "patch": "[8]"}
+    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen), {})]
+
+
+def documented() -> Iterator[tuple[str, str]]:
+    """Every `tandem …` line in a block of code of README and docs, with its page."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        blocks = re.findall(r"^ *```(?:bash|sh)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S)
+        for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            if found := re.match(r"\s*(?:\.venv/bin/)?tandem (.*?)(?:\s#.*)?$", line):
+                yield page.name, found[1]
+
+
+DOCUMENTED = list(documented())
+
+
+@pytest.mark.parametrize(("page", "line"), DOCUMENTED, ids=lambda text: text[:60])
+def test_every_documented_command_and_option_exists(page: str, line: str) -> None:
+    words = line.split()
+    if words[0].startswith("-"):
+        assert set(words) <= options_of(GROUP)
+        return
+    path = tuple(words[:2]) if tuple(words[:2]) in COMMANDS else (words[0],)
+    assert path in COMMANDS, page
+    options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert options <= options_of(COMMANDS[path]), page
+
+
+def test_the_readme_shows_the_main_commands() -> None:
+    shown = {line.split()[0] for page, line in DOCUMENTED if page == "README.md"}
+    assert {"run", "ingest", "series", "specs", "register", "status", "compare", "calibrate", "evaluate"} <= shown
