@@ -215,7 +215,8 @@ def _arguments(component: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(made).parameters if inspect.isroutine(made) or inspect.isclass(made) else {}
     if any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
         return {}
-    defaults = {name: None if item.default is item.empty else item.default for name, item in parameters.items()}
+    defaults: dict[str, Any] = {name: item.default for name, item in parameters.items()}
+    defaults = {name: None if own is inspect.Parameter.empty else own for name, own in defaults.items()}
     return {name: float(own) if _is_of(int, own) else own for name, own in defaults.items()}  # momentum=0: a number
 
 
