@@ -161,7 +161,7 @@ class _Place:
     def _fit(self, key: str, own: Any, value: Any) -> None:
         wanted = _misses(own, value)
         if wanted:
-            raise UsageError(self.code, f"Expected {wanted} for {key}{self.where}, got {value!r}.", _REMEDY)
+            raise UsageError(self.code, f"Expected {wanted} for {key}{self.where}, got {value}.", _REMEDY)
         if isinstance(own, Mapping) and own and isinstance(value, Mapping) and not {"_target_"} & {*own, *value}:
             for name, item in value.items():
                 self.require(f"{key}::{name}", item)

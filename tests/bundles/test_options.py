@@ -68,7 +68,7 @@ def test_every_misspelt_key_is_refused_with_the_key_that_was_meant(config: str) 
 )
 @pytest.mark.parametrize("given", ["false", "true", "yes"])
 def test_a_switch_given_as_a_text_is_refused(config: str, key: str, given: str) -> None:
-    assert refused(config, key, given).startswith(f"Expected True or False, with a capital, for {key}, got '{given}'")
+    assert refused(config, key, given).startswith(f"Expected True or False, with a capital, for {key}, got {given}")
 
 
 @pytest.mark.parametrize(("config", "key"), of_kind(int, float), ids=lambda value: value)
@@ -188,7 +188,7 @@ def test_the_shipped_overlays_are_accepted(overlay: Path) -> None:
     ("text", "words"),
     [
         ("max_epoch: 3\n", "got max_epoch: did you mean max_epochs?"),
-        ("max_epochs: three\n", "Expected a whole number for max_epochs in mine.yaml, got 'three'"),
+        ("max_epochs: three\n", "Expected a whole number for max_epochs in mine.yaml, got three"),
         ("augmentation: 'false'\n", "Expected True or False"),
         ("network_def::widht: 3\n", "did you mean network_def::width?"),
         ("+network_def: {widht: 3}\n", "did you mean network_def::width?"),
