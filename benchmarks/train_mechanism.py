@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import typer
-from monai.bundle import ConfigWorkflow
 from scipy.special import softmax
 
+from pipeline.run.options import workflow
 from pipeline.shipped import shipped
 from tests.phantoms.mechanism_files import write_mechanism_cases
 
@@ -65,10 +65,9 @@ def main(
 
 def run(names: list[str], settings: dict[str, Any]) -> None:
     """Run configurations of the bundle, as `python -m monai.bundle run` does."""
-    files = [str(CONFIGS / f"{name}.yaml") for name in names]
-    workflow = ConfigWorkflow(files, str(CONFIGS / "metadata.json"), False, workflow_type=None, **settings)
-    workflow.initialize()
-    workflow.run()
+    made = workflow([CONFIGS / f"{name}.yaml" for name in names], settings)
+    made.initialize()
+    made.run()
 
 
 def report(out: Path, posterior: np.ndarray, seconds: float) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pipeline.errors import UsageError, pipeline_cause
+from pipeline.errors import pipeline_cause
 
 T = TypeVar("T")
 
@@ -103,20 +103,6 @@ def plainly() -> Iterator[None]:
             raise
         echo(str(known), error=True)
         sys.exit(2)
-
-
-def require_flags(**flags: Any) -> None:
-    """Refuse what is neither True nor False: `python -m monai.bundle run … --mirror false` gives the text "false".
-
-    Args:
-        flags: name -> value; a text would be taken as True, whatever it says.
-
-    Raises:
-        UsageError: E_OPTION.
-    """
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise UsageError("E_OPTION", f"Expected True or False, with a capital, for {name}, got {value}.")
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,18 +1,36 @@
-"""Where the files that come with Tandem lie: in the checkout, or in the installed package."""
+"""Where the files that come with Tandem lie, in the checkout or in the installed package, and which code this is."""
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from pathlib import Path
 
+from pipeline import __version__
+
 _PACKAGE = Path(__file__).parent
+_INSTALLED = _PACKAGE / "_share"
+_SOURCES = (".py", ".html", ".css")
 
 
 def shipped(*parts: str) -> Path:
     """The path of a shipped file or folder, such as `shipped("bundles", "ingest")`."""
-    installed = _PACKAGE / "_share"
-    return (installed if installed.is_dir() else _PACKAGE.parent).joinpath(*parts)
+    return (_INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent).joinpath(*parts)
 
 
 def bundle_root(name: str) -> str:
     """The folder of a shipped bundle, as MONAI's configurations take it: found from any working folder."""
     return str(shipped("bundles", name))
+
+
+@cache
+def code_version() -> str:
+    """Tandem's version; in a checkout, which can be edited, with a digest of its sources: edited code is new work."""
+    if _INSTALLED.is_dir():
+        return __version__
+    digest = hashlib.sha256()
+    for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in _SOURCES):
+        digest.update(
+            f"{path.relative_to(_PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
+        )
+    return f"{__version__}{'.' if '+' in __version__ else '+'}{digest.hexdigest()[:12]}"

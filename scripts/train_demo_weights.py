@@ -25,6 +25,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from pipeline.calibration.metrics import measures
 from pipeline.commands.calibrate import read_calibration
 from pipeline.fusion.checkpoint_file import read_checkpoint, restore
+from pipeline.run.options import workflow
 from pipeline.shipped import shipped
 from scripts.head_files import write_head_cases
 
@@ -90,10 +91,10 @@ def main(out: Path, ship: bool = False) -> None:
 
 def train(settings: dict[str, Any], start: Path | None = None) -> None:
     """Run `train.yaml`, from the weights of another training where there is one."""
-    workflow = made(["train"], settings)
+    training = made(["train"], settings)
     if start is not None:
-        restore(workflow.parser.get_parsed_content("network_def"), read_checkpoint(start))
-    workflow.run()
+        restore(training.parser.get_parsed_content("network_def"), read_checkpoint(start))
+    training.run()
 
 
 def run(names: list[str], settings: dict[str, Any]) -> None:
@@ -103,10 +104,9 @@ def run(names: list[str], settings: dict[str, Any]) -> None:
 
 def made(names: list[str], settings: dict[str, Any]) -> ConfigWorkflow:
     """A workflow of the bundle's configurations, ready to run."""
-    files = [str(CONFIGS / f"{name}.yaml") for name in names]
-    workflow = ConfigWorkflow(files, str(CONFIGS / "metadata.json"), False, workflow_type=None, **settings)
-    workflow.initialize()
-    return workflow
+    found = workflow([CONFIGS / f"{name}.yaml" for name in names], settings)
+    found.initialize()
+    return found
 
 
 def judged(test: Path, calibrations: Path, table: Path) -> Iterator[str]:

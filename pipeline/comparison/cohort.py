@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.comparison.classification import Findings, compare_variants
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
-from pipeline.console import require_flags
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.budget import parameter_count, width_for
 from pipeline.fusion.network import WIDTHS
 from pipeline.fusion.table import Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
+from pipeline.run.options import require_known
 from pipeline.shipped import shipped
 from pipeline.store.files import writable_folder
 
@@ -90,11 +90,9 @@ def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], clas
 
 
 def _require_settings(settings: Mapping[str, Any]) -> None:
-    known = _of_train()
-    bad = [name for name in settings if name in OWN_KEYS or name.split("::")[0] not in known]
-    if bad:
+    if bad := [name for name in settings if name in OWN_KEYS]:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
-    require_flags(**{name: value for name, value in settings.items() if isinstance(known.get(name), bool)})
+    require_known([shipped("bundles", "fuse", "configs", "train.yaml")], settings)
 
 
 def _of_train() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.run.options import workflow
 from pipeline.shipped import shipped
 from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
 
@@ -225,13 +226,10 @@ def run_bundle(names: Sequence[str], settings: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: 2 when they cannot run; the `PipelineError` is its context.
     """
-    from monai.bundle import ConfigWorkflow
-
     configs = shipped("bundles", "fuse", "configs")
-    files = [str(configs / f"{name}.yaml") for name in names]
-    workflow = ConfigWorkflow(files, str(configs / "metadata.json"), False, workflow_type=None, **settings)
-    workflow.initialize()
-    workflow.run()
+    made = workflow([configs / f"{name}.yaml" for name in names], settings)
+    made.initialize()
+    made.run()
 
 
 def _work(protocol: Protocol, trial: Trial) -> dict[str, Any]:

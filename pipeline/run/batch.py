@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
+from pipeline.run.options import require_known
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
@@ -78,9 +79,10 @@ def load(name: str, plan: Plan) -> Loaded:
         "dataset_dir": str(dataset),
         "output_dir": str(plan.output_dir),
         "spec_file": spec_file,
+        "overwrite": plan.overwrite,
     }
-    for key, value in {**settings, "overwrite": plan.overwrite}.items():
-        parser[key] = value
+    require_known([path], settings)
+    parser.update(settings)
     if plan.device and "device" in parser:
         parser["device"] = torch.device(plan.device)
     try:

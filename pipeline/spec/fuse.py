@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from pipeline.shipped import shipped
 
@@ -39,7 +39,7 @@ class Fuse(BaseModel):
     label_names: tuple[str, ...] = ()
     explain: tuple[Literal["gradcam", "gates", "occlusion"], ...] = ()
     engine: Literal["torch", "openvino"] = "torch"
-    bfloat16_on_cpu: bool = False
+    bfloat16_on_cpu: StrictBool = False
 
     def file(self, key: str) -> str:
         """The path of a file: `file("weights")`; empty where the section names none."""

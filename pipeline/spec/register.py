@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, field_validator, model_validator
 
 from pipeline.spec.paths import compile_pattern
 
@@ -23,22 +23,22 @@ class Limits(_Model):
     The fields and their defaults are those of `pipeline.registration.findings.AlignmentLimits`.
     """
 
-    start_disagreement_pass_mm: float | None = Field(default=None, gt=0)
-    start_disagreement_warn_mm: float | None = Field(default=None, gt=0)
-    nmi_noise: float | None = Field(default=None, ge=0)
-    nmi_least: float | None = Field(default=None, ge=1)
-    overlap_dice_pass: float | None = Field(default=None, ge=0, le=1)
-    overlap_dice_warn: float | None = Field(default=None, ge=0, le=1)
-    peak_pass: float | None = Field(default=None, ge=0, le=1)
-    local_shift_pass_mm: float | None = Field(default=None, gt=0)
-    local_shift_warn_mm: float | None = Field(default=None, gt=0)
-    landmark_pass_mm: float | None = Field(default=None, gt=0)
-    landmark_warn_mm: float | None = Field(default=None, gt=0)
-    jacobian_least: float | None = Field(default=None, ge=0, le=1)
-    jacobian_most: float | None = Field(default=None, ge=1)
-    folding_most: float | None = Field(default=None, ge=0, le=1)
-    label_distance_pass_mm: float | None = Field(default=None, gt=0)
-    bending_gain_least: float | None = Field(default=None, ge=0)
+    start_disagreement_pass_mm: StrictFloat | None = Field(default=None, gt=0)
+    start_disagreement_warn_mm: StrictFloat | None = Field(default=None, gt=0)
+    nmi_noise: StrictFloat | None = Field(default=None, ge=0)
+    nmi_least: StrictFloat | None = Field(default=None, ge=1)
+    overlap_dice_pass: StrictFloat | None = Field(default=None, ge=0, le=1)
+    overlap_dice_warn: StrictFloat | None = Field(default=None, ge=0, le=1)
+    peak_pass: StrictFloat | None = Field(default=None, ge=0, le=1)
+    local_shift_pass_mm: StrictFloat | None = Field(default=None, gt=0)
+    local_shift_warn_mm: StrictFloat | None = Field(default=None, gt=0)
+    landmark_pass_mm: StrictFloat | None = Field(default=None, gt=0)
+    landmark_warn_mm: StrictFloat | None = Field(default=None, gt=0)
+    jacobian_least: StrictFloat | None = Field(default=None, ge=0, le=1)
+    jacobian_most: StrictFloat | None = Field(default=None, ge=1)
+    folding_most: StrictFloat | None = Field(default=None, ge=0, le=1)
+    label_distance_pass_mm: StrictFloat | None = Field(default=None, gt=0)
+    bending_gain_least: StrictFloat | None = Field(default=None, ge=0)
 
     @property
     def given(self) -> dict[str, float]:
@@ -59,7 +59,7 @@ class Moving(_Model):
 
     transform: Transform | None = None
     parameters: str | None = None
-    landmark_weight: float | None = Field(default=None, ge=0)
+    landmark_weight: StrictFloat | None = Field(default=None, ge=0)
     via: str | None = None
     mask: str | None = None
 
@@ -86,7 +86,7 @@ class Register(_Model):
     moving: dict[str, Moving] = Field(min_length=1)
     transform: Transform = "rigid"
     parameters: str | None = None
-    landmark_weight: float = Field(default=0.0, ge=0)
+    landmark_weight: StrictFloat = Field(default=0.0, ge=0)
     landmarks: dict[str, str] = {}
     on_fail: Literal["flag", "stop"] = "flag"
     limits: Limits = Limits()

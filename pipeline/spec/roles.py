@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from pipeline.spec.paths import compile_pattern
 
@@ -46,8 +47,18 @@ class Rule(_Model):
 
     tag: str
     matches: str | None = None
-    min: float | None = None
-    max: float | None = None
+    min: StrictFloat | None = None
+    max: StrictFloat | None = None
+
+    @field_validator("tag")
+    @classmethod
+    def _is_a_keyword(cls, value: str) -> str:
+        from pydicom.datadict import keyword_dict
+
+        if value not in keyword_dict:
+            near = difflib.get_close_matches(value, keyword_dict, n=1)
+            raise ValueError(f"`{value}` is no DICOM keyword" + (f"; did you mean `{near[0]}`?" if near else ""))
+        return value
 
     @field_validator("matches")
     @classmethod
@@ -82,10 +93,10 @@ class Role(_Model):
 
     modality: tuple[str, ...]
     unit: str = "a.u."
-    required: bool = True
+    required: StrictBool = True
     dimensions: Literal[2, 3] = 3
     orientation: Orientation = "any"
-    min_instances: int = Field(default=2, ge=2)
+    min_instances: StrictInt = Field(default=2, ge=2)
     part: str | None = None
     all: tuple[Rule, ...] = ()
     any: tuple[Rule, ...] = ()
@@ -142,10 +153,10 @@ class Mask(_Model):
 
     of: str
     labels: dict[str, str] = Field(default={}, max_length=255)
-    required: bool = True
+    required: StrictBool = True
     prefer: Literal["latest"] | None = None
     files: str | None = None
-    values: dict[str, int] = {}
+    values: dict[str, StrictInt] = {}
 
     @property
     def label_values(self) -> dict[str, int]:

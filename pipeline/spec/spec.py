@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.spec.explain import explain
@@ -49,7 +49,7 @@ class Spec(BaseModel):
     masks: dict[str, Mask] = {}
     register_: Register | None = Field(default=None, alias="register")
     fuse: Fuse | None = None
-    ct_windows: dict[str, tuple[float, float]] = Field(default=CT_WINDOWS, min_length=1)
+    ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
 
     @field_validator("roles")
     @classmethod

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Record, worst
 from pipeline.errors import UsageError
+from pipeline.shipped import code_version
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 RECORD = "record.json"
 CASES_TABLE = "cases.csv"
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
-PACKAGES = ("tandem-imaging", "monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
+PACKAGES = ("monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
 
 
 def case_folder(output_dir: Path, case_id: str) -> Path:
@@ -42,7 +43,7 @@ def case_folder(output_dir: Path, case_id: str) -> Path:
 @cache
 def versions() -> Mapping[str, str]:
     """Versions of Tandem and of the packages that its results depend on."""
-    found = {}
+    found = {"tandem-imaging": code_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -61,14 +62,14 @@ def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Seque
         weights: sha256 of each file of network weights.
 
     Returns:
-        sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's version.
+        sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's code.
     """
     parts = {
         "stage": stage,
         "chain": chain,
         "inputs": dict(inputs),
         "weights": list(weights),
-        "version": version("tandem-imaging"),
+        "version": code_version(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from pipeline.errors import pipeline_cause
 from pipeline.shipped import shipped
 
-PLAIN = "pipeline.console.end_plainly"
+FIRST = "pipeline.run.options.start"
 #: `evaluate.yaml` lies over `train.yaml`, and keeps its first step.
 RUNNABLE = sorted(
     path
@@ -23,40 +22,14 @@ RUNNABLE = sorted(
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
-def test_every_bundle_ends_plainly_before_anything_is_built(path: Path) -> None:
+def test_every_bundle_looks_at_what_was_typed_before_anything_is_built(path: Path) -> None:
     first = ConfigParser.load_config_file(str(path))["initialize"][0]
-    assert first == {"_target_": PLAIN}
+    assert first == {"_target_": FIRST}
 
 
 def test_there_are_bundles_of_every_stage() -> None:
     found = {path.relative_to(shipped("bundles")).parts[0] for path in RUNNABLE}
     assert found == {path.name for path in shipped("bundles").iterdir() if path.is_dir()}
-
-
-def switches() -> list[tuple[str, str]]:
-    """Every key that a user may turn on or off, with the configuration that it stands in."""
-    folder = shipped("bundles")
-    found = [(path, ConfigParser.load_config_file(str(path))) for path in sorted(folder.glob("*/configs/*.yaml"))]
-    named = [(path.relative_to(folder).as_posix(), key, value) for path, keys in found for key, value in keys.items()]
-    plain = [(config, key) for config, key, value in named if isinstance(value, bool)]
-    return [*plain, ("fuse/configs/train.yaml", "amp"), ("fuse/configs/inference.yaml", "bfloat16_on_cpu")]
-
-
-@pytest.mark.parametrize(("config", "key"), switches())
-@pytest.mark.parametrize("given", ["false", "true"])
-def test_a_switch_given_as_a_text_is_refused(config: str, key: str, given: str) -> None:
-    """MONAI's command line makes a text of `--mirror false`, which would count as true."""
-    parser = ConfigParser()
-    below = ["fuse/configs/train.yaml"] if config.endswith("evaluate.yaml") else []
-    parser.read_config([str(shipped("bundles", *name.split("/"))) for name in (*below, config)])
-    parser["overwrite"] = parser["mirror"] = parser["bfloat16_on_cpu"] = False
-    parser.get_parsed_content("initialize")
-    parser[key] = given
-    parser.parse(reset=True)
-    with pytest.raises(RuntimeError) as raised:
-        parser.get_parsed_content("initialize")
-    known = pipeline_cause(raised.value)
-    assert known is not None and str(known).startswith(f"E_OPTION: Expected True or False, with a capital, for {key}")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -75,6 +48,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         ("ingest/configs/inference.yaml", ("--spec_file", "no.yaml"), "E_SPEC"),
         ("fuse/configs/train.yaml", ("--resume", "false"), "E_OPTION"),
+        ("preprocess/configs/inference.yaml", ("--clahe_clip_limt=0.02",), "E_OPTION"),
     ],
 )
 def test_it_says_one_sentence(config: str, options: tuple[str, ...], code: str, tmp_path: Path) -> None:

@@ -62,6 +62,32 @@ def test_a_spec_is_read(tmp_path: Path) -> None:
         ("moving: [mr]", "moving: [ct]", 1, "as fixed and as moving"),
         ("  ct:", "  CT scan:", 3, "cannot name a role"),
         ("modality: CT", "modality: [CT", 6, "not valid YAML"),
+        (
+            "SeriesDescription",
+            "SerieDescription",
+            8,
+            "roles.ct.any.0.tag: `SerieDescription` is no DICOM keyword; did you mean `SeriesDescription`?",
+        ),
+        ("SeriesDescription", "'0008103E'", 8, "`0008103E` is no DICOM keyword"),
+        ("required: false", "required: 'false'", 11, "roles.mr.required: Input should be a valid boolean"),
+        ("required: false", "required: 0", 11, "roles.mr.required: Input should be a valid boolean"),
+        ("min_instances: 10", "min_instances: '3'", 6, "roles.ct.min_instances: Input should be a valid integer"),
+        ("min_instances: 10", "dimensions: '3'", 6, "roles.ct.dimensions: Input should be 2 or 3"),
+        ('matches: "(?i)head"', "max: '3'", 8, "roles.ct.any.0.max: Input should be a valid number"),
+        ('matches: "(?i)head"', "matches: 3", 8, "roles.ct.any.0.matches: Input should be a valid string"),
+        ("moving: [mr]", "moving: [mr]\n  limits: {nmi_noise: '0.1'}", 15, "nmi_noise: Input should be a valid number"),
+        (
+            "moving: [mr]",
+            "moving: [mr]\n  landmark_weight: true",
+            15,
+            "landmark_weight: Input should be a valid number",
+        ),
+        (
+            "moving: [mr]",
+            "moving: [mr]\nct_windows: {a: ['1', 2]}",
+            15,
+            "ct_windows.a.0: Input should be a valid number",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_key_and_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
@@ -106,3 +132,8 @@ def test_limits_are_those_of_the_registration() -> None:
     from pipeline.registration.findings import AlignmentLimits
 
     assert {item.name for item in fields(AlignmentLimits)} == set(Limits.model_fields)
+
+
+@pytest.mark.parametrize(("word", "means"), [("no", False), ("off", False), ("yes", True), ("on", True)])
+def test_the_switches_of_yaml_stay_switches(tmp_path: Path, word: str, means: bool) -> None:
+    assert load(tmp_path, GOOD.replace("required: false", f"required: {word}")).roles["mr"].required is means
