@@ -10,6 +10,9 @@ from typing import Any
 DISCLAIMER = "Research use only. Not a medical device."
 NOT_AVAILABLE = "not available"
 
+#: In mm, mL, s, HU or degrees this is far below what anything here measures.
+NEGLIGIBLE = 1e-6
+
 #: Suffix of a key -> unit as it is printed.
 UNITS: dict[str, str] = {
     "deg": "°",
@@ -105,8 +108,14 @@ def number_text(value: float) -> str:
 
 
 def measure_text(key: str, value: Any) -> str:
-    """A value with the unit of its key: `3.27 mm`, `12°`; no unit where there is no value."""
-    return with_unit(value_text(value), unit_of(key))
+    """A value with the unit of its key: `3.27 mm`, `12°`; no unit where there is no value.
+
+    What has a unit and is below `NEGLIGIBLE` is 0: less than a nanometre, a nanolitre or a microsecond is rounding.
+    """
+    unit = unit_of(key)
+    if unit and isinstance(value, float) and abs(value) < NEGLIGIBLE:
+        value = 0.0
+    return with_unit(value_text(value), unit)
 
 
 def with_unit(text: str, unit: str) -> str:
@@ -114,11 +123,3 @@ def with_unit(text: str, unit: str) -> str:
     if not unit or text == NOT_AVAILABLE:
         return text
     return f"{text}{unit}" if unit == "°" else f"{text} {unit}"
-
-
-def role_in_words(key: str, fixed: str = "") -> str:
-    """A volume's key as a person writes it: `mr_aligned` -> `MR aligned to CT`."""
-    words = in_words(key)
-    if key.endswith("_aligned") and fixed:
-        return f"{words} to {in_words(fixed)}"
-    return words

@@ -10,7 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "cohort": ["cohort_page"],
         "content": ["CaseContent", "case_content"],
-        "figures": ["alignment_figure", "gallery_figure"],
         "html": ["case_page"],
         "pdf": ["case_pdf"],
         "transform": ["Reportd"],

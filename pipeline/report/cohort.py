@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,38 +10,37 @@ from urllib.parse import quote
 from pipeline import __version__
 from pipeline.report.html import data_uri, render
 from pipeline.report.verdict import HEADLINES, SEVERITY
-from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
+from pipeline.words import NOT_AVAILABLE, clean, in_words, value_text
 
 LABELS = {"failed": "failed", "quarantined": "quarantined", "warning": "done, with a warning", "done": "done"}
-#: How a stage's status is set off in its cell.
-STATUS_CLASSES = {"not run": "absent", "failed": "chip failed", "quarantined": "chip quarantined"}
+#: More answers than these share one column, so that the page fits a screen.
+ANSWER_COLUMNS = 4
 
 
-def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> bytes:
-    """Lay a cohort out as one self-contained web page.
+def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today: str) -> bytes:
+    """Lay a cohort out as one self-contained web page that sorts and filters; its only script is known by its hash.
 
     Args:
-        rows: one a case: `case_id`, `stages` (stage -> status), `verdict` (a `verdict.Word`), `reason`, `code`,
-            `measures` (name with unit -> number or text), `page` (link relative to this page), and `thumbnail` (PNG
-            bytes); all but `case_id` and `verdict` may be missing.
+        rows: one a case: `case_id`, `verdict` (a `verdict.Word`), `reason`, `code`, `stages` (name, status and the
+            word whose colour it bears, in order), `answers` (label -> text), `page` (link relative to this page), and
+            `thumbnail` (PNG bytes); all but `case_id` and `verdict` may be missing.
         run: what to say about the run, such as `tandem`, `started`, `spec`, `command`, `counts`.
+        today: date of the page.
 
     Returns:
         HTML bytes, UTF-8; the same for the same input.
     """
     ordered = sorted(rows, key=lambda row: (_severity(row), str(row["case_id"])))
-    stages = _keys(ordered, "stages")
-    measures = _keys(ordered, "measures")
+    labels = list(dict.fromkeys(clean(label) for row in ordered for label in row.get("answers") or {}))
+    apart = len(labels) <= ANSWER_COLUMNS
     return render(
         "cohort.html",
         clean(run.get("tandem", __version__)),
-        rows=[_row(row, stages, measures) for row in ordered],
+        script="cohort.js" if rows else "",
+        date=today,
+        columns=["Case", "Verdict", *(labels if apart else ["Answers"]), "Stages", "Reason"],
+        rows=[_row(row, labels if apart else None) for row in ordered],
         counts=_counts(ordered),
-        stages=[in_words(stage) for stage in stages],
-        measures=[in_words(name) for name in measures],
-        not_available=NOT_AVAILABLE,
-        status_classes=defaultdict(str, STATUS_CLASSES),
-        thumbnails=any(row.get("thumbnail") for row in ordered),
         run=[(in_words(key), value_text(value)) for key, value in run.items()],
     )
 
@@ -61,29 +59,25 @@ def _severity(row: Mapping[str, Any]) -> int:
     return SEVERITY.index(row["verdict"]) if row["verdict"] in SEVERITY else -1
 
 
-def _keys(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    """The keys of a mapping in all rows; the row that has most of them gives the order."""
-    longest = sorted((row.get(name) or {} for row in rows), key=len, reverse=True)
-    return list(dict.fromkeys(key for mapping in longest for key in mapping))
-
-
 def _counts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     verdicts = [row["verdict"] for row in rows]
     return [{"word": word, "number": verdicts.count(word), "label": LABELS[word]} for word in reversed(SEVERITY)]
 
 
-def _row(row: Mapping[str, Any], stages: Sequence[str], measures: Sequence[str]) -> dict[str, Any]:
-    """One row as texts."""
-    reached, values = row.get("stages") or {}, row.get("measures") or {}
+def _row(row: Mapping[str, Any], labels: Sequence[str] | None) -> dict[str, Any]:
+    """One row as texts; each label's answer in a cell of its own, or all answers in one where there are no labels."""
+    answers = {clean(label): clean(text) for label, text in (row.get("answers") or {}).items()}
+    cells = [list(answers.items())] if labels is None else [[("", answers[x])] if x in answers else [] for x in labels]
     known = row["verdict"] in HEADLINES
     return {
         "case_id": clean(row["case_id"]),
         "page": safe_link(str(row.get("page") or "")),
         "thumbnail": data_uri(row["thumbnail"]) if row.get("thumbnail") else "",
+        "severity": _severity(row),
         "word": row["verdict"] if known else "failed",
         "verdict": HEADLINES[row["verdict"]] if known else clean(row["verdict"]) or NOT_AVAILABLE,
         "code": clean(row.get("code") or ""),
         "reason": clean(row.get("reason") or ""),
-        "stages": [clean(reached.get(stage, "not run")) for stage in stages],
-        "measures": [measure_text(name, values.get(name)) for name in measures],
+        "answers": cells,
+        "stages": [(clean(stage), clean(status), word) for stage, status, word in row.get("stages") or ()],
     }

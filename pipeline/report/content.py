@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
+from pathlib import Path
 
 from pipeline import __version__
 from pipeline.cases import Record
-from pipeline.report import fusion, tables, why
-from pipeline.report.pictures import Picture, Roles, case_pictures, image_of
-from pipeline.report.tables import Measure, Output, Quality, StageRow, Volume
-from pipeline.report.verdict import Verdict, case_verdict
-from pipeline.words import clean, in_words
+from pipeline.report import tables
+from pipeline.report.images import CaseImages, sections_of
+from pipeline.report.pictures import Atlas, Drawn, flicker_groups
+from pipeline.report.verdict import CaseVerdict, Word, case_verdict, stage_status, stage_word
+from pipeline.store.sections import Answer, Section, Table, joined
+from pipeline.words import clean
 
 TITLE = "Tandem case report"
+PROVENANCE = "What was run, with what, and what it gave. Hashes are cut to their first 12 digits."
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a report below its heading; the pictures of a group are shown in turn, in the same place."""
+
+    title: str
+    sentences: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    groups: tuple[tuple[Drawn, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -22,88 +35,89 @@ class CaseContent:
     """All that a report says about one case.
 
     Attributes:
-        gaps: sentences about pictures that could not be drawn.
-        notes: what the stages flagged for the reader.
-        versions: software and version, by name.
-        fused: what the fusion network says, where it was asked.
-        why: what the network's class comes from, where somebody asked.
+        date: of the report, ISO 8601.
+        tandem: version.
+        stages: name of each stage that ran, its status, and the word whose colour it bears.
+        first: the picture of the first page.
+        parts: what the stages say in their order, then what is known of every case.
     """
 
     case_id: str
     title: str
+    date: str
     tandem: str
-    verdict: Verdict
-    qualities: tuple[Quality, ...]
-    volumes: tuple[Volume, ...]
-    measures: tuple[tuple[str, tuple[Measure, ...]], ...]
-    notes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    gaps: tuple[str, ...]
-    stages: tuple[StageRow, ...]
-    outputs: tuple[Output, ...]
-    versions: tuple[tuple[str, str], ...]
-    fused: fusion.Fused | None = None
-    why: why.Why | None = None
+    verdict: CaseVerdict
+    stages: tuple[tuple[str, str, Word], ...]
+    answers: tuple[Answer, ...]
+    first: Drawn | None
+    parts: tuple[Part, ...]
 
     @property
-    def figures(self) -> tuple[Picture, ...]:
-        """The pictures that belong into the report, without thumbnails."""
-        return tuple(picture for picture in self.pictures if not picture.key.endswith("_thumbnail"))
+    def pictures(self) -> tuple[Drawn, ...]:
+        """All pictures, in their order."""
+        return tuple(picture for part in self.parts for group in part.groups for picture in group)
 
 
-def case_content(
-    case: Mapping[str, Any],
-    fixed: str = "ct",
-    moving: Sequence[str] = ("mr",),
-    modalities: Mapping[str, str] | None = None,
-    ct_window: tuple[float, float] = (40.0, 400.0),
-) -> CaseContent:
+def case_content(case_id: str, records: Sequence[Record], dataset_dir: Path, today: date) -> CaseContent:
     """Gather what the report says about a case, whatever became of it.
 
     Args:
-        case: `case_id`; MetaTensors (C, I, J, K) under roles; `records`, one `Record` a stage; `<role>_quality`,
-            `measures` and `flags` where a stage gave them.
-        fixed: role of the image that gives the grid.
-        moving: roles of the images that were aligned to it.
-        modalities: role -> DICOM Modality.
-        ct_window: level and width in HU for showing CT.
+        case_id: of the case.
+        records: one a stage, in order.
+        dataset_dir: the run folder, in which their outputs lie.
+        today: date of the report.
 
     Raises:
-        CaseError: E_GRID when an aligned image is not on the fixed image's grid.
+        CaseError: E_CHANGED when an output is not what was recorded, E_GRID when a map is not on its image's grid.
     """
-    roles = Roles(fixed, tuple(moving), dict(modalities or {}), ct_window)
-    records: tuple[Record, ...] = tuple(case.get("records") or ())
-    judged = tables.judged(case, records, roles)
-    flags = tables.unique([flag for record in records for flag in record.flags] + list(case.get("flags") or ()))
-    pictures = case_pictures(case, roles)
-    fused = fusion.case_fused(case, records, roles)
+    said = joined(sections_of(record, dataset_dir) for record in records)
+    images = CaseImages(records, dataset_dir)
+    atlas = Atlas(images, said)
+    parts = tuple(_part(section, atlas, images) for section in said.sections)
+    drawn = [picture for part in parts for group in part.groups for picture in group]
+    ranked = [picture for picture in drawn if picture.rank > 0]
     return CaseContent(
-        case_id=clean(case["case_id"]),
+        case_id=clean(case_id),
         title=TITLE,
+        date=today.isoformat(),
         tandem=__version__,
-        verdict=case_verdict(records, judged),
-        qualities=tuple(tables.quality(role, quality, roles) for role, quality in judged.items()),
-        volumes=tables.volumes(case, records, judged, flags, roles),
-        measures=tables.measures(case, records, judged, why.PREFIXES + (fusion.PREFIXES if fused else ())),
-        notes=flags,
-        pictures=pictures,
-        gaps=_gaps(case, pictures, roles),
-        stages=tuple(tables.stage_row(record) for record in records),
-        outputs=tuple(tables.output(record.stage, item) for record in records for item in record.artifacts),
-        versions=tables.versions(records),
-        fused=fused,
-        why=why.case_why(case, records, roles),
+        verdict=case_verdict(records),
+        stages=tuple((clean(record.stage), stage_status(record), stage_word(record)) for record in records),
+        answers=tuple(Answer(clean(item.label), clean(item.value), clean(item.note)) for item in said.answers),
+        first=max(ranked, key=lambda picture: picture.rank, default=None),
+        parts=(*parts, *_always(records, {item.key: item.name for item in said.displays})),
     )
 
 
-def _gaps(case: Mapping[str, Any], pictures: Sequence[Picture], roles: Roles) -> tuple[str, ...]:
-    if image_of(case, roles.fixed) is None:
-        return (f"There are no alignment pictures: this case has no {in_words(roles.fixed)} image.",)
-    drawn = {picture.key for picture in pictures}
-    reasons = {"before": "no such image was read", "after": "it was not aligned"}
-    return tuple(
-        f"There is no picture of {in_words(role)} {when} alignment: {reason}."
-        for role in roles.moving
-        for when, reason in reasons.items()
-        if f"{role}_{when}" not in drawn
+def _part(section: Section, atlas: Atlas, images: CaseImages) -> Part:
+    """One section with its pictures drawn; a picture whose images are not there is left out, with a sentence."""
+    groups, gaps = [], []
+    for group in flicker_groups(section.pictures):
+        there = [picture for picture in group if all(key in images for key in atlas.needed(picture))]
+        gaps += [f"There is no picture “{clean(item.title)}”: its images are not there." for item in group if item not in there]
+        groups += [atlas.draw(there)] if there else []
+    sentences = tuple(clean(sentence) for sentence in section.sentences)
+    return Part(clean(section.title), (*sentences, *gaps), tuple(map(_cleaned, section.tables)), tuple(groups))
+
+
+def _cleaned(table: Table) -> Table:
+    return Table(
+        clean(table.title),
+        tuple(map(clean, table.columns)),
+        tuple(tuple(map(clean, row)) for row in table.rows),
+        {clean(text): clean(line) for text, line in table.help.items()},
     )
+
+
+def _always(records: Sequence[Record], names: Mapping[str, str]) -> tuple[Part, ...]:
+    """What is known of every case."""
+    notes = tables.unique([flag for record in records for flag in record.flags])
+    volumes, measures = tables.volumes(records, names, notes), tables.measures(records)
+    numbered = tuple(f"{number}. {note}" for number, note in enumerate(notes, start=1))
+    provenance = (tables.stages(records), tables.outputs(records), tables.versions(records))
+    parts = (
+        Part("Provenance", (PROVENANCE,), tuple(table for table in (volumes, *provenance) if table.rows)),
+        Part("Notes from the stages", numbered),
+        Part("All measures", (), (measures,) if measures.rows else ()),
+    )
+    return tuple(part for part in parts if part.tables or part.sentences)

@@ -1,30 +1,34 @@
-"""The figures of a report: two images before or after alignment, and galleries of further channels."""
+"""The figures of a report: columns of images in three planes, with what lies over them, their scales and legends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 from monai.data import MetaTensor
+from PIL import Image
 
-from pipeline.geometry import spacing_mm
-from pipeline.report.framing import body_frame, canonical, voxels
-from pipeline.report.sheet import Scale, Tile, draw, png
+from pipeline.geometry import apply, spacing_mm
+from pipeline.report.sheet import Scale, Swatch, Tile, draw, png
 from pipeline.report.slices import (
     LETTERS,
     PLANES,
     Frame,
     checkerboard,
+    outline,
     overlay,
     plane_slice,
     plane_spacing,
-    robust_window,
+    to_label_pixels,
     to_pixels,
     windowed,
 )
-from pipeline.volumes import affine_of, require_same_grid
+from pipeline.store.sections import Coloured
+from pipeline.volumes import affine_of
+from pipeline.words import number_text, with_unit
 
 Window = tuple[float, float]
 
@@ -33,179 +37,203 @@ PIXELS = 480
 #: Tiles along the longest side of the box.
 TILES = 7
 THUMBNAIL_PIXELS = 200
+#: Slices to scroll through: how many at most, how large, and how strongly compressed.
+SLICES, SLICE_PIXELS, SLICE_QUALITY = 24, 280, 82
 #: Amber on grey, by brightness alone: dark voxels stay neutral, and white is left to the fixed image.
 COLOURS: npt.NDArray = np.linspace(0.0, 1.0, 256)[:, None] * np.array([1.0, 0.6, 0.15])
 #: Blue on grey, for values below 0: apart from amber for every kind of colour vision.
 BELOW: npt.NDArray = np.linspace(0.0, 1.0, 256)[:, None] * np.array([0.25, 0.6, 1.0])
+#: Opacity of a label's colour inside its edge.
+LABEL_OPACITY = 0.4
 
 
 @dataclass(frozen=True)
-class Channel:
-    """One picture column of a gallery.
+class Outline:
+    """The edge of a region: (I, J, K), True inside."""
 
-    Attributes:
-        name: what stands above it.
-        image: (C, I, J, K), canonical axes.
-        channel: which channel is drawn.
-        window: low and high end of the display.
-        frame: what of the grid is drawn.
-    """
-
-    name: str
-    image: MetaTensor
-    channel: int
-    window: Window
-    frame: Frame
+    swatch: Swatch
+    inside: npt.NDArray
 
 
 @dataclass(frozen=True)
-class Map:
-    """One column of a figure of maps over images.
+class Column:
+    """One column of a figure; all arrays are (I, J, K) on one grid in canonical axes.
 
     Attributes:
         name: what stands above it.
-        image: (1, I, J, K), canonical axes: what is shown in grey.
+        grey: what is shown in grey.
         window: low and high end of its display.
-        values: (C, I, J, K) on the image's grid, canonical axes.
-        channel: which channel of the values is shown.
-        limit: the value of the brightest colour.
-        signed: there are values below 0, down to -limit, in another colour.
-        unit: of the values, in words.
-        beyond: values go on above the limit, in its colour, and the colour scale says so.
+        unit: of its values, or an empty text.
+        outlines: of the regions that belong to it.
+        top: what lies over it, or alternates with it.
+        top_window: low and high end of its display.
+        top_unit: its name and unit, in words.
+        checkered: the two alternate in tiles.
+        coloured: how `top` is shown, where it is values in colour.
+        labels: value -> name and colour, where `top` is labels.
     """
 
     name: str
-    image: MetaTensor
+    grey: npt.NDArray
     window: Window
-    values: MetaTensor
-    channel: int
-    limit: float
-    signed: bool
-    unit: str
-    beyond: bool = False
+    unit: str = ""
+    outlines: tuple[Outline, ...] = ()
+    top: npt.NDArray | None = None
+    top_window: Window = (0.0, 1.0)
+    top_unit: str = ""
+    checkered: bool = False
+    coloured: Coloured | None = None
+    labels: Mapping[int, Swatch] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """The display window in words; nothing for a checkerboard, whose two images stand beside it."""
+        return "" if self.checkered else window_text(self.window, self.unit)
+
+    @property
+    def scale(self) -> Scale | None:
+        """What the colours of continuous values mean."""
+        if self.top is None or self.checkered or self.labels:
+            return None
+        if self.coloured is None:
+            low, high = (number_text(float(f"{end:.3g}")) for end in self.top_window)
+            return Scale(COLOURS, low, high, self.top_unit)
+        high = f"{self.coloured.limit:.2g}"
+        if self.coloured.signed:
+            return Scale(np.concatenate([BELOW[::-1], COLOURS]), f"-{high}", high, self.coloured.unit)
+        return Scale(COLOURS, "0", f"≥ {high}" if self.coloured.beyond else high, self.coloured.unit)
+
+    def pixels(self, plane: str, frame: Frame, spacing: npt.NDArray, pixel: float) -> npt.NDArray:
+        """The column's picture in one plane, (rows, columns, 3) in [0, 1].
+
+        Args:
+            plane: `axial`, `coronal` or `sagittal`.
+            frame: where the plane lies and how it is cropped.
+            spacing: of the grid along I, J, K, mm.
+            pixel: side of a pixel, mm.
+        """
+        between = plane_spacing(spacing, plane)
+
+        def cut(array: npt.NDArray, window: Window) -> npt.NDArray:
+            return to_pixels(windowed(plane_slice(array, plane, frame), window), between, pixel)
+
+        def label_cut(array: npt.NDArray) -> npt.NDArray:
+            return to_label_pixels(plane_slice(array, plane, frame), between, pixel)
+
+        shown = np.repeat(cut(self.grey, self.window)[..., None], 3, axis=2)
+        if self.top is not None and self.labels:
+            shown = _labelled(shown, np.round(label_cut(self.top)), self.labels)
+        elif self.top is not None and self.coloured:
+            low = to_pixels(plane_slice(self.top, plane, frame) / self.coloured.limit, between, pixel)
+            shown = overlay(shown, np.clip(low, 0, 1), COLOURS)
+            shown = overlay(shown, np.clip(-low, 0, 1), BELOW) if self.coloured.signed else shown
+        elif self.top is not None:
+            top = cut(self.top, self.top_window)
+            tile = max(1, round(PIXELS / TILES))
+            shown = checkerboard(shown, np.repeat(top[..., None], 3, axis=2), tile) if self.checkered else overlay(shown, top, COLOURS)
+        for item in self.outlines:
+            shown[outline(label_cut(item.inside))] = item.swatch.colour
+        return shown
 
 
-def alignment_figure(
-    fixed: MetaTensor,
-    moving: MetaTensor,
-    title: str,
-    windows: tuple[Window, Window] | None = None,
-    frame: Frame | None = None,
-    names: tuple[str, str] = ("Fixed", "Moving"),
-) -> bytes:
-    """Draw two images side by side, as a checkerboard and one over the other, in three planes.
-
-    Args:
-        fixed: (1, I, J, K).
-        moving: (1, I, J, K) on the fixed image's grid.
-        title: above the figure.
-        windows: low and high end of the display, fixed and moving; robust percentiles when left out.
-        frame: planes and crop on the fixed grid in canonical axes; the fixed image's body when left out.
-        names: what stands above the columns.
-
-    Returns:
-        PNG bytes, radiological display, one scale for all pictures.
-
-    Raises:
-        CaseError: E_GRID when the two are not on one grid.
-    """
-    require_same_grid(fixed, moving, ("the fixed image", "the moving image"))
-    fixed, moving = canonical(fixed), canonical(moving)
-    frame = frame or body_frame(fixed, "", moving)
-    windows = windows or (robust_window(voxels(fixed)), robust_window(voxels(moving)))
-    spacing, pixel = spacing_mm(affine_of(fixed)), pixel_mm(fixed, frame)
-    rows = []
-    for plane in PLANES:
-        pair = [
-            _plane(image, 0, plane, frame, window, pixel)
-            for image, window in zip((fixed, moving), windows, strict=True)
-        ]
-        size = plane_size_mm(plane_slice(voxels(fixed), plane, frame).shape, plane_spacing(spacing, plane))
-        tile = max(1, round(PIXELS / TILES))
-        mixed = [checkerboard(pair[0], pair[1], tile), overlay(pair[0], pair[1], COLOURS)]
-        rows.append([Tile(pixels, size, LETTERS[plane]) for pixels in (*pair, *mixed)])
-    columns = (names[0], names[1], "Checkerboard", f"{names[1]} over {names[0]}")
-    return draw(rows, [plane.capitalize() for plane in PLANES], columns, title)
+def _labelled(shown: npt.NDArray, values: npt.NDArray, labels: Mapping[int, Swatch]) -> npt.NDArray:
+    """Each label in its colour over what is shown, with an opaque edge."""
+    for value, swatch in labels.items():
+        inside = values == value
+        shown[inside] = (1 - LABEL_OPACITY) * shown[inside] + LABEL_OPACITY * swatch.colour
+        shown[outline(inside)] = swatch.colour
+    return shown
 
 
-def gallery_figure(channels: Sequence[Channel], title: str) -> bytes:
-    """Draw channels side by side in three planes.
-
-    Args:
-        channels: one to four of them.
-        title: above the figure.
-
-    Returns:
-        PNG bytes, radiological display, one scale for all pictures.
-    """
-    rows = []
-    for plane in PLANES:
-        row = []
-        for item in channels:
-            spacing = plane_spacing(spacing_mm(affine_of(item.image)), plane)
-            pixel = pixel_mm(item.image, item.frame)
-            pixels = _plane(item.image, item.channel, plane, item.frame, item.window, pixel)
-            size = plane_size_mm(plane_slice(voxels(item.image), plane, item.frame).shape, spacing)
-            row.append(Tile(pixels, size, LETTERS[plane]))
-        rows.append(row)
-    return draw(rows, [plane.capitalize() for plane in PLANES], [item.name for item in channels], title)
-
-
-def map_figure(maps: Sequence[Map], frame: Frame, title: str) -> bytes:
-    """Draw maps in colour over images in grey, in three planes, with a colour scale below each.
+def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, title: str) -> bytes:
+    """Draw columns in three planes; of a grid that is one voxel thick, the plane that it fills.
 
     Args:
-        maps: one to five of them, on one grid.
+        columns: one to five of them, on one grid.
+        grid: (C, I, J, K), canonical axes.
         frame: planes and crop on that grid.
         title: above the figure.
 
     Returns:
         PNG bytes, radiological display, one scale for all pictures.
     """
+    spacing, pixel = spacing_mm(affine_of(grid)), pixel_mm(grid, frame)
+    flat = [plane for plane, axis in PLANES.items() if grid.shape[1 + axis] == 1]
     rows = []
-    for plane in PLANES:
-        spacing = plane_spacing(spacing_mm(affine_of(maps[0].image)), plane)
-        size = plane_size_mm(plane_slice(voxels(maps[0].image), plane, frame).shape, spacing)
-        rows.append([Tile(_map_over_image(item, plane, frame), size, LETTERS[plane]) for item in maps])
-    scales = [_scale(item) for item in maps]
-    return draw(rows, [plane.capitalize() for plane in PLANES], [item.name for item in maps], title, scales)
+    planes = flat or list(PLANES)
+    for plane in planes:
+        size = plane_size_mm(plane_slice(columns[0].grey, plane, frame).shape, plane_spacing(spacing, plane))
+        rows.append([Tile(column.pixels(plane, frame, spacing, pixel), size, LETTERS[plane]) for column in columns])
+    return draw(
+        rows,
+        [f"{plane.capitalize()}\n{position_text(grid, plane, frame)}" for plane in planes],
+        [column.name for column in columns],
+        title,
+        notes=[column.note for column in columns],
+        scales=[column.scale for column in columns],
+        legend=legend(columns),
+    )
 
 
-def _map_over_image(item: Map, plane: str, frame: Frame) -> npt.NDArray:
-    pixel = pixel_mm(item.image, frame)
-    grey = _plane(item.image, 0, plane, frame, item.window, pixel)
-    spacing = plane_spacing(spacing_mm(affine_of(item.image)), plane)
-    values = to_pixels(plane_slice(voxels(item.values, item.channel), plane, frame) / item.limit, spacing, pixel)
-    coloured = overlay(grey, np.clip(values, 0, 1), COLOURS)
-    if not item.signed:
-        return coloured
-    return np.where((values < 0)[..., None], overlay(grey, np.clip(-values, 0, 1), BELOW), coloured)
+def legend(columns: Sequence[Column]) -> tuple[Swatch, ...]:
+    """The labels and outlines that the columns show, each once."""
+    found = [item.swatch for column in columns for item in column.outlines if item.inside.any()]
+    found += [
+        swatch for column in columns for value, swatch in column.labels.items() if (np.round(column.top) == value).any()
+    ]
+    return tuple({(item.name, tuple(item.colour)): item for item in found}.values())
 
 
-def _scale(item: Map) -> Scale:
-    high = f"{item.limit:.2g}"
-    if item.signed:
-        return Scale(np.concatenate([BELOW[::-1], COLOURS]), f"-{high}", high, item.unit)
-    return Scale(COLOURS, "0", f"≥ {high}" if item.beyond else high, item.unit)
+def position_text(grid: MetaTensor, plane: str, frame: Frame) -> str:
+    """Where a plane lies: the patient coordinate (RAS) that it is perpendicular to, at the point all planes share."""
+    axis = PLANES[plane]
+    return f"{'xyz'[axis]} = {float(apply(affine_of(grid), frame.centre)[axis]):.1f} mm"
 
 
-def thumbnail(fixed: MetaTensor, moving: MetaTensor, windows: tuple[Window, Window], frame: Frame) -> bytes:
-    """Draw the axial overlay alone, small, for the page of the cohort.
+def window_text(window: Window, unit: str) -> str:
+    """A display window in words: width and level for HU, else low and high end, with the unit."""
+    low, high = window
+    if unit == "HU":
+        return f"W {number_text(high - low)} L {number_text((low + high) / 2)} HU"
+    return with_unit(f"{number_text(float(f'{low:.3g}'))} to {number_text(float(f'{high:.3g}'))}", unit)
 
-    Args:
-        fixed: (1, I, J, K), canonical axes.
-        moving: (1, I, J, K) on the same grid.
-        windows: low and high end of the display, fixed and moving.
-        frame: plane and crop.
+
+def scrollable(columns: Sequence[Column], grid: MetaTensor, frame: Frame) -> tuple[tuple[str, bytes], ...]:
+    """Axial slices of columns side by side, from head to feet.
+
+    Returns:
+        For each slice where it lies and its JPEG bytes; none for a grid that is one voxel thick.
+    """
+    low, high = frame.low[2], frame.high[2]
+    if min(grid.shape[1:]) == 1:
+        return ()
+    found = []
+    for k in np.unique(np.linspace(high - 1, low, min(SLICES, high - low)).round().astype(int))[::-1]:
+        here = Frame((*frame.centre[:2], int(k)), frame.low, frame.high)
+        pixel = pixel_mm(grid, frame) * PIXELS / SLICE_PIXELS
+        tiles = [column.pixels("axial", here, spacing_mm(affine_of(grid)), pixel) for column in columns]
+        found.append((position_text(grid, "axial", here), _jpeg(np.concatenate(tiles, axis=1))))
+    return tuple(found)
+
+
+def _jpeg(pixels: npt.NDArray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(_bytes(pixels)).save(stream, "JPEG", quality=SLICE_QUALITY)
+    return stream.getvalue()
+
+
+def _bytes(pixels: npt.NDArray) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(np.round(pixels * 255).astype(np.uint8))
+
+
+def thumbnail(column: Column, grid: MetaTensor, frame: Frame) -> bytes:
+    """Draw the axial slice of a column, small, for the page of the cohort.
 
     Returns:
         PNG bytes, at most 200 pixels wide or high.
     """
-    pixel = pixel_mm(fixed, frame) * PIXELS / THUMBNAIL_PIXELS
-    pair = [
-        _plane(image, 0, "axial", frame, window, pixel) for image, window in zip((fixed, moving), windows, strict=True)
-    ]
-    return png(np.round(overlay(pair[0], pair[1], COLOURS) * 255).astype(np.uint8))
+    pixel = pixel_mm(grid, frame) * PIXELS / THUMBNAIL_PIXELS
+    return png(_bytes(column.pixels("axial", frame, spacing_mm(affine_of(grid)), pixel)))
 
 
 def plane_size_mm(shape: Sequence[int], spacing: tuple[float, float]) -> tuple[float, float]:
@@ -213,12 +241,7 @@ def plane_size_mm(shape: Sequence[int], spacing: tuple[float, float]) -> tuple[f
     return shape[0] * spacing[0], shape[1] * spacing[1]
 
 
-def pixel_mm(image: MetaTensor, frame: Frame) -> float:
+def pixel_mm(grid: MetaTensor, frame: Frame) -> float:
     """Side of a square pixel with which the longest side of the box has `PIXELS` pixels."""
-    extent = (np.asarray(frame.high) - np.asarray(frame.low)) * spacing_mm(affine_of(image))
+    extent = (np.asarray(frame.high) - np.asarray(frame.low)) * spacing_mm(affine_of(grid))
     return float(extent.max() / PIXELS)
-
-
-def _plane(image: MetaTensor, channel: int, plane: str, frame: Frame, window: Window, pixel: float) -> npt.NDArray:
-    cut = windowed(plane_slice(voxels(image, channel), plane, frame), window)
-    return to_pixels(cut, plane_spacing(spacing_mm(affine_of(image)), plane), pixel)

@@ -10,7 +10,7 @@ from monai.transforms import Orientation
 
 from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.geometry import orientation_of, spacing_mm
+from pipeline.geometry import orientation_of, same_grid, spacing_mm
 from pipeline.report.slices import Frame, Triple
 from pipeline.volumes import affine_of, from_sitk, to_sitk, volume
 
@@ -31,20 +31,24 @@ def voxels(image: MetaTensor, channel: int = 0) -> npt.NDArray:
     return np.asarray(image.detach().cpu().numpy()[channel])
 
 
-def through_headers(moving: MetaTensor, fixed: MetaTensor) -> MetaTensor:
+def through_headers(moving: MetaTensor, grid: MetaTensor, labels: bool = False) -> MetaTensor:
     """Put an image on another's grid by the headers alone: the identity in world space, as a viewer would.
 
     Args:
         moving: (1, I, J, K).
-        fixed: (1, I, J, K) whose grid is wanted.
+        grid: (C, I, J, K) whose grid is wanted.
+        labels: the values are labels: each voxel takes the nearest one's, and 0 outside the field of view.
 
     Returns:
-        (1, I, J, K) on the fixed grid, linear interpolation, the moving image's minimum outside its field of view.
+        (1, I, J, K) on that grid: the image itself where it is there already; else interpolated linearly, with its
+        minimum outside its field of view.
     """
+    if same_grid(moving.shape, affine_of(moving), grid.shape, affine_of(grid)):
+        return moving
     values = np.nan_to_num(voxels(moving).astype(np.float32))
-    source = to_sitk(volume(values, affine_of(moving)))
-    grid = to_sitk(fixed)
-    return from_sitk(sitk.Resample(source, grid, sitk.Transform(), sitk.sitkLinear, float(values.min())))
+    source, target = to_sitk(volume(values, affine_of(moving))), to_sitk(grid[:1])
+    how, outside = (sitk.sitkNearestNeighbor, 0.0) if labels else (sitk.sitkLinear, float(values.min()))
+    return from_sitk(sitk.Resample(source, target, sitk.Transform(), how, outside))
 
 
 def body_frame(fixed: MetaTensor, modality: str, moving: MetaTensor | None = None) -> Frame:

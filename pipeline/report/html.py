@@ -1,52 +1,45 @@
-"""The web pages of a report: self-contained files, no script, no network (Jinja2 with autoescape)."""
+"""The web pages of a report: self-contained files, no network (Jinja2 with autoescape)."""
 
 from __future__ import annotations
 
+import io
 from base64 import b64encode
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import astuple
+from hashlib import sha256
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
-from pipeline.report import fusion, why
-from pipeline.report.verdict import GRADE_WORDS
 from pipeline.words import DISCLAIMER, in_words
 
 if TYPE_CHECKING:
     from pipeline.report.content import CaseContent
-    from pipeline.report.pictures import Picture
+    from pipeline.report.pictures import Drawn
+
+#: From `OUT/cases/<case>/report/` to the page of the cohort.
+COHORT_LINK = "../../../report.html"
+#: Of the pictures in a page: fine lines and letters stay sharp, at a fifth of a PNG's size.
+JPEG_QUALITY = 86
 
 
 def case_page(content: CaseContent) -> bytes:
-    """Lay a case out as one self-contained web page.
+    """Lay a case out as one self-contained web page without a script.
 
     Returns:
         HTML bytes, UTF-8; the same for the same content.
     """
-    return render(
-        "case.html",
-        content.tandem,
-        content=content,
-        grades=GRADE_WORDS,
-        alignments=_alignments(content.figures),
-        galleries=[picture for picture in content.figures if picture.key.startswith("gallery_")],
-        thumbnails=defaultdict(str, {picture.key.removesuffix("_thumbnail"): picture for picture in content.pictures}),
-        stages=[astuple(row) for row in content.stages],
-        outputs=[astuple(row) for row in content.outputs],
-        fused_columns=fusion.COLUMNS,
-        why_columns=why.COLUMNS,
-        why_caveat=why.CAVEAT,
-    )
+    return render("case.html", content.tandem, content=content, cohort_link=COHORT_LINK)
 
 
-def render(template: str, tandem: str, **values: Any) -> bytes:
+def render(template: str, tandem: str, script: str = "", **values: Any) -> bytes:
     """Fill one of the templates; every value is escaped.
 
     Args:
         template: file name below `templates/`.
         tandem: version for the footer.
+        script: file name of a script below `templates/`; the page runs this one, by its hash, and no other.
         values: what the template needs; a missing one is an error.
     """
     environment = Environment(
@@ -56,8 +49,15 @@ def render(template: str, tandem: str, **values: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(data_uri=lambda picture: data_uri(picture.png), in_words=in_words)
-    text = environment.get_template(template).render(disclaimer=DISCLAIMER, tandem=tandem, **values)
+    environment.filters.update(
+        data_uri=lambda picture: data_uri(picture.png), picture_uri=_picture_uri, jpeg_uri=_jpeg_uri, in_words=in_words
+    )
+    environment.filters["short_titles"] = short_titles
+    code = (files("pipeline.report") / "templates" / script).read_text(encoding="utf-8") if script else ""
+    digest = b64encode(sha256(code.encode()).digest()).decode("ascii") if code else ""
+    text = environment.get_template(template).render(
+        disclaimer=DISCLAIMER, tandem=tandem, script=code, script_hash=digest, **values
+    )
     return text.encode("utf-8")
 
 
@@ -66,11 +66,21 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
 
 
-def _alignments(pictures: Sequence[Picture]) -> list[list[Picture]]:
-    """Pictures before and after alignment, grouped by role, in their order."""
-    groups: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        role, _, when = picture.key.rpartition("_")
-        if when in ("before", "after"):
-            groups.setdefault(role, []).append(picture)
-    return list(groups.values())
+def _jpeg_uri(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{b64encode(jpeg).decode('ascii')}"
+
+
+def _picture_uri(picture: Drawn) -> str:
+    """A picture as a link that holds its own data, as JPEG."""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(picture.png)).save(stream, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return _jpeg_uri(stream.getvalue())
+
+
+def short_titles(group: Sequence[Drawn]) -> list[str]:
+    """The titles of pictures that are shown in turn, without the words that all of them begin with."""
+    words = [picture.title.split() for picture in group]
+    same = 0
+    while all(len(line) > same + 1 and line[same] == words[0][same] for line in words):
+        same += 1
+    return [text[:1].upper() + text[1:] for text in (" ".join(line[same:]) for line in words)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,7 +27,14 @@ Style = list[tuple[Any, ...]]
 REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 MARGIN = 15 * mm
 TOP, BOTTOM = 20 * mm, 19 * mm
-TEXT_WIDTH = A4[0] - 2 * MARGIN
+TEXT_WIDTH, TEXT_HEIGHT = A4[0] - 2 * MARGIN, A4[1] - TOP - BOTTOM
+#: A table's cells without lines and padding.
+BARE: Style = [
+    ("VALIGN", (0, 0), (-1, -1), "TOP"),
+    *((side, (0, 0), (-1, -1), 0) for side in ("LEFTPADDING", "RIGHTPADDING", "TOPPADDING", "BOTTOMPADDING")),
+]
+#: Of a table's columns: none counts for fewer or more letters than these.
+LETTERS = (7, 42)
 
 INK, QUIET, FAINT, LINE, ACCENT = (HexColor(code) for code in ("#1d252c", "#5b6770", "#f4f6f7", "#d5dade", "#17566b"))
 VERDICT_COLOURS: dict[str, Color] = {
@@ -61,7 +68,9 @@ STYLES: dict[str, ParagraphStyle] = {
     "body": _style(9),
     "cell": _style(8),
     "quiet": _style(8.5, QUIET),
-    "value": _style(8.5, bold=True, alignment=TA_RIGHT),
+    "right": _style(9, QUIET, alignment=TA_RIGHT),
+    "answer": _style(10.5, bold=True),
+    "note": _style(7.5, QUIET),
     "column": _style(7.5, QUIET, bold=True),
     "caption": _style(8, QUIET, spaceBefore=2 * mm),
 }
@@ -76,18 +85,30 @@ def paragraph(text: str, style: str, colour: Color | None = None) -> Paragraph:
     return Paragraph(escape(clean(text)), chosen)
 
 
-def table(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float]) -> Flowable:
+def paragraph_of(parts: Sequence[tuple[str, Color]]) -> Paragraph:
+    """A line of texts, each in its own colour."""
+    _register_fonts()
+    marked = [f'<font color="{colour.hexval().replace("0x", "#")}">{escape(clean(text))}</font>' for text, colour in parts]
+    return Paragraph(" &nbsp; ".join(marked), STYLES["strong"])
+
+
+def table(
+    names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float], help_of: Mapping[str, str] | None = None
+) -> Flowable:
     """A table under a row of names, which comes again on the next page.
 
     Args:
         names: the columns' names.
         rows: texts.
         widths: fractions of the text's width.
+        help_of: text of a row's first cell -> what it means; stands below it.
     """
     if not rows:
         return paragraph("None.", "body")
-    cells = [[paragraph(name, "column") for name in names]]
-    cells += [[paragraph(text, "cell") for text in row] for row in rows]
+    cells: list[list[Any]] = [[paragraph(name, "column") for name in names]]
+    for first, *others in rows:
+        helped = [paragraph(help_of[first], "note")] if help_of and first in help_of else []
+        cells += [[[paragraph(first, "cell"), *helped], *(paragraph(text, "cell") for text in others)]]
     style: Style = [
         ("BACKGROUND", (0, 0), (-1, 0), FAINT),
         ("LINEBELOW", (0, 0), (-1, -1), 0.4, LINE),
@@ -98,6 +119,14 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[
         ("RIGHTPADDING", (0, 0), (-1, -1), 1.6 * mm),
     ]
     return Table(cells, colWidths=[width * TEXT_WIDTH for width in widths], repeatRows=1, style=style)
+
+
+def fitting_widths(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[float]:
+    """Fractions of the text's width for a table's columns, by their longest texts."""
+    low, high = LETTERS
+    longest = [max(len(text) for text in column) for column in zip(names, *rows, strict=True)]
+    letters = [min(max(count, low), high) for count in longest]
+    return [count / sum(letters) for count in letters]
 
 
 def build(story: Sequence[Flowable], title: str, case_id: str, producer: str) -> bytes:

@@ -1,177 +1,169 @@
-"""Choose and draw the pictures of a case: before and after alignment, the CT's windows, the enhanced images."""
+"""From what the stages say of pictures to drawn ones: which image stands where, on which grid, in which window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 from monai.data import MetaTensor
 
-from pipeline.geometry import same_grid
-from pipeline.report.figures import Channel, Window, alignment_figure, gallery_figure, thumbnail
-from pipeline.report.framing import body_frame, canonical, through_headers, voxels
-from pipeline.report.slices import Frame, level_width, robust_window
-from pipeline.volumes import affine_of
+from pipeline.report.figures import Column, Outline, Swatch, Window, draw_columns, scrollable, thumbnail
+from pipeline.report.framing import body_frame, through_headers, voxels
+from pipeline.report.images import CaseImages
+from pipeline.report.slices import Frame, robust_window
+from pipeline.store.sections import Display, Panel, Picture, Sections
+from pipeline.volumes import require_same_grid
 from pipeline.words import clean, in_words
 
-#: Abdominal soft tissue, level and width in HU: bone, muscle, fat and air stay apart in any body part.
-SOFT_TISSUE: tuple[float, float] = (40.0, 400.0)
-#: Role suffixes of further images worth a look.
-EXTRAS = ("windows", "enhanced")
-GALLERY_COLUMNS = 4
+#: Bright on grey, and apart for every kind of colour vision; from the ninth label on they come again.
+LABEL_COLOURS = ("#00c8ff", "#ff5fd2", "#b8f04a", "#ff8c1a", "#f5e960", "#a98bff", "#ff5a4f", "#2fe0a5")
 
 
 @dataclass(frozen=True)
-class Roles:
-    """Which images belong together.
+class Drawn:
+    """A drawn picture.
 
     Attributes:
-        fixed: role of the image that gives the grid.
-        moving: roles of the images that were aligned to it.
-        modalities: role -> DICOM Modality.
-        ct_window: level and width in HU for showing CT.
-    """
-
-    fixed: str
-    moving: tuple[str, ...]
-    modalities: Mapping[str, str] = field(default_factory=dict)
-    ct_window: tuple[float, float] = SOFT_TISSUE
-
-    def modality(self, role: str) -> str:
-        """The role's modality; unknown ones are shown by percentiles."""
-        return self.modalities.get(role, "")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A drawn figure.
-
-    Attributes:
-        key: `<role>_before`, `<role>_after`, `<role>_thumbnail`, `gallery_<n>`.
+        key: its file name.
         title: a heading.
         caption: what it shows, in a sentence or two.
         png: the file's bytes.
+        rank: of the picture; the highest one stands on the first page.
+        slices: to scroll through: where the slice lies, such as `z = -12.0 mm`, and its JPEG bytes.
+        thumbnail: PNG bytes of its last column's axial slice, small.
     """
 
     key: str
     title: str
     caption: str
     png: bytes
+    rank: int = 0
+    slices: tuple[tuple[str, bytes], ...] = ()
+    thumbnail: bytes = b""
 
 
-def case_pictures(case: Mapping[str, Any], roles: Roles) -> tuple[Picture, ...]:
-    """Draw what the case has images for.
+def flicker_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
+    """Pictures that are shown in turn, together; every other one alone."""
+    groups: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        groups.setdefault(picture.flicker and f"flicker {picture.flicker}" or f"alone {picture.key}", []).append(picture)
+    return list(groups.values())
+
+
+class Atlas:
+    """Draws the pictures of a case.
 
     Args:
-        case: role -> MetaTensor (C, I, J, K); roles without an image are left out.
-        roles: which images belong together.
-
-    Raises:
-        CaseError: E_GRID when an aligned image is not on the fixed image's grid.
+        images: of the case.
+        said: by all of its stages.
     """
-    fixed = image_of(case, roles.fixed)
-    pictures: list[Picture] = []
-    if fixed is not None:
-        for role in roles.moving:
-            pictures += _alignment(case, canonical(fixed), role, roles)
-    return (*pictures, *_galleries(case, roles))
+
+    def __init__(self, images: CaseImages, said: Sections) -> None:
+        self.images = images
+        self.displays = {display.key: display for display in said.displays}
+        self.regions = [regions for regions in said.regions if regions.key in images]
+        labels = [(regions.key, value) for regions in said.regions for value in regions.names]
+        self.colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(labels))}
+
+    def needed(self, picture: Picture) -> list[str]:
+        """Keys of the images without which the picture cannot be drawn."""
+        keys = [key for panel in picture.panels for key in (panel.image, panel.checkered, panel.overlaid)]
+        return [key for key in (*keys, *(panel.coloured.key for panel in picture.panels if panel.coloured)) if key]
+
+    def draw(self, pictures: Sequence[Picture]) -> tuple[Drawn, ...]:
+        """Draw pictures that are shown in turn: through the same planes, in the windows of the last one.
+
+        Raises:
+            CaseError: E_GRID when a map is not on its image's grid.
+        """
+        last = pictures[-1]
+        grid = self.images[last.panels[0].image]
+        frame = self._frame(last, grid)
+        return tuple(self._drawn(picture, last, grid, frame) for picture in pictures)
+
+    def _drawn(self, picture: Picture, last: Picture, grid: MetaTensor, frame: Frame) -> Drawn:
+        columns = [
+            self._column(panel, model, grid)
+            for panel, model in zip(picture.panels, _models(picture, last), strict=True)
+        ]
+        title, caption = clean(picture.title), clean(picture.caption)
+        drawn = Drawn(picture.key, title, caption, draw_columns(columns, grid, frame, title), picture.rank)
+        if picture.rank <= 0:
+            return drawn
+        return replace(
+            drawn, slices=scrollable(columns[:2], grid, frame), thumbnail=thumbnail(columns[-1], grid, frame)
+        )
+
+    def _frame(self, picture: Picture, grid: MetaTensor) -> Frame:
+        """The body, with planes through its middle or through the largest value of the picture's focus."""
+        others = [key for panel in picture.panels for key in (panel.image, panel.overlaid) if key]
+        other = next((key for key in others if key != others[0]), None)
+        moving = None if other is None else self._on_grid(other, 0, grid)
+        modality = "CT" if self._display(others[0]).unit == "HU" else ""
+        frame = body_frame(grid[:1], modality, moving)
+        if picture.focus not in self.images:
+            return frame
+        focus = self.images[picture.focus]
+        require_same_grid(grid, focus, ("the image", in_words(picture.focus)))
+        values = np.abs(np.asarray(focus)).max(axis=0)
+        largest = np.argwhere(values == values.max())
+        nearest = largest[np.abs(largest - np.median(largest, axis=0)).sum(axis=1).argmin()]
+        i, j, k = (int(index) for index in np.clip(nearest, frame.low, np.asarray(frame.high) - 1))
+        return replace(frame, centre=(i, j, k))
+
+    def _column(self, panel: Panel, model: Panel, grid: MetaTensor) -> Column:
+        """One column; `model` is the panel at its place in the last picture of the group, whose windows it shares."""
+        window = model.window or self._window(model.image, model.channel)
+        column = Column(
+            clean(panel.name),
+            voxels(self._on_grid(panel.image, panel.channel, grid)),
+            window,
+            unit=self._display(model.image).unit,
+            outlines=tuple(self._outlines(panel, grid)),
+        )
+        if top := panel.checkered or panel.overlaid:
+            like = model.checkered or model.overlaid
+            found = voxels(self._on_grid(top, 0, grid))
+            display = self._display(like)
+            column = replace(column, top=found, top_window=self._window(like, 0), checkered=bool(panel.checkered))
+            column = replace(column, top_unit=clean(f"{display.name}, {display.unit or 'arbitrary units'}"))
+        if over := panel.coloured:
+            require_same_grid(grid, self.images[over.key], ("the image", in_words(over.key)))
+            values = voxels(self.images[over.key], over.channel)
+            colours = {
+                value: Swatch(clean(name), self.colours.get((over.key, value), _colour(number)))
+                for number, (value, name) in enumerate(over.names.items())
+            }
+            column = replace(column, top=values, coloured=over, labels=colours)
+        return column
+
+    def _outlines(self, panel: Panel, grid: MetaTensor) -> Iterator[Outline]:
+        """The regions of every image that the panel shows."""
+        shown = {panel.image, panel.checkered, panel.overlaid}
+        for regions in self.regions:
+            if shown.isdisjoint(regions.over):
+                continue
+            labels = voxels(self._on_grid(regions.key, 0, grid, labels=True))
+            for value, name in regions.names.items():
+                swatch = Swatch(clean(name).replace("_", " "), self.colours[regions.key, value])
+                yield Outline(swatch, np.asarray(np.round(labels) == value))
+
+    def _on_grid(self, key: str, channel: int, grid: MetaTensor, labels: bool = False) -> MetaTensor:
+        return through_headers(self.images[key][channel : channel + 1], grid, labels)
+
+    def _display(self, key: str) -> Display:
+        return self.displays.get(key) or Display(key, in_words(key))
+
+    def _window(self, key: str, channel: int) -> Window:
+        return self._display(key).window or robust_window(voxels(self.images[key], channel))
 
 
-def image_of(case: Mapping[str, Any], key: str) -> MetaTensor | None:
-    """The case's image under a key, or None."""
-    value = case.get(key)
-    return value if isinstance(value, MetaTensor) else None
+def _models(picture: Picture, last: Picture) -> tuple[Panel, ...]:
+    return last.panels if len(last.panels) == len(picture.panels) else picture.panels
 
 
-def display_window(image: MetaTensor, modality: str, ct_window: tuple[float, float]) -> Window:
-    """Low and high end of the display: the given level and width for CT, else robust percentiles."""
-    return level_width(*ct_window) if modality == "CT" else robust_window(voxels(image))
-
-
-def _alignment(case: Mapping[str, Any], fixed: MetaTensor, role: str, roles: Roles) -> Iterator[Picture]:
-    native, aligned = image_of(case, role), image_of(case, f"{role}_aligned")
-    if native is None and aligned is None:
-        return
-    before = None if native is None else through_headers(canonical(native), fixed)
-    after = None if aligned is None else canonical(aligned)
-    shown = after if after is not None else before
-    source = native if native is not None else aligned
-    frame = body_frame(fixed, roles.modality(roles.fixed), shown)
-    windows = (
-        display_window(fixed, roles.modality(roles.fixed), roles.ct_window),
-        display_window(source, roles.modality(role), roles.ct_window),
-    )
-    names = (in_words(roles.fixed), in_words(role))
-    for image, when in ((before, "before"), (after, "after")):
-        if image is not None:
-            title = f"{names[1]} and {names[0]} {when} alignment"
-            data = alignment_figure(fixed, image, title, windows, frame, names)
-            yield Picture(f"{role}_{when}", title, _alignment_caption(names, when), data)
-    if after is not None:
-        yield Picture(f"{role}_thumbnail", names[1], "Axial overlay.", thumbnail(fixed, after, windows, frame))
-
-
-def _alignment_caption(names: tuple[str, str], when: str) -> str:
-    place = (
-        f"{names[1]} placed by the positions in its own header, nothing else."
-        if when == "before"
-        else f"{names[1]} resampled to the grid of {names[0]} through the transform that was found."
-    )
-    return (
-        f"{place} Checkerboard: edges should run on from tile to tile. Overlay: {names[0]} in grey, {names[1]} in "
-        "colour. Radiological display: the patient's right is at the left of axial and coronal pictures."
-    )
-
-
-def _galleries(case: Mapping[str, Any], roles: Roles) -> Iterator[Picture]:
-    channels = [channel for role in (roles.fixed, *roles.moving) for channel in _channels(case, role, roles)]
-    groups = [channels[start : start + GALLERY_COLUMNS] for start in range(0, len(channels), GALLERY_COLUMNS)]
-    for number, group in enumerate(groups, start=1):
-        title = "Prepared images" if number == 1 else f"Prepared images, continued ({number})"
-        caption = "Each channel in its own display window, through the centre of the body."
-        yield Picture(f"gallery_{number}", title, caption, gallery_figure(group, title))
-
-
-def _channels(case: Mapping[str, Any], role: str, roles: Roles) -> Iterator[Channel]:
-    for key in (f"{role}_{extra}" for extra in EXTRAS):
-        image = image_of(case, key)
-        if image is None:
-            continue
-        names = _channel_names(image, recorded_names(case, key), in_words(role), in_words(key))
-        frame = _extra_frame(case, role, canonical(image), roles)
-        for index, name in enumerate(names):
-            yield Channel(name, canonical(image), index, _channel_window(image, index), frame)
-
-
-def recorded_names(case: Mapping[str, Any], key: str) -> list[str]:
-    """The channels' names, which the stage that made them has recorded as the measure `<key>_channels`."""
-    measures = {name: value for record in case.get("records") or () for name, value in record.measures.items()}
-    return [name for name in str(measures.get(f"{key}_channels", "")).split(", ") if name]
-
-
-def _channel_names(image: MetaTensor, recorded: Sequence[str], role: str, name: str) -> Sequence[str]:
-    """The role and the recorded names of the channels; else the image's own name, numbered where there are several."""
-    count = image.shape[0]
-    if len(recorded) == count:
-        return [f"{role} {clean(item).replace('_', ' ')}" for item in recorded]
-    return [name] if count == 1 else [f"{name} {index + 1}" for index in range(count)]
-
-
-def _channel_window(image: MetaTensor, channel: int) -> Window:
-    """Channels that were scaled to [0, 1] are shown as they are, others by percentiles."""
-    values = voxels(image, channel)
-    scaled = float(values.min()) >= 0.0 and 0.5 <= float(values.max()) <= 1.0
-    return (0.0, 1.0) if scaled else robust_window(values)
-
-
-def _extra_frame(case: Mapping[str, Any], role: str, image: MetaTensor, roles: Roles) -> Frame:
-    """The frame of the role's own image or of the fixed one, whichever shares the grid: their modality is known."""
-    for name in (role, roles.fixed):
-        source = image_of(case, name)
-        if source is None:
-            continue
-        source = canonical(source)
-        if same_grid(source.shape, affine_of(source), image.shape, affine_of(image)):
-            return body_frame(source, roles.modality(name))
-    return body_frame(image, "")
+def _colour(number: int) -> npt.NDArray:
+    code = LABEL_COLOURS[number % len(LABEL_COLOURS)]
+    return np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)]) / 255

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
@@ -20,11 +21,15 @@ PAGES_IN = ((7.0, 8.8), (10.4, 6.1))
 DPI = 180
 #: No picture is wider than this, so that a sheet of one column does not fill a page.
 CELL_IN = 2.6
-TITLE_IN, HEADER_IN, LABEL_IN, GAP_IN = 0.34, 0.23, 0.27, 0.07
+TITLE_IN, HEADER_IN, LABEL_IN, GAP_IN = 0.34, 0.38, 0.4, 0.07
 #: Below the columns, where they have colour scales: the strip, and all with its two lines of text.
 STRIP_IN, SCALE_IN = 0.09, 0.48
+#: A line of the legend, the square before a name, and the width of a letter.
+LEGEND_IN, SWATCH_IN, LETTER_IN = 0.2, 0.1, 0.068
+LEGEND_NAMES = 24
 BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 PAPER, INK, LETTER, EDGE = "#000000", "#d5d9dd", "#ffd866", "#3a4046"
+STYLE: dict[str, Any] = {"color": INK, "family": "DejaVu Sans", "parse_math": False}
 OUTLINE = [withStroke(linewidth=1.6, foreground="black")]
 
 
@@ -61,8 +66,16 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Swatch:
+    """What a colour stands for: RGB in [0, 1]."""
+
+    name: str
+    colour: npt.NDArray
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Where the pictures of a sheet lie, in inches; `footer` is left for colour scales."""
+    """Where the pictures of a sheet lie, in inches; `footer` is left for colour scales and the legend."""
 
     scale: float
     rows: tuple[float, ...]
@@ -107,28 +120,40 @@ def draw(
     row_names: Sequence[str],
     column_names: Sequence[str],
     title: str,
-    scales: Sequence[Scale] = (),
+    notes: Sequence[str] = (),
+    scales: Sequence[Scale | None] = (),
+    legend: Sequence[Swatch] = (),
 ) -> bytes:
     """Draw a sheet.
 
     Args:
         rows: pictures, one sequence a row.
-        row_names: at the left.
+        row_names: at the left; of two lines, the second one is smaller.
         column_names: above.
         title: above all.
+        notes: below the names of the columns, small.
         scales: below, one a column, where colours stand for numbers.
+        legend: below all, where colours stand for names.
 
     Returns:
         PNG bytes; the same for the same input.
     """
-    plan = layout([[tile.size_mm for tile in row] for row in rows], SCALE_IN if scales else 0.0)
+    scales_in = SCALE_IN if any(scales) else 0.0
+    sizes = [[tile.size_mm for tile in row] for row in rows]
+    lines = _lines(legend, layout(sizes).size[0])
+    plan = layout(sizes, scales_in + LEGEND_IN * len(lines))
     figure = Figure(figsize=plan.size, dpi=DPI, facecolor=PAPER)
     for row, tiles in enumerate(rows):
         for column, tile in enumerate(tiles):
             _picture(figure, plan.box(row, column, tile.size_mm), tile, plan.scale, bar=column == 0)
     _names(figure, plan, row_names, column_names, title)
+    for column, note in enumerate(notes):
+        _column_text(figure, plan, column, TITLE_IN + 0.3, note, 7)
     for column, scale in enumerate(scales):
-        _colour_scale(figure, plan, column, scale)
+        if scale:
+            _colour_scale(figure, plan, column, scale)
+    for number, line in enumerate(reversed(lines)):
+        _legend_line(figure, plan, line, (number + 0.5) * LEGEND_IN)
     return rendered(figure)
 
 
@@ -198,26 +223,59 @@ def _scale_bar(axes: Axes, size_mm: tuple[float, float], scale: float) -> None:
 
 def _names(figure: Figure, plan: Layout, rows: Sequence[str], columns: Sequence[str], title: str) -> None:
     width, height = plan.size
-    style: dict[str, Any] = {"color": INK, "family": "DejaVu Sans", "parse_math": False}
-    figure.text(0.08 / width, 1 - 0.09 / height, title, va="top", size=10.5, weight="bold", **style)
+    figure.text(0.08 / width, 1 - 0.09 / height, title, va="top", size=10.5, weight="bold", **STYLE)
     for column, name in enumerate(columns):
-        left = LABEL_IN + sum(plan.columns[:column]) + GAP_IN * column
-        x = (left + plan.columns[column] / 2) / width
-        figure.text(x, 1 - (TITLE_IN + HEADER_IN / 2) / height, name, ha="center", va="center", size=9, **style)
-    for row, name in enumerate(rows):
+        _column_text(figure, plan, column, TITLE_IN + 0.12, name, 9)
+    for row, names in enumerate(rows):
         top = TITLE_IN + HEADER_IN + sum(plan.rows[:row]) + GAP_IN * row
         y = 1 - (top + plan.rows[row] / 2) / height
-        figure.text(LABEL_IN / 2 / width, y, name, ha="center", va="center", rotation=90, size=9, **style)
+        for name, x, size in zip(names.split("\n"), (0.12, 0.29), (9, 7), strict=False):
+            figure.text(x / width, y, name, ha="center", va="center", rotation=90, size=size, **STYLE)
+
+
+def _column_text(figure: Figure, plan: Layout, column: int, down_in: float, text: str, size: float) -> None:
+    """A text in the middle of a column, `down_in` below the sheet's top."""
+    width, height = plan.size
+    left = LABEL_IN + sum(plan.columns[:column]) + GAP_IN * column
+    x = (left + plan.columns[column] / 2) / width
+    figure.text(x, 1 - down_in / height, text, ha="center", va="center", size=size, **STYLE)
 
 
 def _colour_scale(figure: Figure, plan: Layout, column: int, scale: Scale) -> None:
     width, height = plan.size
     left = LABEL_IN + sum(plan.columns[:column]) + GAP_IN * column
-    wide, top = plan.columns[column], SCALE_IN - STRIP_IN
+    wide, top = plan.columns[column], plan.footer - STRIP_IN
     axes = figure.add_axes((left / width, (top - 0.03) / height, wide / width, STRIP_IN / height))
     axes.imshow(scale.colours[None], aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
-    style: dict[str, Any] = {"color": INK, "family": "DejaVu Sans", "parse_math": False, "size": 7.5}
     for x, text, side in ((left, scale.low, "left"), (left + wide, scale.high, "right")):
-        figure.text(x / width, (top - 0.06) / height, text, ha=side, va="top", **style)
-    figure.text((left + wide / 2) / width, (top - 0.2) / height, scale.unit, ha="center", va="top", **style)
+        figure.text(x / width, (top - 0.06) / height, text, ha=side, va="top", size=7.5, **STYLE)
+    figure.text((left + wide / 2) / width, (top - 0.2) / height, scale.unit, ha="center", va="top", size=7.5, **STYLE)
+
+
+def _lines(legend: Sequence[Swatch], width_in: float) -> list[list[tuple[float, Swatch | None, str]]]:
+    """The legend in lines: where an entry starts, inches, its colour and its text."""
+    entries: list[tuple[Swatch | None, str]] = [(item, item.name) for item in legend[:LEGEND_NAMES]]
+    if len(legend) > LEGEND_NAMES:
+        entries.append((None, f"and {len(legend) - LEGEND_NAMES} more"))
+    lines: list[list[tuple[float, Swatch | None, str]]] = []
+    at = width_in
+    for swatch, text in entries:
+        wide = len(text) * LETTER_IN + SWATCH_IN + 0.3
+        if at + wide > width_in:
+            lines, at = [*lines, []], LABEL_IN
+        lines[-1].append((at, swatch, text))
+        at += wide
+    return lines
+
+
+def _legend_line(
+    figure: Figure, plan: Layout, line: Sequence[tuple[float, Swatch | None, str]], up_in: float
+) -> None:
+    width, height = plan.size
+    for at, swatch, text in line:
+        if swatch:
+            low = (up_in - SWATCH_IN / 2) / height
+            box = (at / width, low), SWATCH_IN / width, SWATCH_IN / height
+            figure.patches.append(Rectangle(*box, color=tuple(swatch.colour), transform=figure.transFigure, linewidth=0))
+        figure.text((at + SWATCH_IN + 0.06) / width, up_in / height, text, va="center_baseline", size=7.5, **STYLE)

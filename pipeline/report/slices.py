@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import binary_erosion
 from skimage.transform import resize
 
 FloatArray = npt.NDArray[np.floating]
@@ -19,6 +20,8 @@ Triple = tuple[int, int, int]
 PLANES: dict[str, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
 #: Plane -> letters at the left, right, top and bottom edge.
 LETTERS: dict[str, str] = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+#: How thick an outline is.
+OUTLINE_PIXELS = 2
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,30 @@ def to_pixels(image: FloatArray, spacing_mm: tuple[float, float], pixel_mm: floa
         spacing_mm: between rows, between columns.
         pixel_mm: side of a pixel.
     """
-    shape = [max(1, round(size * mm / pixel_mm)) for size, mm in zip(image.shape, spacing_mm, strict=True)]
+    shape = _pixel_shape(image.shape, spacing_mm, pixel_mm)
     return np.asarray(resize(image, shape, order=1, mode="edge", anti_aliasing=True, preserve_range=True))
+
+
+def to_label_pixels(labels: npt.NDArray, spacing_mm: tuple[float, float], pixel_mm: float) -> npt.NDArray:
+    """A picture of labels in the same pixels as `to_pixels` gives: each has the label of the voxel that it lies in."""
+    shape = _pixel_shape(labels.shape, spacing_mm, pixel_mm)
+    rows, columns = (
+        ((np.arange(pixels) + 0.5) * size / pixels).astype(int) for pixels, size in zip(shape, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)]
+
+
+def _pixel_shape(shape: tuple[int, ...], spacing_mm: tuple[float, float], pixel_mm: float) -> list[int]:
+    return [max(1, round(size * mm / pixel_mm)) for size, mm in zip(shape, spacing_mm, strict=True)]
+
+
+def outline(inside: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """The outermost pixels inside a region; where the picture cuts it there is no edge.
+
+    Args:
+        inside: (rows, columns), True in the region.
+    """
+    return np.asarray(inside & ~binary_erosion(inside, iterations=OUTLINE_PIXELS, border_value=1))
 
 
 def windowed(image: npt.NDArray, window: tuple[float, float]) -> FloatArray:
@@ -78,11 +103,6 @@ def windowed(image: npt.NDArray, window: tuple[float, float]) -> FloatArray:
     low, high = window
     finite = np.nan_to_num(np.asarray(image, np.float64), nan=low, posinf=high, neginf=low)
     return np.clip((finite - low) / max(high - low, np.finfo(float).tiny), 0.0, 1.0)
-
-
-def level_width(level: float, width: float) -> tuple[float, float]:
-    """A window given as level and width, as its low and high end."""
-    return level - width / 2, level + width / 2
 
 
 def robust_window(array: npt.NDArray, percentiles: tuple[float, float] = (1.0, 99.5)) -> tuple[float, float]:
@@ -104,19 +124,19 @@ def checkerboard(first: npt.NDArray, second: npt.NDArray, tile: int) -> npt.NDAr
     """Alternate square tiles of two pictures; the tile at the top left is the first picture's.
 
     Args:
-        first: (rows, columns).
-        second: (rows, columns).
+        first: (rows, columns, 3).
+        second: (rows, columns, 3).
         tile: side in pixels.
     """
-    row, column = np.indices(first.shape)
-    return np.where((row // tile + column // tile) % 2 == 0, first, second)
+    row, column = np.indices(first.shape[:2])
+    return np.where(((row // tile + column // tile) % 2 == 0)[..., None], first, second)
 
 
-def overlay(grey: FloatArray, moving: FloatArray, colours: FloatArray, alpha: float = 0.65) -> FloatArray:
-    """Lay a picture in colour over a grey one; where it is dark it is transparent.
+def overlay(below: FloatArray, moving: FloatArray, colours: FloatArray, alpha: float = 0.65) -> FloatArray:
+    """Lay a picture in colour over another; where it is dark it is transparent.
 
     Args:
-        grey: (rows, columns) in [0, 1].
+        below: (rows, columns, 3) in [0, 1].
         moving: (rows, columns) in [0, 1].
         colours: (N, 3) RGB in [0, 1], from dark to bright.
         alpha: opacity of the brightest colour.
@@ -126,4 +146,4 @@ def overlay(grey: FloatArray, moving: FloatArray, colours: FloatArray, alpha: fl
     """
     colour = colours[np.round(moving * (len(colours) - 1)).astype(int)]
     weight = (alpha * moving)[..., None]
-    return grey[..., None] * (1 - weight) + colour * weight
+    return below * (1 - weight) + colour * weight

@@ -2,61 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from datetime import date
+from pathlib import Path
 from typing import Any
 
-from monai.transforms import MapTransform
+from monai.transforms import Transform
 
 from pipeline.cases import Document
 from pipeline.report.content import case_content
 from pipeline.report.html import case_page
 from pipeline.report.pdf import case_pdf
-from pipeline.report.pictures import SOFT_TISSUE
 
 
-class Reportd(MapTransform):
-    """Add a case's report to its dictionary.
-
-    Sets `report_pdf` and `report_page`; for every moving role that has the images `<role>_before`, `<role>_after` and
-    `<role>_thumbnail` (PNG). A case without images is reported, too.
+class Reportd(Transform):
+    """Add a case's report to its dictionary: what its stages say, drawn and laid out.
 
     Args:
-        fixed: role of the image that gives the grid.
-        moving: roles of the images that were aligned to it.
-        modalities: role -> DICOM Modality.
-        ct_window: level and width in HU for showing CT.
+        dataset_dir: the run folder in which the outputs of the stages lie.
     """
 
-    def __init__(
-        self,
-        fixed: str,
-        moving: Sequence[str],
-        modalities: Mapping[str, str],
-        ct_window: Sequence[float] = SOFT_TISSUE,
-    ) -> None:
-        super().__init__((fixed, *moving), allow_missing_keys=True)
-        self.fixed = fixed
-        self.moving = tuple(moving)
-        self.modalities = dict(modalities)
-        self.ct_window = (float(ct_window[0]), float(ct_window[1]))
+    def __init__(self, dataset_dir: str | Path) -> None:
+        self.dataset_dir = Path(dataset_dir)
+
+    def writes(self) -> dict[str, str]:
+        """What the stage writes: key -> kind. `pictures` are documents by their keys, and `thumbnail`."""
+        return {"report_pdf": "document", "report_page": "document", "pictures": "documents?"}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Report a case.
 
         Args:
-            data: see `pipeline.report.content.case_content`.
-
-        Returns:
-            The case with its documents.
+            data: `case_id`, and `records`: one `Record` a stage, in order.
 
         Raises:
-            CaseError: E_GRID when an aligned image is not on the fixed image's grid.
+            CaseError: see `pipeline.report.content.case_content`.
         """
-        case = dict(data)
-        content = case_content(case, self.fixed, self.moving, self.modalities, self.ct_window)  # type: ignore[arg-type]
-        for picture in content.pictures:
-            if not picture.key.startswith("gallery_"):
-                case[picture.key] = Document(".png", picture.png)
-        case["report_pdf"] = Document(".pdf", case_pdf(content))
-        case["report_page"] = Document(".html", case_page(content))
-        return case
+        content = case_content(data["case_id"], data.get("records") or (), self.dataset_dir, date.today())
+        case = {
+            **data,
+            "report_pdf": Document(".pdf", case_pdf(content)),
+            "report_page": Document(".html", case_page(content)),
+        }
+        pictures = {picture.key: Document(".png", picture.png) for picture in content.pictures}
+        if content.first:
+            pictures["thumbnail"] = Document(".png", content.first.thumbnail)
+        return {**case, "pictures": pictures} if pictures else case

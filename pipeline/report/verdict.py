@@ -1,13 +1,13 @@
-"""The verdict over a case: one word and the reasons for it, from the stages' records and the quality of alignment."""
+"""The verdict over a case: one word and the reasons for it, from the stages' records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from pipeline.cases import Record
-from pipeline.words import clean, in_words
+from pipeline.cases import Record, worst
+from pipeline.words import clean
 
 Word = Literal["done", "warning", "failed", "quarantined"]
 
@@ -18,14 +18,14 @@ HEADLINES: dict[Word, str] = {
     "failed": "Failed",
     "quarantined": "Quarantined",
 }
-#: Grade of an alignment -> the word whose colour it bears; an alignment that nobody judged is a warning.
-GRADE_WORDS: dict[str, Word] = {"pass": "done", "warn": "warning", "fail": "failed", "": "warning"}
+#: Grade of a stage's own verdict -> the word whose colour it bears.
+GRADE_WORDS: dict[str, Word] = {"pass": "done", "warn": "warning", "fail": "failed"}
 #: Problems first.
 SEVERITY: tuple[Word, ...] = ("failed", "quarantined", "warning", "done")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaseVerdict:
     """The verdict over a case.
 
     Attributes:
@@ -45,55 +45,46 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in words."""
-        return HEADLINES[self.word]
+        return f"{HEADLINES[self.word]} in the {self.stage} stage" if self.stage else HEADLINES[self.word]
 
 
-def case_verdict(records: Sequence[Record], qualities: Mapping[str, Mapping[str, Any] | None]) -> Verdict:
-    """Judge a case: a stage that failed, then the quality of every alignment, then what has no verdict.
+def case_verdict(records: Sequence[Record]) -> CaseVerdict:
+    """Judge a case: a stage that failed, then what the stages think of their own results.
 
-    An alignment whose quality failed makes the case `failed`, although its stage ran to the end: the images must not be
-    used together.
+    A stage that thinks that its results must not be used makes the case `failed`, although it ran to the end.
 
     Args:
         records: one for each stage that ran, in order.
-        qualities: moving role -> `{"verdict": "pass" | "warn" | "fail", "reason": …}`; None where the alignment was
-            made but never judged.
     """
+    judged = worst(record.verdict for record in records if record.verdict)
+    said = tuple(clean(reason) for reason in judged.reasons) if judged else ()
     stopped = next((record for record in records if record.status != "done"), None)
     if stopped is not None:
-        return _stopped(stopped)
-    reasons = {word: _reasons(qualities, grade) for word, grade in (("failed", "fail"), ("warning", "warn"))}
-    if reasons["failed"]:
-        return Verdict("failed", reasons["failed"] + reasons["warning"])
-    unknown = tuple(
-        f"The alignment of {in_words(role)} has no quality verdict."
-        for role, quality in qualities.items()
-        if quality is None or quality.get("verdict") not in ("pass", "warn", "fail")
-    )
+        return _stopped(stopped, said if judged and judged.grade != "pass" else ())
     if not records:
-        unknown = ("No stage has left a record for this case.", *unknown)
-    if reasons["warning"] or unknown:
-        return Verdict("warning", reasons["warning"] + unknown)
-    return Verdict("done", (_all_well(records, qualities),))
+        return CaseVerdict("warning", ("No stage has left a record for this case.",))
+    if judged and judged.grade != "pass":
+        return CaseVerdict(GRADE_WORDS[judged.grade], said)
+    return CaseVerdict("done", ("All stages finished.", *said))
 
 
-def _stopped(record: Record) -> Verdict:
+def stage_word(record: Record) -> Word:
+    """The word whose colour a stage bears."""
+    if record.status != "done":
+        return record.status
+    return GRADE_WORDS[record.verdict.grade] if record.verdict else "done"
+
+
+def stage_status(record: Record) -> str:
+    """`done`, or what a reader has to know instead."""
+    graded = {"warn": "warning", "fail": "failed verdict"}
+    judged = record.verdict if record.status == "done" else None
+    return graded.get(judged.grade, "done") if judged else record.status
+
+
+def _stopped(record: Record, said: tuple[str, ...]) -> CaseVerdict:
     word: Word = "quarantined" if record.status == "quarantined" else "failed"
     if record.error is None:
-        return Verdict(word, (f"The stage {clean(record.stage)} left no reason.",), stage=clean(record.stage))
-    error = record.error
-    return Verdict(word, (clean(error.message),), clean(error.code), clean(error.remedy), clean(record.stage))
-
-
-def _reasons(qualities: Mapping[str, Mapping[str, Any] | None], grade: str) -> tuple[str, ...]:
-    return tuple(
-        f"Alignment of {in_words(role)}: {clean(quality.get('reason') or 'no reason was given')}"
-        for role, quality in qualities.items()
-        if quality is not None and quality.get("verdict") == grade
-    )
-
-
-def _all_well(records: Sequence[Record], qualities: Mapping[str, Any]) -> str:
-    stages = ", ".join(clean(record.stage) for record in records)
-    checked = "every alignment passed its quality check" if qualities else "no images were aligned"
-    return f"All stages finished ({stages}), and {checked}."
+        return CaseVerdict(word, ("The stage left no reason.", *said), stage=clean(record.stage))
+    code, message, remedy = (clean(text) for text in (record.error.code, record.error.message, record.error.remedy))
+    return CaseVerdict(word, (message, *said), code, remedy, clean(record.stage))
