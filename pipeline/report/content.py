@@ -94,7 +94,11 @@ def _part(section: Section, atlas: Atlas, images: CaseImages) -> Part:
     groups, gaps = [], []
     for group in flicker_groups(section.pictures):
         there = [picture for picture in group if all(key in images for key in atlas.needed(picture))]
-        gaps += [f"There is no picture “{clean(item.title)}”: its images are not there." for item in group if item not in there]
+        gaps += [
+            f"There is no picture “{clean(item.title)}”: its images are not there."
+            for item in group
+            if item not in there
+        ]
         groups += [atlas.draw(there)] if there else []
     sentences = tuple(clean(sentence) for sentence in section.sentences)
     return Part(clean(section.title), (*sentences, *gaps), tuple(map(_cleaned, section.tables)), tuple(groups))

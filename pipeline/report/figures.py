@@ -48,6 +48,41 @@ LABEL_OPACITY = 0.4
 
 
 @dataclass(frozen=True)
+class View:
+    """How volumes of one grid become pictures: one plane of it, cropped, in square pixels.
+
+    Attributes:
+        plane: `axial`, `coronal` or `sagittal`.
+        frame: where the plane lies and how it is cropped.
+        spacing_mm: of the grid along I, J, K.
+        pixel_mm: side of a pixel.
+    """
+
+    plane: str
+    frame: Frame
+    spacing_mm: npt.NDArray
+    pixel_mm: float
+
+    @property
+    def between_mm(self) -> tuple[float, float]:
+        """Distance between the voxels' rows and columns."""
+        return plane_spacing(self.spacing_mm, self.plane)
+
+    def values(self, array: npt.NDArray) -> npt.NDArray:
+        """Values (rows, columns) of a volume (I, J, K), interpolated."""
+        return to_pixels(plane_slice(array, self.plane, self.frame), self.between_mm, self.pixel_mm)
+
+    def grey(self, array: npt.NDArray, window: Window) -> npt.NDArray:
+        """A volume (I, J, K) in a display window, (rows, columns, 3)."""
+        cut = windowed(plane_slice(array, self.plane, self.frame), window)
+        return np.repeat(to_pixels(cut, self.between_mm, self.pixel_mm)[..., None], 3, axis=2)
+
+    def labels(self, array: npt.NDArray) -> npt.NDArray:
+        """Labels (rows, columns) of a volume (I, J, K), each pixel that of its voxel."""
+        return to_label_pixels(plane_slice(array, self.plane, self.frame), self.between_mm, self.pixel_mm)
+
+
+@dataclass(frozen=True)
 class Outline:
     """The edge of a region: (I, J, K), True inside."""
 
@@ -67,7 +102,7 @@ class Column:
         outlines: of the regions that belong to it.
         top: what lies over it, or alternates with it.
         top_window: low and high end of its display.
-        top_unit: its name and unit, in words.
+        top_unit: of its values, in words.
         checkered: the two alternate in tiles.
         coloured: how `top` is shown, where it is values in colour.
         labels: value -> name and colour, where `top` is labels.
@@ -103,43 +138,39 @@ class Column:
             return Scale(np.concatenate([BELOW[::-1], COLOURS]), f"-{high}", high, self.coloured.unit)
         return Scale(COLOURS, "0", f"≥ {high}" if self.coloured.beyond else high, self.coloured.unit)
 
-    def pixels(self, plane: str, frame: Frame, spacing: npt.NDArray, pixel: float) -> npt.NDArray:
-        """The column's picture in one plane, (rows, columns, 3) in [0, 1].
-
-        Args:
-            plane: `axial`, `coronal` or `sagittal`.
-            frame: where the plane lies and how it is cropped.
-            spacing: of the grid along I, J, K, mm.
-            pixel: side of a pixel, mm.
-        """
-        between = plane_spacing(spacing, plane)
-
-        def cut(array: npt.NDArray, window: Window) -> npt.NDArray:
-            return to_pixels(windowed(plane_slice(array, plane, frame), window), between, pixel)
-
-        def label_cut(array: npt.NDArray) -> npt.NDArray:
-            return to_label_pixels(plane_slice(array, plane, frame), between, pixel)
-
-        shown = np.repeat(cut(self.grey, self.window)[..., None], 3, axis=2)
-        if self.top is not None and self.labels:
-            shown = _labelled(shown, np.round(label_cut(self.top)), self.labels)
-        elif self.top is not None and self.coloured:
-            low = to_pixels(plane_slice(self.top, plane, frame) / self.coloured.limit, between, pixel)
-            shown = overlay(shown, np.clip(low, 0, 1), COLOURS)
-            shown = overlay(shown, np.clip(-low, 0, 1), BELOW) if self.coloured.signed else shown
-        elif self.top is not None:
-            top = cut(self.top, self.top_window)
-            tile = max(1, round(PIXELS / TILES))
-            shown = checkerboard(shown, np.repeat(top[..., None], 3, axis=2), tile) if self.checkered else overlay(shown, top, COLOURS)
+    def pixels(self, view: View) -> npt.NDArray:
+        """The column's picture in one plane, (rows, columns, 3) in [0, 1]."""
+        shown = view.grey(self.grey, self.window)
+        if self.top is not None:
+            shown = self._with_top(shown, self.top, view)
         for item in self.outlines:
-            shown[outline(label_cut(item.inside))] = item.swatch.colour
+            shown[outline(view.labels(item.inside))] = item.swatch.colour
         return shown
+
+    def _with_top(self, shown: npt.NDArray, top: npt.NDArray, view: View) -> npt.NDArray:
+        if self.labels:
+            return _labelled(shown, view.labels(top), self.labels)
+        if self.coloured:
+            values = view.values(top / self.coloured.limit)
+            shown = overlay(shown, np.clip(values, 0, 1), COLOURS)
+            return overlay(shown, np.clip(-values, 0, 1), BELOW) if self.coloured.signed else shown
+        above = view.grey(top, self.top_window)
+        if self.checkered:
+            return checkerboard(shown, above, max(1, round(PIXELS / TILES)))
+        return overlay(shown, above[..., 0], COLOURS)
+
+    @property
+    def swatches(self) -> list[Swatch]:
+        """The outlines and labels that the column has."""
+        found = [item.swatch for item in self.outlines if item.inside.any()]
+        there = set() if self.top is None or not self.labels else set(np.unique(np.round(self.top)).tolist())
+        return found + [swatch for value, swatch in self.labels.items() if value in there]
 
 
 def _labelled(shown: npt.NDArray, values: npt.NDArray, labels: Mapping[int, Swatch]) -> npt.NDArray:
     """Each label in its colour over what is shown, with an opaque edge."""
     for value, swatch in labels.items():
-        inside = values == value
+        inside = np.round(values) == value
         shown[inside] = (1 - LABEL_OPACITY) * shown[inside] + LABEL_OPACITY * swatch.colour
         shown[outline(inside)] = swatch.colour
     return shown
@@ -157,31 +188,30 @@ def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, titl
     Returns:
         PNG bytes, radiological display, one scale for all pictures.
     """
-    spacing, pixel = spacing_mm(affine_of(grid)), pixel_mm(grid, frame)
     flat = [plane for plane, axis in PLANES.items() if grid.shape[1 + axis] == 1]
+    views = [view_of(grid, plane, frame) for plane in flat or PLANES]
     rows = []
-    planes = flat or list(PLANES)
-    for plane in planes:
-        size = plane_size_mm(plane_slice(columns[0].grey, plane, frame).shape, plane_spacing(spacing, plane))
-        rows.append([Tile(column.pixels(plane, frame, spacing, pixel), size, LETTERS[plane]) for column in columns])
+    for view in views:
+        shape = plane_slice(columns[0].grey, view.plane, frame).shape
+        size = shape[0] * view.between_mm[0], shape[1] * view.between_mm[1]
+        rows.append([Tile(column.pixels(view), size, LETTERS[view.plane]) for column in columns])
+    found = {(item.name, tuple(item.colour)): item for column in columns for item in column.swatches}
     return draw(
         rows,
-        [f"{plane.capitalize()}\n{position_text(grid, plane, frame)}" for plane in planes],
+        [f"{view.plane.capitalize()}\n{position_text(grid, view.plane, frame)}" for view in views],
         [column.name for column in columns],
         title,
         notes=[column.note for column in columns],
         scales=[column.scale for column in columns],
-        legend=legend(columns),
+        legend=list(found.values()),
     )
 
 
-def legend(columns: Sequence[Column]) -> tuple[Swatch, ...]:
-    """The labels and outlines that the columns show, each once."""
-    found = [item.swatch for column in columns for item in column.outlines if item.inside.any()]
-    found += [
-        swatch for column in columns for value, swatch in column.labels.items() if (np.round(column.top) == value).any()
-    ]
-    return tuple({(item.name, tuple(item.colour)): item for item in found}.values())
+def view_of(grid: MetaTensor, plane: str, frame: Frame, pixels: int = PIXELS) -> View:
+    """One plane of a grid, in pixels with which the longest side of the frame's box has `pixels` of them."""
+    spacing = spacing_mm(affine_of(grid))
+    extent = (np.asarray(frame.high) - np.asarray(frame.low)) * spacing
+    return View(plane, frame, spacing, float(extent.max() / pixels))
 
 
 def position_text(grid: MetaTensor, plane: str, frame: Frame) -> str:
@@ -210,8 +240,8 @@ def scrollable(columns: Sequence[Column], grid: MetaTensor, frame: Frame) -> tup
     found = []
     for k in np.unique(np.linspace(high - 1, low, min(SLICES, high - low)).round().astype(int))[::-1]:
         here = Frame((*frame.centre[:2], int(k)), frame.low, frame.high)
-        pixel = pixel_mm(grid, frame) * PIXELS / SLICE_PIXELS
-        tiles = [column.pixels("axial", here, spacing_mm(affine_of(grid)), pixel) for column in columns]
+        view = view_of(grid, "axial", here, SLICE_PIXELS)
+        tiles = [column.pixels(view) for column in columns]
         found.append((position_text(grid, "axial", here), _jpeg(np.concatenate(tiles, axis=1))))
     return tuple(found)
 
@@ -232,16 +262,4 @@ def thumbnail(column: Column, grid: MetaTensor, frame: Frame) -> bytes:
     Returns:
         PNG bytes, at most 200 pixels wide or high.
     """
-    pixel = pixel_mm(grid, frame) * PIXELS / THUMBNAIL_PIXELS
-    return png(_bytes(column.pixels("axial", frame, spacing_mm(affine_of(grid)), pixel)))
-
-
-def plane_size_mm(shape: Sequence[int], spacing: tuple[float, float]) -> tuple[float, float]:
-    """Height and width of a plane's picture, mm."""
-    return shape[0] * spacing[0], shape[1] * spacing[1]
-
-
-def pixel_mm(grid: MetaTensor, frame: Frame) -> float:
-    """Side of a square pixel with which the longest side of the box has `PIXELS` pixels."""
-    extent = (np.asarray(frame.high) - np.asarray(frame.low)) * spacing_mm(affine_of(grid))
-    return float(extent.max() / PIXELS)
+    return png(_bytes(column.pixels(view_of(grid, "axial", frame, THUMBNAIL_PIXELS))))

@@ -77,4 +77,6 @@ def sections_of(record: Record, dataset_dir: Path) -> Sections:
     try:
         return Sections.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
-        raise CaseError("E_INTERNAL", f"Expected the sections of a report in {item.path}, got something else.") from error
+        raise CaseError(
+            "E_INTERNAL", f"Expected the sections of a report in {item.path}, got something else."
+        ) from error

@@ -9,6 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import matplotlib
+from reportlab import rl_config
 from reportlab.lib.colors import Color, HexColor
 from reportlab.lib.enums import TA_RIGHT
 from reportlab.lib.pagesizes import A4, landscape
@@ -33,8 +34,8 @@ BARE: Style = [
     ("VALIGN", (0, 0), (-1, -1), "TOP"),
     *((side, (0, 0), (-1, -1), 0) for side in ("LEFTPADDING", "RIGHTPADDING", "TOPPADDING", "BOTTOMPADDING")),
 ]
-#: Of a table's columns: none counts for fewer or more letters than these.
-LETTERS = (7, 42)
+#: Of a table's cells: what is left and right of the text, and beyond which width a text is not counted.
+CELL_PADDING, WIDEST = 1.6 * mm, 60 * mm
 
 INK, QUIET, FAINT, LINE, ACCENT = (HexColor(code) for code in ("#1d252c", "#5b6770", "#f4f6f7", "#d5dade", "#17566b"))
 VERDICT_COLOURS: dict[str, Color] = {
@@ -88,12 +89,17 @@ def paragraph(text: str, style: str, colour: Color | None = None) -> Paragraph:
 def paragraph_of(parts: Sequence[tuple[str, Color]]) -> Paragraph:
     """A line of texts, each in its own colour."""
     _register_fonts()
-    marked = [f'<font color="{colour.hexval().replace("0x", "#")}">{escape(clean(text))}</font>' for text, colour in parts]
+    marked = [
+        f'<font color="{colour.hexval().replace("0x", "#")}">{escape(clean(text))}</font>' for text, colour in parts
+    ]
     return Paragraph(" &nbsp; ".join(marked), STYLES["strong"])
 
 
 def table(
-    names: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[float], help_of: Mapping[str, str] | None = None
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[float],
+    help_of: Mapping[str, str] | None = None,
 ) -> Flowable:
     """A table under a row of names, which comes again on the next page.
 
@@ -115,18 +121,29 @@ def table(
         ("VALIGN", (0, 0), (-1, -1), "TOP"),
         ("TOPPADDING", (0, 0), (-1, -1), 1.3 * mm),
         ("BOTTOMPADDING", (0, 0), (-1, -1), 1.5 * mm),
-        ("LEFTPADDING", (0, 0), (-1, -1), 1.6 * mm),
-        ("RIGHTPADDING", (0, 0), (-1, -1), 1.6 * mm),
+        ("LEFTPADDING", (0, 0), (-1, -1), CELL_PADDING),
+        ("RIGHTPADDING", (0, 0), (-1, -1), CELL_PADDING),
     ]
     return Table(cells, colWidths=[width * TEXT_WIDTH for width in widths], repeatRows=1, style=style)
 
 
 def fitting_widths(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[float]:
-    """Fractions of the text's width for a table's columns, by their longest texts."""
-    low, high = LETTERS
-    longest = [max(len(text) for text in column) for column in zip(names, *rows, strict=True)]
-    letters = [min(max(count, low), high) for count in longest]
-    return [count / sum(letters) for count in letters]
+    """Fractions of the text's width for a table's columns: each has room for its longest word, then for its texts."""
+    _register_fonts()
+    columns = list(zip(names, *rows, strict=True))
+    least = [max(_width(word) for text in column for word in text.split() or [""]) for column in columns]
+    wanted = [
+        max(needed, *(min(_width(text), WIDEST) for text in column))
+        for needed, column in zip(least, columns, strict=True)
+    ]
+    spare = max(0.0, TEXT_WIDTH - sum(least)) / max(1.0, sum(wanted) - sum(least))
+    widths = [needed + spare * (want - needed) for needed, want in zip(least, wanted, strict=True)]
+    return [width / sum(widths) for width in widths]
+
+
+def _width(text: str) -> float:
+    """Of a text in a table's cell, points; a word longer than a third of the page is broken."""
+    return min(pdfmetrics.stringWidth(text, BOLD, 7.6) + 2 * CELL_PADDING, TEXT_WIDTH / 3)
 
 
 def build(story: Sequence[Flowable], title: str, case_id: str, producer: str) -> bytes:
@@ -142,6 +159,7 @@ def build(story: Sequence[Flowable], title: str, case_id: str, producer: str) ->
         PDF bytes, the same for the same story (reportlab's `invariant`: no time, no random identifier).
     """
     _register_fonts()
+    rl_config.useA85 = 0  # binary streams: pictures in text form take seconds and a quarter more bytes
     stream = io.BytesIO()
     document = BaseDocTemplate(
         stream, pagesize=A4, invariant=1, title=f"{title} {case_id}", author=producer, subject=DISCLAIMER, lang="en"

@@ -42,27 +42,37 @@ def case_pdf(content: CaseContent) -> bytes:
         PDF bytes; the same for the same content.
     """
     story = _first_page(content)
+    picture = _first_picture(content, story)
+    story += picture
     if len(content.verdict.reasons) > REASONS or len(content.answers) > ANSWERS:
         story += [PageBreak(), _banner(content, content.verdict.reasons), *_answers(content.answers)]
     for part in content.parts:
-        story += _part(part)
+        story += _part(part, content.first if picture else None)
     return build(story, content.title, content.case_id, f"Tandem {content.tandem}")
 
 
 def _first_page(content: CaseContent) -> list[Flowable]:
-    """Verdict, answers and one picture, as large as what is left of the page."""
-    head = Table([[paragraph(content.title, "kicker"), paragraph(content.date, "right")]], colWidths=[TEXT_WIDTH / 2] * 2, style=BARE)
+    """Verdict and answers."""
+    names = [[paragraph(content.title, "kicker"), paragraph(content.date, "right")]]
+    head = Table(names, colWidths=[TEXT_WIDTH / 2] * 2, style=BARE)
     story: list[Flowable] = [head, paragraph(content.case_id, "title"), Spacer(0, 2 * mm)]
     story += [_banner(content, content.verdict.reasons[:REASONS]), Spacer(0, 2 * mm)]
     if content.stages:
         story += [paragraph_of([(f"{name}: {status}", VERDICT_COLOURS[word]) for name, status, word in content.stages])]
-    story += _answers(content.answers[:ANSWERS])
+    return story + _answers(content.answers[:ANSWERS])
+
+
+def _first_picture(content: CaseContent, above: Sequence[Flowable]) -> list[Flowable]:
+    """The picture of the first page, as large as what is left of it; nothing where too little is left."""
     if content.first is None:
-        return story
+        return []
     caption = paragraph(content.first.caption, "caption")
-    taken = sum(item.wrap(TEXT_WIDTH, TEXT_HEIGHT)[1] + item.getSpaceBefore() + item.getSpaceAfter() for item in [*story, caption])
+    taken = sum(
+        item.wrap(TEXT_WIDTH, TEXT_HEIGHT)[1] + item.getSpaceBefore() + item.getSpaceAfter()
+        for item in (*above, caption)
+    )
     left = TEXT_HEIGHT - taken - 4 * mm
-    return [*story, Spacer(0, 2 * mm), _image(content.first, left), caption] if left >= LEAST_HEIGHT else story
+    return [Spacer(0, 2 * mm), _image(content.first, left), caption] if left >= LEAST_HEIGHT else []
 
 
 def _banner(content: CaseContent, reasons: Sequence[str]) -> Flowable:
@@ -91,7 +101,10 @@ def _answers(answers: Sequence[Answer]) -> list[Flowable]:
     if not answers:
         return []
     rows: list[list[Any]] = [
-        [paragraph(item.label, "quiet"), [paragraph(item.value, "answer"), *([paragraph(item.note, "note")] if item.note else [])]]
+        [
+            paragraph(item.label, "quiet"),
+            [paragraph(item.value, "answer"), *([paragraph(item.note, "note")] if item.note else [])],
+        ]
         for item in answers
     ]
     style: Style = [*BARE, ("LINEBELOW", (0, 0), (-1, -1), 0.4, LINE), ("TOPPADDING", (0, 0), (-1, -1), 1.2 * mm)]
@@ -99,13 +112,14 @@ def _answers(answers: Sequence[Answer]) -> list[Flowable]:
     return [Spacer(0, 2 * mm), Table(rows, colWidths=[TEXT_WIDTH * 0.28, TEXT_WIDTH * 0.72], style=style)]
 
 
-def _part(part: Part) -> list[Flowable]:
+def _part(part: Part, shown: Drawn | None) -> list[Flowable]:
+    """One part; a picture that the first page has `shown` comes again only beside those that it alternates with."""
     head: list[Flowable] = [paragraph(part.title, "heading")]
     texts: list[Flowable] = [paragraph(sentence, "body") for sentence in part.sentences]
     story: list[Flowable] = [CondPageBreak(40 * mm), KeepTogether([*head, *texts[:1]]), *texts[1:]]
     for rows in part.tables:
         story += _table(rows)
-    pictures = [picture for group in part.groups for picture in group]
+    pictures = [picture for group in part.groups if group != (shown,) for picture in group]
     for picture in pictures:
         story += _on_a_page(picture)
     return [*story, NextPageTemplate("upright"), PageBreak()] if pictures else story

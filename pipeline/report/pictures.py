@@ -46,9 +46,10 @@ class Drawn:
 
 def flicker_groups(pictures: Sequence[Picture]) -> list[list[Picture]]:
     """Pictures that are shown in turn, together; every other one alone."""
-    groups: dict[str, list[Picture]] = {}
+    groups: dict[tuple[str, str], list[Picture]] = {}
     for picture in pictures:
-        groups.setdefault(picture.flicker and f"flicker {picture.flicker}" or f"alone {picture.key}", []).append(picture)
+        name = ("", picture.flicker) if picture.flicker else (picture.key, "")
+        groups.setdefault(name, []).append(picture)
     return list(groups.values())
 
 
@@ -126,9 +127,9 @@ class Atlas:
         if top := panel.checkered or panel.overlaid:
             like = model.checkered or model.overlaid
             found = voxels(self._on_grid(top, 0, grid))
-            display = self._display(like)
-            column = replace(column, top=found, top_window=self._window(like, 0), checkered=bool(panel.checkered))
-            column = replace(column, top_unit=clean(f"{display.name}, {display.unit or 'arbitrary units'}"))
+            unit = self._display(like).unit or "arbitrary units"
+            window, checkered = self._window(like, 0), bool(panel.checkered)
+            column = replace(column, top=found, top_window=window, top_unit=unit, checkered=checkered)
         if over := panel.coloured:
             require_same_grid(grid, self.images[over.key], ("the image", in_words(over.key)))
             values = voxels(self.images[over.key], over.channel)

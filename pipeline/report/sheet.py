@@ -243,8 +243,9 @@ def _column_text(figure: Figure, plan: Layout, column: int, down_in: float, text
 
 def _colour_scale(figure: Figure, plan: Layout, column: int, scale: Scale) -> None:
     width, height = plan.size
-    left = LABEL_IN + sum(plan.columns[:column]) + GAP_IN * column
-    wide, top = plan.columns[column], plan.footer - STRIP_IN
+    inset = plan.columns[column] * 0.08
+    left = LABEL_IN + sum(plan.columns[:column]) + GAP_IN * column + inset
+    wide, top = plan.columns[column] - 2 * inset, plan.footer - STRIP_IN
     axes = figure.add_axes((left / width, (top - 0.03) / height, wide / width, STRIP_IN / height))
     axes.imshow(scale.colours[None], aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
@@ -269,13 +270,13 @@ def _lines(legend: Sequence[Swatch], width_in: float) -> list[list[tuple[float, 
     return lines
 
 
-def _legend_line(
-    figure: Figure, plan: Layout, line: Sequence[tuple[float, Swatch | None, str]], up_in: float
-) -> None:
+def _legend_line(figure: Figure, plan: Layout, line: Sequence[tuple[float, Swatch | None, str]], up_in: float) -> None:
     width, height = plan.size
     for at, swatch, text in line:
         if swatch:
             low = (up_in - SWATCH_IN / 2) / height
             box = (at / width, low), SWATCH_IN / width, SWATCH_IN / height
-            figure.patches.append(Rectangle(*box, color=tuple(swatch.colour), transform=figure.transFigure, linewidth=0))
+            figure.patches.append(
+                Rectangle(*box, color=tuple(swatch.colour), transform=figure.transFigure, linewidth=0)
+            )
         figure.text((at + SWATCH_IN + 0.06) / width, up_in / height, text, va="center_baseline", size=7.5, **STYLE)

@@ -80,7 +80,8 @@ def to_label_pixels(labels: npt.NDArray, spacing_mm: tuple[float, float], pixel_
     """A picture of labels in the same pixels as `to_pixels` gives: each has the label of the voxel that it lies in."""
     shape = _pixel_shape(labels.shape, spacing_mm, pixel_mm)
     rows, columns = (
-        ((np.arange(pixels) + 0.5) * size / pixels).astype(int) for pixels, size in zip(shape, labels.shape, strict=True)
+        ((np.arange(pixels) + 0.5) * size / pixels).astype(int)
+        for pixels, size in zip(shape, labels.shape, strict=True)
     )
     return labels[np.ix_(rows, columns)]
 

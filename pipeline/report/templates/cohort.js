@@ -13,4 +13,4 @@ filter.addEventListener("input", () => {
   const wanted = filter.value.toLowerCase().split(/\s+/);
   for (const row of body.rows) row.hidden = !wanted.every(word => row.textContent.toLowerCase().includes(word));
 });
-filter.parentElement.hidden = false;
+filter.closest("p").hidden = false;
