@@ -1,14 +1,32 @@
-"""Words, verdicts and tables."""
+"""Words, verdicts, tables, and what stages say: only that, and all of it."""
 
+import datetime
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from pipeline.cases import Fault, Record
+from pipeline.cases import Fault, Record, Verdict
+from pipeline.errors import CaseError
 from pipeline.report.content import case_content
 from pipeline.report.verdict import case_verdict
+from pipeline.store.files import sha256_file
+from pipeline.store.sections import SECTIONS
 from pipeline.words import clean, in_words, measure_text, number_text
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """What is said is looked at here, not how pictures look."""
+    for name in ("draw_columns", "thumbnail"):
+        monkeypatch.setattr(f"pipeline.report.pictures.{name}", lambda *_: b"")
+    monkeypatch.setattr("pipeline.report.pictures.scrollable", lambda *_: ())
+
+
+TODAY = datetime.date(2026, 11, 28)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +42,11 @@ from pipeline.words import clean, in_words, measure_text, number_text
         ("shift_mm", math.nan, "Shift", "not available"),
         ("shift_mm", np.float32(2.5), "Shift", "2.5 mm"),
         ("shift_mm", 0, "Shift", "0 mm"),
+        ("shift_mm", 8e-14, "Shift", "0 mm"),
+        ("shift_mm", -9.9e-7, "Shift", "0 mm"),
+        ("shift_mm", np.float32(3e-9), "Shift", "0 mm"),
+        ("shift_mm", 1.1e-6, "Shift", "1.100e-06 mm"),
+        ("p_value", 8e-14, "P value", "8.000e-14"),
         ("slices", 1200, "Slices", "1200"),
         ("bias_corrected", False, "Bias corrected", "no"),
         ("counts", {"done": 2, "size_mb": 1.5}, "Counts", "Done 2, Size 1.5 MB"),
@@ -46,100 +69,136 @@ def test_control_characters_do_not_reach_the_reader():
     assert clean("a\u202eb\x00c\nd") == "a b c d"
 
 
-QUALITY = {"verdict": "pass", "reason": "Two starts agree."}
-DONE = Record("CASE-1", "ingest", "", "done")
-FAILED = Record("CASE-1", "register", "", "failed", error=Fault("E_REGISTER", "No overlap.", "Check both images."))
+def done(grade=None, *reasons):
+    return Record("CASE-1", "align", "", "done", verdict=Verdict(grade, reasons) if grade else None)
+
+
+FAILED = Record("CASE-1", "measure", "", "failed", error=Fault("E_REGISTER", "No overlap.", "Check both images."))
 
 
 @pytest.mark.parametrize(
-    ("records", "qualities", "word", "reason"),
+    ("records", "word", "reasons"),
     [
-        ([DONE], {}, "done", "All stages finished (ingest), and no images were aligned."),
-        (
-            [DONE],
-            {"mr": QUALITY},
-            "done",
-            "All stages finished (ingest), and every alignment passed its quality check.",
-        ),
-        ([DONE], {"mr": {"verdict": "warn", "reason": "1.8 mm"}}, "warning", "Alignment of MR: 1.8 mm"),
-        ([DONE], {"mr": {"verdict": "fail", "reason": "far"}}, "failed", "Alignment of MR: far"),
-        ([DONE], {"mr": None}, "warning", "The alignment of MR has no quality verdict."),
-        ([DONE], {"mr": {"verdict": "good"}}, "warning", "The alignment of MR has no quality verdict."),
-        ([DONE, FAILED], {"mr": QUALITY}, "failed", "No overlap."),
-        ([], {}, "warning", "No stage has left a record for this case."),
+        ([done()], "done", ("All stages finished.",)),
+        ([done("pass", "Starts agree.")], "done", ("All stages finished.", "Starts agree.")),
+        ([done("warn", "1.8 mm"), done("pass", "well")], "warning", ("1.8 mm", "well")),
+        ([done("warn", "1.8 mm"), done("fail", "far")], "failed", ("far", "1.8 mm")),
+        ([done("pass", "well"), FAILED], "failed", ("No overlap.",)),
+        ([done("fail", "far"), FAILED], "failed", ("No overlap.", "far")),
+        ([], "warning", ("No stage has left a record for this case.",)),
     ],
 )
-def test_verdict(records, qualities, word, reason):
-    verdict = case_verdict(records, qualities)
-    assert (verdict.word, verdict.reasons[0]) == (word, reason)
+def test_verdict(records, word, reasons):
+    verdict = case_verdict(records)
+    assert (verdict.word, verdict.reasons) == (word, reasons)
 
 
-def test_volumes_and_notes(case):
-    content = case_content(case)
-    rows = {row.name: row for row in content.volumes}
-    assert list(rows) == ["CT", "CT windows", "MR", "MR aligned to CT"]
-    assert rows["CT"].voxels == "40 × 44 × 30"
-    assert rows["CT"].spacing == "2.00 × 1.50 × 3.00"
-    assert rows["CT"].field_of_view == "80 × 66 × 90"
+def test_a_stage_that_stopped_gives_code_remedy_and_its_name():
+    verdict = case_verdict([done(), FAILED])
+    assert (verdict.code, verdict.remedy, verdict.headline) == (
+        "E_REGISTER",
+        "Check both images.",
+        "Failed in the measure stage",
+    )
+
+
+def parts_of(records, folder):
+    return {part.title: part for part in case_content("CASE-1", records, folder, TODAY).parts}
+
+
+def tables_of(records, folder):
+    return {table.title: table.rows for table in parts_of(records, folder)["Provenance"].tables}
+
+
+def test_the_first_page_has_verdict_answers_date_and_the_highest_picture(records, tmp_path):
+    records[1] = replace(records[1], verdict=Verdict("warn", ("1.8 mm apart.",)))
+    content = case_content("CASE-1", records, tmp_path, TODAY)
+    assert (content.verdict.word, content.date) == ("warning", "2026-11-28")
+    assert content.stages == (
+        ("ingest", "done", "done"),
+        ("register", "warning", "warning"),
+        ("toybox", "done", "done"),
+    )
+    assert [(item.label, item.value, item.note) for item in content.answers] == [("Tumour", "1.3 mL", "CT 900 HU")]
+    assert content.first.key == "mr_after"
+
+
+def test_sections_come_in_the_order_of_the_stages_before_what_every_case_has(records, tmp_path):
+    titles = ["MR aligned to CT", "What the toy found"]
+    fixed = ["Provenance", "Notes from the stages", "All measures"]
+    assert list(parts_of(records, tmp_path)) == titles + fixed
+    assert list(parts_of([records[0], records[2], records[1]], tmp_path)) == titles[::-1] + fixed
+
+
+def test_a_picture_without_its_images_is_named_and_left_out(records, tmp_path):
+    toy = parts_of(records, tmp_path)["What the toy found"]
+    assert [picture.key for group in toy.groups for picture in group] == ["toy_map"]
+    assert toy.sentences == ("Three bricks.", "There is no picture “A picture of nothing”: its images are not there.")
+    records[2] = replace(records[2], artifacts=tuple(item for item in records[2].artifacts if item.key != "heat"))
+    assert parts_of(records, tmp_path)["What the toy found"].groups == ()
+
+
+def test_pictures_before_and_after_are_one_group(records, tmp_path):
+    (group,) = parts_of(records, tmp_path)["MR aligned to CT"].groups
+    assert [picture.key for picture in group] == ["mr_before", "mr_after"]
+
+
+def test_a_stage_that_failed_says_nothing(records, tmp_path):
+    records[1] = replace(records[1], status="failed", error=Fault("E_X", "no", ""))
+    assert "MR aligned to CT" not in parts_of(records, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["ct", SECTIONS])
+def test_a_file_that_was_changed_is_refused(records, tmp_path, key):
+    item = next(item for item in records[0].artifacts if item.key == key)
+    path = tmp_path / item.path
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CaseError, match="E_CHANGED"):
+        case_content("CASE-1", records, tmp_path, TODAY)
+
+
+def test_volumes_and_notes(records, tmp_path):
+    records[1] = replace(records[1], verdict=Verdict("fail", ("far",), ("mr_aligned",)))
+    rows = {row[0]: row[1:] for row in tables_of(records, tmp_path)["Volumes"]}
     # Rotations by 4°, -6°, 8° about x, y, z: the tilt of an axis is the arc cosine of its own direction's component.
-    from scipy.spatial.transform import Rotation
-
     axes = Rotation.from_euler("xyz", (4, -6, 8), degrees=True).as_matrix()
-    assert rows["CT"].orientation == f"RAS, tilted {np.degrees(np.arccos(np.diag(axes))).max():.0f}°"
-    assert rows["CT windows"].voxels == "40 × 44 × 30, 2 channels"
-    assert rows["CT"].remarks == "note 1"
-    assert rows["MR"].remarks == "–"
-    assert rows["MR aligned to CT"].remarks == "Pass"
-    assert content.notes == ("N_PREAMBLE: ct had none.",)
+    tilt = f"RAS, tilted {np.degrees(np.arccos(np.diag(axes))).max():.0f}°"
+    assert rows["CT"] == ("40 × 44 × 30", "2.00 × 1.50 × 3.00", tilt, "80 × 66 × 90", "note 1")
+    assert rows["MR"][-1] == "–"
+    assert rows["MR aligned"][-1] == "not fit for use"
+    assert parts_of(records, tmp_path)["Notes from the stages"].sentences == ("1. N_PREAMBLE: ct had none.",)
 
 
-def test_measures_are_grouped_and_not_repeated(case):
-    case["records"][1].measures["mr_rotation_deg"] = 9.03
-    content = case_content(case)
-    groups = {stage: {item.name: (item.value, item.unit) for item in measures} for stage, measures in content.measures}
-    assert groups == {
-        "ingest": {"Files read": ("83", "")},
-        "preprocess": {
-            "CT windows channels": ("soft_tissue, bone", ""),
-            "CT body volume": ("2211", "mL"),
-            "CT median": ("-41", "HU"),
-            "MR bias CV": ("not available", ""),
-        },
-    }
-    assert [item.text for item in content.qualities[0].measures] == ["0.4123 mm", "9.03°"]
+def test_all_measures_but_the_time(records, tmp_path):
+    (table,) = parts_of(records, tmp_path)["All measures"].tables
+    assert table.rows == (
+        ("ingest", "Files read", "83"),
+        ("register", "MR inverse error", "0 mm"),
+        ("register", "Counts done", "2"),
+    )
 
 
-def test_quality_from_a_record(case):
-    case["records"][1].measures["mr_quality"] = case.pop("mr_quality") | {"verdict": "fail"}
-    content = case_content(case)
-    assert content.verdict.word == "failed"
-    assert content.qualities[0].label == "Fail"
+def test_provenance(records, tmp_path):
+    tables = tables_of(records, tmp_path)
+    assert tables["Stages"][1] == ("register", "done", "14.87 s", records[1].key[:12], "–")
+    digest = next(item.sha256 for item in records[1].artifacts if item.key == "mr_aligned")
+    assert ("register", "mr_aligned", "image", digest[:12]) in tables["Outputs"]
+    assert tables["Software"] == (("itk-elastix", "0.25.4"),)
+    assert tables["Stages"][2][2] == "not available"
 
 
-def test_without_images_the_records_tell_the_geometry(case):
-    kept = {key: case[key] for key in ("case_id", "records", "mr_quality")}
-    content = case_content(kept)
-    assert [(row.name, row.voxels) for row in content.volumes] == [("MR aligned to CT", "40 × 44 × 30")]
-    assert content.gaps == ("There are no alignment pictures: this case has no CT image.",)
-    assert content.pictures == ()
+def test_quarantined(quarantined, tmp_path):
+    content = case_content("CASE-2", quarantined, tmp_path, TODAY)
+    assert (content.verdict.word, content.verdict.code, content.verdict.stage) == ("quarantined", "E_GAP", "ingest")
+    assert content.verdict.remedy == "Export the missing slices again."
+    assert content.first is None and content.pictures == ()
 
 
-def test_an_image_that_was_not_aligned_is_named(case):
-    del case["mr_aligned"]
-    assert case_content(case).gaps == ("There is no picture of MR after alignment: it was not aligned.",)
-
-
-def test_provenance(case):
-    content = case_content(case)
-    register = content.stages[1]
-    assert (register.stage, register.status, register.seconds) == ("register", "done", "14.87 s")
-    assert register.key == case["records"][1].key[:12]
-    assert [(row.name, row.sha256) for row in content.outputs] == [("mr_aligned", "ab12cd34ef56")]
-    assert content.versions == (("itk-elastix", "0.25.4"),)
-    assert content.stages[2].seconds == "not available"
-
-
-def test_quarantined(quarantined):
-    verdict = case_content(quarantined).verdict
-    assert (verdict.word, verdict.code, verdict.stage) == ("quarantined", "E_GAP", "ingest")
-    assert verdict.remedy == "Export the missing slices again."
+def test_sections_on_the_disk_that_are_none_are_a_defect(records, tmp_path):
+    item = next(item for item in records[2].artifacts if item.key == SECTIONS)
+    path = tmp_path / item.path
+    path.write_text(json.dumps({"sections": 3}))
+    others = [other for other in records[2].artifacts if other is not item]
+    records[2] = replace(records[2], artifacts=(*others, replace(item, sha256=sha256_file(path))))
+    with pytest.raises(CaseError, match="E_INTERNAL"):
+        case_content("CASE-1", records, tmp_path, TODAY)

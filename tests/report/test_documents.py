@@ -1,8 +1,12 @@
 """The PDF, the web pages and the transform, read back."""
 
+import base64
+import datetime
 import hashlib
+import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,10 +14,16 @@ from html.parser import HTMLParser
 
 import pymupdf
 import pytest
+from PIL import Image
 
-from pipeline.cases import Fault, Record
+from pipeline.cases import Fault, Verdict
 from pipeline.report import Reportd, case_content, case_page, case_pdf, cohort_page
 from pipeline.report.cohort import safe_link
+from pipeline.report.html import COHORT_LINK
+from pipeline.report.run_page import RunPage
+from pipeline.run.stage import Stage
+from pipeline.store import records as store
+from pipeline.store.sections import Answer, Section, Sections, Table
 from pipeline.words import DISCLAIMER
 
 HOSTILE = "<script>alert('x')</script> & =cmd() ../../ \u202e"
@@ -46,7 +56,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if not self.open or self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
 
@@ -55,121 +65,171 @@ def pdf_pages(data):
         return [" ".join(page.get_text().split()) for page in document]
 
 
-def test_pdf_says_what_the_case_says(case):
-    pages = pdf_pages(case_pdf(case_content(case, modalities={"ct": "CT", "mr": "MR"})))
-    # Summary, before, after, prepared images, provenance.
-    assert len(pages) == 5
+TODAY = datetime.date(2026, 11, 28)
+
+
+@pytest.fixture(scope="module")
+def content(simulate, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return case_content("CASE-1", simulate(folder), folder, TODAY)
+
+
+def test_page_one_of_the_pdf_holds_the_answer(content):
+    with pymupdf.open(stream=case_pdf(content)) as document:
+        first = document[0]
+        text = " ".join(first.get_text().split())
+        for expected in ("CASE-1", "2026-11-28", "Done", "All stages finished.", "Tumour", "1.3 mL", "CT 900 HU"):
+            assert expected in text
+        assert "register: done" in text and "Edges should run on." in text and DISCLAIMER in text
+        (picture,) = first.get_image_info()
+        assert first.rect.contains(pymupdf.Rect(picture["bbox"])) and picture["width"] > 500
+
+
+def test_pdf_says_what_the_case_says(content):
+    pages = pdf_pages(case_pdf(content))
     for number, text in enumerate(pages, start=1):
         assert DISCLAIMER in text
-        assert f"Page {number} of 5" in text
+        assert f"Page {number} of {len(pages)}" in text
         assert "CASE-1" in text
-    for expected in ("Done", "Two starts agree.", "0.4123 mm", "9.03°", "2211 mL", "-41 HU", "not available"):
-        assert expected in pages[0]
-    assert "2.00 × 1.50 × 3.00" in pages[0]
-    assert "ab12cd34ef56" in pages[4]
-    assert "14.87 s" in pages[4]
-    assert "0.25.4" in pages[4]
+    text = " ".join(pages)
+    for expected in (
+        "The alignment passed.",
+        "0.4123 mm",
+        "at most 2 mm",
+        "How far it moved.",
+        "0 mm",
+        "not available",
+    ):
+        assert expected in text
+    for expected in ("2.00 × 1.50 × 3.00", "14.87 s", "0.25.4", "What the toy found", "Three bricks."):
+        assert expected in text
+    assert text.index("MR aligned to CT") < text.index("What the toy found") < text.index("Provenance")
 
 
-def test_pdf_pictures_lie_within_the_page(case):
-    with pymupdf.open(stream=case_pdf(case_content(case))) as document:
-        found = 0
-        for page in document:
-            for image in page.get_image_info():
-                found += 1
-                assert page.rect.contains(pymupdf.Rect(image["bbox"]))
-    assert found == 4
+def test_pdf_pictures_lie_within_the_page(content):
+    with pymupdf.open(stream=case_pdf(content)) as document:
+        boxes = [(page.rect, pymupdf.Rect(item["bbox"])) for page in document for item in page.get_image_info()]
+    assert len(boxes) == 4  # the first page's, before, after, and the toy's
+    assert all(rect.contains(box) for rect, box in boxes)
 
 
-def test_nothing_runs_out_of_its_column(case):
+def test_nothing_runs_out_of_its_column(content):
     """Long words and long texts wrap: every word lies between the margins of its page."""
-    fault = Fault("E_REGISTER", "x" * 300, "Do " + "y" * 200)
-    case["case_id"] = "CASE-" + "z" * 120
-    case["records"].append(Record("CASE-1", "s" * 60, "", "failed", error=fault, flags=("N_" + "w" * 200,)))
-    with pymupdf.open(stream=case_pdf(case_content(case))) as document:
+    verdict = replace(content.verdict, reasons=("x" * 300,), remedy="Do " + "y" * 200)
+    stages = (("s" * 60, "failed", "failed"),)
+    answers = (Answer("l" * 80, "v" * 200, "n" * 300),) * 3
+    wide = Table("t", tuple("abcdefghij"), (("q" * 90,) * 10,), {"q" * 90: "h" * 120})
+    parts = (replace(content.parts[0], title="w" * 200, tables=(wide,)),)
+    changed = replace(content, case_id="z" * 120, verdict=verdict, stages=stages, answers=answers, parts=parts)
+    with pymupdf.open(stream=case_pdf(changed)) as document:
         for page in document:
             for x0, y0, x1, y1, *_ in page.get_text("words"):
                 assert x0 >= 42 and x1 <= page.rect.width - 42 + 0.5
                 assert y0 >= 20 and y1 <= page.rect.height - 20
 
 
-def test_failed_and_quarantined_pdf(quarantined):
-    pages = pdf_pages(case_pdf(case_content(quarantined)))
+def test_what_the_first_page_has_no_room_for_is_on_the_next(content):
+    many = replace(
+        content,
+        verdict=replace(content.verdict, reasons=tuple(f"Reason {number}." for number in range(9))),
+        answers=tuple(Answer(f"Label {number}", "x") for number in range(12)),
+    )
+    first, second, *_ = pdf_pages(case_pdf(many))
+    assert "Reason 3." in first and "Reason 4." not in first and "and 5 more on the next page" in first
+    assert "Reason 8." in second and "Label 11" in second
+
+
+def test_failed_and_quarantined_pdf(quarantined, tmp_path):
+    pages = pdf_pages(case_pdf(case_content("CASE-2", quarantined, tmp_path, TODAY)))
     assert len(pages) == 1
-    for expected in (
-        "Quarantined in the ingest stage",
-        "3 of 67 slices are missing.",
-        "Code E_GAP",
-        "Export the missing",
-    ):
+    for expected in ("Quarantined in the ingest stage", "3 of 67 slices", "Code E_GAP", "Export the missing"):
         assert expected in pages[0]
-    assert "There are no alignment pictures: this case has no CT image." in pages[0]
 
 
-def test_page_is_self_contained(case):
-    data = case_page(case_content(case))
+def test_page_is_self_contained(content):
+    data = case_page(content)
     page = Reader(data)
     assert "script" not in page.tags and "link" not in page.tags
-    assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert page.links.pop(0) == COHORT_LINK == "../../../report.html"
+    assert page.links and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert b"http://" not in data and b"https://" not in data
-    for expected in ("Done", "0.4123 mm", "9.03°", "2211 mL", "-41 HU", "not available", "ab12cd34ef56", DISCLAIMER):
+    assert len(data) < 3_000_000
+    for expected in ("Done", "2026-11-28", "0.4123 mm", "at most 2 mm", "How far it moved.", "CT 900 HU", DISCLAIMER):
         assert expected in page.text
+    for expected in ("What the toy found", "Three bricks.", "Before alignment", "After alignment", "Flicker"):
+        assert expected in page.text
+    # The first page's picture with its slices, before, after, and the toy's map.
+    assert len(page.links) == 4 + len(content.first.slices)
+    picture = Image.open(io.BytesIO(base64.b64decode(page.links[0].split(",")[1])))
+    assert picture.size == Image.open(io.BytesIO(content.first.png)).size
 
 
-def test_quarantined_page(quarantined):
-    page = Reader(case_page(case_content(quarantined)))
+def test_slices_say_where_they_lie(content):
+    text = Reader(case_page(content)).text
+    places = [place for place, _ in content.first.slices]
+    assert len(places) == 24 and all(place in text for place in places)
+
+
+def test_quarantined_page(quarantined, tmp_path):
+    page = Reader(case_page(case_content("CASE-2", quarantined, tmp_path, TODAY)))
     assert "Quarantined in the ingest stage" in page.text
     assert "img" not in page.tags
 
 
-def test_hostile_text_is_printed_and_not_followed(case):
+def test_hostile_text_is_printed_and_not_followed(quarantined, tmp_path):
     fault = Fault("E_REGISTER", HOSTILE, HOSTILE)
-    case["case_id"] = HOSTILE
-    case["measures"] = {HOSTILE: HOSTILE, "markup": "<b>bold</b> &amp; <a href='x'>"}
-    case["mr_quality"] = {"verdict": "warn", "reason": HOSTILE}
-    case["records"][1] = replace(
-        case["records"][1], status="failed", error=fault, flags=(HOSTILE,), versions={HOSTILE: HOSTILE}
+    measures = {HOSTILE: HOSTILE, "markup": "<b>bold</b> &amp; <a href='x'>"}
+    record = replace(
+        quarantined[0], status="failed", error=fault, flags=(HOSTILE,), versions={HOSTILE: HOSTILE}, measures=measures
     )
-    content = case_content(case)
+    content = case_content(HOSTILE, [record], tmp_path, TODAY)
+    table = Table(HOSTILE, (HOSTILE,), ((HOSTILE,),), {HOSTILE: HOSTILE})
+    part = replace(content.parts[0], title=HOSTILE, sentences=(HOSTILE,), tables=(table,))
+    content = replace(content, answers=(Answer(HOSTILE, HOSTILE, HOSTILE),), parts=(*content.parts, part))
     shown = "<script>alert('x')</script> & =cmd() ../../"
     page = Reader(case_page(content))
-    assert "script" not in page.tags and "b" not in page.tags and "a" not in page.tags
-    assert page.text.count(shown) >= 6
+    assert "script" not in page.tags and "b" not in page.tags and page.tags.count("a") == 1
+    assert page.text.count(shown) >= 14
     assert "<b>bold</b> &amp; <a href='x'>" in page.text
     text = " ".join(pdf_pages(case_pdf(content)))
-    assert text.count("alert('x')") >= 6
+    assert text.count("alert('x')") >= 14
     assert "<b>bold</b> &amp; <a href='x'>" in text
-    assert "\u202e" not in page.text + text
 
 
-def test_transform(case):
-    transform = pickle.loads(pickle.dumps(Reportd("ct", ["mr"], {"ct": "CT", "mr": "MR"})))
-    assert vars(transform)["moving"] == ("mr",) and vars(transform)["modalities"] == {"ct": "CT", "mr": "MR"}
+def test_control_characters_of_a_stage_do_not_reach_the_page(leave, tmp_path):
+    said = Sections((Section("a\u202eb", ("c\x00d",), (Table("t\u202e", ("e\u202e",), (("f\u202e",),)),)),))
+    records = [leave(tmp_path, "odd", [], said, flags=("g\u202e",))]
+    page = case_page(case_content("h\u202e", records, tmp_path, TODAY)).decode()
+    assert "\u202e" not in page and "\x00" not in page and "a b" in page
+
+
+def test_transform(records, tmp_path):
+    transform = pickle.loads(pickle.dumps(Reportd(str(tmp_path))))
+    case = {"case_id": "CASE-1", "records": records}
     first, second = transform(case), transform(case)
-    expected = {
-        "report_pdf": (".pdf", b"%PDF"),
-        "report_page": (".html", b"<!DOCTYPE html>"),
-        "mr_before": (".png", b"\x89PNG"),
-        "mr_after": (".png", b"\x89PNG"),
-        "mr_thumbnail": (".png", b"\x89PNG"),
+    assert {key: kind.removesuffix("?") for key, kind in transform.writes().items()} == {
+        "report_pdf": "document",
+        "report_page": "document",
+        "pictures": "documents",
     }
-    assert set(first) - set(case) == set(expected)
-    for key, (suffix, magic) in expected.items():
-        assert first[key].suffix == suffix
-        assert first[key].data.startswith(magic)
-        assert first[key].data == second[key].data
-    assert first["mr_before"].data != first["mr_after"].data
+    assert first["report_pdf"].suffix == ".pdf" and first["report_pdf"].data.startswith(b"%PDF")
+    assert first["report_page"].suffix == ".html" and first["report_page"].data.startswith(b"<!DOCTYPE html>")
+    assert list(first["pictures"]) == ["mr_before", "mr_after", "toy_map", "thumbnail"]
+    for picture in first["pictures"].values():
+        assert picture.suffix == ".png" and picture.data.startswith(b"\x89PNG")
+    assert first["pictures"]["mr_before"].data != first["pictures"]["mr_after"].data
+    assert all(first[key] == second[key] for key in ("report_pdf", "report_page", "pictures"))
 
 
-def test_transform_on_a_case_without_images(quarantined):
-    result = Reportd("ct", ["mr"], {})(quarantined)
-    assert set(result) - set(quarantined) == {"report_pdf", "report_page"}
+def test_transform_on_a_case_without_images(quarantined, tmp_path):
+    result = Reportd(tmp_path)({"case_id": "CASE-2", "records": quarantined})
+    assert set(result) == {"case_id", "records", "report_pdf", "report_page"}
 
 
 def test_another_process_writes_the_same_bytes(quarantined, tmp_path):
     """No hash seed, time or process enters the documents."""
     source = tmp_path / "content.pickle"
-    content = case_content(quarantined)
+    content = case_content("CASE-2", quarantined, tmp_path, TODAY)
     source.write_bytes(pickle.dumps(content))
     code = (
         "import pickle, sys, hashlib; from pipeline.report import case_page, case_pdf;"
@@ -185,31 +245,67 @@ def test_another_process_writes_the_same_bytes(quarantined, tmp_path):
     assert other.stdout.strip() == hashlib.sha256(case_pdf(content) + case_page(content)).hexdigest()
 
 
+def test_a_run_has_a_page_of_all_its_cases(records, quarantined, tmp_path):
+    records[1] = replace(records[1], verdict=Verdict("warn", ("1.8 mm apart.",)), answers={"Class": "kind_b"})
+    for record in (*records, *quarantined):
+        store.write(record, store.case_folder(tmp_path, record.case_id) / record.stage)
+    stage = Stage("report", Reportd(tmp_path), {"records": "records"}, tmp_path)
+    found = stage.run(store.FindCases(tmp_path, {"records": "records"}, all_cases=True)())
+    assert [record.status for record in found] == ["done", "done"]
+    assert "thumbnail" in {item.key for item in found[0].artifacts}
+    RunPage()(tmp_path)
+    page = Reader((tmp_path / "report.html").read_bytes())
+    assert page.text.index("CASE-2") < page.text.index("CASE-1")
+    for expected in ("E_GAP", "1.8 mm apart.", "kind_b", "register warning", "toybox done", "ingest quarantined"):
+        assert expected in page.text
+    links = [link for link in page.links if not link.startswith("data:")]
+    assert all((tmp_path / link).is_file() for link in links) and len(links) == 2
+    back = (tmp_path / links[0]).parent / COHORT_LINK
+    assert back.resolve() == (tmp_path / "report.html").resolve()
+
+
 ROWS = [
-    {"case_id": "A", "verdict": "done", "stages": {"ingest": "done", "register": "done"}, "page": "cases/A/report.html",
-     "measures": {"mr_nmi_after": 1.1432, "shift_mm": 0}},
-    {"case_id": "B", "verdict": "quarantined", "code": "E_GAP", "reason": HOSTILE, "stages": {"ingest": "quarantined"},
-     "measures": {"shift_mm": None}, "page": "javascript:alert(1)"},
+    {"case_id": "A", "verdict": "done", "stages": [("ingest", "done", "done"), ("register", "done", "done")],
+     "page": "cases/A/report.html", "answers": {"Class": "kind_b, probability 0.87"}},
+    {"case_id": "B", "verdict": "quarantined", "code": "E_GAP", "reason": HOSTILE,
+     "stages": [("ingest", "quarantined", "quarantined")], "page": "javascript:alert(1)"},
     {"case_id": "C", "verdict": "failed", "code": "E_GRID", "reason": "No.", "page": "../../etc/passwd"},
     {"case_id": "<b>D</b>", "verdict": "warning", "reason": "1.8 mm", "thumbnail": b"\x89PNG"},
 ]  # fmt: skip
+DATE = "2026-11-28"
 
 
 def test_cohort_problems_first():
-    page = Reader(cohort_page(ROWS, {"tandem": "0.1.0", "command": "tandem run <in>", "counts": {"done": 1}}))
-    places = [page.text.index(word) for word in ("E_GRID", "E_GAP", "<b>D</b>", "1.143")]
+    run = {"tandem": "0.1.0", "command": "tandem run <in>", "counts": {"done": 1}}
+    data = cohort_page(ROWS, run, DATE)
+    page = Reader(data)
+    places = [page.text.index(word) for word in ("E_GRID", "E_GAP", "<b>D</b>", "kind_b, probability 0.87")]
     assert places == sorted(places)
-    assert "b" not in page.tags and "script" not in page.tags
+    assert "b" not in page.tags and page.tags.count("script") == 1
     assert "4 cases 1 done 1 done, with a warning 1 quarantined 1 failed" in page.text
-    assert page.text.count("not run") == 5
-    assert "0 mm" in page.text and page.text.count("not available") == 6
+    assert "Case Verdict Class Stages Reason" in page.text and DATE in page.text
+    assert "ingest done register done" in page.text
     assert "tandem run <in>" in page.text and "Counts Done 1" in page.text
     assert DISCLAIMER in page.text
     assert sorted(page.links) == ["cases/A/report.html", "data:image/png;base64,iVBORw==", "javascript%3Aalert%281%29"]
 
 
+def test_the_only_script_is_the_one_whose_hash_the_page_allows():
+    page = cohort_page(ROWS, {}, DATE).decode()
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page and "default-src 'none'" in page
+    assert "http" not in page.split("<body>")[1]
+
+
+def test_many_answers_share_a_column():
+    rows = [{"case_id": "A", "verdict": "done", "answers": {f"Label {number}": f"v{number}" for number in range(5)}}]
+    page = Reader(cohort_page(rows, {}, DATE))
+    assert "Case Verdict Answers Stages Reason" in page.text and "Label 4: v4" in page.text
+
+
 def test_empty_cohort():
-    assert "No case was found." in Reader(cohort_page([], {})).text
+    assert "No case was found." in Reader(cohort_page([], {}, DATE)).text
 
 
 @pytest.mark.parametrize(

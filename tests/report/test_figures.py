@@ -7,13 +7,27 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import CaseError
-from pipeline.report import pictures
-from pipeline.report.figures import Channel, alignment_figure, gallery_figure, thumbnail
-from pipeline.report.framing import body_frame
-from pipeline.report.pictures import Roles, case_pictures
-from pipeline.report.sheet import DPI, PAGES_IN, Tile, bar_length_mm, draw, layout
-from pipeline.report.slices import Frame
+from pipeline.geometry import apply
+from pipeline.report.figures import (
+    COLOURS,
+    Column,
+    Outline,
+    draw_columns,
+    position_text,
+    scrollable,
+    thumbnail,
+    view_of,
+    window_text,
+)
+from pipeline.report.framing import body_frame, voxels
+from pipeline.report.images import CaseImages
+from pipeline.report.pictures import Atlas, flicker_groups
+from pipeline.report.sheet import DPI, PAGES_IN, Scale, Swatch, Tile, bar_length_mm, draw, layout
+from pipeline.report.slices import Frame, plane_slice
+from pipeline.store.sections import Coloured, Display, Panel, Picture, Regions, Sections
 from pipeline.volumes import affine_of, volume
+
+CYAN, PINK = Swatch("one", np.array([0.0, 0.8, 1.0])), Swatch("two", np.array([1.0, 0.4, 0.8]))
 
 
 def pixels(png):
@@ -59,67 +73,223 @@ def test_scale_bar_is_round_and_short(width_mm, expected):
     assert bar_length_mm(width_mm) == expected
 
 
-def test_columns_show_the_two_images(pair):
-    """The fixed column depends on the fixed image alone, the moving one on the moving alone."""
+def test_a_legend_is_below_in_the_colours_it_names():
+    tile = Tile(np.zeros((60, 60)), (100.0, 100.0), "RLAP")
+    without = pixels(draw([[tile]], ["Axial"], ["a"], "t"))
+    sheet = pixels(draw([[tile]], ["Axial"], ["a"], "t", legend=[CYAN, PINK]))
+    added = sheet[without.shape[0] - 10 :]
+    for swatch in (CYAN, PINK):
+        found = (added == np.round(swatch.colour * 255)).all(axis=-1)
+        assert found.sum() > 100 and not (without == np.round(swatch.colour * 255)).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_an_outline_is_the_edge_of_its_mask(plane):
+    """A block of 10 x 8 x 6 voxels: the coloured pixels are those of its voxels that are at most 2 pixels inside."""
+    inside = np.zeros((30, 30, 30), bool)
+    inside[8:18, 12:20, 10:16] = True
+    column = Column("a", np.zeros(inside.shape), (0, 1), outlines=(Outline(CYAN, inside),))
+    grid = volume(np.zeros(inside.shape), np.diag([2.0, 2.0, 2.0, 1.0]))
+    view = view_of(grid, plane, Frame((12, 15, 12), (0, 0, 0), inside.shape))
+    shown = column.pixels(view)
+    drawn = (shown == CYAN.colour).all(axis=-1)
+    assert (shown[~drawn] == 0).all()
+    # 480 pixels for 30 voxels: 16 pixels a voxel.
+    filled = np.kron(plane_slice(inside, plane, view.frame), np.ones((16, 16), bool))
+    rows, columns = np.flatnonzero(filled.any(1)), np.flatnonzero(filled.any(0))
+    expected = filled.copy()
+    expected[rows[0] + 2 : rows[-1] - 1, columns[0] + 2 : columns[-1] - 1] = False
+    assert (drawn == expected).all()
+
+
+def test_an_outline_is_open_where_the_picture_ends():
+    inside = np.zeros((10, 10, 10), bool)
+    inside[:5] = True
+    column = Column("a", np.zeros(inside.shape), (0, 1), outlines=(Outline(CYAN, inside),))
+    view = view_of(volume(np.zeros(inside.shape), np.eye(4)), "axial", Frame((5, 5, 5), (0, 0, 0), inside.shape))
+    drawn = (column.pixels(view) == CYAN.colour).all(axis=-1)
+    assert set(np.flatnonzero(drawn.any(0))) == {240, 241} and drawn.all(1).sum() == 0
+
+
+def test_labels_have_the_colours_of_the_legend_and_no_other():
+    labels = np.zeros((20, 20, 20))
+    labels[2:8, 2:8] = 1
+    labels[12:18, 12:18] = 3
+    grey = np.full(labels.shape, 0.5)
+    coloured = Coloured("k", names={1: "one", 3: "two", 4: "absent"})
+    swatches = {1: CYAN, 3: PINK, 4: Swatch("absent", np.array([1.0, 1.0, 0.0]))}
+    column = Column("a", grey, (0, 1), top=labels, coloured=coloured, labels=swatches)
+    assert [item.name for item in column.swatches] == ["one", "two"] and column.scale is None
+    view = view_of(volume(labels, np.eye(4)), "axial", Frame((5, 5, 5), (0, 0, 0), labels.shape))
+    shown = column.pixels(view)
+    assert len(np.unique(shown.reshape(-1, 3).round(6), axis=0)) == 5  # grey, and of each label its edge and inside
+    for at, swatch in (((0.5 + 20 - 5) * 24, CYAN), ((0.5 + 20 - 15) * 24, PINK)):
+        inside = shown[int(at), int(at)]
+        assert inside == pytest.approx(0.6 * 0.5 + 0.4 * swatch.colour)
+        assert (shown == swatch.colour).all(axis=-1).any()
+
+
+def signed_column(**more):
+    values = np.zeros((20, 20, 20))
+    values[12:18, 8:12] = 0.4
+    values[2:8, 8:12] = -0.2
+    coloured = Coloured("k", 0, 0.4, "fall", **more)
+    return Column("a", np.full(values.shape, 0.5), (0, 1), top=values, coloured=coloured)
+
+
+def test_values_above_and_below_zero_are_amber_and_blue_at_their_place():
+    """The patient's right is at the left of the picture: I runs to the right, so columns run against it."""
+    column = signed_column(signed=True)
+    shown = column.pixels(view_of(volume(column.grey, np.eye(4)), "axial", Frame((5, 9, 5), (0, 0, 0), (20, 20, 20))))
+    row = (20 - 9.5) * 24
+    red, _, blue = shown[int(row), int((20 - 14.5) * 24)]
+    assert red - blue > 0.3
+    red, _, blue = shown[int(row), int((20 - 4.5) * 24)]
+    assert blue - red > 0.1
+    assert shown[10, 10].tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("more", "low", "high"),
+    [({"signed": True}, "-0.4", "0.4"), ({}, "0", "0.4"), ({"beyond": True}, "0", "≥ 0.4")],
+)
+def test_a_scale_says_what_the_colours_mean(more, low, high):
+    scale = signed_column(**more).scale
+    assert isinstance(scale, Scale) and (scale.low, scale.high, scale.unit) == (low, high, "fall")
+
+
+def test_the_scale_of_an_image_in_colour_is_its_window():
+    column = Column("a", np.zeros((4, 4, 4)), (0, 1), top=np.zeros((4, 4, 4)), top_window=(0.0, 10.0), top_unit="SUVbw")
+    assert (column.scale.low, column.scale.high, column.scale.unit) == ("0", "10", "SUVbw")
+    assert column.scale.colours is COLOURS
+
+
+@pytest.mark.parametrize(
+    ("window", "unit", "text"),
+    [
+        ((-160.0, 240.0), "HU", "W 400 L 40 HU"),
+        ((0.0, 10.0), "SUVbw", "0 to 10 SUVbw"),
+        ((3.14159, 812.4), "", "3.14 to 812"),
+    ],
+)
+def test_windows_in_words(window, unit, text):
+    assert window_text(window, unit) == text
+
+
+def test_the_position_of_a_slice_is_the_affines(pair):
     ct, _ = pair
-    frame = body_frame(ct, "CT")
-    other = volume(np.full(ct.shape, 100.0), affine_of(ct))
-    windows = ((-160.0, 240.0), (0.0, 200.0))
-    both = pixels(alignment_figure(ct, other, "t", windows, frame)).astype(int)
-    none = pixels(alignment_figure(ct, volume(np.zeros(ct.shape), affine_of(ct)), "t", windows, frame)).astype(int)
-    changed = np.abs(both - none).max(axis=(0, 2))
-    quarter = both.shape[1] // 4
-    assert changed[: quarter - 20].max() == 0
-    assert all(changed[part * quarter + 40 : (part + 1) * quarter - 40].max() > 25 for part in (1, 2, 3))
+    x, y, z = apply(affine_of(ct), (11, 23, 17))
+    frame = Frame((11, 23, 17), (0, 0, 0), ct.shape[1:])
+    assert position_text(ct, "axial", frame) == f"z = {z:.1f} mm"
+    assert position_text(ct, "coronal", frame) == f"y = {y:.1f} mm"
+    assert position_text(ct, "sagittal", frame) == f"x = {x:.1f} mm"
 
 
-def test_different_grids_are_refused(pair):
-    with pytest.raises(CaseError, match="E_GRID"):
-        alignment_figure(*pair, "t")
+def test_scrollable_slices_run_from_head_to_feet(pair):
+    ct, _ = pair
+    frame = Frame((20, 22, 15), (4, 4, 2), (36, 40, 29))
+    slices = scrollable([Column("a", voxels(ct), (-160, 240)), Column("b", voxels(ct) * 0, (0, 1))], ct, frame)
+    assert len(slices) == 24
+    heights = [float(place.removeprefix("z = ").removesuffix(" mm")) for place, _ in slices]
+    assert heights == sorted(heights, reverse=True)
+    assert heights[0] == pytest.approx(apply(affine_of(ct), (20, 22, 28))[2], abs=0.06)
+    assert heights[-1] == pytest.approx(apply(affine_of(ct), (20, 22, 2))[2], abs=0.06)
+    middle = pixels(slices[12][1]).astype(int)
+    half = middle.shape[1] // 2
+    assert middle[:, : half - 8].max() > 100 and middle[:, half + 8 :].max() < 20
+
+
+def test_a_grid_of_one_voxel_is_one_plane():
+    flat = volume(np.random.default_rng(0).random((60, 1, 80)), np.diag([1.0, 1.0, 1.0, 1.0]))
+    column = Column("a", voxels(flat), (0, 1))
+    frame = Frame((30, 0, 40), (0, 0, 0), (60, 1, 80))
+    assert scrollable([column], flat, frame) == ()
+    sheet = pixels(draw_columns([column], flat, frame, "t"))
+    assert (sheet > 100).mean() > 0.3
 
 
 def test_thumbnail_shows_the_cube_at_the_upper_left(pair):
     ct, _ = pair
     frame = body_frame(ct, "CT")
     frame = Frame((frame.centre[0], frame.centre[1], 18), frame.low, frame.high)
-    picture = pixels(thumbnail(ct, volume(np.zeros(ct.shape), affine_of(ct)), ((300.0, 700.0), (0.0, 1.0)), frame))
+    picture = pixels(thumbnail(Column("a", voxels(ct), (300.0, 700.0)), ct, frame))
     row, column = np.argwhere(picture[..., 0] > 128).mean(axis=0) / picture.shape[:2]
     assert 0.2 < row < 0.45
     assert 0.2 < column < 0.45
     assert max(picture.shape) <= 200
 
 
-def test_gallery_draws_every_channel(case):
-    ct = case["ct"]
-    frame = body_frame(ct, "CT")
-    channels = [Channel("a", case["ct_windows"], 0, (0.0, 1.0), frame), Channel("b", ct, 0, (2000.0, 3000.0), frame)]
-    picture = pixels(gallery_figure(channels, "t"))
-    half = picture.shape[1] // 2
-    # The first channel shows a body, the second one nothing but letters and lines.
-    assert (picture[:, :half] > 100).mean() > 0.2
-    assert (picture[:, half:] > 100).mean() < 0.02
+# ---- from what the stages say to columns -----------------------------------------------------------------------------
 
 
-def test_channels_bear_their_names(case, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(pictures, "gallery_figure", lambda channels, title: drawn.extend(channels) or b"")
-    roles = Roles("ct", ("mr",), {"ct": "CT", "mr": "MR"})
-    assert case_pictures({key: case[key] for key in ("ct", "ct_windows", "records")}, roles)[0].key == "gallery_1"
-    assert [(item.name, item.channel, item.window) for item in drawn] == [
-        ("CT soft tissue", 0, (0.0, 1.0)),
-        ("CT bone", 1, (0.0, 1.0)),
+def atlas_of(records, folder, *said):
+    return Atlas(CaseImages(records, folder), *said)
+
+
+DISPLAYS = (Display("ct", "CT", "HU", (-160.0, 240.0)), Display("mr_aligned", "MR"))
+REGIONS = (Regions("lesion", ("ct",), {1: "Tumour"}),)
+
+
+def test_outlines_are_on_every_panel_that_shows_their_image(records, tmp_path):
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS, regions=REGIONS))
+    panels = (
+        Panel("a", "ct"),
+        Panel("b", "mr_aligned"),
+        Panel("c", "mr_aligned", overlaid="ct"),
+        Panel("d", "mr_aligned", checkered="ct"),
+    )
+    grid = atlas.images["ct"]
+    columns = [atlas._column(panel, panel, grid) for panel in panels]
+    assert [[item.swatch.name for item in column.outlines] for column in columns] == [
+        ["Tumour"],
+        [],
+        ["Tumour"],
+        ["Tumour"],
     ]
-    assert drawn[0].frame == body_frame(case["ct"], "CT")
-    drawn.clear()
-    case_pictures({"ct": case["ct"], "ct_windows": case["ct_windows"]}, roles)
-    assert [item.name for item in drawn] == ["CT windows 1", "CT windows 2"]
+    assert (columns[0].outlines[0].inside == (voxels(grid) == 900)).all()
+    assert [column.note for column in columns[::3]] == ["W 400 L 40 HU", ""]
 
 
-def test_pictures_of_a_case(case):
-    roles = Roles("ct", ("mr",), {"ct": "CT", "mr": "MR"})
-    keys = [picture.key for picture in case_pictures(case, roles)]
-    assert keys == ["mr_before", "mr_after", "mr_thumbnail", "gallery_1"]
-    del case["mr_aligned"], case["ct_windows"]
-    assert [picture.key for picture in case_pictures(case, roles)] == ["mr_before"]
-    del case["ct"]
-    assert case_pictures(case, roles) == ()
+def test_an_outline_goes_with_its_image_to_another_grid(records, tmp_path):
+    atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
+    column = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["mr"])
+    centre = apply(affine_of(atlas.images["mr"]), np.argwhere(column.outlines[0].inside).mean(axis=0))
+    assert np.abs(centre - (12, 9, 12)).max() < 0.7
+
+
+def test_labels_over_an_image_have_the_colour_of_their_outline(records, tmp_path):
+    atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
+    panel = Panel("a", "ct", coloured=Coloured("lesion", names={1: "Tumour"}))
+    column = atlas._column(panel, panel, atlas.images["ct"])
+    assert (column.labels[1].colour == column.outlines[0].swatch.colour).all()
+
+
+def test_pictures_in_turn_share_planes_and_windows(records, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("pipeline.report.pictures.draw_columns", lambda *args: drawn.append(args) or b"")
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS))
+    pictures = [
+        Picture(key, key, "", (Panel("CT", "ct"), Panel("MR", key)), flicker="x") for key in ("mr", "mr_aligned")
+    ]
+    (group,) = flicker_groups(pictures)
+    atlas.draw(group)
+    (before, grid, frame, _), (after, same_grid, same_frame, _) = drawn
+    assert grid is same_grid and frame is same_frame
+    assert [column.window for column in before] == [column.window for column in after]
+    # Both show the cube of the scene at the same place: the headers of this pair agree already.
+    assert abs(np.argwhere(before[1].grey > 700).mean(0) - np.argwhere(after[1].grey > 700).mean(0)).max() < 0.5
+
+
+def test_the_planes_run_through_the_focus(records, tmp_path):
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS))
+    panel = (Panel("a", "ct"),)
+    ct = atlas.images["ct"]
+    assert atlas._frame(Picture("k", "t", "", panel, focus="heat"), ct).centre == (27, 25, 18)
+    assert atlas._frame(Picture("k", "t", "", panel), ct) == body_frame(ct, "CT")
+
+
+def test_a_map_on_another_grid_is_refused(records, tmp_path):
+    atlas = atlas_of(records, tmp_path, Sections())
+    panel = Panel("a", "mr", coloured=Coloured("heat"))
+    with pytest.raises(CaseError, match="E_GRID"):
+        atlas._column(panel, panel, atlas.images["mr"])

@@ -7,11 +7,12 @@ from pipeline.report.slices import (
     LETTERS,
     Frame,
     checkerboard,
-    level_width,
+    outline,
     overlay,
     plane_slice,
     plane_spacing,
     robust_window,
+    to_label_pixels,
     to_pixels,
     windowed,
 )
@@ -73,6 +74,19 @@ def test_pixels_are_square_in_mm():
     assert bright.max(axis=0).tolist() == [35, 29]
 
 
+def test_labels_are_not_mixed():
+    labels = np.array([[1, 3], [5, 7]])
+    assert to_label_pixels(labels, (2.0, 1.0), 0.5).tolist() == [[1, 1, 3, 3]] * 4 + [[5, 5, 7, 7]] * 4
+
+
+def test_an_outline_is_two_pixels_thick_and_inside():
+    inside = np.zeros((9, 9), bool)
+    inside[1:8, 1:8] = True
+    expected = inside.copy()
+    expected[3:6, 3:6] = False
+    assert (outline(inside) == expected).all()
+
+
 def test_checkerboard_alternates_exactly():
     first, second = np.zeros((5, 8), int), np.ones((5, 8), int)
     expected = [
@@ -82,17 +96,16 @@ def test_checkerboard_alternates_exactly():
         [1, 1, 1, 0, 0, 0, 1, 1],
         [1, 1, 1, 0, 0, 0, 1, 1],
     ]
-    assert checkerboard(first, second, 3).tolist() == expected
+    assert checkerboard(first[..., None], second[..., None], 3)[..., 0].tolist() == expected
 
 
 def test_checkerboard_keeps_positions():
     first = np.arange(16.0).reshape(4, 4)
-    board = checkerboard(first, -first, 2)
+    board = checkerboard(first[..., None], -first[..., None], 2)[..., 0]
     assert board.tolist() == [[0, 1, -2, -3], [4, 5, -6, -7], [-8, -9, 10, 11], [-12, -13, 14, 15]]
 
 
 def test_windows():
-    assert level_width(40, 400) == (-160, 240)
     values = np.array([-1000, -160, 40, 240, 3000, np.nan, np.inf])
     assert windowed(values, (-160.0, 240.0)).tolist() == [0, 0, 0.5, 1, 1, 0, 1]
 
@@ -109,7 +122,7 @@ def test_overlay_is_grey_where_moving_is_dark():
     grey = np.array([[0.2, 0.8, 0.8]])
     moving = np.array([[0.0, 0.0, 1.0]])
     colours = np.array([[0, 0, 0], [1.0, 0.5, 0.0]])
-    mixed = overlay(grey, moving, colours, alpha=0.25)
+    mixed = overlay(np.repeat(grey[..., None], 3, axis=2), moving, colours, alpha=0.25)
     assert mixed[0, 0].tolist() == [0.2] * 3
     assert mixed[0, 1].tolist() == [0.8] * 3
     assert mixed[0, 2] == pytest.approx([0.85, 0.725, 0.6])
