@@ -28,7 +28,7 @@ from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS
 from pipeline.registration import RegistrationSettings, Side, method
 from pipeline.registration.elastix import rigid_matrix
-from pipeline.registration.process import zygote
+from pipeline.registration.process import registrar
 from pipeline.registration.register import register
 from pipeline.shipped import shipped
 from pipeline.volumes import matrix_from_transform, to_sitk, volume
@@ -57,12 +57,12 @@ def tandem(fixed: MetaTensor, moving: MetaTensor, modalities: tuple[str, str], f
     rigid = method("rigid", modalities, shipped("bundles", "register", "configs"))
     started = time.perf_counter()
     with contextlib.suppress(CaseError):  # an empty request fails as soon as itk is loaded
-        zygote().run(folder, 2, 300.0)
+        registrar().run(folder, 2, 300.0)
     import_s, watch = time.perf_counter() - started, Stopwatch()
     sides = (Side(image, modality) for image, modality in zip((fixed, moving), modalities, strict=True))
     found = register(*sides, RegistrationSettings(rigid))
     answer = {"matrix": found.warp.matrix, "import_s": import_s, **watch.read()}
-    zygote().close()
+    registrar().close()
     return {**answer, "verdict": found.quality["verdict"], "local_shift_mm": found.quality["local_shift_mm"]}
 
 

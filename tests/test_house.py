@@ -12,7 +12,13 @@ SPINE = ("spec", "store", "run")
 #: What must answer fast: `tandem --help`, `tandem status`, and the reading of headers.
 LIGHT = (
     *("pipeline", "pipeline.errors", "pipeline.cases", "pipeline.spec.spec", "pipeline.store.records", "pipeline.cli"),
-    *("pipeline.run.status", "pipeline.dicom.sandbox", "pipeline.dicom.headers.scan", "pipeline.dicom.series.select"),
+    *(
+        "pipeline.run.status",
+        "pipeline.child",
+        "pipeline.dicom.sandbox",
+        "pipeline.dicom.headers.scan",
+        "pipeline.dicom.series.select",
+    ),
 )
 HEAVY = ("torch", "monai", "itk", "SimpleITK", "pandas", "matplotlib")
 

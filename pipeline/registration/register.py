@@ -30,7 +30,7 @@ from pipeline.registration.findings import (
 from pipeline.registration.headers import at_voxel_scale, header_quality
 from pipeline.registration.landmarks import Model, match, solve
 from pipeline.registration.methods import HEADERS, Method
-from pipeline.registration.process import tail, zygote
+from pipeline.registration.process import registrar, tail
 from pipeline.registration.quality import Pair, measure, measure_known, rejudge
 from pipeline.registration.request import Prepared, Side, prepare, write_request
 from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
@@ -120,7 +120,7 @@ def register(
     """
     limits = limits or AlignmentLimits()
     if settings.method.maps:
-        zygote().start()  # it loads while the images are prepared
+        registrar().start()  # it loads while the images are prepared
     prepared = prepare(fixed, moving)
     pair = Pair(*prepared.images, *prepared.masks)
     limits = limits_for(limits, settings.method, prepared.modalities, prepared.images)
@@ -255,7 +255,7 @@ def _run(folder: Path, request: dict[str, Any], settings: RegistrationSettings) 
     (folder / "request.json").write_text(json.dumps({**request, "landmark_weight": settings.landmark_weight}))
     result = folder / "result.json"
     result.unlink(missing_ok=True)
-    zygote().run(folder, settings.threads, settings.timeout_s)
+    registrar().run(folder, settings.threads, settings.timeout_s)
     if not result.is_file():
         raise CaseError("E_CRASH", "Elastix' process ended without a result.")
     found: dict[str, Any] = json.loads(result.read_text())

@@ -20,9 +20,10 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.registration.coarse import CoarsePair
 from pipeline.registration.elastix import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
+from pipeline.registration.process import move_in
 from pipeline.registration.starts import Start, best_starts
 
-__all__ = ["load", "main"]
+__all__ = ["load", "main", "serve"]
 
 #: The pose that is found at about 6 mm is near: these are enough then, and steps that begin with less than a voxel.
 QUICK_ITERATIONS = 150
@@ -38,6 +39,12 @@ PLANE_DEGREES = (-40, -30, -20, -10, 0, 10, 20, 30, 40)
 IMAGES = ("fixed", "moving", "fixed_mask", "moving_mask")
 RIGID_MAP = "parameters_0.txt"
 ITERATIONS, SAMPLES = "MaximumNumberOfIterations", "NumberOfSpatialSamples"
+
+
+def serve(request: tuple[Path, int]) -> None:
+    """Be the child that does a request, given by its folder and how many threads it may use."""
+    move_in(*request)
+    main(request[0])
 
 
 def main(folder: Path) -> None:

@@ -6,7 +6,6 @@ The search runs in a child process (`pipeline.registration.xray_worker`), whose 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.drr import Detector, Projector, attenuation
-from pipeline.registration.process import zygote
+from pipeline.registration.process import registrar
 from pipeline.volumes import affine_of, volume
 
 #: Where a row's end, a column's end and the rays point in the patient (LPS), for radiographs hung as usual.
@@ -32,7 +31,7 @@ VIEWS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, in
     "RL": ((0, -1, 0), (0, 0, -1), (-1, 0, 0)),
 }
 BODY_POINTS = 5000
-COMMAND = (sys.executable, "-m", "pipeline.registration.xray_worker")
+WORK = ("pipeline.registration.xray_worker:serve", "")
 
 
 @dataclass(frozen=True)
@@ -207,6 +206,6 @@ def _search(request: dict[str, Any], images: dict[str, Any], timeout_s: float) -
         folder = Path(name)
         (folder / "request.json").write_text(json.dumps(request))
         np.savez(folder / "images.npz", **images)
-        zygote(COMMAND).run(folder, 1, timeout_s)
+        registrar(*WORK).run(folder, 1, timeout_s)
         found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return found

@@ -1,8 +1,7 @@
 """What the child process of a radiograph's alignment does: many poses tried coarsely, the best ones refined.
 
 A request is a folder with `request.json` and `images.npz`; the answer is `result.json`. All matrices are 4 x 4, from
-the CT's world (RAS mm) to the detector's frame (`pipeline.registration.drr`). `python -m
-pipeline.registration.xray_worker` serves requests as `pipeline.registration.zygote` does; it needs no itk.
+the CT's world (RAS mm) to the detector's frame (`pipeline.registration.drr`). It needs no itk.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch.nn import functional
 
 from pipeline.geometry import FloatArray, spacing_mm
 from pipeline.registration.drr import Detector, Projector, gradient_correlation
-from pipeline.registration.zygote import serve
+from pipeline.registration.process import move_in
 
 #: Size of a pixel, as it is in the patient, and of a voxel on each level; a level that changes nothing is left out.
 LEVELS_MM = (8.0, 5.0, 3.0)
@@ -126,6 +125,12 @@ def apart(ranked: Sequence[Guess], least: float) -> list[Guess]:
     return kept
 
 
+def serve(request: tuple[Path, int]) -> None:
+    """Be the child that does a request, given by its folder and how many threads it may use."""
+    move_in(*request)
+    main(request[0])
+
+
 def main(folder: Path) -> None:
     """Do what a request asks for, and write `result.json`."""
     request = json.loads((folder / "request.json").read_text())
@@ -159,7 +164,3 @@ def _shrunk(ct: torch.Tensor, affine: FloatArray, factors: Sequence[int]) -> tup
     centres = np.diag([*map(float, factors), 1.0])
     centres[:3, 3] = (np.array(factors) - 1) / 2
     return functional.avg_pool3d(ct[None, None], tuple(factors))[0, 0], affine @ centres
-
-
-if __name__ == "__main__":
-    serve(main)

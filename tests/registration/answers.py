@@ -40,7 +40,7 @@ class Answers:
 
 def answered(monkeypatch: pytest.MonkeyPatch, *results: dict) -> Answers:
     made = Answers(*results)
-    monkeypatch.setattr(elastix, "zygote", lambda: made)
+    monkeypatch.setattr(elastix, "registrar", lambda: made)
     return made
 
 

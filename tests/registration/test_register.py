@@ -15,7 +15,7 @@ from pipeline.errors import CaseError
 from pipeline.geometry import apply, same_grid
 from pipeline.registration import AlignmentLimits, Method, Registration, RegistrationSettings, Side
 from pipeline.registration import register as elastix
-from pipeline.registration.process import Zygote
+from pipeline.registration.process import Registrar
 from pipeline.registration.register import register
 from pipeline.volumes import affine_of, matrix_from_transform, volume
 from tests.registration.answers import RIGID, answered, searched, sides
@@ -76,8 +76,8 @@ def test_same_input_same_transform_to_the_last_bit_in_another_process(
     quickest = quick("rigid_ct_mr", MaximumNumberOfIterations=40, NumberOfSpatialSamples=500)
     settings = RegistrationSettings(Method("rigid", (quickest,)), starts=STARTS)
     found, again = (register(*sides(pair), settings) for _ in range(2))
-    fresh = Zygote()
-    monkeypatch.setattr(elastix, "zygote", lambda: fresh)
+    fresh = Registrar()
+    monkeypatch.setattr(elastix, "registrar", lambda: fresh)
     anew = register(*sides(pair), settings)
     fresh.close()
     for other in (again, anew):

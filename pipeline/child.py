@@ -1,0 +1,387 @@
+"""Children: processes for what may crash, hang or eat memory, so that a broken file or image ends none of ours.
+
+One process (`Server`) loads a function's libraries once and forks children that call it: a new child costs a fork. The
+kernel itself ends a task that takes too long, even in compiled code. It guards against accidents, not against
+attackers: what a child answers is trusted.
+
+`multiprocessing`'s own fork server does not serve here. It is one a process, so header reading would load itk; its
+children keep it alive and so outlive a killed parent while they hang; a daemonic process, as dask's workers are, may
+not start them; and it takes no environment, which has to hold linear algebra to one thread before the fork.
+
+Nothing may start a thread before the fork: a forked child has only the thread that forked it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import queue
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import islice
+from multiprocessing.connection import Connection, Pipe
+from typing import Any, NoReturn
+
+from pipeline.cases import Fault
+from pipeline.errors import REMEDIES
+
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+#: How long the libraries may take to load; itk takes some 10 s.
+START_S = 120
+#: How often an idle server looks whether its parent is still there; the end of its socket usually says so at once.
+_IDLE_S = 5.0
+_OUT_OF_MEMORY = 77
+_CODE = struct.Struct("<i")
+_PR_SET_PDEATHSIG = 1
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name by which another process finds a function that stands at the top of a module."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+class Server:
+    """The process that forks children; started when it is needed, and again when it has died.
+
+    Args:
+        function: what the children call with each task, as `name_of` says it.
+        load: called once before the first fork, without arguments; empty: the function's module is enough.
+    """
+
+    def __init__(self, function: str, load: str = "") -> None:
+        self._command = [sys.executable, "-m", "pipeline.child", function, load]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start loading, if that has not begun yet; returns at once."""
+        with self._lock:
+            self._running()
+
+    def fork(self) -> tuple[Connection, socket.socket]:
+        """A new child: the connection for its tasks, and the socket on which its exit code comes."""
+        work, its_work = Pipe()
+        status, its_status = socket.socketpair()
+        with its_work, its_status, self._lock, suppress(BrokenPipeError):  # one that has died sends no exit code
+            socket.send_fds(self._running(), [b"f"], [its_work.fileno(), its_status.fileno()])
+        return work, status
+
+    def close(self) -> None:
+        """End the process, and with it its children."""
+        with self._lock:
+            self._end()
+
+    def _running(self) -> socket.socket:
+        if self._control is None or self._process is None or self._process.poll() is not None:
+            self._end()
+            self._control, theirs = socket.socketpair()
+            environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+            with theirs:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,  # what libraries say of a file may hold the patient's data
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                )
+        return self._control
+
+    def _end(self) -> None:
+        if self._control is not None and self._process is not None:
+            self._control.close()
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+
+class Children:
+    """Children that call one function; a task that ends its child costs that task alone.
+
+    Args:
+        function: takes one task; stands at the top of a module. Or a server that lives longer than these children.
+        workers: how many children there are; each is forked when it is first needed.
+        memory_bytes: address space of each, its libraries included; None: no limit.
+        timeout_s: what one task may take.
+        chunk: how many tasks a child is given at once: small tasks cost less together.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any] | Server,
+        workers: int = 1,
+        memory_bytes: int | None = None,
+        timeout_s: float = 60.0,
+        chunk: int = 1,
+    ) -> None:
+        self._own = None if isinstance(function, Server) else Server(name_of(function))
+        server = function if isinstance(function, Server) else self._own
+        assert server is not None
+        self._timeout_s = timeout_s
+        self._children = [_Child(server, (memory_bytes, timeout_s), self.fault) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+        for child in self._children:
+            self._idle.put(child)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="child")
+        self._chunk = chunk
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children:
+            child.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for child in self._children:
+            child.stop()
+        if self._own is not None:
+            self._own.close()
+
+    def map(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Call the function for every task.
+
+        Args:
+            tasks: what the function takes, picklable; taken from the iterable as the results are.
+
+        Yields:
+            For every task, in order: what the function returned; the exception that it raised, as a value; or a
+            `Fault`: E_LIMIT when it took too much memory or time, E_CRASH when its process ended.
+
+        Raises:
+            ImportError: the function cannot be loaded.
+        """
+        rest = iter(tasks)
+        ahead: deque[Future[list[Any]]] = deque()
+        while chunk := list(islice(rest, self._chunk)):
+            ahead.append(self._threads.submit(self._call, chunk))
+            if len(ahead) > 2 * len(self._children):
+                yield from ahead.popleft().result()
+        while ahead:
+            yield from ahead.popleft().result()
+
+    def fault(self, how: str) -> Fault:
+        """What a death means: `time`, `memory`, or the name of a signal or exit code."""
+        if how in ("time", "memory"):
+            return Fault("E_LIMIT", f"Its process took more {how} than is allowed.", REMEDIES["E_LIMIT"])
+        return Fault("E_CRASH", f"Its process ended ({how}).", REMEDIES["E_CRASH"])
+
+    def _call(self, tasks: list[Any]) -> list[Any]:
+        child = self._idle.get()
+        try:
+            return child.answers(tasks)
+        finally:
+            self._idle.put(child)
+
+
+class _Child:
+    """One child process at a time; a new one follows one that has ended."""
+
+    def __init__(self, server: Server, limits: tuple[int | None, float], fault: Callable[[str], Fault]) -> None:
+        self._server, self._limits, self._fault = server, limits, fault
+        self._work: Connection | None = None
+        self._status: socket.socket | None = None
+        self._answered = 0
+        self._closed = False
+
+    def answers(self, tasks: list[Any]) -> list[Any]:
+        """One answer for each task.
+
+        The first task without an answer is the one that ended the process. It is tried once more in a new one, as
+        the tasks before it may have used up the memory; not so when it ran out of time.
+        """
+        answers: list[Any] = []
+        while len(answers) < len(tasks) and not self._closed:
+            try:
+                work = self._running()
+                _send(work, tasks[len(answers) :])
+                while len(answers) < len(tasks):
+                    answers.append(_receive(work))
+                    self._answered += 1
+            except (EOFError, OSError):
+                first, how = self._answered == 0, self.stop()
+                if first or how == "time":
+                    answers.append(self._fault(how))
+        return answers
+
+    def close(self) -> None:
+        """End the process, whatever it is doing, and start no other; a thread that waits for it goes on."""
+        self._closed = True
+        status = self._status
+        if status is not None:
+            with suppress(OSError):  # it has ended in the meantime
+                status.shutdown(socket.SHUT_WR)
+
+    def stop(self) -> str:
+        """Let go of the process, which has ended or does so now, and say how it ended."""
+        work, status = self._work, self._status
+        self._work = self._status = None
+        if work is None or status is None:
+            return "no process"
+        work.close()
+        with status, suppress(OSError):
+            status.shutdown(socket.SHUT_WR)
+            if code := status.recv(_CODE.size):
+                return _how(*_CODE.unpack(code))
+        return "the process that starts it ended"
+
+    def _running(self) -> Connection:
+        if self._work is None:
+            self._answered = 0
+            self._work, self._status = self._server.fork()
+            if self._closed:
+                self.close()
+            _send(self._work, self._limits)
+            if problem := _receive(self._work):
+                raise ImportError(problem)
+        return self._work
+
+
+def _how(code: int) -> str:
+    if code == _OUT_OF_MEMORY:
+        return "memory"
+    if code == -signal.SIGALRM:
+        return "time"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def _send(work: Connection, message: Any) -> None:
+    work.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _receive(work: Connection) -> Any:
+    return pickle.loads(work.recv_bytes())
+
+
+# ---- in the server and its children ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Forked:
+    """A child as its server sees it; it alone holds the other end of the pipe `alive`."""
+
+    pid: int
+    alive: int
+    status: socket.socket
+
+    def buried(self, readable: list[Any]) -> bool:
+        """Tell the parent how the child ended, if it has; end it when the parent has let go of it."""
+        if self.alive in readable:
+            with suppress(OSError), self.status:  # nobody may be listening
+                self.status.send(_CODE.pack(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])))
+            os.close(self.alive)
+            return True
+        if self.status in readable:
+            os.kill(self.pid, signal.SIGKILL)
+        return False
+
+
+def serve(function: str, load: str) -> None:
+    """Be the server: load, then fork a child whenever one is asked for, until the parent is gone."""
+    control = socket.socket(fileno=os.dup(0))
+    os.dup2(1, 0)  # children must not hold it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what it ends
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(START_S)
+    parent, call, problem = os.getppid(), None, ""
+    try:
+        call = _found(function)
+        if load:
+            _found(load)()
+    except BaseException as error:  # noqa: BLE001 - raised again by the parent
+        problem = f"{type(error).__name__}: {error}"
+    signal.alarm(0)
+    children: list[_Forked] = []
+    while os.getppid() == parent:
+        watched: list[Any] = [control, *(child.alive for child in children), *(child.status for child in children)]
+        readable = select.select(watched, [], [], _IDLE_S)[0]
+        children = [child for child in children if not child.buried(readable)]
+        if control in readable:
+            _, numbers, _, _ = socket.recv_fds(control, 1, 2)
+            if not numbers:
+                break
+            children.append(_forked(numbers, call, problem, [control, *(child.status for child in children)]))
+    for child in children:
+        os.kill(child.pid, signal.SIGKILL)
+
+
+def _found(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found
+
+
+def _forked(numbers: list[int], call: Any, problem: str, others: list[socket.socket]) -> _Forked:
+    alive, held = os.pipe()
+    work, status = Connection(numbers[0]), socket.socket(fileno=numbers[1])
+    pid = os.fork()
+    if pid == 0:
+        os.close(alive)
+        for other in (*others, status):
+            other.close()
+        _be_child(work, call, problem)
+    os.close(held)
+    work.close()
+    return _Forked(pid, alive, status)
+
+
+def _be_child(work: Connection, call: Any, problem: str) -> NoReturn:
+    """Answer the tasks that come in until the connection ends; then end without the server's clean-up."""
+    code = 1
+    try:
+        if sys.platform == "linux":  # elsewhere a child ends with its task
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        memory_bytes, timeout_s = _receive(work)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        _send(work, problem)
+        while True:
+            for task in _receive(work):
+                signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-3))
+                answer = _answer(call, task)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                _send(work, answer)
+    except (EOFError, OSError):  # the parent has let go
+        code = 0
+    except MemoryError:
+        code = _OUT_OF_MEMORY
+    finally:
+        os._exit(code)
+
+
+def _answer(call: Callable[[Any], Any], task: Any) -> Any:
+    try:
+        return call(task)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MemoryError):
+                raise MemoryError from error
+            cause = cause.__cause__ or cause.__context__
+        return _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself where it survives the way to the parent, else its words."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - errors of any library
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
