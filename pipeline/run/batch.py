@@ -78,8 +78,8 @@ def load(name: str, plan: Plan) -> Loaded:
         "bundle_root": str(shipped("bundles", name)),
         "dataset_dir": str(dataset),
         "output_dir": str(plan.output_dir),
-        "spec_file": spec_file,
         "overwrite": plan.overwrite,
+        **({"spec_file": spec_file} if "spec_file" in parser else {}),
     }
     require_known([path], settings)
     parser.update(settings)
