@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 #: On every page of every report.
@@ -113,7 +114,7 @@ def measure_text(key: str, value: Any) -> str:
     What has a unit and is below `NEGLIGIBLE` is 0: less than a nanometre, a nanolitre or a microsecond is rounding.
     """
     unit = unit_of(key)
-    if unit and isinstance(value, int | float) and abs(value) < NEGLIGIBLE:
+    if unit and isinstance(value, Real) and abs(float(value)) < NEGLIGIBLE:
         value = 0.0
     return with_unit(value_text(value), unit)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -83,11 +83,18 @@ class View:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """The edge of a region: (I, J, K), True inside."""
+class Labels:
+    """A label image (I, J, K): value -> name and colour."""
 
-    swatch: Swatch
-    inside: npt.NDArray
+    values: npt.NDArray
+    swatches: Mapping[int, Swatch]
+
+    def seen(self, view: View) -> Iterator[tuple[npt.NDArray, Swatch]]:
+        """Of each label that a picture shows: its pixels (rows, columns), and its swatch."""
+        shown = np.round(view.labels(self.values))
+        for value in np.unique(shown):
+            if value in self.swatches:
+                yield shown == value, self.swatches[value]
 
 
 @dataclass(frozen=True)
@@ -99,26 +106,26 @@ class Column:
         grey: what is shown in grey.
         window: low and high end of its display.
         unit: of its values, or an empty text.
-        outlines: of the regions that belong to it.
-        top: what lies over it, or alternates with it.
+        outlined: label images whose edges are drawn.
+        filled: a label image that lies over it, each label in its colour.
+        top: what else lies over it, or alternates with it.
         top_window: low and high end of its display.
         top_unit: of its values, in words.
         checkered: the two alternate in tiles.
         coloured: how `top` is shown, where it is values in colour.
-        labels: value -> name and colour, where `top` is labels.
     """
 
     name: str
     grey: npt.NDArray
     window: Window
     unit: str = ""
-    outlines: tuple[Outline, ...] = ()
+    outlined: tuple[Labels, ...] = ()
+    filled: Labels | None = None
     top: npt.NDArray | None = None
     top_window: Window = (0.0, 1.0)
     top_unit: str = ""
     checkered: bool = False
     coloured: Coloured | None = None
-    labels: Mapping[int, Swatch] = field(default_factory=dict)
 
     @property
     def note(self) -> str:
@@ -128,7 +135,7 @@ class Column:
     @property
     def scale(self) -> Scale | None:
         """What the colours of continuous values mean."""
-        if self.top is None or self.checkered or self.labels:
+        if self.top is None or self.checkered:
             return None
         if self.coloured is None:
             low, high = (number_text(float(f"{end:.3g}")) for end in self.top_window)
@@ -143,13 +150,21 @@ class Column:
         shown = view.grey(self.grey, self.window)
         if self.top is not None:
             shown = self._with_top(shown, self.top, view)
-        for item in self.outlines:
-            shown[outline(view.labels(item.inside))] = item.swatch.colour
+        for inside, swatch in self.filled.seen(view) if self.filled else ():
+            shown[inside] = (1 - LABEL_OPACITY) * shown[inside] + LABEL_OPACITY * swatch.colour
+        for inside, swatch in self._edged(view):
+            shown[outline(inside)] = swatch.colour
         return shown
 
+    def swatches(self, view: View) -> list[Swatch]:
+        """The labels that the picture shows."""
+        return [swatch for _, swatch in self._edged(view)]
+
+    def _edged(self, view: View) -> Iterator[tuple[npt.NDArray, Swatch]]:
+        for labels in (*self.outlined, *([self.filled] if self.filled else [])):
+            yield from labels.seen(view)
+
     def _with_top(self, shown: npt.NDArray, top: npt.NDArray, view: View) -> npt.NDArray:
-        if self.labels:
-            return _labelled(shown, view.labels(top), self.labels)
         if self.coloured:
             values = view.values(top / self.coloured.limit)
             shown = overlay(shown, np.clip(values, 0, 1), COLOURS)
@@ -158,22 +173,6 @@ class Column:
         if self.checkered:
             return checkerboard(shown, above, max(1, round(PIXELS / TILES)))
         return overlay(shown, above[..., 0], COLOURS)
-
-    @property
-    def swatches(self) -> list[Swatch]:
-        """The outlines and labels that the column has."""
-        found = [item.swatch for item in self.outlines if item.inside.any()]
-        there = set() if self.top is None or not self.labels else set(np.unique(np.round(self.top)).tolist())
-        return found + [swatch for value, swatch in self.labels.items() if value in there]
-
-
-def _labelled(shown: npt.NDArray, values: npt.NDArray, labels: Mapping[int, Swatch]) -> npt.NDArray:
-    """Each label in its colour over what is shown, with an opaque edge."""
-    for value, swatch in labels.items():
-        inside = np.round(values) == value
-        shown[inside] = (1 - LABEL_OPACITY) * shown[inside] + LABEL_OPACITY * swatch.colour
-        shown[outline(inside)] = swatch.colour
-    return shown
 
 
 def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, title: str) -> bytes:
@@ -195,7 +194,8 @@ def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, titl
         shape = plane_slice(columns[0].grey, view.plane, frame).shape
         size = shape[0] * view.between_mm[0], shape[1] * view.between_mm[1]
         rows.append([Tile(column.pixels(view), size, LETTERS[view.plane]) for column in columns])
-    found = {(item.name, tuple(item.colour)): item for column in columns for item in column.swatches}
+    seen = [swatch for column in columns for view in views for swatch in column.swatches(view)]
+    found = {(item.name, tuple(item.colour)): item for item in seen}
     return draw(
         rows,
         [f"{view.plane.capitalize()}\n{position_text(grid, view.plane, frame)}" for view in views],

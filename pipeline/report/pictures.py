@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from monai.data import MetaTensor
 
-from pipeline.report.figures import Column, Outline, Swatch, Window, draw_columns, scrollable, thumbnail
+from pipeline.geometry import apply
+from pipeline.report.figures import Column, Labels, Swatch, Window, draw_columns, scrollable, thumbnail
 from pipeline.report.framing import body_frame, through_headers, voxels
 from pipeline.report.images import CaseImages
 from pipeline.report.slices import Frame, robust_window
 from pipeline.store.sections import Display, Panel, Picture, Sections
-from pipeline.volumes import require_same_grid
+from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean, in_words
 
 #: Bright on grey, and apart for every kind of colour vision; from the ninth label on they come again.
@@ -107,11 +108,12 @@ class Atlas:
         if picture.focus not in self.images:
             return frame
         focus = self.images[picture.focus]
-        require_same_grid(grid, focus, ("the image", in_words(picture.focus)))
         values = np.abs(np.asarray(focus)).max(axis=0)
         largest = np.argwhere(values == values.max())
+        # one of the voxels that share the largest value, in the middle of them
         nearest = largest[np.abs(largest - np.median(largest, axis=0)).sum(axis=1).argmin()]
-        i, j, k = (int(index) for index in np.clip(nearest, frame.low, np.asarray(frame.high) - 1))
+        index = apply(np.linalg.inv(affine_of(grid)) @ affine_of(focus), nearest).round()
+        i, j, k = (int(at) for at in np.clip(index, frame.low, np.asarray(frame.high) - 1))
         return replace(frame, centre=(i, j, k))
 
     def _column(self, panel: Panel, model: Panel, grid: MetaTensor) -> Column:
@@ -122,34 +124,38 @@ class Atlas:
             voxels(self._on_grid(panel.image, panel.channel, grid)),
             window,
             unit=self._display(model.image).unit,
-            outlines=tuple(self._outlines(panel, grid)),
+            outlined=tuple(self._outlined(panel, grid)),
         )
         if top := panel.checkered or panel.overlaid:
-            like = model.checkered or model.overlaid
-            found = voxels(self._on_grid(top, 0, grid))
-            unit = self._display(like).unit or "arbitrary units"
-            window, checkered = self._window(like, 0), bool(panel.checkered)
-            column = replace(column, top=found, top_window=window, top_unit=unit, checkered=checkered)
+            column = self._with_image(column, top, model.checkered or model.overlaid, grid)
         if over := panel.coloured:
             require_same_grid(grid, self.images[over.key], ("the image", in_words(over.key)))
             values = voxels(self.images[over.key], over.channel)
-            colours = {
-                value: Swatch(clean(name), self.colours.get((over.key, value), _colour(number)))
-                for number, (value, name) in enumerate(over.names.items())
-            }
-            column = replace(column, top=values, coloured=over, labels=colours)
-        return column
+            if over.names:
+                return replace(column, filled=Labels(values, self._swatches(over.key, over.names)))
+            column = replace(column, top=values, coloured=over)
+        return replace(column, checkered=bool(panel.checkered))
 
-    def _outlines(self, panel: Panel, grid: MetaTensor) -> Iterator[Outline]:
+    def _with_image(self, column: Column, key: str, like: str, grid: MetaTensor) -> Column:
+        """The column with another image over it, in the window of the image `like`."""
+        above = voxels(self._on_grid(key, 0, grid))
+        unit = self._display(like).unit or "arbitrary units"
+        return replace(column, top=above, top_window=self._window(like, 0), top_unit=unit)
+
+    def _outlined(self, panel: Panel, grid: MetaTensor) -> Iterator[Labels]:
         """The regions of every image that the panel shows."""
         shown = {panel.image, panel.checkered, panel.overlaid}
         for regions in self.regions:
-            if shown.isdisjoint(regions.over):
-                continue
-            labels = voxels(self._on_grid(regions.key, 0, grid, labels=True))
-            for value, name in regions.names.items():
-                swatch = Swatch(clean(name).replace("_", " "), self.colours[regions.key, value])
-                yield Outline(swatch, np.asarray(np.round(labels) == value))
+            if not shown.isdisjoint(regions.over):
+                labels = voxels(self._on_grid(regions.key, 0, grid, labels=True))
+                yield Labels(labels, self._swatches(regions.key, regions.names))
+
+    def _swatches(self, key: str, names: Mapping[int, str]) -> dict[int, Swatch]:
+        """Name and colour of each label; one that is outlined has the same colour everywhere."""
+        return {
+            value: Swatch(clean(name).replace("_", " "), self.colours.get((key, value), _colour(number)))
+            for number, (value, name) in enumerate(names.items())
+        }
 
     def _on_grid(self, key: str, channel: int, grid: MetaTensor, labels: bool = False) -> MetaTensor:
         return through_headers(self.images[key][channel : channel + 1], grid, labels)

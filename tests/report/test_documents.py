@@ -249,7 +249,7 @@ def test_a_run_has_a_page_of_all_its_cases(records, quarantined, tmp_path):
     records[1] = replace(records[1], verdict=Verdict("warn", ("1.8 mm apart.",)), answers={"Class": "kind_b"})
     for record in (*records, *quarantined):
         store.write(record, store.case_folder(tmp_path, record.case_id) / record.stage)
-    stage = Stage("report", Reportd(tmp_path), {"records": "records"}, tmp_path)
+    stage = Stage("report", Reportd(tmp_path), {"records": "records"}, output_dir=tmp_path)
     found = stage.run(store.FindCases(tmp_path, {"records": "records"}, all_cases=True)())
     assert [record.status for record in found] == ["done", "done"]
     assert "thumbnail" in {item.key for item in found[0].artifacts}

@@ -11,7 +11,7 @@ from pipeline.geometry import apply
 from pipeline.report.figures import (
     COLOURS,
     Column,
-    Outline,
+    Labels,
     draw_columns,
     position_text,
     scrollable,
@@ -88,7 +88,7 @@ def test_an_outline_is_the_edge_of_its_mask(plane):
     """A block of 10 x 8 x 6 voxels: the coloured pixels are those of its voxels that are at most 2 pixels inside."""
     inside = np.zeros((30, 30, 30), bool)
     inside[8:18, 12:20, 10:16] = True
-    column = Column("a", np.zeros(inside.shape), (0, 1), outlines=(Outline(CYAN, inside),))
+    column = Column("a", np.zeros(inside.shape), (0, 1), outlined=(Labels(inside, {1: CYAN}),))
     grid = volume(np.zeros(inside.shape), np.diag([2.0, 2.0, 2.0, 1.0]))
     view = view_of(grid, plane, Frame((12, 15, 12), (0, 0, 0), inside.shape))
     shown = column.pixels(view)
@@ -105,7 +105,7 @@ def test_an_outline_is_the_edge_of_its_mask(plane):
 def test_an_outline_is_open_where_the_picture_ends():
     inside = np.zeros((10, 10, 10), bool)
     inside[:5] = True
-    column = Column("a", np.zeros(inside.shape), (0, 1), outlines=(Outline(CYAN, inside),))
+    column = Column("a", np.zeros(inside.shape), (0, 1), outlined=(Labels(inside, {1: CYAN}),))
     view = view_of(volume(np.zeros(inside.shape), np.eye(4)), "axial", Frame((5, 5, 5), (0, 0, 0), inside.shape))
     drawn = (column.pixels(view) == CYAN.colour).all(axis=-1)
     assert set(np.flatnonzero(drawn.any(0))) == {240, 241} and drawn.all(1).sum() == 0
@@ -116,11 +116,10 @@ def test_labels_have_the_colours_of_the_legend_and_no_other():
     labels[2:8, 2:8] = 1
     labels[12:18, 12:18] = 3
     grey = np.full(labels.shape, 0.5)
-    coloured = Coloured("k", names={1: "one", 3: "two", 4: "absent"})
     swatches = {1: CYAN, 3: PINK, 4: Swatch("absent", np.array([1.0, 1.0, 0.0]))}
-    column = Column("a", grey, (0, 1), top=labels, coloured=coloured, labels=swatches)
-    assert [item.name for item in column.swatches] == ["one", "two"] and column.scale is None
+    column = Column("a", grey, (0, 1), filled=Labels(labels, swatches))
     view = view_of(volume(labels, np.eye(4)), "axial", Frame((5, 5, 5), (0, 0, 0), labels.shape))
+    assert [item.name for item in column.swatches(view)] == ["one", "two"] and column.scale is None
     shown = column.pixels(view)
     assert len(np.unique(shown.reshape(-1, 3).round(6), axis=0)) == 5  # grey, and of each label its edge and inside
     for at, swatch in (((0.5 + 20 - 5) * 24, CYAN), ((0.5 + 20 - 15) * 24, PINK)):
@@ -240,20 +239,16 @@ def test_outlines_are_on_every_panel_that_shows_their_image(records, tmp_path):
     )
     grid = atlas.images["ct"]
     columns = [atlas._column(panel, panel, grid) for panel in panels]
-    assert [[item.swatch.name for item in column.outlines] for column in columns] == [
-        ["Tumour"],
-        [],
-        ["Tumour"],
-        ["Tumour"],
-    ]
-    assert (columns[0].outlines[0].inside == (voxels(grid) == 900)).all()
+    names = [[swatch.name for labels in column.outlined for swatch in labels.swatches.values()] for column in columns]
+    assert names == [["Tumour"], [], ["Tumour"], ["Tumour"]]
+    assert ((columns[0].outlined[0].values == 1) == (voxels(grid) == 900)).all()
     assert [column.note for column in columns[::3]] == ["W 400 L 40 HU", ""]
 
 
 def test_an_outline_goes_with_its_image_to_another_grid(records, tmp_path):
     atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
     column = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["mr"])
-    centre = apply(affine_of(atlas.images["mr"]), np.argwhere(column.outlines[0].inside).mean(axis=0))
+    centre = apply(affine_of(atlas.images["mr"]), np.argwhere(column.outlined[0].values == 1).mean(axis=0))
     assert np.abs(centre - (12, 9, 12)).max() < 0.7
 
 
@@ -261,7 +256,7 @@ def test_labels_over_an_image_have_the_colour_of_their_outline(records, tmp_path
     atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
     panel = Panel("a", "ct", coloured=Coloured("lesion", names={1: "Tumour"}))
     column = atlas._column(panel, panel, atlas.images["ct"])
-    assert (column.labels[1].colour == column.outlines[0].swatch.colour).all()
+    assert (column.filled.swatches[1].colour == column.outlined[0].swatches[1].colour).all()
 
 
 def test_pictures_in_turn_share_planes_and_windows(records, tmp_path, monkeypatch):
@@ -286,6 +281,9 @@ def test_the_planes_run_through_the_focus(records, tmp_path):
     ct = atlas.images["ct"]
     assert atlas._frame(Picture("k", "t", "", panel, focus="heat"), ct).centre == (27, 25, 18)
     assert atlas._frame(Picture("k", "t", "", panel), ct) == body_frame(ct, "CT")
+    mr = atlas.images["mr"]
+    centre = atlas._frame(Picture("k", "t", "", (Panel("a", "mr"),), focus="heat"), mr).centre
+    assert np.abs(apply(affine_of(mr), centre) - apply(affine_of(ct), (27, 25, 18))).max() < 2
 
 
 def test_a_map_on_another_grid_is_refused(records, tmp_path):
