@@ -40,7 +40,7 @@ from pipeline.errors import REMEDIES
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 #: How long the libraries may take to load; itk takes some 10 s.
-START_S = 120
+START_S = 300
 #: How often an idle server looks whether its parent is still there; the end of its socket usually says so at once.
 _IDLE_S = 5.0
 _OUT_OF_MEMORY = 77

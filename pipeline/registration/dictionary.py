@@ -149,8 +149,17 @@ class Registerd(MapTransform):
             modalities, pair = (self.modalities[fixed], self.modalities[role]), (case[fixed], case[role])
             limits = limits_for(self.limits, self.settings[role].method, modalities, pair)
             images = (fixed, role, aligned_key(role))
-            found.append(alignment_section(images, names, case[f"{role}_quality"], limits))
+            found.append(alignment_section(images, names, case[f"{role}_quality"], limits, self._focus(case)))
         return Sections(tuple(found))
+
+    def _focus(self, case: Mapping[Hashable, Any]) -> str:
+        """The first mask on the fixed grid: what somebody has drawn is what a reader wants to see."""
+        keys = (
+            name if of == self.plan.fixed else aligned_key(name)
+            for name, of in self.masks.items()
+            if name in self.labels
+        )
+        return next((key for key in keys if key in case and bool(case[key].any())), "")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Register one case.

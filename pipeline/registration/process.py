@@ -34,8 +34,11 @@ class Registrar:
         Raises:
             CaseError: E_CRASH when the child crashed, hung or failed; its last words are in the message.
         """
-        with Children(self._server, timeout_s=timeout_s) as children:
-            (answer,) = children.map([(folder, threads)])
+        try:
+            with Children(self._server, timeout_s=timeout_s) as children:
+                (answer,) = children.map([(folder, threads)])
+        except Exception as error:
+            raise CaseError("E_CRASH", f"Elastix' libraries cannot be loaded: {tail(str(error))}.") from error
         if answer is None:
             return
         if isinstance(answer, Exception):

@@ -51,7 +51,11 @@ CAPTION = (
 
 
 def alignment_section(
-    images: tuple[str, str, str], names: tuple[str, str], quality: Mapping[str, Any], limits: AlignmentLimits
+    images: tuple[str, str, str],
+    names: tuple[str, str],
+    quality: Mapping[str, Any],
+    limits: AlignmentLimits,
+    focus: str = "",
 ) -> Section:
     """The part of a report about one alignment.
 
@@ -60,6 +64,7 @@ def alignment_section(
         names: of the fixed and of the moving image.
         quality: `verdict`, `reason`, and numbers with the unit in the key.
         limits: by which it was judged.
+        focus: key of a label image on the fixed grid, through which the pictures' planes run.
     """
     rows = tuple(_row(key, value, limits) for key, value in quality.items() if key not in ("verdict", "reason"))
     help_of = {in_words(key): text for key, text in HELP.items()}
@@ -80,6 +85,7 @@ def alignment_section(
                 Panel("Checkerboard", fixed, checkered=image),
                 Panel(f"{names[1]} over {names[0]}", fixed, overlaid=image),
             ),
+            focus=focus,
             flicker=moving,
             rank=10 if when == "after" else 0,
         )

@@ -100,7 +100,7 @@ def test_a_process_that_died_is_started_again(registrar: Registrar, tmp_path: Pa
 
 def test_libraries_that_do_not_load_are_an_error(tmp_path: Path) -> None:
     broken = Registrar(f"{__name__}:work", f"{__name__}:load_nothing")
-    with pytest.raises(ImportError, match="no itk here"):
+    with pytest.raises(CaseError, match="no itk here"):
         run(broken, tmp_path / "a", "pass")
     broken.close()
 
