@@ -29,7 +29,7 @@ HELP = {
     "nmi_before": "Normalised mutual information inside the body by the headers alone; 1: the images share nothing.",
     "nmi_after": "The same after the alignment.",
     "nmi_rigid": "The same for the rigid pose alone.",
-    "nmi_mirrored": "The same for the best pose of the mirror image: higher than the alignment's means left and right.",
+    "nmi_mirrored": "The same for the best pose of the mirror image: if it is higher, left and right may be exchanged.",
     "nmi_peak_fraction": "Of small shifts and turns, the part that lowers it: a right pose is a peak.",
     "nmi_peak_step_mm": "How large these shifts are.",
     "local_shift_mm": "How far away parts of the body match better.",
