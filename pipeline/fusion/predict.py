@@ -44,6 +44,9 @@ class Calibrated(Protocol):
     def apply(self, logits: Any) -> Any:
         """Probabilities of rows (N, C) or of a volume (C, I, J, K)."""
 
+    def sets(self, logits: Any) -> Any:
+        """Which classes are not excluded, bool (N, C) of rows; None where no sets were fitted."""
+
 
 def roles_of(modalities: Sequence[str], known: Sequence[str], roles: Mapping[str, str]) -> list[str]:
     """Which role of the run shows each modality of the network.
@@ -176,16 +179,29 @@ class FusedOutputsd(Transform):
         rows = (*self._class_rows(measures), *self._label_rows(measures))
         pictures = self._pictures(list(seen.values())) if self.labels and seen else ()
         title = f"Fusion: {said}" if said else "Fusion"
-        section = Section(title, (sentence,), (Table("", ("What", "Value", "Calibration"), rows),), pictures)
+        sentences = (sentence, *self._promise())
+        section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
         answers = [Answer(*row) for row in self._label_rows(measures)]
         if said:
             value = f"{said}, probability {number_text(measures['fused_class_probability'])}"
-            answers = [Answer("Class", value, measures["fused_class_calibration"]), *answers]
+            found = Answer("Class", value, measures["fused_class_calibration"])
+            answers = [found, *self._set_answer(measures), *answers]
         if not self.labels:
             return Sections((section,), tuple(answers))
         displays = (Display("fused_probability", "Probability of the labels", "", (0.0, 1.0)),)
         regions = (Regions("fused_label", tuple(seen.values()), self._values()),)
         return Sections((section,), tuple(answers), displays, regions)
+
+    def _promise(self) -> tuple[str, ...]:
+        """What the set of classes promises, where there is one."""
+        promise = self.class_calibration.record.promise if self.classes and self.class_calibration else ""
+        return (f"Classes not excluded: {promise}",) if promise else ()
+
+    def _set_answer(self, measures: Mapping[str, Any]) -> Iterator[Answer]:
+        if self.class_calibration is not None and "fused_class_set" in measures:
+            sets = self.class_calibration.record.sets
+            said = clean(measures["fused_class_set"]) or "none: the case is unlike the cases of the calibration"
+            yield Answer("Classes not excluded", said, sets.in_short())
 
     def _values(self) -> dict[int, str]:
         return {value: clean(name) for value, name in enumerate(self.label_names, 1)}
@@ -254,6 +270,8 @@ class FusedOutputsd(Transform):
         named = {name: round(chance, 6) for name, chance in zip(self.class_names, chances, strict=True)}
         likely = self.class_names[chances.index(max(chances))]
         calibrated = self.class_calibration is not None
+        kept = self.class_calibration.sets(logits[None]) if self.class_calibration is not None else None
+        names = () if kept is None else [name for name, is_in in zip(self.class_names, kept[0], strict=True) if is_in]
         case["fused_class"] = {
             "class": likely,
             "probabilities": named,
@@ -261,6 +279,7 @@ class FusedOutputsd(Transform):
             "calibrated": calibrated,
             "calibration": calibration_in_words(self.class_calibration),
             "pooling": self.pooling,
+            **({} if kept is None else {"not_excluded": names}),
         }
         return {
             "fused_class": likely,
@@ -268,6 +287,7 @@ class FusedOutputsd(Transform):
             "fused_class_calibrated": calibrated,
             "fused_class_calibration": calibration_in_words(self.class_calibration),
             **{f"fused_class_{name}_probability": chance for name, chance in named.items()},
+            **({} if kept is None else {"fused_class_set": ", ".join(names)}),
         }
 
 

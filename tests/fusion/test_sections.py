@@ -28,7 +28,17 @@ IN_WORDS = "calibrated by halved: 7 scans, 7 cases, 2026-02-03"
 class Halved:
     """A calibration: half the logits."""
 
-    name, record = "halved", SimpleNamespace(to_json=lambda: {"data": "7 scans", "cases": 7, "date": "2026-02-03"})
+    name = "halved"
+
+    def __init__(self, kept: tuple[bool, ...] | None = None) -> None:
+        self.kept = kept
+        short = SimpleNamespace(in_short=lambda: "90 % of sets; n = 7")
+        data = {"data": "7 scans", "cases": 7, "date": "2026-02-03"}
+        promise = "The promise." if kept else ""
+        self.record = SimpleNamespace(to_json=lambda: data, promise=promise, sets=short)
+
+    def sets(self, logits: torch.Tensor) -> np.ndarray | None:
+        return None if self.kept is None else np.array([self.kept])
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.softmax(logits / 2, 1 if logits.ndim == 2 else 0)
@@ -88,6 +98,24 @@ def test_class_and_volumes_are_answers_with_their_calibration() -> None:
         ("Volume of lesion", "0.12 mL", "voxel probabilities not calibrated"),
         ("Volume of organ", "0.04 mL", "voxel probabilities not calibrated"),
     )
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ((True, True), "kind_a, kind_b"),
+        ((False, True), "kind_b"),
+        ((False, False), "none: the case is unlike the cases of the calibration"),
+    ],
+)
+def test_the_set_of_classes_stands_beside_the_class_with_its_promise(kept: tuple[bool, ...], words: str) -> None:
+    made, case = fused(class_calibration=Halved(kept))
+    names = [name for name, is_in in zip(("kind_a", "kind_b"), kept, strict=True) if is_in]
+    assert case["measures"]["fused_class_set"] == ", ".join(names) and case["fused_class"]["not_excluded"] == names
+    found = made.sections(case)
+    assert found.answers[1] == Answer("Classes not excluded", words, "90 % of sets; n = 7")
+    assert found.sections[0].sentences[1] == "Classes not excluded: The promise."
+    assert "fused_class_set" not in fused(class_calibration=Halved())[1]["measures"]
 
 
 def test_labels_lie_over_every_image_that_the_network_saw_and_the_first_page_has_them() -> None:
