@@ -76,7 +76,7 @@ def test_report_and_recommendation(files):
 
 
 def test_sets_travel_with_the_calibration_and_are_applied(files):
-    made = tandem(files, "--logits", "z.npy", "--labels", "y.npy", "--cases", "cases.csv", "--sets", "0.2",
+    made = tandem(files, "--logits", "z.npy", "--labels", "y.npy", "--cases", "cases.csv", "--sets=0.2",
                   "--sets-rule", "lac", "--out", "c.json", "--report", "c.pdf")  # fmt: skip
     assert made.exit_code == 0, made.output
     assert "Calibrated on n = 80 cases" in made.output
@@ -96,11 +96,11 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("--logits", "z.npy", "--labels", "y.npy", "--sets", "0", "--out", "c.json"), "E_CONFORMAL"),
-        (("--logits", "z.npy", "--labels", "y.npy", "--sets", "0.001", "--out", "c.json"), "E_CONFORMAL"),
-        (("--logits", "z.npy", "--labels", "y.npy", "--sets", "1", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=0", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=0.001", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=1", "--out", "c.json"), "E_CONFORMAL"),
         (("--logits", "z.npy", "--labels", "y.npy", "--sets-rule", "aps", "--out", "c.json"), "E_OPTION"),
-        (("--apply", "good.json", "--logits", "z.npy", "--sets", "1", "--out", "o.npy"), "E_CAL_METHOD"),
+        (("--apply", "good.json", "--logits", "z.npy", "--sets=1", "--out", "o.npy"), "E_CAL_METHOD"),
         (("--logits", "none.npy", "--labels", "y.npy", "--out", "c.json"), "E_TABLE"),
         (("--logits", "z.npy", "--out", "c.json"), "E_TABLE"),
         (("--logits", "z.npy", "--labels", "half.npy", "--out", "c.json"), "E_ROWS"),
