@@ -73,7 +73,7 @@ def fit_case_sets(rows: Rows, alpha: float, rule: ScoreRule) -> ClassSets:
     require_alpha(alpha)
     if rows.case_count < fewest_cases(alpha):
         message = f"Expected at least {fewest_cases(alpha)} cases for sets that miss {alpha:g}, got {rows.case_count}."
-        raise UsageError("E_CONFORMAL", message, "Use more cases, or a larger level.")
+        raise UsageError("E_CONFORMAL", message, "Use more cases, or a larger level (--sets, set_level).")
     worst = _case_scores(rows, rule)
     return ClassSets(rule, alpha, {ALL: conformal_quantile(worst, alpha)}, {ALL: len(worst)})
 
