@@ -249,7 +249,7 @@ def demo(
 
 
 @command(app)
-def calibrate(
+def calibrate(  # noqa: PLR0913 - each is an option of the command
     logits: Annotated[Path, typer.Option(help="The model's logits, (N, C) or (N,): .npy, .npz or .csv.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration (.json), or with --apply the .npy file.")],
     labels: Annotated[Path | None, typer.Option(help="The true classes, 0 … C - 1, one a row.")] = None,
@@ -259,17 +259,21 @@ def calibrate(
     cases: Annotated[Path | None, typer.Option(help="The case of each row: a case's rows stay together.")] = None,
     report: Annotated[Path | None, typer.Option(help="A PDF that compares all methods on held-out cases.")] = None,
     source: Annotated[str, typer.Option(help="Where the logits come from: validation or out_of_fold.")] = "validation",
+    sets: Annotated[
+        float | None, typer.Option(help="Fit sets of classes too, which miss the true class in at most this share.")
+    ] = None,
+    sets_rule: Annotated[str | None, typer.Option(help="Of the sets: lac (when left out), aps, raps.")] = None,
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
     from pipeline.commands.calibrate import require_alone, required, summary
 
     if apply is not None:
-        require_alone(labels=labels, cases=cases, report=report)
+        require_alone(labels=labels, cases=cases, report=report, sets=sets, sets_rule=sets_rule)
         api.apply_calibration(apply, logits, out)
         _echo(f"Probabilities: {out}")
         return
-    fitted = api.calibrate(logits, required(labels), out, method, cases, report, source)
+    fitted = api.calibrate(logits, required(labels), out, method, cases, report, source, sets=sets, sets_rule=sets_rule)
     for note in fitted.record.notes:
         _echo(note, error=True)
     _echo(summary(fitted))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
+from pipeline.calibration.case_sets import sets_of
 from pipeline.calibration.optimise import log_softmax, mean_nll
 from pipeline.calibration.record import About, CalibrationWarning, FitRecord
 from pipeline.calibration.rows import (
@@ -119,6 +120,14 @@ class Calibration(ABC):
             raise UsageError("E_CAL_CLASSES", f"Expected logits of {self.record.classes} classes, {given}.")
         self._fill(source, target)
         return _like(result, logits)
+
+    def sets(self, logits: Logits) -> npt.NDArray[np.bool_] | None:
+        """Which classes are not excluded: (N, C) of rows as `apply` takes them; None where no sets were fitted.
+
+        Raises:
+            UsageError: E_ROWS, E_CAL_NONFINITE, E_CAL_PROBABILITIES.
+        """
+        return None if self.record.sets is None else sets_of(self.record.sets, logits)
 
     def _fill(self, source: torch.Tensor, target: torch.Tensor) -> None:
         step = max(1, PIECE_VALUES // self.record.classes)

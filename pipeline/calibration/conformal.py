@@ -111,6 +111,11 @@ class ClassSets:
         """What the sets promise, in words, one sentence a group."""
         return tuple(_guarantee(name, self.counts[name], self.alpha) for name in self.thresholds)
 
+    def in_short(self) -> str:
+        """The level and the number of calibration cases, for where there is no room for `guarantees`."""
+        share, count = f"{100 * (1 - self.alpha):.4g} %", sum(self.counts.values())
+        return f"{share} of cases' sets hold the true class, on average; n = {count}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; an infinite threshold becomes null."""
         cuts = {name: cut if math.isfinite(cut) else None for name, cut in self.thresholds.items()}

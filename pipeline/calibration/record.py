@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.calibration.conformal import ClassSets
 from pipeline.errors import UsageError
 
 #: Where logits may come from. Those of the training cases are overconfident and are refused.
@@ -54,6 +55,7 @@ class FitRecord:
         nll_before: mean negative log-likelihood (nats) of these rows without calibration.
         nll_after: the same with it. In-sample, so too good: `pipeline.calibration.compare` gives the honest figure.
         notes: what a reader has to know.
+        sets: of classes, with a promise; None where nobody asked for them.
     """
 
     about: About
@@ -63,11 +65,22 @@ class FitRecord:
     nll_before: float
     nll_after: float
     notes: tuple[str, ...] = ()
+    sets: ClassSets | None = None
+
+    @property
+    def promise(self) -> str:
+        """What the sets of classes promise, in words; empty where there are none."""
+        if self.sets is None:
+            return ""
+        others = "The networks of the folds were scored, not the one in use, so that for it this holds approximately."
+        return " ".join([*self.sets.guarantees(), *([others] if self.about.source == "out_of_fold" else [])])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         data = asdict(self)
-        return {**data.pop("about"), **data, "notes": list(self.notes)}
+        del data["sets"]
+        sets = {} if self.sets is None else {"sets": {**self.sets.to_json(), "promise": self.promise}}
+        return {**data.pop("about"), **data, "notes": list(self.notes), **sets}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FitRecord:
@@ -81,4 +94,6 @@ class FitRecord:
         about = About(str(data["data"]), str(data["date"]), str(data["source"]), output)
         rows, cases, classes = (int(data[name]) for name in ("rows", "cases", "classes"))
         notes = tuple(str(note) for note in data["notes"])
-        return cls(about, rows, cases, classes, float(data["nll_before"]), float(data["nll_after"]), notes)
+        likelihoods = float(data["nll_before"]), float(data["nll_after"])
+        sets = ClassSets.from_json(data["sets"]) if "sets" in data else None
+        return cls(about, rows, cases, classes, *likelihoods, notes, sets)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import reliability
+from pipeline.calibration.case_sets import SetsCheck, check_sets, fit_case_sets, rule_of
 from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare
+from pipeline.calibration.conformal import ScoreRule, require_alpha
 from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
@@ -39,6 +42,8 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     source: str = "validation",
     data: str = "",
     output: str = "",
+    sets: float | None = None,
+    sets_rule: str | None = None,
 ) -> Calibration:
     """Fit a calibration, and write it and, where it is asked for, a report on all methods: `tandem calibrate`.
 
@@ -52,13 +57,17 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
         source: `validation` or `out_of_fold`; the logits of training cases are refused.
         data: whose logits they are, in words; the files' names when empty.
         output: which output of which network they are, where that is known (`About.output`).
+        sets: how often sets of classes may miss a case's true class; None for no sets.
+        sets_rule: of the sets: `lac` (when None), `aps` or `raps`.
 
     Returns:
         The calibration.
 
     Raises:
-        UsageError: E_TABLE, E_ROWS, E_LABEL and E_CAL_… with what is wrong; E_OUT when a file cannot be written.
+        UsageError: E_TABLE, E_ROWS, E_LABEL, E_OPTION, E_CONFORMAL and E_CAL_… with what is wrong; E_OUT when a
+            file cannot be written.
     """
+    rule = _rule(sets, sets_rule)
     logits, labels, out = Path(logits), Path(labels), Path(out)
     cases, report = (None if path is None else Path(path) for path in (cases, report))
     found_logits, found_labels = read_array(logits), read_array(labels)
@@ -69,26 +78,32 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     comparison = None
     if report is not None or method == RECOMMENDED:
         comparison = compare(found_logits, found_labels, names)
-    fitted = _fit(comparison, method, Rows.of(found_logits, found_labels, names), about)
+    rows = Rows.of(found_logits, found_labels, names)
+    fitted = _fit(comparison, method, rows, about)
+    check = None
+    if sets is not None:
+        fitted = replace(fitted, record=replace(fitted.record, sets=fit_case_sets(rows, sets, rule)))
+        check = check_sets(rows, sets, rule)
     text = json.dumps(fitted.to_json(), indent=2, allow_nan=False) + "\n"
     _write(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
     if report is not None and comparison is not None:
         files = {"Logits": logits, "Labels": labels, "Cases": cases, "Calibration": out}
-        document = calibration_pdf(report_content(comparison, fitted, files))
+        document = calibration_pdf(report_content(comparison, fitted, files, check))
         _write(report, lambda path: path.write_bytes(document))
     return fitted
 
 
 def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Path) -> Array:
-    """Turn logits into calibrated probabilities: `tandem calibrate --apply`.
+    """Turn logits into calibrated probabilities, and write its sets of classes too: `tandem calibrate --apply`.
 
     Args:
         calibration: what `calibrate` has written.
         logits: .npy, .npz or .csv: rows (N, C) or (N,), or a volume (C, I, J, K).
-        out: the .npy file to write, of the same shape.
+        out: the .npy file to write, of the same shape; sets of classes, bool (N, C), go to
+            `OUT_sets.npy`, of rows and not of volumes.
 
     Returns:
-        What was written.
+        The probabilities.
 
     Raises:
         UsageError: E_CAL_FILE, E_TABLE, E_CAL_CLASSES, E_CAL_NONFINITE, E_CAL_PROBABILITIES; E_OUT.
@@ -96,14 +111,23 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
     out = Path(out)
     if out.suffix.lower() != ".npy":
         raise UsageError("E_OUT", f"Expected a .npy file to write, got {out.name}.")
-    probabilities = read_calibration(Path(calibration)).apply(read_array(Path(logits)))
-
-    def write(path: Path) -> None:
-        with path.open("wb") as stream:
-            np.save(stream, probabilities, allow_pickle=False)
-
-    _write(out, write)
+    found, values = read_calibration(Path(calibration)), read_array(Path(logits))
+    probabilities = found.apply(values)
+    sets = found.sets(values) if values.ndim < 3 else None
+    _write(out, lambda path: _save(path, probabilities))
+    if sets is not None:
+        _write(sets_path(out), lambda path: _save(path, sets))
     return probabilities
+
+
+def sets_path(probabilities: Path) -> Path:
+    """Where the sets stand that belong to a file of probabilities: `P.npy` -> `P_sets.npy`."""
+    return probabilities.with_name(f"{probabilities.stem}_sets.npy")
+
+
+def _save(path: Path, array: Any) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def required(labels: Path | None) -> Path:
@@ -117,13 +141,13 @@ def required(labels: Path | None) -> Path:
     return labels
 
 
-def require_alone(**files: Path | None) -> None:
-    """Refuse files that applying a calibration would leave unread.
+def require_alone(**options: object) -> None:
+    """Refuse options that applying a calibration would leave unread.
 
     Raises:
         UsageError: E_CAL_METHOD.
     """
-    given = [f"--{name}" for name, path in files.items() if path is not None]
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
         raise UsageError(
             "E_CAL_METHOD", f"Expected --logits and --out beside --apply, got {given[0]}.", "Leave it out."
@@ -135,7 +159,8 @@ def summary(fitted: Calibration) -> str:
     record = fitted.record
     size = f"{record.cases} cases, {record.classes} classes"
     change = f"{record.nll_before:.4f} before, {record.nll_after:.4f} after (in-sample)"
-    return f"{fitted.name.capitalize()} calibration on {size}: NLL {change}."
+    promise = f" Sets of classes: {record.promise}" if record.sets else ""
+    return f"{fitted.name.capitalize()} calibration on {size}: NLL {change}.{promise}"
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -150,13 +175,16 @@ def read_calibration(path: Path) -> Calibration:
         raise UsageError("E_CAL_FILE", f"Expected a calibration at {path}, got: {error}.") from error
 
 
-def report_content(comparison: Comparison, fitted: Calibration, files: dict[str, Path | None]) -> CalibrationContent:
+def report_content(
+    comparison: Comparison, fitted: Calibration, files: dict[str, Path | None], check: SetsCheck | None = None
+) -> CalibrationContent:
     """What the report says.
 
     Args:
         comparison: of the methods.
         fitted: the calibration that was saved.
         files: what was read and written, by what it is.
+        check: of the sets of classes on held-out cases.
     """
     record = fitted.record
     provenance = [
@@ -179,7 +207,26 @@ def report_content(comparison: Comparison, fitted: Calibration, files: dict[str,
         tuple(_diagram(name, comparison) for name in shown),
         tuple(provenance),
         __version__,
+        () if check is None else tuple(_sets_rows(fitted, check)),
     )
+
+
+def _rule(sets: float | None, name: str | None) -> ScoreRule:
+    if sets is None and name is not None:
+        raise UsageError("E_OPTION", "Expected a level of sets beside a rule of sets, got none.", "Give --sets 0.1.")
+    if sets is not None:
+        require_alpha(sets)
+    return rule_of(name or "lac")
+
+
+def _sets_rows(fitted: Calibration, check: SetsCheck) -> Iterator[tuple[str, str]]:
+    yield "Promise", fitted.record.promise
+    if fitted.record.rows > fitted.record.cases:
+        yield "Unit", "The case: it counts as held where the sets of all its rows hold their true class."
+    share = f"{check.covered} of {check.cases} cases ({100 * check.covered / check.cases:.1f} %"
+    yield "Held-out cases that are held", f"{share}, 95 % interval {100 * check.low:.1f} to {100 * check.high:.1f} %)"
+    for size, count in enumerate(check.sizes):
+        yield f"Sets of {size} classes" if size != 1 else "Sets of 1 class", f"{count} of {sum(check.sizes)}"
 
 
 def _fit(comparison: Comparison | None, method: str, rows: Rows, about: About) -> Calibration:
@@ -233,9 +280,13 @@ class BundleCalibration:
         method: a name of `METHODS`, or `recommended`.
         source: `validation` or `out_of_fold`.
         output_dir: takes `calibration.json` and `calibration.pdf`.
+        set_level: how often sets of classes may miss a case's true class; 0 for no sets.
     """
 
-    def __init__(self, logits: str, labels: str, cases: str, method: str, source: str, output_dir: str) -> None:
+    def __init__(
+        self, logits: str, labels: str, cases: str, method: str, source: str, output_dir: str, set_level: float = 0
+    ) -> None:
+        self.set_level = set_level or None
         self.logits, self.labels = Path(logits), Path(labels)
         self.cases = Path(cases) if cases else None
         self.method, self.source = method, source
@@ -249,7 +300,16 @@ class BundleCalibration:
         """
         out, report = self.output_dir / "calibration.json", self.output_dir / "calibration.pdf"
         try:
-            fitted = calibrate(self.logits, self.labels, out, self.method, self.cases, report, self.source)
+            fitted = calibrate(
+                self.logits,
+                self.labels,
+                out,
+                self.method,
+                self.cases,
+                report,
+                self.source,
+                sets=self.set_level,
+            )
         except UsageError as error:
             echo(str(error), error=True)
             sys.exit(2)

@@ -229,9 +229,11 @@ class FoldCalibration:
         method: a name of `METHODS`, or `recommended`.
         source: `validation` or `out_of_fold`.
         data: whose logits they are, in words; the files' names when empty.
+        set_level: how often sets of classes may miss a case's true class; 0 for no sets.
     """
 
-    def __init__(self, output_dir: str, method: str, source: str, data: str = "") -> None:
+    def __init__(self, output_dir: str, method: str, source: str, data: str = "", set_level: float = 0) -> None:
+        self.set_level = set_level or None
         self.folder, self.method, self.source, self.data = Path(output_dir), method, source, data
 
     def run(self) -> None:
@@ -253,10 +255,9 @@ class FoldCalibration:
         for name, (prefix, cases) in there.items():
             logits, labels = (self.folder / f"{prefix}_{part}.npy" for part in ("logits", "labels"))
             out = self.folder / f"calibration_{name}.json"
-            names = self.folder / cases
-            fitted = calibrate(
-                logits, labels, out, self.method, names, None, self.source, self.data, outputs.get(name, "")
-            )
+            about = self.source, self.data, outputs.get(name, "")
+            sets = self.set_level if name == CLASSES else None
+            fitted = calibrate(logits, labels, out, self.method, self.folder / cases, None, *about, sets)
             echo(f"{name}: {summary(fitted)}")
 
 

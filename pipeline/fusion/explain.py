@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.transforms import Transform
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.fusion.explained_case import ExplainedCase
-from pipeline.fusion.gates import gate_maps, gated_blocks
-from pipeline.fusion.gradcam import check_level, gradcam_maps, streams_of
+from pipeline.fusion.explanations import (
+    ExplainedCase,
+    check_level,
+    gate_maps,
+    gated_blocks,
+    gradcam_maps,
+    logits_without,
+    occluded_logits,
+    streams_of,
+)
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.occlusion import logits_without, occluded_logits
-from pipeline.fusion.predict import Calibrated, probabilities_of
+from pipeline.fusion.predict import Calibrated, images_there, pictures_of, probabilities_of
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
+from pipeline.store.sections import Coloured, Display, Panel, Section, Sections, Table
 from pipeline.volumes import affine_of, volume
+from pipeline.words import NOT_AVAILABLE, clean, in_words, number_text
 
 #: Method -> key and kind of its map. Gates lie in [0, 1]; the other two have a unit of their own.
 MAPS = {
@@ -26,6 +35,35 @@ MAPS = {
     "gates": ("fused_gates", "probability"),
     "occlusion": ("fused_occlusion", "image"),
 }
+#: Method -> name and unit of its map, and what it shows.
+WORDS = {
+    "gradcam": (
+        "Grad-CAM",
+        "added log-odds",
+        "Grad-CAM: what each place adds to the log-odds of the class, in the tiles that make it.",
+    ),
+    "gates": (
+        "Gate",
+        "share of the modality",
+        "Gate: how much each modality counts at a place; the shares sum to 1.",
+    ),
+    "occlusion": (
+        "Occlusion",
+        "fall of the probability",
+        "Occlusion: how far the probability falls when a block shows the mean of the body; blue: rises.",
+    ),
+}
+#: With every map, because a picture persuades more than it proves.
+CAVEAT = (
+    "A map shows what the network's answer is sensitive to. It does not prove that this is why the case is of the "
+    "class, nor that the rest of the image does not matter."
+)
+COLUMNS = (
+    *("Modality", "Part of Grad-CAM", "Mean gate in the body"),
+    *("Probability without it", "Change", "Class without it"),
+)
+#: Of the places that add something; brighter ones share the brightest colour.
+GRADCAM_PERCENTILE = 99.0
 
 
 class Explaind(Transform):
@@ -53,6 +91,7 @@ class Explaind(Transform):
         calibration: of the class logits; the network's own probabilities when None.
         gradcam_level: of the encoders: 0 the finest, -1 the coarsest.
         occlusion_parts: blocks along each side of a tile.
+        images: keys of the modalities' images in the run, in their order; the modalities' own names when empty.
 
     Raises:
         UsageError: E_EXPLAIN for a method that does not exist or that the network has nothing for.
@@ -67,15 +106,52 @@ class Explaind(Transform):
         calibration: Calibrated | None = None,
         gradcam_level: int = 0,
         occlusion_parts: int = 4,
+        images: Sequence[str] = (),
     ) -> None:
         _check(methods, network, gradcam_level, occlusion_parts)
         self.methods = tuple(name for name in MAPS if name in methods)
         self.network, self.inferer, self.class_names = network, inferer, tuple(class_names)
         self.calibration, self.gradcam_level, self.occlusion_parts = calibration, gradcam_level, occlusion_parts
+        self.images = tuple(images)
 
     def writes(self) -> dict[str, str]:
         """What the stage writes more: key -> kind."""
         return dict(MAPS[method] for method in self.methods)
+
+    def sections(self, case: Mapping[Hashable, Any]) -> Sections:
+        """What each modality has to do with the class, and the maps over the images."""
+        if not self.methods:
+            return Sections()
+        said = clean(case["measures"].get("fused_explained_class", ""))
+        title = f"Why {said}" if said else "What the network looks at"
+        there = images_there(self.network.modalities, self.images, case)
+        first = next(iter(there.values()))
+        panels = [
+            Panel(f"{WORDS[method][0]} {in_words(name)}".strip(), there.get(name, first), coloured=coloured)
+            for method in self.methods
+            for name, coloured in self._coloured(method, case).items()
+        ]
+        caption = " ".join(WORDS[method][2] for method in self.methods)
+        focus = next((MAPS[name][0] for name in ("occlusion", "gradcam") if name in self.methods), "")
+        pictures = pictures_of("why", title, f"{caption} {CAVEAT}", panels, focus)
+        rows = tuple(_row(name, case["measures"]) for name in self._streams())
+        displays = tuple(Display(MAPS[method][0], *WORDS[method][:2]) for method in self.methods)
+        return Sections((Section(title, (CAVEAT,), (Table("", COLUMNS, rows),), pictures),), (), displays)
+
+    def _streams(self) -> list[str]:
+        """Whatever one of the methods speaks of: streams, modalities."""
+        streams = streams_of(self.network) if "gradcam" in self.methods else ()
+        modalities = self.network.modalities if {"gates", "occlusion"} & {*self.methods} else ()
+        return list(dict.fromkeys([*streams, *modalities]))
+
+    def _coloured(self, method: str, case: Mapping[Hashable, Any]) -> dict[str, Coloured]:
+        """The channels of a map by what they are of; occlusion is of all modalities together."""
+        key, (_, unit, _) = MAPS[method][0], WORDS[method]
+        of = {"gradcam": streams_of(self.network), "gates": self.network.modalities, "occlusion": ("",)}[method]
+        values = torch.as_tensor(case[key]).as_subclass(Tensor)
+        limit = _limit(method, values)
+        signed, beyond = method == "occlusion", float(values.max()) > limit
+        return {name: Coloured(key, at, limit, unit, signed, beyond) for at, name in enumerate(of)}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Explain a case that has `image`, `available`, and perhaps `body` and `table`."""
@@ -138,6 +214,25 @@ class Explaind(Transform):
             measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)
             measures[f"fused_class_probability_change_without_{name}"] = round(float(chances[chosen]) - whole, 6)
         return fall, measures
+
+
+def _limit(method: str, values: Tensor) -> float:
+    """The value of the brightest colour; of Grad-CAM below the few voxels that a largest value alone may rest on."""
+    above = values.abs()[values != 0].numpy()
+    if method == "gates" or not above.size:
+        return 1.0
+    return float(np.percentile(above, GRADCAM_PERCENTILE)) if method == "gradcam" else float(above.max())
+
+
+def _row(name: str, measures: Mapping[str, Any]) -> tuple[str, ...]:
+    """What has been found of one modality, texts as in `COLUMNS`."""
+    shares = [measures.get(f"fused_{part}_{name}") for part in ("gradcam_share", "gate_share")]
+    chance, change, said = (
+        measures.get(f"fused_class_{part}without_{name}") for part in ("probability_", "probability_change_", "")
+    )
+    numbers = [NOT_AVAILABLE if value is None else number_text(value) for value in (*shares, chance)]
+    moved = NOT_AVAILABLE if change is None else f"{change:+.3f}"
+    return in_words(name), *numbers, moved, NOT_AVAILABLE if said is None else clean(said)
 
 
 def _check(methods: Sequence[str], network: FusionNet, level: int, parts: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,9 +14,20 @@ from pipeline.fusion.network import FusionNet
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer, not_looked_at
 from pipeline.label_measures import label_measures
+from pipeline.store.sections import Answer, Coloured, Display, Panel, Picture, Regions, Section, Sections, Table
 from pipeline.volumes import affine_of, volume
+from pipeline.words import clean, in_words, measure_text, number_text
 
 Data = Mapping[Hashable, Any]
+Row = tuple[str, str, str]
+PANELS_A_PICTURE = 5
+#: Of the picture that shows best what the network says; higher than that of any stage before.
+RANK = 30
+CAPTION = (
+    "The label that is most probable at each voxel, over the images that the network saw; planes through the labels. "
+    "Whether the probabilities are calibrated stands in the table."
+)
+CHANCES_CAPTION = "The probability of each label. Whether it is calibrated stands in the table."
 
 
 class Calibrated(Protocol):
@@ -32,6 +43,9 @@ class Calibrated(Protocol):
 
     def apply(self, logits: Any) -> Any:
         """Probabilities of rows (N, C) or of a volume (C, I, J, K)."""
+
+    def sets(self, logits: Any) -> Any:
+        """Which classes are not excluded, bool (N, C) of rows; None where no sets were fitted."""
 
 
 def roles_of(modalities: Sequence[str], known: Sequence[str], roles: Mapping[str, str]) -> list[str]:
@@ -127,6 +141,7 @@ class FusedOutputsd(Transform):
         class_calibration: of the class logits, likewise.
         pooling: how the class of a case was made, in words.
         sees: the modalities that the network looks at; all when empty.
+        images: keys of the modalities' images in the run, in their order; the modalities' own names when empty.
 
     Raises:
         UsageError: E_NAMES when there are other names than labels or classes.
@@ -143,9 +158,10 @@ class FusedOutputsd(Transform):
         class_calibration: Calibrated | None = None,
         pooling: str = "",
         sees: Sequence[str] = (),
+        images: Sequence[str] = (),
     ) -> None:
         self.modalities, self.labels, self.classes = tuple(modalities), labels, classes
-        self.sees = tuple(sees or modalities)
+        self.sees, self.images = tuple(sees or modalities), tuple(images)
         self.label_names = _names(label_names, [f"label_{value}" for value in range(1, labels)])
         self.class_names = _names(class_names, [f"class_{number}" for number in range(classes)])
         self.voxel_calibration, self.class_calibration, self.pooling = voxel_calibration, class_calibration, pooling
@@ -155,12 +171,74 @@ class FusedOutputsd(Transform):
         voxels = {"fused_probability": "probability", "fused_label": "label"} if self.labels else {}
         return {**voxels, **({"fused_class": "measure"} if self.classes else {})}
 
+    def sections(self, case: Data) -> Sections:
+        """Probabilities and volumes, each with its calibration, and the labels over the images."""
+        measures, seen = case["measures"], self._seen(case)
+        said = clean(measures.get("fused_class", ""))
+        sentence = f"The network saw {', '.join(map(in_words, seen))}."
+        rows = (*self._class_rows(measures), *self._label_rows(measures))
+        pictures = self._pictures(list(seen.values())) if self.labels and seen else ()
+        title = f"Fusion: {said}" if said else "Fusion"
+        sentences = (sentence, *self._promise())
+        section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
+        answers = [Answer(*row) for row in self._label_rows(measures)]
+        if said:
+            value = f"{said}, probability {number_text(measures['fused_class_probability'])}"
+            found = Answer("Class", value, measures["fused_class_calibration"])
+            answers = [found, *self._set_answer(measures), *answers]
+        if not self.labels:
+            return Sections((section,), tuple(answers))
+        displays = (Display("fused_probability", "Probability of the labels", "", (0.0, 1.0)),)
+        regions = (Regions("fused_label", tuple(seen.values()), self._values()),)
+        return Sections((section,), tuple(answers), displays, regions)
+
+    def _promise(self) -> tuple[str, ...]:
+        """What the set of classes promises, where there is one."""
+        promise = self.class_calibration.record.promise if self.classes and self.class_calibration else ""
+        return (f"Classes not excluded: {promise}",) if promise else ()
+
+    def _set_answer(self, measures: Mapping[str, Any]) -> Iterator[Answer]:
+        if self.class_calibration is not None and "fused_class_set" in measures:
+            sets = self.class_calibration.record.sets
+            said = clean(measures["fused_class_set"]) or "none: the case is unlike the cases of the calibration"
+            yield Answer("Classes not excluded", said, sets.in_short())
+
+    def _values(self) -> dict[int, str]:
+        return {value: clean(name) for value, name in enumerate(self.label_names, 1)}
+
+    def _class_rows(self, measures: Mapping[str, Any]) -> Iterator[Row]:
+        for name in self.class_names if self.classes else ():
+            chance = number_text(measures[f"fused_class_{name}_probability"])
+            yield f"Probability of {clean(name)}", chance, measures["fused_class_calibration"]
+
+    def _label_rows(self, measures: Mapping[str, Any]) -> Iterator[Row]:
+        for name in self.label_names if self.labels else ():
+            size = measure_text("volume_ml", measures[f"fused_label_{name}_volume_ml"])
+            yield f"Volume of {clean(name)}", size, f"voxel probabilities {measures['fused_label_calibration']}"
+
+    def _pictures(self, images: Sequence[str]) -> tuple[Picture, ...]:
+        """The labels over every image, and the probability of each label over the first one."""
+        labels = Coloured("fused_label", limit=float(max(1, self.labels - 1)), unit="label", names=self._values())
+        maps = [Panel(f"Labels over {in_words(image)}", image, coloured=labels) for image in images]
+        chances = [
+            Panel(f"P({name})", images[0], coloured=Coloured("fused_probability", value, unit="probability"))
+            for value, name in self._values().items()
+        ]
+        focus = "fused_label"
+        return (
+            *pictures_of("fused_labels", "Labels of the fusion network", CAPTION, maps, focus, RANK),
+            *pictures_of("fused_probabilities", "Probabilities of the labels", CHANCES_CAPTION, chances, focus),
+        )
+
+    def _seen(self, case: Data) -> dict[str, str]:
+        there = images_there(self.modalities, self.images, case)
+        return {name: image for name, image in there.items() if name in self.sees}
+
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Make the outputs."""
         case, pred = dict(data), torch.as_tensor(data["pred"]).as_subclass(Tensor)
-        there = zip(self.modalities, data["available"].tolist(), strict=True)
-        seen = [name for name, is_there in there if is_there and name in self.sees]
-        measures: dict[str, Any] = {**(case.get("measures") or {}), "fused_modalities": ", ".join(seen)}
+        seen = ", ".join(self._seen(data))
+        measures: dict[str, Any] = {**(case.get("measures") or {}), "fused_modalities": seen}
         if self.labels:
             measures |= self._voxels(case, pred)
         if self.classes:
@@ -192,6 +270,8 @@ class FusedOutputsd(Transform):
         named = {name: round(chance, 6) for name, chance in zip(self.class_names, chances, strict=True)}
         likely = self.class_names[chances.index(max(chances))]
         calibrated = self.class_calibration is not None
+        kept = self.class_calibration.sets(logits[None]) if self.class_calibration is not None else None
+        names = () if kept is None else [name for name, is_in in zip(self.class_names, kept[0], strict=True) if is_in]
         case["fused_class"] = {
             "class": likely,
             "probabilities": named,
@@ -199,6 +279,7 @@ class FusedOutputsd(Transform):
             "calibrated": calibrated,
             "calibration": calibration_in_words(self.class_calibration),
             "pooling": self.pooling,
+            **({} if kept is None else {"not_excluded": names}),
         }
         return {
             "fused_class": likely,
@@ -206,7 +287,32 @@ class FusedOutputsd(Transform):
             "fused_class_calibrated": calibrated,
             "fused_class_calibration": calibration_in_words(self.class_calibration),
             **{f"fused_class_{name}_probability": chance for name, chance in named.items()},
+            **({} if kept is None else {"fused_class_set": ", ".join(names)}),
         }
+
+
+def images_there(modalities: Sequence[str], images: Sequence[str], case: Data) -> dict[str, str]:
+    """Modality -> key of its image, for those that a case has; the key is the modality's name without `images`."""
+    keys = zip(modalities, images or modalities, case["available"].tolist(), strict=True)
+    return {name: key for name, key, there in keys if there}
+
+
+def pictures_of(
+    key: str, title: str, caption: str, panels: Sequence[Panel], focus: str, rank: int = 0
+) -> tuple[Picture, ...]:
+    """Panels on as many pictures as they need; the first one has the rank."""
+    groups = [tuple(panels[at : at + PANELS_A_PICTURE]) for at in range(0, len(panels), PANELS_A_PICTURE)]
+    return tuple(
+        Picture(
+            f"{key}_{number + 1}",
+            f"{title}, continued" if number else title,
+            caption,
+            group,
+            focus,
+            rank=0 if number else rank,
+        )
+        for number, group in enumerate(groups)
+    )
 
 
 def prepare_whole(

@@ -80,6 +80,7 @@ class CalibrationContent:
         diagrams: reliability before and after.
         provenance: names and texts.
         tandem: version of Tandem.
+        sets: of classes: what they promise and what held-out cases show, names and texts; empty where there are none.
     """
 
     recommended: str
@@ -90,6 +91,7 @@ class CalibrationContent:
     diagrams: tuple[Diagram, ...]
     provenance: tuple[tuple[str, str], ...]
     tandem: str
+    sets: tuple[tuple[str, str], ...] = ()
 
 
 def calibration_pdf(content: CalibrationContent) -> bytes:
@@ -167,5 +169,8 @@ def _diagrams(content: CalibrationContent) -> list[Flowable]:
     image = Image(io.BytesIO(reliability_figure(content.diagrams)), hAlign="CENTER")
     image.drawWidth, image.drawHeight = image.imageWidth / DPI * inch, image.imageHeight / DPI * inch
     story: list[Flowable] = [paragraph("Reliability before and after", "heading"), image, paragraph(CAPTION, "caption")]
+    if content.sets:
+        rows = table(("What", "Value"), content.sets, (0.3, 0.7))
+        story.append(KeepTogether([paragraph("Sets of classes", "heading"), rows]))
     provenance = [paragraph("Provenance", "heading"), table(("What", "Value"), content.provenance, (0.3, 0.7))]
     return [*story, KeepTogether(provenance)]

@@ -75,9 +75,32 @@ def test_report_and_recommendation(files):
     assert "z.npy, SHA-256" in text
 
 
+def test_sets_travel_with_the_calibration_and_are_applied(files):
+    made = tandem(files, "--logits", "z.npy", "--labels", "y.npy", "--cases", "cases.csv", "--sets=0.2",
+                  "--sets-rule", "lac", "--out", "c.json", "--report", "c.pdf")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "Calibrated on n = 80 cases" in made.output
+    z, y = np.load(files / "z.npy").astype(float), np.load(files / "y.npy")
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    worst = (1 - p[np.arange(240), y]).reshape(80, 3).max(axis=1)
+    cut = np.sort(worst)[64]  # ceil(81 * 0.8) = 65
+    assert json.loads((files / "c.json").read_text())["sets"]["thresholds"]["all"] == pytest.approx(cut)
+    assert tandem(files, "--apply", "c.json", "--logits", "z.npy", "--out", "p.npy").exit_code == 0
+    held = np.load(files / "p_sets.npy")
+    assert held.dtype == bool and np.array_equal(held, 1 - p <= cut)
+    with pymupdf.open(files / "c.pdf") as document:
+        text = " ".join(" ".join(page.get_text() for page in document).split())
+    assert "Sets of classes" in text and "of 80 cases (" in text and "Sets of 3 classes" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=0", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=0.001", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets=1", "--out", "c.json"), "E_CONFORMAL"),
+        (("--logits", "z.npy", "--labels", "y.npy", "--sets-rule", "aps", "--out", "c.json"), "E_OPTION"),
+        (("--apply", "good.json", "--logits", "z.npy", "--sets=1", "--out", "o.npy"), "E_CAL_METHOD"),
         (("--logits", "none.npy", "--labels", "y.npy", "--out", "c.json"), "E_TABLE"),
         (("--logits", "z.npy", "--out", "c.json"), "E_TABLE"),
         (("--logits", "z.npy", "--labels", "half.npy", "--out", "c.json"), "E_ROWS"),

@@ -14,11 +14,16 @@ from torch.nn import functional
 from pipeline.errors import UsageError
 from pipeline.fusion.blocks import GatedBlock
 from pipeline.fusion.explain import Explaind
-from pipeline.fusion.explained_case import ExplainedCase
-from pipeline.fusion.gates import gate_maps
-from pipeline.fusion.gradcam import gradcam_maps, log_odds_direction
+from pipeline.fusion.explanations import (
+    ExplainedCase,
+    baseline_of,
+    gate_maps,
+    gradcam_maps,
+    log_odds_direction,
+    logits_without,
+    occluded_logits,
+)
 from pipeline.fusion.network import FusionNet, Heads
-from pipeline.fusion.occlusion import baseline_of, logits_without, occluded_logits
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.simulation.kinds import ADDITIVE_CUE
