@@ -43,7 +43,7 @@ lint: dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# How much of the library the tests run; below the floor in pyproject.toml it fails.
+# How much of the library the tests run.
 coverage: dev
 	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 

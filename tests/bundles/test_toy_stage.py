@@ -115,11 +115,12 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_toy_stage_is_three_files_and_has_its_section_in_the_report(toy: Path) -> None:
     of_three = batch.Plan(toy / "in", toy / "out", toy / "spec.yaml", stages=("ingest", "toy", "report"))
     ((case_id, found),) = batch.run(of_three).items()
-    assert [(record.stage, record.status) for record in found] == [(name, "done") for name in of_three.stages]
+    by_stage = {record.stage: record for record in found}
+    assert {name: record.status for name, record in by_stage.items()} == dict.fromkeys(of_three.stages, "done")
     made = {item.key: toy / "out" / item.path for record in found for item in record.artifacts}
     assert np.asarray(nib.load(made["bone"]).dataobj).sum() == 6 * 5 * 4
-    assert found[1].measures["bone_ml"] == pytest.approx(0.72)
-    assert found[1].answers == {"Bone": "0.7 ml"}
+    assert by_stage["toy"].measures["bone_ml"] == pytest.approx(0.72)
+    assert by_stage["toy"].answers == {"Bone": "0.7 ml"}
     page = made["report_page"].read_text()
     assert "What the toy found" in page and "There are 0.7 ml of bone." in page
     assert "0.7 ml" in (toy / "out" / "report.html").read_text() and case_id in (toy / "out" / "cases.csv").read_text()
