@@ -1,4 +1,4 @@
-# make setup | demo | dev | test | lint | lock | clean          (everything happens in .venv)
+# make setup | demo | dev | test | test-all | lint | coverage | docs | lock | clean          (everything happens in .venv)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
@@ -6,9 +6,10 @@ BIN    := $(VENV)/bin
 OUT    ?= out/demo
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo dev test lint lock clean
+.PHONY: setup demo dev test test-all lint coverage docs lock clean
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # What a user needs.
 setup: $(VENV)/.ready
@@ -29,13 +30,30 @@ $(VENV)/.dev: $(VENV)/.ready
 demo: setup
 	$(BIN)/tandem demo --out $(OUT)
 
+# While one works: all but the tests marked slow. Before a change is merged: all of them.
 test: dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow"
+
+test-all: dev
+	$(PYTEST)
 
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# How much of the library the tests run.
+coverage: dev
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
+
+# The site of docs/ in out/site; a broken link is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(INSTALL) -e '.[docs]'
+	touch $@
 
 # Pins every version again (needs uv).
 lock:

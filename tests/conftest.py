@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.whole_run import WholeRun, made_once
+
 #: The files that take minutes.
 LONG_FILES = ("test_kill.py", "test_cohort.py", "test_canaries.py")
 
@@ -26,6 +28,13 @@ def real_images() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("TANDEM_DATA does not point to the real images")
     return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
+    """One run of all stages over a simulated cohort, which all tests and all of xdist's processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return made_once((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "whole_run")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -94,6 +94,7 @@ def test_the_exported_checkpoint_says_what_the_network_says(trained: Path, tmp_p
         assert torch.allclose(torch.jit.load(exported)(image), load_trained(trained).network(image), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "max_epochs": 2, "dataset_dir": data, "output_dir": tmp_path, "bundle_root": CONFIGS.parent}
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
@@ -117,6 +118,7 @@ EXACT: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_twice_the_batch(data: Path, tmp_path: Path) -> None:
     """Gradients are the mean over all processes, weights the same after each step; a smaller batch learns otherwise."""
     settings = {**EXACT, "batch": 2, "dataset_dir": data, "output_dir": tmp_path / "two", "bundle_root": CONFIGS.parent}

@@ -11,23 +11,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.run import batch
 from pipeline.shipped import shipped
-from pipeline.simulation.cohort import Cohort, simulate_cohort
 from pipeline.store import records
+from tests.whole_run import SPEC, WholeRun
 
 STAGES = ("ingest", "register", "preprocess", "report")
-SPEC = shipped("data_specs", "ct_mr_head.yaml")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return simulate_cohort(tmp_path_factory.mktemp("cohort"), cases=1, spacing_mm=6.0, faulty=0)
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(whole_run: WholeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return whole_run.own_home(tmp_path_factory.mktemp("keys") / "home")
 
 
 def bundle(name: str, home: Path, dataset_dir: Path, output_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -41,11 +35,11 @@ def bundle(name: str, home: Path, dataset_dir: Path, output_dir: Path, *more: st
 
 
 @pytest.fixture(scope="module")
-def alone(cohort: Cohort, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(whole_run: WholeRun, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder that the bundles filled one by one."""
     out = tmp_path_factory.mktemp("alone") / "out"
     for name in STAGES:
-        source = cohort.dicom if name == "ingest" else out
+        source = whole_run.small.dicom if name == "ingest" else out
         more = ("--spec_file", str(SPEC)) if name == "ingest" else ()
         done = bundle(name, home, source, out, *more)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -62,18 +56,16 @@ def test_each_stage_leaves_its_outputs(alone: Path) -> None:
         assert {item.path.split("/")[1] for item in record.artifacts} == {case_id}
 
 
-def test_the_batch_gives_the_same_bytes(
-    alone: Path, cohort: Cohort, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same file is the stage in both; and each stage is deterministic across processes."""
-    monkeypatch.setenv("TANDEM_HOME", str(home))
-    found = batch.run(batch.Plan(cohort.dicom, tmp_path / "out", SPEC, stages=STAGES[:3]))
-    expected = records.of_run(alone)
-    assert found.keys() == expected.keys()
-    for case_id, case in found.items():
-        hashes = {item.key: item.sha256 for record in case for item in record.artifacts}
-        truth = {item.key: item.sha256 for record in expected[case_id][:3] for item in record.artifacts}
-        assert hashes == truth
+def test_the_batch_gives_the_same_bytes(alone: Path, whole_run: WholeRun) -> None:
+    """The same file is the stage in both; and each stage is deterministic across processes and cohorts."""
+    ((case_id, found),) = records.of_run(alone).items()
+    assert case_id == whole_run.small_case
+    of_batch = whole_run.found[case_id]
+    assert [record.stage for record in of_batch] == list(STAGES)
+    for ours, theirs in zip(found[:3], of_batch, strict=False):
+        assert {item.key: item.sha256 for item in ours.artifacts} == {
+            item.key: item.sha256 for item in theirs.artifacts
+        }
 
 
 def test_a_second_run_of_a_bundle_does_no_work(alone: Path, home: Path) -> None:

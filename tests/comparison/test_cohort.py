@@ -83,6 +83,7 @@ def test_strategies_have_equal_budgets() -> None:
         width_for(10, definition(labels=0))
 
 
+@pytest.mark.slow
 def test_a_cohort_of_ones_own_is_compared_from_end_to_end(data: Path, tmp_path: Path) -> None:
     settings = {**{key: value for key, value in SMALL.items() if key != "device"}, "device": "cpu", "labels": "0"}
     settings |= {"max_epochs": "1", "network_def::width": 8}

@@ -46,12 +46,14 @@ PLACES = (
     ),
     *("behind the end", "device", "protocol", "study", "station", "image comments", "person in a sequence"),
 )
+#: What every plain canary begins with; each of its forms begins each of theirs.
+STEM = "KANARIE"
 _ENCODINGS = ("utf-8", "latin-1", "utf-16-le", "utf-16-be", "iso2022_jp", "shift_jis", "euc_jp")
 
 
 def canary(place: str) -> str:
     """The made-up word that sits in a place: capital letters and digits, so that a code string may hold it."""
-    return f"KANARIE{PLACES.index(place):02d}"
+    return f"{STEM}{PLACES.index(place):02d}"
 
 
 def plant(root: Path, modality: str, encoding: str, name: str, number: int) -> list[Path]:
@@ -145,17 +147,19 @@ def found_in(folder: Path, texts: tuple[str, ...] = ()) -> dict[str, list[str]]:
         place -> the files that hold its canary; empty where there is none.
     """
     hits: dict[str, list[str]] = {}
+    stem = _forms(STEM, shortest=4)  # by chance it costs time alone
     wanted = {place: _forms(canary(place)) for place in PLACES}
-    wanted |= {"japanese": _forms("金糸雀鳥"), "latin": _forms("Grünkanarie")}
+    others = {"japanese": _forms("金糸雀鳥"), "latin": _forms("Grünkanarie")}
     contents = [("printed", text.encode("utf-8", "surrogateescape")) for text in texts]
     for name, content in (*contents, *_contents(folder)):
-        for place, forms in wanted.items():
+        likely = others | (wanted if any(form in content for form in stem) else {})
+        for place, forms in likely.items():
             if any(form in content for form in forms):
                 hits.setdefault(place, []).append(name)
     return hits
 
 
-def _forms(text: str) -> set[bytes]:
+def _forms(text: str, shortest: int = 8) -> set[bytes]:
     forms = set()
     for written in (text, text.lower(), text.upper(), text.title()):
         for encoding in _ENCODINGS:
@@ -168,7 +172,7 @@ def _forms(text: str) -> set[bytes]:
         for shift in range(3):  # the middle of a base64 text, at each of its three alignments
             code = base64.b64encode(b"\0" * shift + plain)
             forms.add(code[4 if shift else 0 : len(code) - 4])
-    return {form for form in forms if len(form) >= 8}  # shorter ones are found by chance
+    return {form for form in forms if len(form) >= shortest}  # shorter ones are found by chance
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:

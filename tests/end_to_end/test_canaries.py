@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from pipeline.shipped import shipped
 from tests.end_to_end.canaries import JAPANESE, LATIN, PLACES, found_in, litter, plant
 from tests.tandem_process import Run, tandem
+from tests.whole_run import WholeRun
 
 ALL_OPTIONS = (
     *("--shift-dates", "--retain-patient-characteristics", "--retain-safe-private", "--clean-descriptors"),
@@ -53,18 +53,20 @@ def test_what_is_kept_by_name_is_kept_and_nothing_else(tree: Path, tmp_path: Pat
     assert set(found_in(tmp_path / "out", printed(run))) == {"device", "station", "address"}
 
 
-def test_a_run_over_the_hospitals_files_lets_no_canary_out(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
-    """A case whose MR is ambiguous, and all stages of one whose is not."""
+def test_an_ambiguous_case_lets_no_canary_out(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
     spec = shipped("data_specs", "ct_mr_head.yaml")
     run = tandem(tandem_home, "run", tree, "--spec", spec, "--out", tmp_path / "out", "--stages", "ingest")
     assert (tmp_path / "out" / "series.csv").is_file(), (run.out, run.err)
     assert found_in(tmp_path / "out", printed(run)) == {}
-    single = tmp_path / "single"
-    shutil.copytree(tree, single)
-    shutil.rmtree(next(single.glob("*/3")))
-    run = tandem(tandem_home, "run", single, "--spec", spec, "--out", tmp_path / "second")
-    assert list((tmp_path / "second").rglob("report_pdf.pdf")), (run.out, run.err)
-    assert found_in(tmp_path / "second", printed(run)) == {}
+
+
+@pytest.mark.slow
+def test_a_run_over_the_hospitals_files_lets_no_canary_out(whole_run: WholeRun) -> None:
+    """All stages of a case whose every file holds every canary."""
+    simulated = {whole_run.case_of(patient.patient_id) for patient in whole_run.heads.patients} | {whole_run.small_case}
+    (hospital,) = whole_run.found.keys() - simulated
+    assert list((whole_run.out / "cases" / hospital).rglob("report_pdf.pdf")), whole_run.run
+    assert found_in(whole_run.out, printed(whole_run.run)) == {}
 
 
 def test_an_ingest_of_every_volume_lets_no_canary_out(tree: Path, tmp_path: Path, tandem_home: Path) -> None:

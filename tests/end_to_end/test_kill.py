@@ -14,24 +14,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pipeline.shipped import shipped
-from pipeline.simulation.cohort import Cohort, simulate_cohort
 from pipeline.store import records
 from tests.tandem_process import command, environment, tandem
+from tests.whole_run import SPEC, WholeRun
 
-SPEC = shipped("data_specs", "ct_mr_head.yaml")
 KILLS = 20
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return simulate_cohort(tmp_path_factory.mktemp("cohort"), cases=1, spacing_mm=6.0, faulty=0)
-
-
-def hashes(out: Path) -> dict[str, str]:
-    """Every output of every finished stage that does not tell the time."""
-    found = [record for case in records.of_run(out).values() for record in case if record.stage != "report"]
+def hashes(out: Path, case_id: str) -> dict[str, str]:
+    """Every output of every finished stage of a case that does not tell the time."""
+    found = [record for record in records.of_run(out)[case_id] if record.stage != "report"]
     return {item.path: item.sha256 for record in found if record.status == "done" for item in record.artifacts}
 
 
@@ -52,17 +45,19 @@ def require_nothing_wrong(out: Path, truth: dict[str, str]) -> int:
     return done
 
 
-def test_twenty_kills(cohort: Cohort, tandem_home: Path, tmp_path: Path) -> None:
-    arguments = ("run", cohort.dicom, "--spec", SPEC, "--out")
+def test_twenty_kills(whole_run: WholeRun, tmp_path: Path) -> None:
+    """Beside what the run of the whole cohort made of the same patient."""
+    home, arguments = whole_run.own_home(tmp_path / "home"), ("run", whole_run.small.dicom, "--spec", SPEC, "--out")
+    truth = hashes(whole_run.out, whole_run.small_case)
     started = time.perf_counter()
-    assert tandem(tandem_home, *arguments, tmp_path / "whole").code == 0
+    assert tandem(home, *arguments, tmp_path / "whole").code == 0
     seconds = time.perf_counter() - started
-    truth = hashes(tmp_path / "whole")
+    assert hashes(tmp_path / "whole", whole_run.small_case) == truth
     chance, out, seen = random.Random(2), tmp_path / "out", set()
     for _ in range(KILLS):
         process = subprocess.Popen(
             command(*arguments, out),
-            env=environment(tandem_home),
+            env=environment(home),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -78,7 +73,7 @@ def test_twenty_kills(cohort: Cohort, tandem_home: Path, tmp_path: Path) -> None
         if finished:
             shutil.rmtree(out)
     assert len(seen) > 2, "the kills hit the run at different stages"
-    assert tandem(tandem_home, *arguments, out).code == 0
+    assert tandem(home, *arguments, out).code == 0
     assert require_nothing_wrong(out, truth) == 4
-    assert hashes(out) == truth
+    assert hashes(out, whole_run.small_case) == truth
     assert not list(out.rglob(".tmp-*"))
