@@ -1,4 +1,4 @@
-"""Do the intervals cover, do the tests keep their level, do conformal sets and masks keep their promise?
+"""Do the intervals cover, do the tests keep their level, do conformal sets keep their promise?
 
     .venv/bin/python -m benchmarks.statistics [--simulations 2000]
 
@@ -14,11 +14,11 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 import typer
-from scipy.special import expit, softmax
+from scipy.special import softmax
 from scipy.stats import norm
 
-from pipeline.calibration.conformal import ScoreRule, fit_class_sets
-from pipeline.calibration.risk_control import Risk, control_risk, mask_losses
+from pipeline.calibration.conformal import ScoreRule, fit_sets
+from pipeline.calibration.rows import Rows
 from pipeline.evaluation.comparison import bootstrap_p_value
 from pipeline.evaluation.delong import delong, delong_interval, delong_test
 from pipeline.evaluation.intervals import Interval, bootstrap_interval, leave_one_out, patient_resamples
@@ -147,45 +147,10 @@ def class_set_coverage(rule: ScoreRule, splits: int, count: int = 300, alpha: fl
     held, sizes = np.empty(splits), np.empty(splits)
     for split in range(splits):
         probabilities, labels = _four_classes(2 * count, generator)
-        uniforms = generator.random(2 * count) if rule.needs_uniforms else None
-        first, second = (None, None) if uniforms is None else (uniforms[:count], uniforms[count:])
-        fitted = fit_class_sets(probabilities[:count], labels[:count], alpha, rule, uniforms=first)
-        found = fitted.predict(probabilities[count:], uniforms=second)
+        fitted = fit_sets(Rows.of(np.log(probabilities[:count]), labels[:count], None), alpha, rule)
+        found = fitted.predict(np.log(probabilities[count:]))
         held[split], sizes[split] = found[np.arange(count), labels[count:]].mean(), found.sum(axis=1).mean()
     return float(held.mean()), float(sizes.mean())
-
-
-def site_coverage(by_site: bool, splits: int) -> tuple[float, float]:
-    """Mean coverage in two sites, of which the second's probabilities are overconfident: one threshold, or one each."""
-    generator = np.random.default_rng(2)
-    sites = np.repeat(["first", "second"], [400, 100])
-    held = np.empty((splits, 2))
-    for split in range(splits):
-        (raw, labels), (new, truth) = _four_classes(500, generator), _four_classes(500, generator)
-        sharpened = [
-            np.where((sites == "second")[:, None], table**3 / (table**3).sum(axis=1, keepdims=True), table)
-            for table in (raw, new)
-        ]
-        groups = sites.tolist() if by_site else None
-        fitted = fit_class_sets(sharpened[0], labels, 0.1, groups=groups)
-        hits = fitted.predict(sharpened[1], groups)[np.arange(500), truth]
-        held[split] = [hits[sites == site].mean() for site in ("first", "second")]
-    return float(held[:, 0].mean()), float(held[:, 1].mean())
-
-
-def mask_risk(risk: Risk, splits: int, count: int = 60, alpha: float = 0.1) -> tuple[float, float]:
-    """Mean risk of new cases' masks, and mean threshold, over calibration sets of `count` cases."""
-    generator = np.random.default_rng(3)
-    pool = np.stack([mask_losses(*_lesion(generator), risk) for _ in range(1500)])
-    risks, cuts = np.empty(splits), np.empty(splits)
-    for split in range(splits):
-        order = generator.permutation(len(pool))
-        fitted = control_risk(pool[order[:count]], risk, alpha)
-        cuts[split] = fitted.thresholds["all"]
-        # thresholds are 0, 0.005 … 1 and just above 1
-        column = 201 if cuts[split] > 1 else round(cuts[split] * 200)
-        risks[split] = pool[order[count:], column].mean()
-    return float(risks.mean()), float(cuts.mean())
 
 
 def _labels(count: int, generator: np.random.Generator) -> Array:
@@ -201,16 +166,6 @@ def _four_classes(count: int, generator: np.random.Generator) -> tuple[Array, Ar
     probabilities = softmax(generator.normal(0, 1.5, (count, 4)), axis=1)
     labels = (probabilities.cumsum(axis=1) < generator.random((count, 1))).sum(axis=1)
     return probabilities, np.minimum(labels, 3)
-
-
-def _lesion(generator: np.random.Generator) -> tuple[Array, Array]:
-    """A probability map of a small lesion whose contrast differs from case to case, and the truth: (12, 10, 8)."""
-    axes = np.meshgrid(*[np.arange(size) for size in (12, 10, 8)], indexing="ij")
-    centre, radius = generator.uniform(3, 6, 3), generator.uniform(1.5, 3)
-    distance = np.sqrt(sum((axis - middle) ** 2 for axis, middle in zip(axes, centre, strict=True)))
-    contrast = generator.gamma(4, 0.5)
-    logits = contrast * (radius - distance) + generator.normal(0, 0.7, distance.shape)
-    return expit(logits), distance < radius
 
 
 def main(simulations: Annotated[int, typer.Option(min=100)] = 2000) -> None:
@@ -239,27 +194,12 @@ def main(simulations: Annotated[int, typer.Option(min=100)] = 2000) -> None:
 
 
 def print_conformal(splits: int = 1000) -> None:
-    """The tables of conformal sets and masks."""
+    """The table of conformal sets."""
     print(f"\n{splits} calibration sets a row, alpha 0.1.\n")
     print("| sets of four classes, n = 300 | coverage | mean size |\n|---|---|---|")
-    for rule in (
-        ScoreRule("lac"),
-        ScoreRule("aps"),
-        ScoreRule("aps", randomised=False),
-        ScoreRule("raps", 0.05, 1),
-    ):
+    for rule in (ScoreRule("lac"), ScoreRule("aps"), ScoreRule("raps", 0.05, 1)):
         held, size = class_set_coverage(rule, splits)
-        name = rule.method.upper() + ("" if rule.randomised else ", not randomised")
-        print(f"| {name} | {held:.4f} | {size:.2f} |", flush=True)
-    print("\n| LAC, two sites, the second overconfident | coverage in the first | in the second |\n|---|---|---|")
-    for by_site in (False, True):
-        first, second = site_coverage(by_site, splits)
-        print(f"| {'a threshold for each' if by_site else 'one threshold'} | {first:.4f} | {second:.4f} |", flush=True)
-    print("\n| masks, n = 60 | mean risk of new cases | mean threshold |\n|---|---|---|")
-    risks: tuple[Risk, ...] = ("false_negative_rate", "false_discovery_rate")
-    for risk in risks:
-        found, cut = mask_risk(risk, splits)
-        print(f"| {risk.replace('_', ' ')} | {found:.4f} | {cut:.3f} |", flush=True)
+        print(f"| {rule.method.upper()} | {held:.4f} | {size:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
-from pipeline.calibration.case_sets import sets_of
 from pipeline.calibration.optimise import log_softmax, mean_nll
 from pipeline.calibration.record import About, CalibrationWarning, FitRecord
 from pipeline.calibration.rows import (
@@ -127,7 +126,7 @@ class Calibration(ABC):
         Raises:
             UsageError: E_ROWS, E_CAL_NONFINITE, E_CAL_PROBABILITIES.
         """
-        return None if self.record.sets is None else sets_of(self.record.sets, logits)
+        return None if self.record.sets is None else self.record.sets.predict(logits)
 
     def _fill(self, source: torch.Tensor, target: torch.Tensor) -> None:
         step = max(1, PIECE_VALUES // self.record.classes)

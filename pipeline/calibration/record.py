@@ -73,7 +73,7 @@ class FitRecord:
         if self.sets is None:
             return ""
         others = "The networks of the folds were scored, not the one in use, so that for it this holds approximately."
-        return " ".join([*self.sets.guarantees(), *([others] if self.about.source == "out_of_fold" else [])])
+        return " ".join([self.sets.guarantee(), *([others] if self.about.source == "out_of_fold" else [])])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

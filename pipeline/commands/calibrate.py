@@ -15,9 +15,8 @@ import numpy as np
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import reliability
-from pipeline.calibration.case_sets import SetsCheck, check_sets, fit_case_sets, rule_of
 from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare
-from pipeline.calibration.conformal import ScoreRule, require_alpha
+from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit_sets, require_alpha
 from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
@@ -82,7 +81,7 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     fitted = _fit(comparison, method, rows, about)
     check = None
     if sets is not None:
-        fitted = replace(fitted, record=replace(fitted.record, sets=fit_case_sets(rows, sets, rule)))
+        fitted = replace(fitted, record=replace(fitted.record, sets=fit_sets(rows, sets, rule)))
         check = check_sets(rows, sets, rule)
     text = json.dumps(fitted.to_json(), indent=2, allow_nan=False) + "\n"
     _write(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
@@ -216,7 +215,7 @@ def _rule(sets: float | None, name: str | None) -> ScoreRule:
         raise UsageError("E_OPTION", "Expected a level of sets beside a rule of sets, got none.", "Give --sets 0.1.")
     if sets is not None:
         require_alpha(sets)
-    return rule_of(name or "lac")
+    return ScoreRule(name or "lac")
 
 
 def _sets_rows(fitted: Calibration, check: SetsCheck) -> Iterator[tuple[str, str]]:
