@@ -163,8 +163,8 @@ def _localizers(subject: Subject, header: SeriesHeader, rng: np.random.Generator
 def _mr_series(
     header: SeriesHeader, number: int, description: str, kind: tuple[str, ...], weighting: Weighting
 ) -> SeriesHeader:
-    image_type, times = ("ORIGINAL", "PRIMARY", *kind), {"tr_ms": weighting.tr_ms, "te_ms": weighting.te_ms}
-    return replace(header, series_number=number, series_description=description, image_type=image_type, **times)
+    own = replace(header, series_number=number, series_description=description)
+    return replace(own, image_type=("ORIGINAL", "PRIMARY", *kind), tr_ms=weighting.tr_ms, te_ms=weighting.te_ms)
 
 
 def _topogram(ct: Scan) -> Scan:
