@@ -49,8 +49,7 @@ def tandem_index(folder: Path, out: Path) -> Job:
     """The headers alone: scan, split, merge and gate."""
     from pipeline.dicom.headers.scan import scan
     from pipeline.dicom.series.gate import judge
-    from pipeline.dicom.series.merge import merge
-    from pipeline.dicom.series.split import split
+    from pipeline.dicom.series.split import merge, split
 
     return lambda: [judge(part) for part in merge([p for series in scan(folder).series for p in split(series)])]
 

@@ -37,7 +37,7 @@ from pipeline.dicom.headers.header import read_header
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read
 from pipeline.dicom.sandbox import Sandbox
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms import faults

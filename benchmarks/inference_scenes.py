@@ -16,8 +16,7 @@ from pipeline.body import body_mask
 from pipeline.fusion.network import FusionNet
 from pipeline.preprocessing.intensity import foreground_zscore, window_channels
 from pipeline.simulation.head import HEAD_CENTRE_MM, SHELLS_MM, HeadTemplate, load_head_template
-from pipeline.simulation.lesions import lesion_shares, random_lesions
-from pipeline.simulation.subject import random_subject
+from pipeline.simulation.subject import lesion_shares, random_lesions, random_subject
 from pipeline.simulation.tissues import T2_WEIGHTED, TISSUES, attenuation_hu, ct_scan, mr_scan, mr_signal
 
 #: Voxels along each axis and their side in mm: a head in 240 mm, a trunk of 340 x 230 mm in 400 mm.

@@ -37,8 +37,7 @@ def tandem(folder: Path) -> Volumes:
     from pipeline.dicom.headers.scan import scan
     from pipeline.dicom.pixels.volume import read_volume
     from pipeline.dicom.series.gate import judge
-    from pipeline.dicom.series.merge import merge
-    from pipeline.dicom.series.split import split
+    from pipeline.dicom.series.split import merge, split
     from pipeline.volumes import affine_of
 
     parts = merge([part for series in scan(folder).series for part in split(series)])

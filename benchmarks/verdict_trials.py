@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from benchmarks.simulated_pairs import FloatArray, Head, SimulatedPair, head, pair_of, target_error_mm
 from pipeline.geometry import apply, orientation_of
 from pipeline.registration.landmarks import solve
-from pipeline.simulation.ellipsoids import Ellipsoid
+from pipeline.simulation.head import Ellipsoid
 from pipeline.simulation.subject import random_rigid
 from pipeline.volumes import affine_of, volume
 

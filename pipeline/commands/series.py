@@ -14,7 +14,7 @@ from pipeline.cases import Case, Series
 from pipeline.commands.specs import print_table
 from pipeline.console import echo, shown
 from pipeline.dicom.headers.scan import scan
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.radiograph import is_radiograph
 from pipeline.dicom.series.select import plane_of, select
 from pipeline.dicom.series.stack import number, stack_of

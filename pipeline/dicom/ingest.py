@@ -12,7 +12,7 @@ from pipeline.cases import Instance, Series
 from pipeline.console import echo
 from pipeline.dicom.headers.scan import Scan, scan
 from pipeline.dicom.objects.references import MaskObject, attach_masks
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.select import Choice, select
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError

@@ -13,8 +13,7 @@ from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, QuarantineError
 from pipeline.label_measures import label_measures
-from pipeline.nifti.header import refusal
-from pipeline.nifti.volume import Nifti, image_of, read_nifti
+from pipeline.nifti.volume import Nifti, image_of, read_nifti, refusal
 from pipeline.spec.spec import Mask, kinds
 
 #: How far a mask's corners may lie from its image's: fraction of the smallest voxel side.

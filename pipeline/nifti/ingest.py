@@ -14,8 +14,7 @@ from pipeline import geometry
 from pipeline.cases import Fault, NiftiFile
 from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError
-from pipeline.nifti.header import Header
-from pipeline.nifti.volume import read_header
+from pipeline.nifti.volume import Header, read_header
 from pipeline.spec.paths import compile_pattern, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.artifacts import as_json, escape_cell

@@ -1,7 +1,12 @@
-"""Read a NIfTI file that comes from outside: whole, checked, and in one certain place, or not at all."""
+"""Read a NIfTI file that comes from outside: whole, checked, and in one certain place, or not at all.
+
+Readers differ on what a header leaves open, and keep silent. Source: nifti1.h and nifti2.h
+(https://nifti.nimh.nih.gov); field names are theirs.
+"""
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,16 +15,197 @@ from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from isal.igzip import IGzipFile
 from isal.igzip_lib import IsalError
 from monai.data import MetaTensor
+from nibabel.spatialimages import HeaderDataError
 
-from pipeline import volumes
+from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
-from pipeline.errors import CaseError, PipelineError, UsageError
-from pipeline.nifti.header import Header, parse_header, refusal
+from pipeline.errors import CaseError, PipelineError, QuarantineError, UsageError
+
+#: How far apart (mm) sform, qform and pixdim may put a corner voxel.
+AFFINE_TOLERANCE_MM = 0.1
+#: What the longest side of a volume of a patient, an animal or a specimen can measure, in mm.
+EXTENT_MM = (1.0, 10_000.0)
+
+#: xyzt_units & 7 -> the unit's name and its length in mm; what does not say its unit is in mm by custom.
+_UNITS = {0: ("mm", 1.0), 1: ("metres", 1000.0), 2: ("mm", 1.0), 3: ("microns", 0.001)}
+_SINGLE = (b"n+1\0", b"n+2\0\r\n\x1a\n")
+_PAIR = (b"ni1\0", b"ni2\0\r\n\x1a\n")
+_CODES = range(6)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is needed of a header to read the volume.
+
+    Attributes:
+        shape: voxels along I, J, K.
+        dtype: of the stored values, with their byte order.
+        offset: where the voxels start, in bytes, in the file that holds them.
+        slope: the stored values are multiplied by it, or None where they are not scaled.
+        intercept: added after that.
+        affine: 4 x 4, voxel index to RAS mm.
+        pair: the voxels lie in a file of their own (`.img`).
+        notes: what was seen and repaired (`N_...`).
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    intercept: float
+    affine: npt.NDArray[np.float64]
+    pair: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the voxels take, in whole numbers that do not overflow."""
+        return self.shape[0] * self.shape[1] * self.shape[2] * self.dtype.itemsize
+
+
+def refusal(message: str) -> QuarantineError:
+    """The error of a file that cannot be used."""
+    return QuarantineError("E_NIFTI", message)
+
+
+def parse_header(stream: BinaryIO) -> Header:
+    """Read a header from the start of a stream, and refuse what does not say one thing.
+
+    Returns:
+        The header; the stream stands behind its 348 (NIfTI-1) or 540 (NIfTI-2) bytes.
+
+    Raises:
+        QuarantineError: E_NIFTI.
+    """
+    fields, pair = _fields(stream)
+    shape, dtype = _shape(fields), _dtype(fields)
+    slope, intercept = _scaling(fields)
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers are refused, not warned of
+        affine, notes = _affine(fields, shape)
+    return Header(shape, dtype, _offset(fields, pair), slope, intercept, affine, pair, notes)
+
+
+def _fields(stream: BinaryIO) -> tuple[Any, bool]:
+    """The raw fields as nibabel's header, without its corrections: they would hide what is wrong."""
+    block = stream.read(348)
+    sizes = {struct.unpack(f"{order}i", block[:4])[0] for order in "<>"} if len(block) == 348 else set()
+    if 540 in sizes:
+        block += stream.read(540 - 348)
+        magic, kind = block[4:12], nib.Nifti2Header
+    elif 348 in sizes:
+        magic, kind = block[344:348], nib.Nifti1Header
+    else:
+        raise refusal("Expected a NIfTI header, got something else or less than 348 bytes.")
+    if magic not in (*_SINGLE, *_PAIR):
+        raise refusal("Expected NIfTI, got an Analyze header: it does not say where the volume lies.")
+    if len(block) != kind.sizeof_hdr:
+        raise refusal("Expected a NIfTI header, got one that is cut.")
+    return kind(block, check=False), magic in _PAIR
+
+
+def _shape(fields: Any) -> tuple[int, int, int]:
+    count, *sizes = (int(size) for size in fields["dim"])
+    shape = tuple(sizes[:count])
+    if not 3 <= count <= 7 or min(shape) < 1 or max((*shape[3:], 1)) > 1:
+        raise refusal(f"Expected one volume, got an image of shape {shape}.")
+    return shape[0], shape[1], shape[2]
+
+
+def _dtype(fields: Any) -> np.dtype[Any]:
+    try:
+        dtype = np.dtype(fields.get_data_dtype())
+        label = fields.get_value_label("datatype")
+    except (KeyError, HeaderDataError) as error:
+        raise refusal(f"Expected scalar voxels, got the unknown data type {int(fields['datatype'])}.") from error
+    if dtype.kind not in "iuf":
+        raise refusal(f"Expected scalar voxels, got {label}.")
+    return dtype
+
+
+def _offset(fields: Any, pair: bool) -> int:
+    start = float(fields["vox_offset"])
+    least = 0 if pair else int(fields["sizeof_hdr"]) + 4
+    if not np.isfinite(start) or start != int(start) or (start and start < least):
+        raise refusal(f"Expected vox_offset to be a whole number of {least} or more, got {start:g}.")
+    return int(start) or least
+
+
+def _scaling(fields: Any) -> tuple[float | None, float]:
+    """Slope and intercept; a slope of 0 (the standard) or NaN (nibabel's files) says that nothing is scaled."""
+    slope, intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or np.isnan(slope):
+        return None, 0.0
+    if not np.isfinite((slope, intercept)).all():
+        raise refusal(f"Expected finite scl_slope and scl_inter, got {slope:g} and {intercept:g}.")
+    return (None, 0.0) if (slope, intercept) == (1.0, 0.0) else (slope, intercept)
+
+
+def _affine(fields: Any, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+    code = int(fields["xyzt_units"]) & 7
+    if code not in _UNITS:
+        raise refusal(f"Expected lengths in mm, metres or microns, got the unit code {code}.")
+    unit, length_mm = _UNITS[code]
+    notes = () if unit == "mm" else (f"N_UNITS: lengths in {unit} were turned into mm",)
+    affine = _certain(fields, shape, np.diag([length_mm] * 3 + [1.0]))
+    longest = float((geometry.spacing_mm(affine) * shape).max())
+    if not EXTENT_MM[0] <= longest <= EXTENT_MM[1]:
+        raise refusal(f"Expected a volume of {EXTENT_MM[0]:g} to {EXTENT_MM[1]:g} mm, got {longest:g} mm: wrong units?")
+    return affine, notes
+
+
+def _certain(fields: Any, shape: tuple[int, ...], to_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The affine in mm on which all readers agree."""
+    sizes_mm = np.asarray(fields["pixdim"][1:4], dtype=np.float64) * to_mm[0, 0]
+    if not np.isfinite(sizes_mm).all() or sizes_mm.min() <= 0:
+        raise refusal(f"Expected voxel sizes above 0 in pixdim, got {_words(fields['pixdim'][1:4])}.")
+    scode, qcode = int(fields["sform_code"]), int(fields["qform_code"])
+    if scode not in _CODES or qcode not in _CODES:
+        raise refusal(f"Expected codes of 0 to 5 for sform and qform, got {scode} and {qcode}.")
+    if not scode and not qcode:
+        raise refusal("Neither sform nor qform says where the volume lies: both codes are 0.")
+    candidates = {}
+    if scode:
+        candidates["sform"] = _usable("sform", to_mm @ np.asarray(fields.get_sform(), dtype=np.float64))
+    if qcode:
+        candidates["qform"] = _usable("qform", to_mm @ _qform(fields))
+    if len(candidates) == 2:
+        corners = [geometry.corners(shape, affine) for affine in candidates.values()]
+        apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
+        if apart > AFFINE_TOLERANCE_MM:
+            raise refusal(f"Its sform (code {scode}) and qform (code {qcode}) differ by {apart:.1f} mm.")
+    name, affine = next(iter(candidates.items()))
+    held = geometry.spacing_mm(affine)
+    if (np.abs(held - sizes_mm) * np.maximum(np.asarray(shape) - 1, 1)).max() > AFFINE_TOLERANCE_MM:
+        raise refusal(f"Its {name} has voxels of {_words(held)} mm, its pixdim of {_words(sizes_mm)} mm.")
+    return affine
+
+
+def _qform(fields: Any) -> npt.NDArray[np.float64]:
+    factor = float(fields["pixdim"][0])
+    quaternion = [float(fields[f"quatern_{letter}"]) for letter in "bcd"]
+    if not np.isfinite([factor, *quaternion]).all() or np.linalg.norm(quaternion) > 1 + 1e-5:
+        raise refusal("Expected a rotation in the qform, got numbers that are none.")
+    # nifti1.h: pixdim[0] is -1 or 1, and whatever else stands there counts as 1
+    fields["pixdim"][0] = -1.0 if factor < 0 else 1.0
+    return np.asarray(fields.get_qform(), dtype=np.float64)
+
+
+def _usable(name: str, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    try:
+        return geometry.check_affine(affine)
+    except PipelineError as error:
+        raise refusal(f"Its {name} cannot be used. {error.message}") from error
+
+
+def _words(numbers: npt.ArrayLike) -> str:
+    return " x ".join(f"{number:g}" for number in np.asarray(numbers, dtype=np.float64))
+
 
 #: The most that deflate can pack a byte (zlib's technical notes): a header that promises more lies.
 MOST_PACKED = 1032

@@ -194,10 +194,7 @@ def _add_plane(slice_: Dataset, lps: geometry.FloatArray, k: int, thickness_mm: 
     slice_.SliceThickness = decimal_string(spacing[2] if thickness_mm is None else thickness_mm)
     slice_.ImagePositionPatient = [decimal_string(value) for value in position]
     slice_.ImageOrientationPatient = [decimal_string(value) for value in (*axes[:, 0], *axes[:, 1])]
-    slice_.PixelSpacing = [
-        decimal_string(spacing[1]),
-        decimal_string(spacing[0]),
-    ]  # between rows first, then between columns
+    slice_.PixelSpacing = [decimal_string(spacing[1]), decimal_string(spacing[0])]  # between rows, between columns
     slice_.SliceLocation = decimal_string(float(position @ np.cross(axes[:, 0], axes[:, 1])))
 
 

@@ -16,7 +16,6 @@ from scipy.special import expit
 from pipeline.simulation.subject import Subject
 from pipeline.simulation.tissues import TISSUES, Tissue
 
-CLASS_NAMES = ("kind_a", "kind_b")
 #: Half the distance of the classes' cues, in standard deviations: 1.2 apart in each modality, AUC .80 alone and .885
 #: together. Source: AUC = Phi(d' / sqrt 2), Green and Swets, Signal detection theory, 1966.
 ADDITIVE_CUE = 0.6

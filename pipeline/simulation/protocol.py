@@ -14,6 +14,7 @@ from pipeline import volumes
 from pipeline.simulation.dicom import SeriesHeader
 from pipeline.simulation.subject import Subject
 from pipeline.simulation.tissues import T1_WEIGHTED, T2_WEIGHTED
+from pipeline.simulation.tissues import Sequence as Weighting
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -136,15 +137,7 @@ def _t1(
 ) -> Scan:
     voxel_mm = [size * spacing_mm for size in _T1_VOXEL]
     shape, affine = grid("sagittal", _T1_FIELD_MM, voxel_mm, _beside(subject.centre_mr, rng), oblique_deg)
-    own = replace(
-        header,
-        series_number=3,
-        series_description="t1_mprage_sag",
-        image_type=("ORIGINAL", "PRIMARY", "M", "ND", "NORM"),
-        scanning_sequence="GR",
-        tr_ms=T1_WEIGHTED.tr_ms,
-        te_ms=T1_WEIGHTED.te_ms,
-    )
+    own = _mr_series(replace(header, scanning_sequence="GR"), 3, "t1_mprage_sag", ("M", "ND", "NORM"), T1_WEIGHTED)
     return Scan(subject.scan_mr(shape, affine, T1_WEIGHTED, rng), own)
 
 
@@ -153,32 +146,25 @@ def _t2(
 ) -> Scan:
     voxel_mm = [size * spacing_mm for size in _T2_VOXEL]
     shape, affine = grid("axial", _T2_FIELD_MM, voxel_mm, _beside(subject.centre_mr, rng), oblique_deg)
-    own = replace(
-        header,
-        series_number=4,
-        series_description="T2 TSE axial",
-        image_type=("ORIGINAL", "PRIMARY", "M", "ND"),
-        tr_ms=T2_WEIGHTED.tr_ms,
-        te_ms=T2_WEIGHTED.te_ms,
-    )
+    own = _mr_series(header, 4, "T2 TSE axial", ("M", "ND"), T2_WEIGHTED)
     return Scan(subject.scan_mr(shape, affine, T2_WEIGHTED, rng), own)
 
 
 def _localizers(subject: Subject, header: SeriesHeader, rng: np.random.Generator) -> tuple[Scan, ...]:
     """Three crossing slices in one series."""
-    own = replace(
-        header,
-        series_number=1,
-        series_description="localizer",
-        image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"),
-        tr_ms=T1_WEIGHTED.tr_ms,
-        te_ms=T1_WEIGHTED.te_ms,
-    )
+    own = _mr_series(header, 1, "localizer", ("LOCALIZER",), T1_WEIGHTED)
     scans = []
     for number, plane in enumerate(PLANES, start=1):
         shape, affine = grid(plane, _LOCALIZER_FIELD_MM, _LOCALIZER_VOXEL_MM, subject.centre_mr)
         scans.append(Scan(subject.scan_mr(shape, affine, T1_WEIGHTED, rng), replace(own, first_instance=number)))
     return tuple(scans)
+
+
+def _mr_series(
+    header: SeriesHeader, number: int, description: str, kind: tuple[str, ...], weighting: Weighting
+) -> SeriesHeader:
+    own = replace(header, series_number=number, series_description=description)
+    return replace(own, image_type=("ORIGINAL", "PRIMARY", *kind), tr_ms=weighting.tr_ms, te_ms=weighting.te_ms)
 
 
 def _topogram(ct: Scan) -> Scan:

@@ -1,4 +1,4 @@
-"""One simulated patient: a head of its own, how it lies in the CT, and how in the MR."""
+"""One simulated patient: a head of its own with lesions, how it lies in the CT, and how in the MR."""
 
 from __future__ import annotations
 
@@ -11,15 +11,152 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from monai.data import MetaTensor
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from pipeline import geometry, volumes
-from pipeline.simulation.head import HEAD_CENTRE_MM, HeadTemplate, tissue_fractions
-from pipeline.simulation.lesions import Lesion, lesion_labels, lesion_shares, random_lesions
+from pipeline.errors import CaseError
+from pipeline.simulation.head import HEAD_CENTRE_MM, Ellipsoid, HeadTemplate, tissue_fractions
 from pipeline.simulation.tissues import TISSUES, Mixture, Sequence, Tissue, attenuation_hu, ct_scan, mr_scan, mr_signal
-from pipeline.simulation.warp import Warp, random_warp
 
 FloatArray = npt.NDArray[np.float64]
+
+#: The control points reach this far from the origin in every direction.
+_REACH_MM = 200.0
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A displacement field of cubic B-splines on a cubic control grid centred on the origin.
+
+    Attributes:
+        coefficients_mm: shape (3, n, n, n), displacement along x, y, z, mm.
+        spacing_mm: distance between control points.
+    """
+
+    coefficients_mm: FloatArray
+    spacing_mm: float
+
+    def __call__(self, points: npt.ArrayLike) -> FloatArray:
+        """Move points.
+
+        Args:
+            points: (N, 3), mm.
+
+        Returns:
+            (N, 3), mm.
+        """
+        start = np.asarray(points, dtype=np.float64)
+        centre = (self.coefficients_mm.shape[1] - 1) / 2.0
+        index = start.T / self.spacing_mm + centre
+        # prefilter=False: these are B-spline coefficients already, not samples to interpolate.
+        moves = [
+            ndimage.map_coordinates(axis, index, order=3, mode="nearest", prefilter=False)
+            for axis in self.coefficients_mm
+        ]
+        return np.asarray(start + np.stack(moves, axis=1))
+
+    def inverse(self, points: npt.ArrayLike, iterations: int = 30) -> FloatArray:
+        """Find the points that the warp moves to the given ones, by fixed-point iteration.
+
+        Args:
+            points: (N, 3), mm.
+            iterations: each one shrinks the error by the field's steepest slope, about 0.3.
+
+        Returns:
+            (N, 3), mm.
+        """
+        target = np.asarray(points, dtype=np.float64)
+        guess = target.copy()
+        for _ in range(iterations):
+            guess = guess - (self(guess) - target)
+        return guess
+
+
+def random_warp(rng: np.random.Generator, spacing_mm: float = 40.0, displacement_mm: float = 3.0) -> Warp:
+    """Draw a warp.
+
+    Args:
+        rng: the source of chance.
+        spacing_mm: distance between control points.
+        displacement_mm: standard deviation of the displacement along each axis.
+
+    Returns:
+        The warp. Independent coefficients of standard deviation s give a field of standard deviation about 0.33 s:
+        the cubic B-spline's squares sum to 151/315 on average over a cell, to the power 3/2 in three dimensions.
+    """
+    count = 2 * int(np.ceil(_REACH_MM / spacing_mm)) + 1
+    scale = displacement_mm / (151.0 / 315.0) ** 1.5
+    return Warp(rng.normal(0.0, scale, (3, count, count, count)), spacing_mm)
+
+
+#: Semi-axes of a lesion, mm.
+RADII_MM = (5.0, 11.0)
+#: How far a lesion's attenuation departs from white matter's, up or down.
+CONTRAST_HU = (15.0, 30.0)
+_WHITE_SHARE = 0.9
+_DEPTH_MM = 12.0
+_APART_MM = 5.0
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """An ellipsoid of a tissue of its own, in MNI space."""
+
+    shape: Ellipsoid
+    tissue: Tissue
+
+
+def random_lesions(template: HeadTemplate, rng: np.random.Generator, count: int) -> tuple[Lesion, ...]:
+    """Draw lesions that do not touch, with centres deep in the white matter.
+
+    Args:
+        template: the head.
+        rng: the source of chance.
+        count: how many.
+
+    Raises:
+        CaseError: E_INPUT when so many do not fit.
+    """
+    white = geometry.apply(template.white.affine, np.argwhere(template.white.values >= _WHITE_SHARE))
+    seats = rng.permutation(white[template.brain_distance_mm(white) <= -_DEPTH_MM])
+    lesions: list[Lesion] = []
+    for seat in seats:
+        if len(lesions) == count:
+            break
+        if all(np.linalg.norm(seat - other.shape.centre_mm) > 2 * RADII_MM[1] + _APART_MM for other in lesions):
+            lesions.append(_random_lesion(seat, rng))
+    if len(lesions) < count:
+        raise CaseError("E_INPUT", f"Expected room for {count} lesions in the white matter, got {len(lesions)}.")
+    return tuple(lesions)
+
+
+def lesion_labels(lesions: Many[Lesion], points: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """1 where a point (N, 3) lies in a lesion, 0 elsewhere; shape (N,)."""
+    labels = np.zeros(len(np.asarray(points)), dtype=np.uint8)
+    for lesion in lesions:
+        labels[lesion.shape.distance_mm(points) <= 0] = 1
+    return labels
+
+
+def lesion_shares(lesion: Lesion, points: npt.ArrayLike, edge_mm: float) -> FloatArray:
+    """What share of a voxel of size `edge_mm` at each point (N, 3) the lesion fills; shape (N,)."""
+    return np.clip(0.5 - lesion.shape.distance_mm(points) / edge_mm, 0.0, 1.0)
+
+
+def _random_lesion(centre_mm: FloatArray, rng: np.random.Generator) -> Lesion:
+    radii, angles = rng.uniform(*RADII_MM, 3), rng.uniform(0.0, 180.0, 3)
+    hu = TISSUES["white"].hu + rng.choice([-1.0, 1.0]) * rng.uniform(*CONTRAST_HU)
+    # More water than white matter: darker in T1, brighter in T2 weighting.
+    tissue = Tissue(hu, rng.uniform(0.85, 0.95), rng.uniform(1100.0, 1600.0), rng.uniform(110.0, 180.0))
+    return Lesion(Ellipsoid(_triple(centre_mm), _triple(radii), _triple(angles)), tissue)
+
+
+def _triple(values: FloatArray) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
+
+
 #: From tissues and their shares (N,) in voxels to the voxels' values (N,).
 Look = Callable[[Mixture], FloatArray]
 

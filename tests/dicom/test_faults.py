@@ -18,8 +18,7 @@ from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read as read_pixels
 from pipeline.dicom.pixels.volume import read_volume
 from pipeline.dicom.series.gate import judge
-from pipeline.dicom.series.merge import merge
-from pipeline.dicom.series.split import split
+from pipeline.dicom.series.split import merge, split
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import write_series
 from tests.phantoms.fault_table import TABLE

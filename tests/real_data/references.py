@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read_volume
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.errors import QuarantineError
 from pipeline.volumes import affine_of
 

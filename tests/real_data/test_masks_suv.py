@@ -19,7 +19,7 @@ from pipeline.dicom.objects.references import attach_masks
 from pipeline.dicom.objects.segments import place, read_segmentation
 from pipeline.dicom.pet.suv import uptake_of
 from pipeline.dicom.pixels.volume import read_volume
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.select import Selection, select
 from pipeline.run import batch
 from pipeline.shipped import shipped

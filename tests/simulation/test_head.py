@@ -10,10 +10,8 @@ from nilearn import datasets
 from pipeline import geometry
 from pipeline.errors import CaseError, UsageError
 from pipeline.simulation.head import FAT_MM, HeadTemplate, load_head_template, tissue_fractions
-from pipeline.simulation.lesions import lesion_labels, random_lesions
-from pipeline.simulation.subject import Subject, random_rigid, random_subject
+from pipeline.simulation.subject import Subject, Warp, lesion_labels, random_lesions, random_rigid, random_subject
 from pipeline.simulation.tissues import T1_WEIGHTED, TISSUES, attenuation_hu
-from pipeline.simulation.warp import Warp
 
 STEP_MM = 0.05
 RAY = np.array([0.0, -20.0, 10.0]) + np.arange(40.0, 125.0, STEP_MM)[:, None] * [0.75, 0.0, 0.6614]  # to the right, up

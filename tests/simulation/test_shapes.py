@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.simulation.ellipsoids import Ellipsoid
-from pipeline.simulation.warp import Warp, random_warp
+from pipeline.simulation.head import Ellipsoid
+from pipeline.simulation.subject import Warp, random_warp
 
 
 def test_distance_from_a_sphere_is_exact() -> None:

@@ -13,9 +13,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID_dictionary
 
 from pipeline.dicom.confidentiality import dates, vocabulary
-from pipeline.dicom.confidentiality.codes import standardise
+from pipeline.dicom.confidentiality.codes import remove_private, standardise
 from pipeline.dicom.confidentiality.options import Options
-from pipeline.dicom.confidentiality.private import remove_private
 from pipeline.dicom.confidentiality.profile import VERSIONED, Action, action_for, representation
 from pipeline.dicom.confidentiality.quarantine import LABEL_MAP_SEGMENTATION
 

@@ -14,17 +14,11 @@ from typing import Literal
 
 import pydicom
 from pydicom import Dataset, FileDataset
+from pydicom import uid as uids
 from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import dcmread, read_file_meta_info
 from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    MediaStorageDirectoryStorage,
-)
+from pydicom.uid import UID
 
 from pipeline import __version__
 from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
@@ -196,7 +190,7 @@ def _read(path: Path) -> FileDataset | None:
     bare = start[128:] != b"DICM"
     if bare and (start[:2] not in _BARE_STARTS or len(start) < 132):
         return None
-    if not bare and read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+    if not bare and read_file_meta_info(path).get("TransferSyntaxUID") == uids.DeflatedExplicitVRLittleEndian:
         raise CaseError("E_DECODE", "The data set is deflated, which is not read.")
     try:
         dataset = dcmread(path, force=bare)
@@ -205,7 +199,7 @@ def _read(path: Path) -> FileDataset | None:
         if bare:
             return None
         raise
-    index = dataset.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    index = dataset.file_meta.get("MediaStorageSOPClassUID") == uids.MediaStorageDirectoryStorage
     return None if index or (bare and not sop_class) else dataset
 
 
@@ -232,8 +226,8 @@ def _transfer_syntax(dataset: FileDataset) -> UID:
     if stated and (UID(stated).is_implicit_VR == implicit or UID(stated).is_compressed):
         return UID(stated)
     if implicit:
-        return ImplicitVRLittleEndian
-    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        return uids.ImplicitVRLittleEndian
+    return uids.ExplicitVRLittleEndian if little else uids.ExplicitVRBigEndian
 
 
 def _own_words(dataset: Dataset) -> frozenset[str]:

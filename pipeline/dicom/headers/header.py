@@ -13,12 +13,11 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from pipeline.cases import Fault, Instance
-from pipeline.dicom.headers.diffusion import DIFFUSION_TAGS, private_b_value
 from pipeline.dicom.headers.encoding import INFLATED_BYTES, Encoded, NotDicomError, TooLargeError, open_dataset
-from pipeline.dicom.headers.mosaic import MOSAIC_TAGS, is_mosaic, tiles_of
 from pipeline.dicom.headers.multiframe import FRAME_GROUPS, frames_of
 from pipeline.dicom.headers.pixel_data import Element, find_pixels
 from pipeline.dicom.headers.values import PLANE_TAGS, Names, integer, names_of, plane, texts
+from pipeline.dicom.headers.vendors import DIFFUSION_TAGS, MOSAIC_TAGS, is_mosaic, private_b_value, tiles_of
 from pipeline.errors import REMEDIES, QuarantineError
 
 #: Read of every file, whatever the spec asks.

@@ -7,16 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from pydicom.uid import (
-    AllTransferSyntaxes,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom import uid as uids
 
 from pipeline.cases import Pixels
-from pipeline.dicom.headers.codestream import LOOK_BYTES, syntaxes_of
 from pipeline.dicom.headers.encoding import Encoded
 from pipeline.dicom.headers.values import integer
 from pipeline.errors import QuarantineError
@@ -27,7 +20,12 @@ MOST_PIXELS = 2**27
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _FLOAT_BITS = {0x7FE00008: 32, 0x7FE00009: 64}
-_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+_NATIVE = (
+    uids.ImplicitVRLittleEndian,
+    uids.ExplicitVRLittleEndian,
+    uids.ExplicitVRBigEndian,
+    uids.DeflatedExplicitVRLittleEndian,
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def find_pixels(texts: Mapping[str, str], element: Element | None, encoded: Enco
     if element is None:
         raise QuarantineError("E_PIXEL_LENGTH", "The file has no pixel data.")
     pixels = _layout(texts, element, encoded)
-    declared = encoded.declared if encoded.declared in AllTransferSyntaxes else ""
+    declared = encoded.declared if encoded.declared in uids.AllTransferSyntaxes else ""
     if _is_encapsulated(element, encoded.stream, declared):
         syntax = _encapsulated(element.offset, pixels.frames, encoded, declared)
         pixels = replace(pixels, length=None, syntax=syntax)
@@ -99,10 +97,10 @@ def _layout(texts: Mapping[str, str], element: Element, encoded: Encoded) -> Pix
 
 def _native_syntax(encoded: Encoded) -> str:
     if encoded.deflated:
-        return str(DeflatedExplicitVRLittleEndian)
+        return str(uids.DeflatedExplicitVRLittleEndian)
     if encoded.implicit:
-        return str(ImplicitVRLittleEndian)
-    return str(ExplicitVRLittleEndian if encoded.little else ExplicitVRBigEndian)
+        return str(uids.ImplicitVRLittleEndian)
+    return str(uids.ExplicitVRLittleEndian if encoded.little else uids.ExplicitVRBigEndian)
 
 
 def _is_encapsulated(element: Element, stream: BinaryIO, declared: str) -> bool:
@@ -145,3 +143,49 @@ def _encapsulated(offset: int, frames: int, encoded: Encoded, declared: str) -> 
     if not found:
         raise QuarantineError("E_DECODE", "The pixel data are compressed in a way that is not known.")
     return str(found[0])
+
+
+#: So much of a code stream is looked at: JPEG may have up to 64 KiB of other segments before the frame header.
+LOOK_BYTES = 2**17
+
+_JP2_SIGNATURE = b"\0\0\0\x0cjP  "
+_J2K = (uids.JPEG2000Lossless, uids.JPEG2000)
+_HTJ2K = (uids.HTJ2KLossless, uids.HTJ2KLosslessRPCL, uids.HTJ2K)
+_BY_FRAME_HEADER = {
+    0xC0: (uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit),
+    0xC1: (uids.JPEGExtended12Bit,),
+    0xC3: (uids.JPEGLosslessSV1, uids.JPEGLossless),
+    0xF7: (uids.JPEGLSLossless, uids.JPEGLSNearLossless),
+}
+
+
+def syntaxes_of(data: bytes) -> tuple[str, ...]:
+    """UIDs of the transfer syntaxes that a frame's first bytes can belong to, the likeliest first; empty if unknown.
+
+    Source: ITU-T T.81 B.1 (JPEG markers), T.87 C.1 (JPEG-LS), T.800 A.2 and T.814 (JPEG 2000, HTJ2K), DICOM PS3.5 G.5.
+    """
+    if data[:2] == b"\xff\xd8":
+        return _jpeg(data)
+    if data[:4] == b"\xff\x4f\xff\x51":
+        return _HTJ2K if b"\xff\x50" in data[4:200] else _J2K
+    if data[:8] == _JP2_SIGNATURE:
+        return _J2K
+    if len(data) >= 64:
+        segments, first = struct.unpack_from("<2L", data)
+        if 1 <= segments <= 15 and first == 64:
+            return (uids.RLELossless,)
+    return ()
+
+
+def _jpeg(data: bytes) -> tuple[str, ...]:
+    """Walk the marker segments up to the frame header."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if marker in _BY_FRAME_HEADER:
+            return _BY_FRAME_HEADER[marker]
+        if marker == 0xFF:  # fill byte
+            place += 1
+            continue
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return ()

@@ -11,8 +11,7 @@ from pydicom.dataset import Dataset
 
 from pipeline.cases import Series
 from pipeline.dicom.objects.objects import read_object
-from pipeline.dicom.pet.decay import Waited, decay
-from pipeline.dicom.pet.pet_header import number, positive, private_text, refusal, shown, text
+from pipeline.dicom.pet.decay import Waited, decay, number, positive, private_text, refusal, shown, text
 from pipeline.errors import QuarantineError
 
 #: A dose below this many Bq was entered in MBq; a weight above this many kg in g. Neither is guessed.

@@ -1,22 +1,86 @@
-"""Decode compressed pixels. Runs in a process of its own (`pipeline.dicom.sandbox`): codecs crash on broken streams."""
+"""The stored values of frames: plain bytes as an array, or decoded, in a process of its own, as codecs crash."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from pipeline.cases import Pixels
 from pipeline.dicom.headers.encoding import open_dataset
-from pipeline.dicom.pixels.native import read_frame
+from pipeline.errors import QuarantineError
 
 Array = npt.NDArray[Any]
+
+
+def read_frame(
+    stream: BinaryIO, pixels: Pixels, rows: int, columns: int, frame: int, padding: tuple[int, int] | None = None
+) -> Array:
+    """The stored values of one frame, (rows, columns), as integers (or floats) of the machine's byte order.
+
+    Args:
+        stream: the file; of a deflated one, its inflated data set.
+        pixels: how the values lie in it.
+        rows: of the stored frame.
+        columns: of the stored frame.
+        frame: its number, from 0.
+        padding: first and last of the values that are kept though they may use more bits than are stored.
+
+    Raises:
+        QuarantineError: E_PIXEL_LENGTH when the file ends before the frame does, E_DECODE for odd sample sizes.
+
+    Source: DICOM PS3.5 8.1.1 (cells of BitsAllocated), 8.2 and A.3 (big endian).
+    """
+    if pixels.bits_allocated not in (8, 16, 32, 64):
+        raise QuarantineError("E_DECODE", f"Expected samples of 8, 16, 32 or 64 bits, got {pixels.bits_allocated}.")
+    width = pixels.bits_allocated // 8
+    size = rows * columns * width
+    big = pixels.syntax == ExplicitVRBigEndian
+    if big and width == 1 and _is_in_words(stream, pixels.offset):
+        raw = _swapped(_read(stream, pixels.offset, (frame + 1) * size + (frame + 1) * size % 2))[frame * size :]
+    else:
+        raw = _read(stream, pixels.offset + frame * size, size)
+    kind = "f" if pixels.floating else "i" if pixels.signed else "u"
+    values = np.frombuffer(raw, dtype=f"{'>' if big else '<'}{kind}{width}", count=rows * columns)
+    native = values.astype(values.dtype.newbyteorder("="), copy=False).reshape(rows, columns)
+    return native if pixels.floating else _used_bits(native, pixels, padding)
+
+
+def _read(stream: BinaryIO, offset: int, size: int) -> bytes:
+    stream.seek(offset)
+    raw = stream.read(size)
+    if len(raw) < size:
+        raise QuarantineError("E_PIXEL_LENGTH", f"Expected {size} bytes of pixel data, got {len(raw)}.")
+    return raw
+
+
+def _is_in_words(stream: BinaryIO, offset: int) -> bool:
+    """Whether 8-bit samples are kept in 16-bit words (VR OW): big endian swaps them. Source: DICOM PS3.5 A.3."""
+    stream.seek(offset - 8)
+    return stream.read(2) == b"OW"
+
+
+def _swapped(raw: bytes) -> bytes:
+    return np.frombuffer(raw, dtype=np.uint16).byteswap().tobytes()
+
+
+def _used_bits(values: Array, pixels: Pixels, padding: tuple[int, int] | None) -> Array:
+    """Take out what lies above and below the stored bits, and let the sign run on. Source: DICOM PS3.5 8.1.1."""
+    above = pixels.bits_allocated - 1 - pixels.high_bit
+    unused = pixels.bits_allocated - pixels.bits_stored
+    if unused <= 0:
+        return values
+    used = np.asarray((values << above) >> unused)
+    if padding is not None:
+        kept = (values >= padding[0]) & (values <= padding[1])
+        used[kept] = values[kept]
+    return used
 
 
 @dataclass(frozen=True)

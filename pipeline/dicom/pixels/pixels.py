@@ -12,8 +12,7 @@ import numpy.typing as npt
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from pipeline.cases import Fault, Instance, Pixels
-from pipeline.dicom.pixels.decode import Frames, decode
-from pipeline.dicom.pixels.native import read_frame
+from pipeline.dicom.pixels.decode import Frames, decode, read_frame
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.errors import QuarantineError
 

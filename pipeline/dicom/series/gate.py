@@ -6,6 +6,7 @@ the headers is marked with a note, and the reader does it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,23 @@ import numpy as np
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.series.radiograph import is_radiograph, judge_radiograph, require_measured
 from pipeline.dicom.series.repeats import drop_copies
+from pipeline.dicom.series.split import merge, split
 from pipeline.dicom.series.stack import DIRECTION_TOLERANCE, SAME_POSITION_MM, STEP_RANGE, Stack, number, stack_of
 from pipeline.errors import QuarantineError
+
+
+def candidates(series: Iterable[Series]) -> list[Series]:
+    """Every volume (or radiograph) of a tree, with its verdict.
+
+    Args:
+        series: as scanned.
+
+    Returns:
+        One series a volume: the parts of a series that held several (`Series.part`), one for several series that
+        held one volume; each with its instances in order of position, or with the fault that makes it unfit.
+    """
+    return [judge(part) for part in merge([part for item in series for part in split(item)])]
+
 
 #: A slice may lie this far beside the line of the others, in its plane.
 SHIFT_TOLERANCE_MM = 0.5

@@ -1,18 +1,100 @@
-"""Take a series apart that holds several volumes: other grids first, then what repeats at the same positions."""
+"""Take a series apart that holds several volumes, and put one volume together that was stored as several series."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.cases import Fault, Instance, Series
-from pipeline.dicom.series.grids import Grid, grids_of, name_grids
 from pipeline.dicom.series.radiograph import is_radiograph, one_by_one
 from pipeline.dicom.series.repeats import Volume, drop_copies, volumes_of
-from pipeline.dicom.series.stack import along_mm
+from pipeline.dicom.series.stack import (
+    DIRECTION_TOLERANCE,
+    SAME_POSITION_MM,
+    STEP_TOLERANCE,
+    STEP_TOLERANCE_MM,
+    Stack,
+    along_mm,
+    stack_of,
+)
 from pipeline.errors import REMEDIES
+
+#: Pixel spacings count as equal within this part of them.
+SPACING_TOLERANCE = 1e-4
+
+
+class Grid(NamedTuple):
+    """What the slices of one volume share.
+
+    Attributes:
+        localizer: ImageType (0008,0008) says LOCALIZER.
+        kind: SOPClassUID: a screenshot among slices is no slice.
+        orientation: ImageOrientationPatient.
+        matrix: rows and columns.
+        spacing_mm: PixelSpacing.
+    """
+
+    localizer: bool
+    kind: str
+    orientation: tuple[float, ...]
+    matrix: tuple[int, int]
+    spacing_mm: tuple[float, ...]
+
+    def differs(self, other: Grid) -> str:
+        """What differs between two grids, in a word; empty where they are one."""
+        if self.localizer != other.localizer:
+            return "localizer"
+        if self.kind != other.kind:
+            return "kind"
+        if np.abs(np.subtract(self.orientation, other.orientation)).max() > DIRECTION_TOLERANCE:
+            return "orientation"
+        if self.matrix != other.matrix:
+            return "matrix"
+        apart = np.abs(np.subtract(self.spacing_mm, other.spacing_mm)).max()
+        return "spacing" if apart > SPACING_TOLERANCE * min(other.spacing_mm) else ""
+
+
+def grids_of(instances: Sequence[Instance]) -> list[tuple[Grid, list[Instance]]]:
+    """Instances by grid, the largest group first.
+
+    Args:
+        instances: all with orientation and spacing.
+    """
+    groups: list[tuple[Grid, list[Instance]]] = []
+    known: dict[Grid, int] = {}
+    for instance in instances:
+        grid = _grid(instance)
+        if grid not in known:
+            same = (index for index, (other, _) in enumerate(groups) if not grid.differs(other))
+            known[grid] = next(same, len(groups))
+            if known[grid] == len(groups):
+                groups.append((grid, []))
+        groups[known[grid]][1].append(instance)
+    return sorted(groups, key=lambda group: (group[0].localizer, -len(group[1]), group[0]))
+
+
+def name_grids(grids: Sequence[Grid]) -> list[str]:
+    """Each grid's name among the others, such as `orientation 2 of 3`; empty where there is one alone."""
+    if len(grids) == 1:
+        return [""]
+    words = {grid.differs(other) for grid in grids for other in grids} - {""}
+    word = words.pop() if len(words) == 1 else "grid"
+    return [f"{word} {index} of {len(grids)}" for index in range(1, len(grids) + 1)]
+
+
+def _grid(instance: Instance) -> Grid:
+    return Grid(
+        "LOCALIZER" in instance.tags.get("ImageType", "").split("\\"),
+        instance.tags.get("SOPClassUID", ""),
+        instance.orientation or (),
+        (instance.rows, instance.columns),
+        instance.spacing_mm or (),
+    )
+
 
 #: A part of no more slices beside one that has more than twice as many is no volume: it is strayed from it, or a
 #: localizer.
@@ -107,3 +189,75 @@ def _continues(main: tuple[Grid, Sequence[Instance]], stray: tuple[Grid, Sequenc
 def _lacking(part: Series) -> Series:
     message = "A slice at the end of the stack differs in size, spacing or orientation: it is missing."
     return replace(part, fault=part.fault or Fault("E_GAP", message, REMEDIES["E_GAP"]))
+
+
+#: What all series of one acquisition share; a value that differs makes them two.
+_SHARED_TAGS = (
+    *("FrameOfReferenceUID", "SOPClassUID", "SeriesDescription", "ImageType", "ConvolutionKernel", "EchoTime"),
+    *("EchoNumbers", "InversionTime", "DiffusionBValue", "TemporalPositionIdentifier", "AcquisitionNumber"),
+    *("SliceThickness", "Manufacturer"),
+)
+
+
+def merge(series: Sequence[Series]) -> list[Series]:
+    """Join series that continue or interleave each other exactly.
+
+    Args:
+        series: after `split`.
+
+    Returns:
+        The series; of those that were joined one, under the first one's UID, with the note N_MERGED.
+    """
+    groups: defaultdict[Hashable, list[Series]] = defaultdict(list)
+    for index, item in enumerate(series):
+        groups[_shared(item) or index].append(item)
+    result: list[Series] = []
+    for members in groups.values():
+        joined = _joined(members) if len(members) > 1 else None
+        result += [joined] if joined is not None else members
+    return result
+
+
+def _shared(series: Series) -> Hashable | None:
+    """What has to be equal; None for a series that cannot be a part of another."""
+    if series.fault is not None or series.part or series.rejected or len(series.instances) < 2:
+        return None
+    first = series.instances[0]
+    if not first.tags.get("FrameOfReferenceUID") or any(item.position is None for item in series.instances):
+        return None
+    if first.orientation is None or first.spacing_mm is None:
+        return None
+    orientation = tuple(np.round(first.orientation, 3) + 0.0)
+    grid = (orientation, tuple(np.round(first.spacing_mm, 4)), first.rows, first.columns)
+    owner = (series.patient_id, series.study_uid, series.modality)
+    return (*owner, *grid, *(first.tags.get(tag, "") for tag in _SHARED_TAGS))
+
+
+def _joined(members: Sequence[Series]) -> Series | None:
+    """The members as one series where together, and only together, they are one even stack."""
+    everything = [instance for member in members for instance in member.instances]
+    numbers = [instance.tags.get("InstanceNumber", "") for instance in everything]
+    if len(set(numbers)) < len(numbers) or _are_stations(members):
+        return None
+    whole = _stack(everything)
+    if whole.steps_mm.min() <= SAME_POSITION_MM or np.ptp(whole.steps_mm) > _tolerance_mm(whole):
+        return None
+    if whole.stray_mm.max() > STEP_TOLERANCE_MM:
+        return None
+    notes = tuple(sorted({note for member in members for note in member.notes}))
+    return replace(members[0], instances=tuple(everything), notes=(*notes, "N_MERGED"))
+
+
+def _are_stations(members: Sequence[Series]) -> bool:
+    """Whether the series were acquired one after the other: each at one time, and the times differ."""
+    times = [{instance.tags.get("AcquisitionTime", "") for instance in member.instances} for member in members]
+    return all(len(time) == 1 for time in times) and len(set.union(*times)) > 1
+
+
+def _stack(instances: Sequence[Instance]) -> Stack:
+    normal = stack_of(instances).along_mm
+    return stack_of([instances[index] for index in np.argsort(normal, kind="stable")])
+
+
+def _tolerance_mm(stack: Stack) -> float:
+    return max(STEP_TOLERANCE * stack.step_mm, STEP_TOLERANCE_MM)

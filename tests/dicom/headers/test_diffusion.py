@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from pipeline.dicom.headers.diffusion import private_b_value
+from pipeline.dicom.headers.vendors import private_b_value
 
 
 def header(group: int, element: int, owner: str, vr: str, value: Any) -> Dataset:

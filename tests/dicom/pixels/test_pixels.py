@@ -19,7 +19,7 @@ from pydicom.uid import (
 
 from pipeline.cases import Instance, Pixels
 from pipeline.dicom.headers.header import read_header
-from pipeline.dicom.pixels.native import read_frame
+from pipeline.dicom.pixels.decode import read_frame
 from pipeline.dicom.pixels.pixels import stored_values
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import write_series

@@ -14,7 +14,7 @@ from pipeline import geometry, volumes
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import ReadSeriesd, read, read_volume
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms import faults

@@ -8,8 +8,8 @@ import pydicom
 
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
-from pipeline.dicom.series.candidates import candidates
 from pipeline.dicom.series.frames import Framesd, frame_numbers
+from pipeline.dicom.series.gate import candidates
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms.phantom import position_phantom
 

@@ -14,7 +14,7 @@ from pipeline import geometry, volumes
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read
-from pipeline.dicom.series.candidates import candidates
+from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.select import refuse, select
 from pipeline.simulation.dicom import write_series
 from pipeline.spec.spec import Role, Rule, Spec

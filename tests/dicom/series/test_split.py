@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.cases import Fault, Instance, Series
-from pipeline.dicom.series.candidates import candidates
-from pipeline.dicom.series.gate import judge
-from pipeline.dicom.series.merge import merge
-from pipeline.dicom.series.split import split
+from pipeline.dicom.series.gate import candidates, judge
+from pipeline.dicom.series.split import merge, split
 from tests.dicom.stacks import even, series, stack
 
 TURNED = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)

@@ -1,4 +1,4 @@
-"""Siemens mosaics: all slices of a volume as tiles of one image; each becomes an image of its own."""
+"""What vendors write into private elements: b-values of diffusion images, and how a Siemens mosaic is unpacked."""
 
 from __future__ import annotations
 
@@ -7,10 +7,53 @@ from dataclasses import replace
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from pipeline.cases import Instance
 from pipeline.dicom.headers.values import BadNumberError, numbers
 from pipeline.errors import QuarantineError
+
+#: Element, the element that names its owner, and that name. Source: the DICOM conformance statements of Siemens MR
+#: (syngo VB/VD), GE Signa (DV) and Philips Achieva (R5).
+_PRIVATE = (
+    (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
+    (0x00431039, 0x00430010, "GEMS_PARM_01"),
+    (0x20011003, 0x20010010, "Philips Imaging DD 001"),
+)
+#: What has to be read of a file to know its b-value.
+DIFFUSION_TAGS = tuple(tag for element, owner, _ in _PRIVATE for tag in (element, owner))
+
+#: GE adds this to the b-values of some sequences.
+_GE_OFFSET = 1_000_000_000
+
+
+def private_b_value(dataset: Dataset) -> str:
+    """The b-value in s/mm2 as text, as DiffusionBValue (0018,9087) would have it.
+
+    Args:
+        dataset: the header's values, `DIFFUSION_TAGS` among them.
+
+    Returns:
+        Empty where no private element of a known owner holds a number.
+    """
+    for element, owner, name in _PRIVATE:
+        if _has(dataset, element, owner, name):
+            number = _first_number(dataset[element].value)
+            if number is not None and 0 <= number < 2 * _GE_OFFSET:
+                return f"{number % _GE_OFFSET:g}"
+    return ""
+
+
+def _first_number(value: Any) -> float | None:
+    """The first of a value's numbers; some archives keep private numbers as plain bytes."""
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").split("\\")
+    first = next(iter(value), None) if isinstance(value, list | MultiValue) else value
+    try:
+        return float(str(first).strip(" \0"))
+    except ValueError:
+        return None
+
 
 _CREATORS = {0x00190010: "SIEMENS MR HEADER", 0x00290010: "SIEMENS CSA HEADER"}
 _TILE_COUNT, _CSA_IMAGE = 0x0019100A, 0x00291010
@@ -59,7 +102,7 @@ def _unsure(why: str) -> QuarantineError:
 
 def _csa(dataset: Dataset) -> dict[str, Any]:
     """The tags of the private image header; empty where there is none."""
-    if not _has(dataset, _CSA_IMAGE, 0x00290010):
+    if not _has(dataset, _CSA_IMAGE, 0x00290010, _CREATORS[0x00290010]):
         return {}
     from nibabel.nicom import csareader
 
@@ -69,9 +112,9 @@ def _csa(dataset: Dataset) -> dict[str, Any]:
         raise _unsure("its private header cannot be read") from error
 
 
-def _has(dataset: Dataset, tag: int, creator: int) -> bool:
+def _has(dataset: Dataset, tag: int, creator: int, name: str) -> bool:
     """Whether a private element is there and is the one of its creator."""
-    return tag in dataset and creator in dataset and str(dataset[creator].value).strip() == _CREATORS[creator]
+    return tag in dataset and creator in dataset and str(dataset[creator].value).strip() == name
 
 
 def _items(csa: dict[str, Any], name: str) -> list[Any]:
@@ -81,7 +124,7 @@ def _items(csa: dict[str, Any], name: str) -> list[Any]:
 def _count(dataset: Dataset, csa: dict[str, Any]) -> int:
     """How many tiles hold a slice: where both places say it, they have to agree."""
     counts = {int(number) for number in _items(csa, "NumberOfImagesInMosaic")[:1]}
-    if _has(dataset, _TILE_COUNT, 0x00190010):
+    if _has(dataset, _TILE_COUNT, 0x00190010, _CREATORS[0x00190010]):
         value = dataset[_TILE_COUNT].value
         counts.add(int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value))
     if len(counts) != 1 or not 1 <= min(counts) <= _MOST_TILES:
