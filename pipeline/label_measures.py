@@ -189,7 +189,7 @@ class MeasureRegionsd(Transform):
         """A table of the regions, an answer for each, and how images and regions are shown."""
         displays = tuple(display for key, display in self.displays.items() if key in case)
         regions = tuple(
-            Regions(name, tuple(image for image in self.over[name] if image in case), _by_value(values))
+            Regions(name, tuple(image for image in self.over[name] if image in case), _by_value(name, values))
             for name, values in self.masks.items()
             if name in case
         )
@@ -254,5 +254,5 @@ def _text(value: float | None, unit: str) -> str:
     return "–" if value is None else with_unit(number_text(value), unit)
 
 
-def _by_value(values: Mapping[str, int]) -> dict[int, str]:
-    return {value: clean(label) for label, value in values.items()}
+def _by_value(name: str, values: Mapping[str, int]) -> dict[int, str]:
+    return {value: _region_name(name, label) for label, value in values.items()}

@@ -130,7 +130,7 @@ def test_a_case_is_measured_and_says_so() -> None:
     assert case["measures"]["gtv_rim_ct_mean_hu"] == 37.0
     assert case["measures"]["gtv_core_ct_mean_hu"] is None
     said = step.sections(case)
-    assert said.regions == (Regions("gtv", ("ct",), {1: "core", 2: "rim"}),)
+    assert said.regions == (Regions("gtv", ("ct",), {1: "GTV: core", 2: "GTV: rim"}),)
     assert said.displays == (Display("ct", "CT", "HU", (-160, 240)),)
     volume_ml = 5 * 8 * 3 * 9 / 1000
     assert said.answers[1] == Answer("GTV: rim", f"{volume_ml:g} mL, long axis 13.2 mm", "CT 37 ± 0 HU, highest 37 HU")

@@ -183,7 +183,7 @@ class FusedOutputsd(Transform):
         section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
         answers = [Answer(*row) for row in self._label_rows(measures)]
         if said:
-            value = f"{said}, probability {number_text(measures['fused_class_probability'])}"
+            value = f"{said}, probability {measures['fused_class_probability']:.2f}"
             found = Answer("Class", value, measures["fused_class_calibration"])
             answers = [found, *self._set_answer(measures), *answers]
         if not self.labels:

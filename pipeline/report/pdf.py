@@ -114,15 +114,22 @@ def _answers(answers: Sequence[Answer]) -> list[Flowable]:
 
 def _part(part: Part, shown: Drawn | None) -> list[Flowable]:
     """One part; a picture that the first page has `shown` comes again only beside those that it alternates with."""
-    head: list[Flowable] = [paragraph(part.title, "heading")]
     texts: list[Flowable] = [paragraph(sentence, "body") for sentence in part.sentences]
-    story: list[Flowable] = [CondPageBreak(40 * mm), KeepTogether([*head, *texts[:1]]), *texts[1:]]
+    story: list[Flowable] = []
+    if texts or part.tables:  # pictures have a title of their own, and a page
+        head = paragraph(part.title, "heading")
+        story = [CondPageBreak(40 * mm), KeepTogether([head, *texts[:1]]), *texts[1:]]
     for rows in part.tables:
         story += _table(rows)
     pictures = [picture for group in part.groups if group != (shown,) for picture in group]
+    lying = False
     for picture in pictures:
-        story += _on_a_page(picture)
-    return [*story, NextPageTemplate("upright"), PageBreak()] if pictures else story
+        image, caption = _image(picture), paragraph(picture.caption, "caption")
+        was_lying, lying = lying, image.drawWidth > TEXT_WIDTH
+        if lying or was_lying:
+            story += [NextPageTemplate("lying" if lying else "upright"), PageBreak()]
+        story += [image, caption] if lying else [KeepTogether([Spacer(0, 3 * mm), image, caption])]
+    return [*story, NextPageTemplate("upright"), PageBreak()] if lying else story
 
 
 def _table(rows: Rows) -> list[Flowable]:
@@ -130,12 +137,6 @@ def _table(rows: Rows) -> list[Flowable]:
     laid = table(rows.columns, rows.rows, fitting_widths(rows.columns, rows.rows), rows.help)
     notes = [paragraph(f"{name}: {rows.help[name]}", "note") for name in rows.columns if name in rows.help]
     return [*head, laid, *([Spacer(0, 1.5 * mm)] if notes else []), *notes]
-
-
-def _on_a_page(picture: Drawn) -> list[Flowable]:
-    image = _image(picture)
-    page = "lying" if image.drawWidth > TEXT_WIDTH else "upright"
-    return [NextPageTemplate(page), PageBreak(), image, paragraph(picture.caption, "caption")]
 
 
 def _image(picture: Drawn, height: float | None = None) -> Image:

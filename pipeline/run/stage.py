@@ -234,11 +234,6 @@ def _as_pipeline_error(error: Exception) -> PipelineError:
     return CaseError("E_INTERNAL", f"{type(root).__name__}: {root}".split("\n")[0][:300])
 
 
-def _timeless(record: Record) -> Record:
-    """A record without how long it took: a report of the same work is the same report."""
-    return replace(record, measures={name: number for name, number in record.measures.items() if name != "seconds"})
-
-
 def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None:
     """Describe an input by its content.
 
@@ -256,6 +251,5 @@ def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None
         inside = path.is_relative_to(output_dir / "cases")
         return Artifact(key, kind, path.relative_to(output_dir).as_posix() if inside else "", sha256_file(path))
     if isinstance(value, list) and all(isinstance(item, Record) for item in value):
-        content = "".join(str(_timeless(item).as_json()) for item in value)
-        return Artifact(key, kind, "", hashlib.sha256(content.encode()).hexdigest())
+        return Artifact(key, kind, "", records.digest(value))
     raise CaseError("E_INPUT", f"Expected {key} ({kind}), got nothing that can be read.")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "record.json"
+#: The kind of an input that is the records of all stages before.
+RECORDS = "records"
 CASES_TABLE = "cases.csv"
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 PACKAGES = ("monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
@@ -104,14 +106,29 @@ def intact(record: Record, output_dir: Path) -> bool:
 def of_case(folder: Path) -> list[Record]:
     """The current records of a case folder, in the order in which the stages depend on each other.
 
-    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out.
+    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out. Stages that
+    do not depend on each other stand in the order in which they were done; those that look at all records come last.
     """
-    waiting = [record for path in sorted(folder.glob(f"*/{RECORD}")) if (record := read(path.parent))]
+    paths = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: (path.stat().st_mtime_ns, path))
+    found = [record for path in paths if (record := read(path.parent))]
+    last = [record for record in found if any(item.kind == RECORDS for item in record.inputs)]
+    waiting = [record for record in found if record not in last]
     current: list[Record] = []
     while ready := [record for record in waiting if _follows(record, current)]:
         current += ready
         waiting = [record for record in waiting if record not in ready]
-    return current
+    seen = digest(current)
+    return [*current, *(r for r in last if all(i.sha256 == seen for i in r.inputs if i.kind == RECORDS))]
+
+
+def digest(found: Iterable[Record]) -> str:
+    """The sha256 of records, whatever their order, without how long they took: the same work is the same."""
+    timeless = ({**record.as_json(), "measures": _without_seconds(record)} for record in found)
+    return hashlib.sha256("".join(sorted(map(str, timeless))).encode()).hexdigest()
+
+
+def _without_seconds(record: Record) -> dict[str, Any]:
+    return {name: number for name, number in record.measures.items() if name != "seconds"}
 
 
 def _follows(record: Record, current: Iterable[Record]) -> bool:
