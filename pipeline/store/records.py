@@ -106,8 +106,8 @@ def intact(record: Record, output_dir: Path) -> bool:
 def of_case(folder: Path) -> list[Record]:
     """The current records of a case folder, in the order in which the stages depend on each other.
 
-    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out. Stages that
-    do not depend on each other stand in the order in which they were done; those that look at all records come last.
+    A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out. Stages
+    that do not depend on each other stand in the order in which they were done; those that read all records come last.
     """
     paths = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: (path.stat().st_mtime_ns, path))
     found = [record for path in paths if (record := read(path.parent))]

@@ -47,6 +47,28 @@ def test_stale_records_are_left_out(tmp_path: Path) -> None:
     assert [record.stage for record in records.of_case(tmp_path / "cases/case-1")] == ["ingest"]
 
 
+def test_a_report_of_records_that_have_changed_is_stale_and_comes_last(tmp_path: Path) -> None:
+    """Whatever the names, and the order in which the stages were done, say."""
+    folder = tmp_path / "cases/case-1"
+    put(tmp_path, "ingest", {}, {"ct": "1"})
+    seen = records.digest(records.of_case(folder))
+    read_all = Artifact("records", records.RECORDS, "", seen)
+    put(tmp_path, "a_report", {}, {"page": "2"}, inputs=(read_all,))
+    assert [record.stage for record in records.of_case(folder)] == ["ingest", "a_report"]
+    put(tmp_path, "register", {CT: "1"}, {"aligned": "2"})
+    assert [record.stage for record in records.of_case(folder)] == ["ingest", "register"]
+    seen = records.digest(records.of_case(folder))
+    put(tmp_path, "a_report", {}, {"page": "3"}, inputs=(replace(read_all, sha256=seen),))
+    assert [record.stage for record in records.of_case(folder)] == ["ingest", "register", "a_report"]
+
+
+def test_the_digest_of_records_knows_neither_order_nor_time(tmp_path: Path) -> None:
+    one, two = (Record("c", name, "k", "done", measures={"seconds": 1.0, "n": 2}) for name in ("a", "b"))
+    slower = replace(one, measures={"seconds": 9.0, "n": 2})
+    assert records.digest([one, two]) == records.digest([two, slower])
+    assert records.digest([one, two]) != records.digest([two, replace(one, measures={"n": 3})])
+
+
 def test_cases_are_found_by_what_they_have(tmp_path: Path) -> None:
     put(tmp_path, "ingest", {}, {"ct": "1"})
     find = records.FindCases(tmp_path, {"ct": "image", "mr": "image?"})
