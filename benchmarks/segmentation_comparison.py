@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from pipeline.calibration.binning import BINS, confidence_and_hits, make_bins
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
-from pipeline.calibration.voxelwise import case_ece, dilated_foreground
+from pipeline.calibration.voxelwise import MARGIN_MM, dilated_foreground
 from pipeline.commands.fuse import LOGITS
 from pipeline.comparison.gather import judged_folders, voxel_logits
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
@@ -28,7 +29,7 @@ from pipeline.evaluation.predictions import Floats
 from pipeline.evaluation.results import Comparison, Estimate, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
 from pipeline.geometry import spacing_mm
-from pipeline.volumes import affine_of, volume
+from pipeline.volumes import affine_of, require_same_grid, volume
 
 #: What is measured of a case; ECE and NLL (nats a voxel) within 10 mm of the true foreground, raw and calibrated.
 MEASURES = ("dice", "nsd", "hd95_mm", "ece", "ece_calibrated", "nll", "nll_calibrated")
@@ -203,3 +204,32 @@ def _compared(
         values = {item.name: item.values[measure] for item in found}
         tests += compare_means(measure, values, there, units, settings)
     return tuple(tests)
+
+
+def case_ece(
+    probabilities: MetaTensor, labels: MetaTensor, bins: int = BINS, margin_mm: float = MARGIN_MM
+) -> float | None:
+    """ECE of the predicted class over the dilated foreground of one case; average it over cases, not over voxels.
+
+    Args:
+        probabilities: (C, I, J, K), or (1, I, J, K) of class 1 of two.
+        labels: (1, I, J, K) on the same grid.
+        bins: equal-width.
+        margin_mm: how far the foreground is dilated.
+
+    Returns:
+        The error; None where there is no foreground.
+
+    Raises:
+        CaseError: E_GRID.
+    """
+    require_same_grid(probabilities, labels, ("the probabilities", "the labels"))
+    places = torch.from_numpy(np.flatnonzero(dilated_foreground(labels, margin_mm)))
+    if not len(places):
+        return None
+    chances = probabilities.as_tensor().flatten(1)[:, places].double().numpy().T
+    if chances.shape[1] == 1:
+        chances = np.concatenate([1 - chances, chances], axis=1)
+    confidence, hits = confidence_and_hits(chances, labels.as_tensor().flatten()[places].long().numpy())
+    # bins sum the gaps of their rows in float64, however many there are
+    return float(np.abs(make_bins(confidence, bins).sums(confidence - hits)).sum() / len(places))

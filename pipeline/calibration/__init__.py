@@ -13,11 +13,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["Comparison", "compare"],
         "matrix": ["Dirichlet", "Matrix"],
         "methods": ["METHODS", "from_json"],
-        "metrics": ["BrierParts", "MEASURES", "Measure", "Resampling", "brier_parts", "measures"],
+        "metrics": ["MEASURES", "Measure", "Resampling", "measures"],
         "one_vs_rest": ["Beta", "Isotonic"],
         "record": ["About", "CalibrationWarning", "FitRecord"],
         "rows": ["case_weights"],
         "scaling": ["Platt", "Temperature", "Vector"],
-        "voxelwise": ["Region", "case_ece", "dilated_foreground", "fit_voxels"],
+        "voxelwise": ["dilated_foreground"],
     },
 )

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from pipeline.calibration import kernels
-from pipeline.calibration.binning import BINS, LEVEL, FloatArray, IntArray, make_bins
-from pipeline.calibration.kernels import Kernel, decomposed_classes
+from pipeline.calibration.binning import BINS, LEVEL, FloatArray, IntArray
+from pipeline.calibration.kernels import Kernel
 from pipeline.calibration.resampling import drawn_labels, drawn_weights
 from pipeline.errors import UsageError
 from pipeline.probabilities import class_labels, class_probabilities, group_indices
@@ -88,30 +88,6 @@ class Measure:
     null_mean: float
 
 
-@dataclass(frozen=True)
-class BrierParts:
-    """A Brier score and what it is made of: score = reliability - resolution + uncertainty + within-bin terms.
-
-    Source: Murphy 1973, "A new vector partition of the probability score"; Stephenson, Coelho, Jolliffe 2008, "Two
-    extra components in the Brier score decomposition" (the terms that bins of unequal probabilities leave over).
-
-    Attributes:
-        score: the Brier score.
-        reliability: 0 is best.
-        resolution: the larger, the better.
-        uncertainty: of the labels alone.
-        within_variance: of the probabilities within the bins.
-        within_covariance: twice that of probabilities and labels within the bins.
-    """
-
-    score: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within_variance: float
-    within_covariance: float
-
-
 def measures(
     probabilities: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -143,34 +119,6 @@ def measures(
     if groups.max() < 1:
         raise UsageError("E_CAL_TOO_FEW", "Expected at least 2 cases for intervals, got 1.")
     return _measured(table, truth, groups, {name: MEASURES[name](table, resampling.bins) for name in names}, resampling)
-
-
-def brier_parts(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> BrierParts:
-    """Murphy's decomposition of the Brier score, with the terms within the bins; it adds up exactly.
-
-    Args:
-        probabilities: (N, C), or (N,) of class 1 of two. With two classes the parts are those of class 1; with more,
-            the sums over the classes, each against the rest.
-        labels: (N,).
-        bins: equal-width bins of a class's probability.
-
-    Raises:
-        UsageError: E_ROWS, E_LABEL, E_PROBABILITY.
-    """
-    table = class_probabilities(probabilities)
-    truth = class_labels(labels, table.shape)
-    one = np.ones((1, len(truth)))
-    names = ("brier", "brier_reliability", "brier_resolution", "brier_uncertainty")
-    score, gap, gain, base = (float(MEASURES[name](table, bins)(one, truth[None])[0]) for name in names)
-    variance = covariance = 0.0
-    for number in decomposed_classes(table.shape[1]):
-        chance, hit = table[:, number], (truth == number).astype(np.float64)
-        sorted_in = make_bins(chance, bins)
-        counts = np.maximum(sorted_in.sums(np.ones(len(truth))), 1)
-        chance_off, hit_off = (item - (sorted_in.sums(item) / counts)[sorted_in.index] for item in (chance, hit))
-        variance += float(np.mean(chance_off**2))
-        covariance += float(2 * np.mean(chance_off * hit_off))
-    return BrierParts(score, gap, gain, base, variance, covariance)
 
 
 @dataclass(frozen=True, eq=False)

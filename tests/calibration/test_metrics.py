@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from pipeline.calibration import MEASURES, Resampling, brier_parts, measures, reliability
+from pipeline.calibration import MEASURES, Resampling, measures, reliability
 from pipeline.calibration.binning import confidence_and_hits, make_bins
 from pipeline.calibration.kernels import folded_normal_mean
 from pipeline.calibration.resampling import drawn_labels, drawn_weights
@@ -81,19 +81,27 @@ def test_equal_mass_bins():
     assert make_bins(np.full(50, 1.0), 10, "equal_mass").count == 1
 
 
+def within_bins(chance, hit, bins):
+    """Variance and twice the covariance within equal-width bins. Source: Stephenson, Coelho, Jolliffe 2008."""
+    index = np.minimum((chance * bins).astype(int), bins - 1)
+    off = [item - np.array([item[index == number].mean() for number in index]) for item in (chance, hit)]
+    return np.mean(off[0] ** 2), 2 * np.mean(off[0] * off[1])
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_brier_parts_add_up(classes):
+    """The score is reliability - resolution + uncertainty, and what bins of unequal probabilities leave over."""
     p, y = simulated(700, 3, 1.2, classes)
-    parts = brier_parts(p, y, 10)
-    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within_variance - parts.within_covariance
-    assert total == pytest.approx(parts.score, abs=1e-14)
-    assert parts.score == pytest.approx(value("brier", p, y), abs=1e-14)
-    assert parts.within_variance > 0
-    # probabilities of one value a bin leave nothing within the bins; uncertainty is that of the labels alone
-    coarse = brier_parts(np.where(p[:, 1] > 0.5, 0.75, 0.25), y == 1, 4)
-    assert coarse.within_variance == pytest.approx(0, abs=1e-15)
-    assert coarse.within_covariance == pytest.approx(0, abs=1e-15)
-    assert coarse.uncertainty == pytest.approx((y == 1).mean() * (y != 1).mean())
+    names = ("brier", "brier_reliability", "brier_resolution", "brier_uncertainty")
+    score, gap, gain, base = (float(MEASURES[name](p, 10)(np.ones((1, len(y))), y[None])[0]) for name in names)
+    judged = [1] if classes == 2 else range(classes)
+    variance, covariance = np.sum(
+        [within_bins(p[:, number], (y == number).astype(float), 10) for number in judged], axis=0
+    )
+    assert variance > 0
+    assert gap - gain + base + variance - covariance == pytest.approx(score, abs=1e-14)
+    shares = [(y == number).mean() for number in judged]
+    assert base == pytest.approx(sum(share * (1 - share) for share in shares))
 
 
 def test_folded_normal_mean():

@@ -9,9 +9,10 @@ from monai.data import MetaTensor
 from monai.metrics import CalibrationErrorMetric
 from scipy.spatial.transform import Rotation
 
-from pipeline.calibration import METHODS, About, Region, case_ece, case_weights, dilated_foreground, fit_voxels
+from benchmarks.segmentation_comparison import case_ece
+from pipeline.calibration import METHODS, About, dilated_foreground
 from pipeline.calibration.rows import PIECE_VALUES
-from pipeline.errors import CaseError, UsageError
+from pipeline.errors import CaseError
 from pipeline.geometry import apply
 from pipeline.volumes import affine_of, volume
 
@@ -60,31 +61,21 @@ def test_dilated_foreground_at_the_border():
     assert mask.shape == labels.shape[1:] and mask[0, 17, 13] and not mask[21, 0, 0]
 
 
-def test_fit_is_on_the_dilated_foreground_with_equal_cases():
-    large, small = case(1, size=(12, 9, 8)), case(2, size=(4, 4, 3))
-    found = fit_voxels("temperature", [large, small], ABOUT, Region(margin_mm=4.0))
-    rows, labels, names = [], [], []
-    for number, (logits, truth) in enumerate((large, small)):
-        mask = dilated_foreground(truth, 4.0)
-        rows.append(logits.numpy()[:, mask].T)
-        labels.append(truth.numpy()[0][mask])
-        names += [number] * int(mask.sum())
-    weights = case_weights(names)
-    by_hand = METHODS["temperature"].fit(np.concatenate(rows), np.concatenate(labels), ABOUT, names, weights)
-    assert found.temperature == pytest.approx(by_hand.temperature, rel=1e-9)
-    assert found.record.cases == 2 and found.record.rows == len(names)
-    rowwise = METHODS["temperature"].fit(np.concatenate(rows), np.concatenate(labels), ABOUT, names)
-    assert abs(found.temperature - rowwise.temperature) > 1e-3
+def fitted(*volumes):
+    """The temperature of whole volumes, each a case."""
+    rows = np.concatenate([logits.numpy().reshape(logits.shape[0], -1).T for logits, _ in volumes])
+    labels = np.concatenate([truth.numpy().ravel() for _, truth in volumes])
+    names = np.repeat(np.arange(len(volumes)), [truth.numel() for _, truth in volumes])
+    return METHODS["temperature"].fit(rows, labels, ABOUT, names)
 
 
 def test_a_volume_that_is_too_sure_is_mended():
     # foreground throughout, so that the labels follow the softmax of the halved logits everywhere
     whole = {"shape": (20, 16, 12), "corner": (0, 0, 0), "size": (20, 16, 12)}
-    fitted = fit_voxels("temperature", [case(seed, **whole) for seed in range(4)], ABOUT, Region(max_voxels=3000))
-    assert fitted.temperature == pytest.approx(2.0, abs=0.08)
-    assert fitted.record.rows == 12_000
+    found = fitted(*(case(seed, **whole) for seed in range(4)))
+    assert found.temperature == pytest.approx(2.0, abs=0.08)
     logits, truth = case(9, **whole)
-    after = fitted.apply(logits)
+    after = found.apply(logits)
     assert isinstance(after, MetaTensor)
     assert torch.equal(after.affine, logits.affine) and after.dtype == torch.float32
     raw = volume(torch.softmax(logits.as_tensor(), 0), affine_of(logits))
@@ -106,7 +97,7 @@ def test_volumes_and_rows_get_the_same_probabilities(name):
 def test_one_channel_is_class_1_of_two():
     logits, truth = case(4, classes=2)
     odds = volume(logits.as_tensor()[1:] - logits.as_tensor()[:1], affine_of(logits))
-    one, two = (fit_voxels("temperature", [(item, truth), (item, truth)], ABOUT) for item in (odds, logits))
+    one, two = (fitted((item, truth), (item, truth)) for item in (odds, logits))
     assert one.temperature == pytest.approx(two.temperature, rel=1e-5)
     assert one.apply(odds).shape == (1, 22, 18, 14)
     assert float((one.apply(odds)[0] - two.apply(logits)[1]).abs().max()) < 1e-5
@@ -144,13 +135,5 @@ def test_case_ece_is_monais_on_the_region():
 
 def test_refusals():
     logits, truth = case(6)
-    empty = volume(np.zeros(truth.shape[1:]), affine_of(truth))
-    with pytest.raises(UsageError, match="2 cases with foreground, got 1"):
-        fit_voxels("temperature", [(logits, truth), (logits, empty)], ABOUT)
-    with pytest.raises(UsageError, match="2 cases with foreground, got 0"):
-        fit_voxels("temperature", [], ABOUT)
-    elsewhere = volume(truth.as_tensor(), oblique((0, 0, 0)))
     with pytest.raises(CaseError, match="E_GRID"):
-        fit_voxels("temperature", [(logits, elsewhere)], ABOUT)
-    with pytest.raises(CaseError, match="E_GRID"):
-        case_ece(logits, elsewhere)
+        case_ece(logits, volume(truth.as_tensor(), oblique((0, 0, 0))))
