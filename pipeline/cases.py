@@ -276,7 +276,7 @@ class Record:
 
 
 @cache
-def _reader(kind: type[T]) -> TypeAdapter[T]:
+def _reader(kind: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
@@ -288,4 +288,5 @@ def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         ValueError: when the data are of no such class.
     """
-    return _reader(kind).validate_python(data)
+    found: T = _reader(kind).validate_python(data)
+    return found

@@ -87,8 +87,9 @@ class Server:
             control, theirs = socket.socketpair()
             environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
             silent = subprocess.DEVNULL  # what libraries say of a file may hold the patient's data
+            streams = {"stdin": theirs.fileno(), "stdout": silent, "stderr": silent}
             with theirs:
-                process = subprocess.Popen(self._command, stdin=theirs, stdout=silent, stderr=silent, env=environment)
+                process = subprocess.Popen(self._command, env=environment, **streams)  # type: ignore[call-overload]
             self._started = process, control
         return self._started[1]
 
@@ -304,7 +305,7 @@ def _found(name: str) -> Any:
 
 def _forked(numbers: list[int], call: Any, problem: str, others: list[Any]) -> _Forked:
     alive, held = os.pipe()
-    work, status = map(Connection, numbers)
+    work, status = (Connection(number) for number in numbers)
     pid = os.fork()
     if pid == 0:
         os.close(alive)
