@@ -5,8 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 #: What an output is, and so how it is written, read back and compared (`pipeline.store.artifacts`).
 Kind = Literal["image", "label", "probability", "transform", "table", "measure", "document", "documents"]
@@ -264,20 +270,23 @@ class Record:
         """Read back what `as_json` gave.
 
         Raises:
-            KeyError, TypeError: when the data are not a record.
+            ValueError: when the data are not a record.
         """
-        artifacts = {name: tuple(_artifact(item) for item in data[name]) for name in ("inputs", "artifacts")}
-        found: dict[str, Any] = {
-            "flags": tuple(data["flags"]),
-            "error": Fault(**data["error"]) if data["error"] else None,
-        }
-        if judged := data["verdict"]:
-            found["verdict"] = Verdict(judged["grade"], tuple(judged["reasons"]), tuple(judged["unfit"]))
-        return cls(**{**data, **artifacts, **found})
+        return from_plain(cls, data)
 
 
-def _artifact(data: Mapping[str, Any]) -> Artifact:
-    geometry = data["geometry"]
-    if geometry is not None:
-        geometry = Geometry(tuple(geometry["shape"]), tuple(tuple(row) for row in geometry["affine"]))
-    return Artifact(**{**data, "geometry": geometry})
+@cache
+def _reader(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
+    """A dataclass, with those in it, out of the plain JSON types that `asdict` gave.
+
+    Raises:
+        ValueError: when the data are of no such class.
+    """
+    found: T = _reader(kind).validate_python(data)
+    return found

@@ -4,9 +4,9 @@ One process (`Server`) loads a function's libraries once and forks children that
 kernel itself ends a task that takes too long, even in compiled code. It guards against accidents, not against
 attackers: what a child answers is trusted.
 
-`multiprocessing`'s own fork server does not serve here. It is one a process, so header reading would load itk; its
-children keep it alive and so outlive a killed parent while they hang; a daemonic process, as dask's workers are, may
-not start them; and it takes no environment, which has to hold linear algebra to one thread before the fork.
+`multiprocessing`'s own fork server does not serve here: it is one a process, so header reading would load itk; its
+children outlive a killed parent while they hang; a daemonic process, as dask's workers are, may not start them; and it
+takes no environment, which has to hold linear algebra to one thread before the fork.
 
 Nothing may start a thread before the fork: a forked child has only the thread that forked it.
 """
@@ -21,7 +21,6 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -29,11 +28,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import import_module
 from itertools import islice
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pipeline.cases import Fault
 from pipeline.errors import REMEDIES
@@ -44,7 +42,6 @@ START_S = 300
 #: How often an idle server looks whether its parent is still there; the end of its socket usually says so at once.
 _IDLE_S = 5.0
 _OUT_OF_MEMORY = 77
-_CODE = struct.Struct("<i")
 _PR_SET_PDEATHSIG = 1
 
 
@@ -64,18 +61,17 @@ class Server:
     def __init__(self, function: str, load: str = "") -> None:
         self._command = [sys.executable, "-m", "pipeline.child", function, load]
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
+        self._started: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
     def start(self) -> None:
         """Start loading, if that has not begun yet; returns at once."""
         with self._lock:
             self._running()
 
-    def fork(self) -> tuple[Connection, socket.socket]:
-        """A new child: the connection for its tasks, and the socket on which its exit code comes."""
+    def fork(self) -> tuple[Connection, Connection]:
+        """A new child: the connection for its tasks; and the one on which its exit code comes, and an end is asked."""
         work, its_work = Pipe()
-        status, its_status = socket.socketpair()
+        status, its_status = Pipe()
         with its_work, its_status, self._lock, suppress(BrokenPipeError):  # one that has died sends no exit code
             socket.send_fds(self._running(), [b"f"], [its_work.fileno(), its_status.fileno()])
         return work, status
@@ -86,26 +82,24 @@ class Server:
             self._end()
 
     def _running(self) -> socket.socket:
-        if self._control is None or self._process is None or self._process.poll() is not None:
+        if self._started is None or self._started[0].poll() is not None:
             self._end()
-            self._control, theirs = socket.socketpair()
+            control, theirs = socket.socketpair()
             environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+            silent = subprocess.DEVNULL  # what libraries say of a file may hold the patient's data
+            streams = {"stdin": theirs.fileno(), "stdout": silent, "stderr": silent}
             with theirs:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,  # what libraries say of a file may hold the patient's data
-                    stderr=subprocess.DEVNULL,
-                    env=environment,
-                )
-        return self._control
+                process = subprocess.Popen(self._command, env=environment, **streams)  # type: ignore[call-overload]
+            self._started = process, control
+        return self._started[1]
 
     def _end(self) -> None:
-        if self._control is not None and self._process is not None:
-            self._control.close()
-            self._process.kill()
-            self._process.wait()
-        self._control = self._process = None
+        if self._started is not None:
+            process, control = self._started
+            control.close()
+            process.kill()
+            process.wait()
+        self._started = None
 
 
 class Children:
@@ -127,10 +121,8 @@ class Children:
         timeout_s: float = 60.0,
         chunk: int = 1,
     ) -> None:
-        self._own = None if isinstance(function, Server) else Server(name_of(function))
-        server = function if isinstance(function, Server) else self._own
-        assert server is not None
-        self._timeout_s = timeout_s
+        server = function if isinstance(function, Server) else Server(name_of(function))
+        self._own = None if server is function else server
         self._children = [_Child(server, (memory_bytes, timeout_s), self.fault) for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
         for child in self._children:
@@ -191,8 +183,7 @@ class _Child:
 
     def __init__(self, server: Server, limits: tuple[int | None, float], fault: Callable[[str], Fault]) -> None:
         self._server, self._limits, self._fault = server, limits, fault
-        self._work: Connection | None = None
-        self._status: socket.socket | None = None
+        self._process: tuple[Connection, Connection] | None = None
         self._answered = 0
         self._closed = False
 
@@ -206,9 +197,9 @@ class _Child:
         while len(answers) < len(tasks) and not self._closed:
             try:
                 work = self._running()
-                _send(work, tasks[len(answers) :])
+                work.send(tasks[len(answers) :])
                 while len(answers) < len(tasks):
-                    answers.append(_receive(work))
+                    answers.append(work.recv())
                     self._answered += 1
             except (EOFError, OSError):
                 first, how = self._answered == 0, self.stop()
@@ -219,68 +210,58 @@ class _Child:
     def close(self) -> None:
         """End the process, whatever it is doing, and start no other; a thread that waits for it goes on."""
         self._closed = True
-        status = self._status
-        if status is not None:
-            with suppress(OSError):  # it has ended in the meantime
-                status.shutdown(socket.SHUT_WR)
+        if self._process is not None:
+            _let_go(self._process[1])
 
     def stop(self) -> str:
         """Let go of the process, which has ended or does so now, and say how it ended."""
-        work, status = self._work, self._status
-        self._work = self._status = None
-        if work is None or status is None:
+        if self._process is None:
             return "no process"
+        (work, status), self._process = self._process, None
         work.close()
-        with status, suppress(OSError):
-            status.shutdown(socket.SHUT_WR)
-            if code := status.recv(_CODE.size):
-                return _how(*_CODE.unpack(code))
+        _let_go(status)
+        with status, suppress(EOFError, OSError):
+            return _how(status.recv())
         return "the process that starts it ended"
 
     def _running(self) -> Connection:
-        if self._work is None:
+        if self._process is None:
             self._answered = 0
-            self._work, self._status = self._server.fork()
+            self._process = work, _ = self._server.fork()
             if self._closed:
                 self.close()
-            _send(self._work, self._limits)
-            if problem := _receive(self._work):
+            work.send(self._limits)
+            if problem := work.recv():
                 raise ImportError(problem)
-        return self._work
+        return self._process[0]
+
+
+def _let_go(status: Connection) -> None:
+    with suppress(OSError):  # it has ended in the meantime
+        status.send(None)
 
 
 def _how(code: int) -> str:
-    if code == _OUT_OF_MEMORY:
-        return "memory"
-    if code == -signal.SIGALRM:
-        return "time"
+    if code in (_OUT_OF_MEMORY, -signal.SIGALRM):
+        return "memory" if code == _OUT_OF_MEMORY else "time"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
-def _send(work: Connection, message: Any) -> None:
-    work.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
-
-
-def _receive(work: Connection) -> Any:
-    return pickle.loads(work.recv_bytes())
 
 
 # ---- in the server and its children ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Forked:
+class _Forked(NamedTuple):
     """A child as its server sees it; it alone holds the other end of the pipe `alive`."""
 
     pid: int
     alive: int
-    status: socket.socket
+    status: Connection
 
     def buried(self, readable: list[Any]) -> bool:
         """Tell the parent how the child ended, if it has; end it when the parent has let go of it."""
         if self.alive in readable:
             with suppress(OSError), self.status:  # nobody may be listening
-                self.status.send(_CODE.pack(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])))
+                self.status.send(os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]))
             os.close(self.alive)
             return True
         if self.status in readable:
@@ -305,7 +286,7 @@ def serve(function: str, load: str) -> None:
     signal.alarm(0)
     children: list[_Forked] = []
     while os.getppid() == parent:
-        watched: list[Any] = [control, *(child.alive for child in children), *(child.status for child in children)]
+        watched: list[Any] = [control, *(item for child in children for item in (child.alive, child.status))]
         readable = select.select(watched, [], [], _IDLE_S)[0]
         children = [child for child in children if not child.buried(readable)]
         if control in readable:
@@ -317,15 +298,14 @@ def serve(function: str, load: str) -> None:
         os.kill(child.pid, signal.SIGKILL)
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _found(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), attribute)
-    return found
+    return getattr(import_module(module), attribute)
 
 
-def _forked(numbers: list[int], call: Any, problem: str, others: list[socket.socket]) -> _Forked:
+def _forked(numbers: list[int], call: Any, problem: str, others: list[Any]) -> _Forked:
     alive, held = os.pipe()
-    work, status = Connection(numbers[0]), socket.socket(fileno=numbers[1])
+    work, status = (Connection(number) for number in numbers)
     pid = os.fork()
     if pid == 0:
         os.close(alive)
@@ -343,17 +323,17 @@ def _be_child(work: Connection, call: Any, problem: str) -> NoReturn:
     try:
         if sys.platform == "linux":  # elsewhere a child ends with its task
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        memory_bytes, timeout_s = _receive(work)
+        memory_bytes, timeout_s = work.recv()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory_bytes is not None:
             resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        _send(work, problem)
+        work.send(problem)
         while True:
-            for task in _receive(work):
+            for task in work.recv():
                 signal.setitimer(signal.ITIMER_REAL, max(timeout_s, 1e-3))
                 answer = _answer(call, task)
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                _send(work, answer)
+                work.send(answer)
     except (EOFError, OSError):  # the parent has let go
         code = 0
     except MemoryError:
@@ -363,6 +343,11 @@ def _be_child(work: Connection, call: Any, problem: str) -> NoReturn:
 
 
 def _answer(call: Callable[[Any], Any], task: Any) -> Any:
+    """What the function returns or raises; in its words alone where the error does not survive the way to the parent.
+
+    Raises:
+        MemoryError: when that is behind what it raises.
+    """
     try:
         return call(task)
     except Exception as error:
@@ -371,16 +356,10 @@ def _answer(call: Callable[[Any], Any], task: Any) -> Any:
             if isinstance(cause, MemoryError):
                 raise MemoryError from error
             cause = cause.__cause__ or cause.__context__
-        return _portable(error)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error itself where it survives the way to the parent, else its words."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001 - errors of any library
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
+        try:
+            return pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - errors of any library
+            return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

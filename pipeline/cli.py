@@ -38,6 +38,8 @@ Device = Annotated[
     str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
 ]
 
+SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -63,15 +65,7 @@ def run(
     root: Root = None,
     input_: Input = None,
     out: Out,
-    spec: Annotated[
-        str,
-        typer.Option(
-            "--spec",
-            "-s",
-            autocompletion=lambda: list(shipped_specs()),
-            help="The data spec: which series play which role. A file, or a name that `tandem specs` lists.",
-        ),
-    ],
+    spec: Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)],
     stages: Annotated[str, typer.Option(help=f"Only some, separated by commas: {', '.join(STAGES)}.")] = "",
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
@@ -157,23 +151,11 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     overwrite: Overwrite = False,
 ) -> int:
     """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
-    found = api.register(
-        fixed,
-        moving,
-        out,
-        fixed_modality,
-        moving_modality,
-        transform,
-        parameters,
-        fixed_mask,
-        moving_mask,
-        fixed_landmarks,
-        moving_landmarks,
-        apply_to or (),
-        fixed_label or (),
-        overwrite,
-        progress=True,
-    )
+    labels = {"apply_to": apply_to or (), "fixed_label": fixed_label or ()}
+    masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
+    marks = {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
+    given: dict[str, Any] = {**labels, **masks, **marks, "overwrite": overwrite, "progress": True}
+    found = api.register(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
     return _finish(out, found)
 
 
@@ -298,10 +280,8 @@ def evaluate_classification(
     """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
     from pipeline.commands.evaluate import headline
 
-    models = api.evaluate_classification(
-        probabilities, labels, out, cases, name or (), class_name or (), specificity, seed
-    )
-    for found in models:
+    names = name or (), class_name or ()
+    for found in api.evaluate_classification(probabilities, labels, out, cases, *names, specificity, seed):
         _echo(headline(found))
     _echo(f"Report: {out / 'report.html'}")
 

@@ -13,10 +13,13 @@ from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from pipeline.errors import pipeline_cause
 
 T = TypeVar("T")
+#: Where the output goes to a file or a pipe, a row of a table stays on one line.
+WIDTH = 250
 
 #: What is printed: all, errors alone (`tandem --quiet`), or nothing (the Python API where it was not asked to).
 Printed = Literal["all", "errors", "nothing"]
@@ -57,15 +60,9 @@ def library_log() -> Iterator[None]:
 def track(items: Iterable[T], total: int, stage: str) -> Iterator[T]:
     """Pass the items on while a bar on stderr shows how many of them there were."""
     console = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    parts = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     hidden = not console.is_terminal or _PRINTED.get() != "all"
-    with Progress(*columns, console=console, disable=hidden, transient=True) as progress:
+    with Progress(*parts, console=console, disable=hidden, transient=True) as progress:
         task = progress.add_task(stage, total=total)
         for item in items:
             progress.advance(task)
@@ -98,11 +95,9 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = pipeline_cause(error)
-        if known is None:
+        if pipeline_cause(error) is None:
             raise
-        echo(str(known), error=True)
-        sys.exit(2)
+        _end(type(error), error, error.__traceback__)
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -119,3 +114,9 @@ def echo(text: str, error: bool = False) -> None:
     if _PRINTED.get() in (("nothing",) if error else ("nothing", "errors")):
         return
     Console(stderr=error, soft_wrap=True, highlight=False).print(text, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on stdout."""
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)

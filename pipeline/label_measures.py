@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,16 +102,12 @@ def value_measures(image: MetaTensor, region: Mask, unit: str) -> Measures:
         `suv_mean`, `suv_sd` … and `suv_peak`, `mtv_ml`, `tlg_g`. None of each where the region is empty.
     """
     values = np.asarray(image.numpy()[0], np.float64)[region]
-    found: Measures = {"mean": _of(np.mean, values), "sd": _of(np.std, values)}
-    found |= {"min": _of(np.min, values), "max": _of(np.max, values)}
-    found |= {f"p{rank}": _of(lambda v, rank=rank: np.percentile(v, rank), values) for rank in PERCENTILES}
+    statistics: dict[str, Callable[..., Any]] = {"mean": np.mean, "sd": np.std, "min": np.min, "max": np.max}
+    statistics |= {f"p{rank}": partial(np.percentile, q=rank) for rank in PERCENTILES}
+    found: Measures = {name: round(float(of(values)), 6) if values.size else None for name, of in statistics.items()}
     if unit == SUV:
         return {f"suv_{name}": value for name, value in found.items()} | _tumour(image, region, values)
     return {f"{name}_hu" if unit == "HU" else name: value for name, value in found.items()}
-
-
-def _of(statistic: Any, values: npt.NDArray[np.float64]) -> float | None:
-    return round(float(statistic(values)), 6) if values.size else None
 
 
 def _tumour(image: MetaTensor, region: Mask, values: npt.NDArray[np.float64]) -> Measures:
@@ -194,11 +191,9 @@ class MeasureRegionsd(Transform):
             if name in case
         )
         rows = tuple(self._row(case["measures"], *pair) for pair in self._pairs(case))
-        columns = ("Region", "Image", *_COLUMNS)
-        tables = (Table("", columns, rows, HELP),) if rows else ()
-        return Sections(
-            (Section("Regions", (), tables),) if rows else (), tuple(self._answers(case)), displays, regions
-        )
+        tables = (Table("", ("Region", "Image", *_COLUMNS), rows, HELP),)
+        sections = (Section("Regions", (), tables),) if rows else ()
+        return Sections(sections, tuple(self._answers(case)), displays, regions)
 
     def _pairs(self, case: Mapping[Hashable, Any]) -> list[tuple[str, str, str, int]]:
         """Key of a label image, key of an image on its grid, label and value, for all that the case has."""

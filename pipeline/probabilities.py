@@ -42,9 +42,8 @@ def class_probabilities(values: npt.ArrayLike, name: str = "The probabilities") 
     sums = array.sum(axis=1)
     worst = int(np.abs(sums - 1).argmax())
     if abs(sums[worst] - 1) > SUM_TOLERANCE:
-        raise UsageError(
-            "E_PROBABILITY", f"{name}: expected rows that sum to 1, got {sums[worst]:.4g} in row {worst + 1}."
-        )
+        got = f"{sums[worst]:.4g} in row {worst + 1}"
+        raise UsageError("E_PROBABILITY", f"{name}: expected rows that sum to 1, got {got}.")
     return array
 
 

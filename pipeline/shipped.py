@@ -30,7 +30,6 @@ def code_version() -> str:
         return __version__
     digest = hashlib.sha256()
     for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix in _SOURCES):
-        digest.update(
-            f"{path.relative_to(_PACKAGE).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest()
-        )
+        name = path.relative_to(_PACKAGE).as_posix()
+        digest.update(f"{name}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return f"{__version__}{'.' if '+' in __version__ else '+'}{digest.hexdigest()[:12]}"

@@ -28,28 +28,8 @@ UNITS: dict[str, str] = {
     "seconds": "s",
 }
 #: Words that are not written as they are in a key.
-SPELLINGS: dict[str, str] = {
-    "adc": "ADC",
-    "clahe": "CLAHE",
-    "ct": "CT",
-    "cv": "CV",
-    "flair": "FLAIR",
-    "gtv": "GTV",
-    "mi": "MI",
-    "mr": "MR",
-    "n4": "N4",
-    "nlm": "NLM",
-    "nmi": "NMI",
-    "pet": "PET",
-    "psnr": "PSNR",
-    "roi": "ROI",
-    "snr": "SNR",
-    "ssim": "SSIM",
-    "suv": "SUV",
-    "t1": "T1",
-    "t2": "T2",
-    "tre": "TRE",
-}
+_ACRONYMS = ("ADC", "CLAHE", "CT", "CV", "FLAIR", "GTV", "MI", "MR", "N4", "NLM", "NMI", "PET", "PSNR", "ROI", "SNR")
+SPELLINGS = {word.lower(): word for word in (*_ACRONYMS, "SSIM", "SUV", "T1", "T2", "TRE")}
 
 
 def clean(text: object) -> str:

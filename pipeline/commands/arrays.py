@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
+from pipeline.store.files import write_atomic
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +51,16 @@ def read_names(path: Path) -> Array:
     if names.ndim != 1 or any(not name.strip() for name in names):
         raise UsageError("E_TABLE", f"Expected one name a row in {path.name}, got shape {names.shape} or empty names.")
     return names
+
+
+def write_array(path: Path, array: Array) -> None:
+    """Write a `.npy` file, atomically."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.save(stream, array, allow_pickle=False)
+
+    write_atomic(path, write)
 
 
 def _read_numpy(path: Path) -> Array:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
@@ -20,8 +18,8 @@ from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit
 from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
-from pipeline.commands.arrays import Array, read_array, read_names
-from pipeline.console import echo
+from pipeline.commands.arrays import Array, read_array, read_names, write_array
+from pipeline.console import echo, plainly
 from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
 from pipeline.report.reliability import Diagram, DiagramBin
@@ -84,11 +82,13 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
         fitted = replace(fitted, record=replace(fitted.record, sets=fit_sets(rows, sets, rule)))
         check = check_sets(rows, sets, rule)
     text = json.dumps(fitted.to_json(), indent=2, allow_nan=False) + "\n"
-    _write(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
+    with _writing(out):
+        write_atomic(out, lambda path: write_text(path, text), lambda path: _require_same(path, fitted))
     if report is not None and comparison is not None:
         files = {"Logits": logits, "Labels": labels, "Cases": cases, "Calibration": out}
         document = calibration_pdf(report_content(comparison, fitted, files, check))
-        _write(report, lambda path: path.write_bytes(document))
+        with _writing(report):
+            write_atomic(report, lambda path: path.write_bytes(document))
     return fitted
 
 
@@ -113,20 +113,11 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
     found, values = read_calibration(Path(calibration)), read_array(Path(logits))
     probabilities = found.apply(values)
     sets = found.sets(values) if values.ndim < 3 else None
-    _write(out, lambda path: _save(path, probabilities))
-    if sets is not None:
-        _write(sets_path(out), lambda path: _save(path, sets))
+    with _writing(out):
+        write_array(out, probabilities)
+        if sets is not None:
+            write_array(out.with_name(f"{out.stem}_sets.npy"), sets)
     return probabilities
-
-
-def sets_path(probabilities: Path) -> Path:
-    """Where the sets stand that belong to a file of probabilities: `P.npy` -> `P_sets.npy`."""
-    return probabilities.with_name(f"{probabilities.stem}_sets.npy")
-
-
-def _save(path: Path, array: Any) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
 
 
 def required(labels: Path | None) -> Path:
@@ -148,9 +139,8 @@ def require_alone(**options: object) -> None:
     """
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
-        raise UsageError(
-            "E_CAL_METHOD", f"Expected --logits and --out beside --apply, got {given[0]}.", "Leave it out."
-        )
+        what = f"Expected --logits and --out beside --apply, got {given[0]}."
+        raise UsageError("E_CAL_METHOD", what, "Leave it out.")
 
 
 def summary(fitted: Calibration) -> str:
@@ -231,9 +221,8 @@ def _sets_rows(fitted: Calibration, check: SetsCheck) -> Iterator[tuple[str, str
 def _fit(comparison: Comparison | None, method: str, rows: Rows, about: About) -> Calibration:
     if comparison is not None and method == RECOMMENDED:
         if comparison.recommended == NONE:
-            raise UsageError(
-                "E_CAL_NO_FIT", f"Expected a method that helps: {comparison.reason}", "Use the logits as is."
-            )
+            what = f"Expected a method that helps: {comparison.reason}"
+            raise UsageError("E_CAL_NO_FIT", what, "Use the logits as is.")
         method = comparison.recommended
     return method_of(method).fit_rows(rows, about)
 
@@ -260,9 +249,10 @@ def _require_same(path: Path, fitted: Calibration) -> None:
         raise UsageError("E_VERIFY", f"Expected {path.name} to read back as it was written.")
 
 
-def _write(path: Path, write: Any, check: Any = None) -> None:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
     try:
-        write_atomic(path, write, check)
+        yield
     except CaseError as error:
         raise UsageError(error.code, error.message) from error
     except OSError as error:
@@ -285,12 +275,11 @@ class BundleCalibration:
     def __init__(
         self, logits: str, labels: str, cases: str, method: str, source: str, output_dir: str, set_level: float = 0
     ) -> None:
-        self.set_level = set_level or None
-        self.logits, self.labels = Path(logits), Path(labels)
-        self.cases = Path(cases) if cases else None
-        self.method, self.source = method, source
         self.output_dir = Path(output_dir)
+        self.given: dict[str, Any] = {"logits": logits, "labels": labels, "method": method, "source": source}
+        self.given |= {"cases": cases or None, "sets": set_level or None}
 
+    @plainly()
     def run(self) -> None:
         """Fit, write, and say what was found.
 
@@ -298,18 +287,4 @@ class BundleCalibration:
             SystemExit: 2 when the input cannot be used; the reason is on stderr.
         """
         out, report = self.output_dir / "calibration.json", self.output_dir / "calibration.pdf"
-        try:
-            fitted = calibrate(
-                self.logits,
-                self.labels,
-                out,
-                self.method,
-                self.cases,
-                report,
-                self.source,
-                sets=self.set_level,
-            )
-        except UsageError as error:
-            echo(str(error), error=True)
-            sys.exit(2)
-        echo(summary(fitted))
+        echo(summary(calibrate(**self.given, out=out, report=report)))

@@ -184,10 +184,8 @@ def _panels(models: Mapping[str, Predictions], index: int, settings: Settings) -
     """The three charts of one class; no ROC curve where the class or the rest is absent."""
     one = next(iter(models.values()))
     of, share = one.classes[index], float((one.labels == index).mean())
-    rocs = {
-        name: roc_curve(found, index, settings.resamples, settings.confidence, settings.seed)
-        for name, found in models.items()
-    }
+    resampled = settings.resamples, settings.confidence, settings.seed
+    rocs = {name: roc_curve(found, index, *resampled) for name, found in models.items()}
     recalls = {name: precision_recall_curve(found, index) for name, found in models.items()}
     decisions = {name: decision_curve(found, index) for name, found in models.items()}
     all_treated = treat_all(one, index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from monai.data import MetaTensor
 
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.voxelwise import dilated_foreground
+from pipeline.commands.arrays import write_array
 from pipeline.commands.calibrate import calibrate, read_calibration, summary
 from pipeline.commands.evaluate import evaluate_classification, headline
 from pipeline.console import echo, plainly, track
@@ -127,16 +127,13 @@ class FoldEvaluation:
         self.trained, self.rows, self.read, self.inferer = trained, rows, read, inferer
         self.folder, self.resamples, self.report = Path(output_dir), resamples, report
 
+    @plainly()
     def run(self) -> None:
         """Evaluate.
 
         Raises:
             SystemExit: 2 when it cannot be; the message says why.
         """
-        with plainly():
-            self._run()
-
-    def _run(self) -> None:
         self._require_other_cases()
         self.inferer.check(self.trained.network)
         self._forget()
@@ -181,9 +178,8 @@ class FoldEvaluation:
         places = np.flatnonzero(dilated_foreground(case["mask"]))
         if len(places):
             chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
-            found.voxel_rows.append(
-                (row.case_id, voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy())
-            )
+            values, labels = voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy()
+            found.voxel_rows.append((row.case_id, values, labels))
 
     def _keep(self, case_id: str, logits: MetaTensor, mask: MetaTensor) -> None:
         folder = self.folder / LOGITS
@@ -194,27 +190,21 @@ class FoldEvaluation:
         logits = np.stack([logits for *_, logits in rows])
         odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
         paths = {name: self.folder / f"class_{name}.npy" for name in ("logits", "labels", "probabilities")}
-        _save(paths["logits"], logits)
-        _save(paths["labels"], np.array([label for _, _, label, _ in rows]))
-        _save(paths["probabilities"], odds / odds.sum(1, keepdims=True))
+        write_array(paths["logits"], logits)
+        write_array(paths["labels"], np.array([label for _, _, label, _ in rows]))
+        write_array(paths["probabilities"], odds / odds.sum(1, keepdims=True))
         cases = self.folder / "class_cases.csv"
         _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
         if not self.report:
             return
-        for found in evaluate_classification(
-            [paths["probabilities"]],
-            paths["labels"],
-            self.folder / CLASSES,
-            cases,
-            ["fusion network"],
-            resamples=self.resamples,
-        ):
+        files = [paths["probabilities"]], paths["labels"], self.folder / CLASSES, cases
+        for found in evaluate_classification(*files, ["fusion network"], resamples=self.resamples):
             echo(headline(found))
 
     def _write_voxels(self, found: Collected) -> None:
-        _save(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
-        _save(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
-        _save(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
+        write_array(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
+        write_array(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
+        write_array(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
         _save_table(self.folder / "dice.csv", ("case_id", "label", "dice"), found.dice_rows)
         known = [dice for *_, dice in found.dice_rows if dice is not None]
         if known:
@@ -236,16 +226,13 @@ class FoldCalibration:
         self.set_level = set_level or None
         self.folder, self.method, self.source, self.data = Path(output_dir), method, source, data
 
+    @plainly()
     def run(self) -> None:
         """Fit, write, and say what was found.
 
         Raises:
             SystemExit: 2 when it cannot be; the message says why.
         """
-        with plainly():
-            self._run()
-
-    def _run(self) -> None:
         parts = {CLASSES: ("class", "class_cases.csv"), VOXELS: ("voxel", "voxel_cases.npy")}
         there = {name: part for name, part in parts.items() if (self.folder / f"{part[0]}_logits.npy").is_file()}
         if not there:
@@ -267,17 +254,9 @@ def _dice(predicted: torch.Tensor, truth: torch.Tensor) -> float | None:
     return None if both == 0 else 2 * int((predicted & truth).sum()) / both
 
 
-def _save(path: Path, array: Array) -> None:
+def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
 
     write_atomic(path, write)
-
-
-def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomic(path, lambda temporary: write_text(temporary, text.getvalue()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
@@ -25,7 +24,6 @@ from pipeline.store.artifacts import save
 from pipeline.store.files import run_lock, writable_folder
 
 CASE_ID = "pair"
-ROLES = ("fixed", "moving")
 Image = tuple[Path, str]
 #: A mask of a data spec names its regions by the values 1, 2 … 255.
 LARGEST_VALUE = 255
@@ -39,30 +37,6 @@ NAMES = {
     "log.txt": "register/moving_log.txt",
     "checkerboard.png": "report/moving_after.png",
 }
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a pair is aligned.
-
-    Attributes:
-        transform: how freely.
-        parameters: an elastix parameter file, or the name of a shipped one.
-        masks: of the fixed and of the moving image: where to look, in the place of the body; on the image's grid.
-        landmarks: files of both images' landmarks.
-        labels: label volumes of the moving image, which are carried onto the fixed grid.
-        fixed_labels: the same structures of the fixed image, for comparison: one for each of `labels`, in this order,
-            with the same values; or none.
-        overwrite: do the work again even where it is done.
-    """
-
-    transform: Transform = "rigid"
-    parameters: str | None = None
-    masks: tuple[Path | None, Path | None] = (None, None)
-    landmarks: tuple[Path | None, Path | None] = (None, None)
-    labels: Sequence[Path] = ()
-    fixed_labels: Sequence[Path] = ()
-    overwrite: bool = False
 
 
 def register(  # noqa: PLR0913 - each is an option of the command
@@ -97,7 +71,8 @@ def register(  # noqa: PLR0913 - each is an option of the command
         fixed_landmarks: a file of landmarks.
         moving_landmarks: the same points of the moving image.
         apply_to: label volumes of the moving image, which are carried onto the fixed grid.
-        fixed_label: the same structures of the fixed image, for comparison: one for each of `apply_to`.
+        fixed_label: the same structures of the fixed image, for comparison: one for each of `apply_to`, in this order,
+            with the same values; or none.
         overwrite: do the work again even where it is done.
         progress: print a line a stage.
 
@@ -105,71 +80,45 @@ def register(  # noqa: PLR0913 - each is an option of the command
         The records, by case id.
 
     Raises:
-        UsageError: E_OPTION for a transform that there is not, and what `register_pair` raises.
+        UsageError: E_NIFTI, E_AMBIGUOUS or what ingest raises when an image cannot be used; E_INPUT for a file
+            of landmarks that is not there, E_LANDMARKS for one that counts the voxels of a DICOM series; E_NAMES for
+            two labels of one name; E_OPTION for a transform that there is not, or for labels of the fixed image that
+            do not go with those of the moving one; E_OUT, E_BUSY.
     """
     known = get_args(Transform)
     if transform not in known:
         raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}.")
-    options = Options(
-        cast(Transform, transform),
-        parameters,
-        masks=(_path(fixed_mask), _path(moving_mask)),
-        landmarks=(_path(fixed_landmarks), _path(moving_landmarks)),
-        labels=[Path(path) for path in apply_to],
-        fixed_labels=[Path(path) for path in fixed_label],
-        overwrite=overwrite,
-    )
-    with shown(progress):
-        return register_pair((Path(fixed), fixed_modality), (Path(moving), moving_modality), Path(out), options)
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def register_pair(fixed: Image, moving: Image, out: Path, options: Options | None = None) -> dict[str, list[Record]]:
-    """Register one pair of images, and report on it.
-
-    Args:
-        fixed: the path of a NIfTI file or of a folder with one DICOM series, and the modality of a NIfTI file.
-        moving: likewise.
-        out: the run folder; `NAMES` says what lies in it, with `<label>_moved.nii.gz` for each label volume.
-        options: see `Options`.
-
-    Returns:
-        The records, by case id.
-
-    Raises:
-        UsageError: E_NIFTI, E_AMBIGUOUS or what ingest raises when an image cannot be used; E_INPUT for a file
-            of landmarks that is not there, E_LANDMARKS for one that counts the voxels of a DICOM series; E_NAMES for
-            two labels of one name; E_OPTION for labels of the fixed image that do not go with those of the moving one;
-            E_OUT, E_BUSY.
-    """
-    options = options or Options()
-    labels = _label_names(options.labels)
-    drawn = _partners(labels, options.fixed_labels)
+    out = Path(out)
+    pair = {"fixed": (Path(fixed), fixed_modality), "moving": (Path(moving), moving_modality)}
+    masks = _given({"fixed_mask": fixed_mask, "moving_mask": moving_mask})
+    marks = _given({landmarks_key("fixed"): fixed_landmarks, landmarks_key("moving"): moving_landmarks})
+    labels = _label_names([Path(path) for path in apply_to])
+    drawn = _partners(labels, [Path(path) for path in fixed_label])
     names = NAMES | {f"{stem}_moved.nii.gz": f"register/{key}_aligned.nii.gz" for key, (stem, _) in labels.items()}
     _require_free(out, names)
-    masks = {f"{role}_mask": path for role, path in zip(ROLES, options.masks, strict=True) if path}
+    _require_landmarks(marks, pair)
     volumes = {**masks, **{key: path for key, (_, path) in labels.items()}, **drawn}
-    marks = {landmarks_key(role): path for role, path in zip(ROLES, options.landmarks, strict=True) if path}
-    _require_files(marks)
-    pair = dict(zip(ROLES, (fixed, moving), strict=True))
-    of_dicom = [landmarks_key(role) for role, (path, _) in pair.items() if path.is_dir()]
-    _require_mm([marks[key] for key in of_dicom if key in marks])
     plain = [path for path, _ in pair.values() if not path.is_dir()]
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
-    images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
-    inputs = {name: path for name, (path, _) in images.items()} | marks
-    inputs |= {key: _label(files[path], out / f"input_{key}") for key, path in volumes.items()}
-    regions = {key: _common(key, files[path], files[drawn[_drawn(key)]]) for key, (_, path) in labels.items() if drawn}
-    spec = _spec(images, masks, {key: regions.get(key, {}) for key in labels}, options)
-    with run_lock(out):
-        save_spec(spec, out)
-        for name in ("register", "report"):
-            _run(name, inputs, out, options.overwrite)
-        _link(out, names)
+    with shown(progress):
+        images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
+        inputs = {name: path for name, (path, _) in images.items()} | marks
+        inputs |= {key: _save("label", files[path], out / f"input_{key}") for key, path in volumes.items()}
+        regions = {
+            key: _common(key, files[path], files[drawn[_drawn(key)]]) if drawn else {}
+            for key, (_, path) in labels.items()
+        }
+        spec = _spec(images, masks, regions, cast(Transform, transform), parameters)
+        with run_lock(out):
+            save_spec(spec, out)
+            for name in ("register", "report"):
+                _run(name, inputs, out, overwrite)
+            _link(out, names)
     return records.of_run(out)
+
+
+def _given(paths: Mapping[str, str | Path | None]) -> dict[str, Path]:
+    return {key: Path(path) for key, path in paths.items() if path is not None}
 
 
 def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> None:
@@ -182,7 +131,11 @@ def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> N
 
 
 def _spec(
-    images: Mapping[str, Image], masks: Mapping[str, Path], labels: Mapping[str, dict[str, str]], options: Options
+    images: Mapping[str, Image],
+    masks: Mapping[str, Path],
+    labels: Mapping[str, dict[str, str]],
+    transform: Transform,
+    parameters: str | None,
 ) -> Spec:
     """The data spec of the pair; `labels`: key -> the regions that the fixed image's label has too."""
     roles = {name: Role(modality=(modality,)) for name, (_, modality) in images.items()}
@@ -193,8 +146,8 @@ def _spec(
         fixed="fixed",
         fixed_mask="fixed_mask" if "fixed_mask" in masks else None,
         moving={"moving": moving},
-        transform=options.transform,
-        parameters=options.parameters,
+        transform=transform,
+        parameters=parameters,
     )
     known |= {name: Mask(of="moving", labels=regions or all_regions) for name, regions in labels.items()}
     known |= {_drawn(name): Mask(of="fixed", labels=regions) for name, regions in labels.items() if regions}
@@ -226,11 +179,8 @@ def _partners(labels: Mapping[str, tuple[str, Path]], fixed: Sequence[Path]) -> 
         UsageError: E_OPTION when they are given, but not one for each label of the moving image.
     """
     if fixed and len(fixed) != len(labels):
-        raise UsageError(
-            "E_OPTION",
-            f"Expected as many labels of the fixed image as of the moving one ({len(labels)}), got {len(fixed)}.",
-            "Give --fixed-label once for each --apply-to, in the same order.",
-        )
+        what = f"Expected as many labels of the fixed image as of the moving one ({len(labels)}), got {len(fixed)}."
+        raise UsageError("E_OPTION", what, "Give --fixed-label once for each --apply-to, in the same order.")
     return {_drawn(key): path for key, path in zip(labels, fixed, strict=False)}
 
 
@@ -248,23 +198,21 @@ def _common(key: str, moving: MetaTensor, fixed: MetaTensor) -> dict[str, str]:
     return {f"{key}_{value}": "." for value in range(1, int(max(values)) + 1)}
 
 
-def _label(label: MetaTensor, folder: Path) -> Path:
-    return save("image", "label", label, writable_folder(folder))[0]
+def _save(kind: str, image: MetaTensor, folder: Path) -> Path:
+    return save("image", kind, image, writable_folder(folder))[0]
 
 
-def _require_files(paths: Mapping[str, Path]) -> None:
-    for path in paths.values():
-        if not path.is_file():
-            raise UsageError("E_INPUT", f"Expected a file of landmarks, got {path}.", "Check the path.")
-
-
-def _require_mm(paths: Sequence[Path]) -> None:
-    """Refuse landmarks that count the voxels of a DICOM series: ingest turns and evens out its axes.
+def _require_landmarks(marks: Mapping[str, Path], pair: Mapping[str, Image]) -> None:
+    """Refuse landmarks that are not there, or count the voxels of a DICOM series: ingest turns and evens out its axes.
 
     Raises:
-        UsageError: E_LANDMARKS.
+        UsageError: E_INPUT, E_LANDMARKS.
     """
-    for path in paths:
+    for path in marks.values():
+        if not path.is_file():
+            raise UsageError("E_INPUT", f"Expected a file of landmarks, got {path}.", "Check the path.")
+    of_dicom = [landmarks_key(role) for role, (path, _) in pair.items() if path.is_dir()]
+    for path in [marks[key] for key in of_dicom if key in marks]:
         try:
             read_landmarks(path, affine=None)
         except CaseError as error:
@@ -288,7 +236,7 @@ def _link(out: Path, names: Mapping[str, str]) -> None:
 def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingested: Path) -> Image:
     """A NIfTI file on its own grid, in mm and plain; a DICOM folder as the one volume that ingest makes of it."""
     if path in files:
-        return save("image", "image", files[path], writable_folder(ingested))[0], modality
+        return _save("image", files[path], ingested), modality
     found = batch.run(batch.Plan(path, ingested, stages=("ingest",)))
     done = [case[0] for case in found.values() if case[0].status == "done"]
     if len(done) != 1:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pipeline.cases import Record
 from pipeline.console import shown
-from pipeline.errors import UsageError
 from pipeline.run.plan import Plan
-from pipeline.store import records
+from pipeline.run.status import of_folder
 
 
 def run(
@@ -54,13 +53,7 @@ def ingest(
 ) -> dict[str, list[Record]]:
     """Turn a tree of images into volumes with verdicts: `tandem ingest`. Arguments, result and errors as of `run`.
 
-    Args:
-        root: see `run`.
-        out: see `run`.
-        spec: see `run`; every volume of the tree is a case of its own when left out.
-        overwrite: see `run`.
-        jobs: see `run`.
-        progress: see `run`.
+    Without a spec every volume of the tree is a case of its own.
     """
     found = None if spec is None else Path(spec)
     return _run(Plan(Path(root), Path(out), found, ("ingest",), overwrite, jobs), progress)
@@ -72,10 +65,7 @@ def status(out: str | Path) -> dict[str, list[Record]]:
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    found = records.of_run(Path(out))
-    if not found:
-        raise UsageError("E_NO_CASES", f"Expected a run folder, but {out} holds no cases.")
-    return found
+    return of_folder(Path(out))
 
 
 def _run(plan: Plan, progress: bool) -> dict[str, list[Record]]:

@@ -11,8 +11,7 @@ import yaml
 from rich.table import Table
 
 from pipeline.cases import Case, Series
-from pipeline.commands.specs import print_table
-from pipeline.console import echo, shown
+from pipeline.console import echo, print_table, shown
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.radiograph import is_radiograph
@@ -189,15 +188,13 @@ def _descriptions(rows: Sequence[SeriesRow]) -> list[str]:
     """Few descriptions of which every patient has one; those of more patients, then of more images, first."""
     left, chosen = {row.patient for row in rows}, []
     while left:
+        called = {name: [row for row in rows if _described(row) == name] for name in map(_described, rows)}
         counts = {
-            name: (
-                len(left & {row.patient for row in rows if _described(row) == name}),
-                max(row.images for row in rows if _described(row) == name),
-            )
-            for name in map(_described, rows)
+            name: (len(left & {row.patient for row in of_it}), max(row.images for row in of_it))
+            for name, of_it in called.items()
         }
         chosen.append(max(counts, key=counts.__getitem__))
-        left -= {row.patient for row in rows if _described(row) == chosen[-1]}
+        left -= {row.patient for row in called[chosen[-1]]}
     return chosen
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.run.status import WIDTH
+from pipeline.console import print_table
 from pipeline.spec.names import find_spec, shipped_specs
 from pipeline.spec.spec import Spec, load_spec
 
@@ -39,9 +38,3 @@ def sections(spec: Spec) -> list[str]:
     """Which of the sections that a spec may do without it has: `masks`, `register`, `fuse`."""
     there = {"masks": bool(spec.masks), "register": spec.register_ is not None, "fuse": spec.fuse is not None}
     return [name for name, given in there.items() if given]
-
-
-def print_table(table: Table) -> None:
-    """Print a table on stdout; where that is no terminal, a row stays on one line."""
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)

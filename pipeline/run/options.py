@@ -266,9 +266,8 @@ def _of_monai() -> frozenset[str]:
     """The arguments of MONAI's own."""
     from monai.bundle import ConfigWorkflow, create_workflow, run
 
-    return frozenset(
-        name for taker in (run, create_workflow, ConfigWorkflow) for name in inspect.signature(taker).parameters
-    )
+    takers = (run, create_workflow, ConfigWorkflow)
+    return frozenset(name for taker in takers for name in inspect.signature(taker).parameters)
 
 
 def _of_tracking(settings: Any) -> frozenset[str]:

@@ -213,9 +213,8 @@ def _keep(record: Record, folder: Path, log: str) -> Record:
 def scrub(text: str, case: Case) -> str:
     """Take the hospital's identifiers and input paths of a case out of a text that is going to be kept."""
     series = [value for value in case.values() if isinstance(value, Series)]
-    secrets = {
-        str(parent) for item in series for path in item.files for parent in path.parents if len(parent.parts) > 2
-    }
+    parents = [parent for item in series for path in item.files for parent in path.parents]
+    secrets = {str(parent) for parent in parents if len(parent.parts) > 2}
     secrets |= {secret for item in series for secret in (item.patient_id, item.study_uid, item.series_uid) if secret}
     files = [path for item in case.values() if isinstance(item, NiftiFile) for path in item.files]
     files += [item for item in case.values() if isinstance(item, Path)]

@@ -7,21 +7,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.cases import GRADES, Grade, Record, Verdict, worst
-from pipeline.console import echo
+from pipeline.cases import Grade, Record, worst
+from pipeline.console import echo, print_table
 from pipeline.errors import UsageError
 from pipeline.store import records
 
-#: Where the output goes to a file or a pipe, a row stays on one line.
-WIDTH = 250
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
 _VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 Cases = Mapping[str, Sequence[Record]]
+
+
+def of_folder(output_dir: Path) -> dict[str, list[Record]]:
+    """The current records of every case in a run folder, by case id.
+
+    Raises:
+        UsageError: E_NO_CASES when the folder holds no run.
+    """
+    cases = records.of_run(output_dir)
+    if not cases:
+        raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
+    return cases
 
 
 def show(output_dir: Path) -> int:
@@ -33,17 +42,13 @@ def show(output_dir: Path) -> int:
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    cases = records.of_run(output_dir)
-    if not cases:
-        raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
+    cases = of_folder(output_dir)
     stages = records.stages_in_order(cases)
     labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
     table = Table("case", *stages, "verdict", *map(str.lower, labels), "code", "reason", box=None, header_style="bold")
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
-    console = Console()
-    console = console if console.is_terminal else Console(width=WIDTH)
-    console.print(table)
+    print_table(table)
     return finish(output_dir, cases)
 
 
@@ -108,15 +113,11 @@ def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) 
     answers = {label: value for record in found for label, value in record.answers.items()}
     judged = worst(record.verdict for record in found if record.verdict)
     fault = next((record.error for record in found if record.error), None)
-    reason = fault.message if fault else _reason(judged)
+    doubts = judged.reasons if judged and judged.grade != "pass" else ("",)
     return [
         *(marks.get(stage, "-") for stage in stages),
         f"[{_COLOURS[judged.grade]}]{judged.grade}[/]" if judged else "-",
         *(answers.get(label, "") for label in labels),
         fault.code if fault else "",
-        reason,
+        fault.message if fault else doubts[0],
     ]
-
-
-def _reason(verdict: Verdict | None) -> str:
-    return "" if verdict is None or verdict.grade == GRADES[0] else verdict.reasons[0]

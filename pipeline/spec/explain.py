@@ -1,4 +1,4 @@
-"""Say what is wrong in a YAML file: its line, its key, and what the key may have meant."""
+"""Refuse what is wrong in a YAML file, and say so: its line, its key, and what the key may have meant."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.spec.names import did_you_mean
+
+
+class Model(BaseModel):
+    """A part of a data spec: unknown keys are refused, and what was read does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[list[str]], list[str]]) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, StrictBool
+from pydantic import Field, StrictBool
 
 from pipeline.shipped import shipped
+from pipeline.spec.explain import Model
 
 
-class Fuse(BaseModel):
+class Fuse(Model):
     """Which network looks at the cases, and which names its answers have.
 
     Files are named by their path, or by their name alone where they come with Tandem (bundles/fuse/models).
@@ -28,13 +29,11 @@ class Fuse(BaseModel):
         bfloat16_on_cpu: whether processors count in bfloat16, too.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     weights: str = ""
     class_calibration: str = ""
     voxel_calibration: str = ""
     table_file: str = ""
-    roles: dict[str, str] = {}
+    roles: dict[str, str] = Field(default={})
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
     explain: tuple[Literal["gradcam", "gates", "occlusion"], ...] = ()

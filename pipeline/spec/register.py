@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, field_validator, model_validator
+from pydantic import Field, StrictFloat, field_validator, model_validator
 
+from pipeline.spec.explain import Model
 from pipeline.spec.paths import compile_pattern
 
 Transform = Literal["headers", "rigid", "affine", "bspline", "landmarks_rigid", "landmarks_affine"]
@@ -13,11 +14,7 @@ Transform = Literal["headers", "rigid", "affine", "bspline", "landmarks_rigid", 
 SEARCHED = {"rigid", "affine", "bspline"}
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Limits(_Model):
+class Limits(Model):
     """When a registration passes, and when it is only a warning; what is left out keeps its default.
 
     The fields and their defaults are those of `pipeline.registration.findings.AlignmentLimits`.
@@ -46,7 +43,7 @@ class Limits(_Model):
         return self.model_dump(exclude_none=True)
 
 
-class Moving(_Model):
+class Moving(Model):
     """How one role is moved; what is left out is as the `register` section says for all.
 
     Attributes:
@@ -64,7 +61,7 @@ class Moving(_Model):
     mask: str | None = None
 
 
-class Register(_Model):
+class Register(Model):
     """Which role stays in place, which ones are moved onto it, and how.
 
     Attributes:
@@ -87,7 +84,7 @@ class Register(_Model):
     transform: Transform = "rigid"
     parameters: str | None = None
     landmark_weight: StrictFloat = Field(default=0.0, ge=0)
-    landmarks: dict[str, str] = {}
+    landmarks: dict[str, str] = Field(default={})
     on_fail: Literal["flag", "stop"] = "flag"
     limits: Limits = Limits()
 
@@ -169,13 +166,8 @@ class Register(_Model):
         weight = inherited_weight if own.landmark_weight is None else own.landmark_weight
         # parameters belong to a transform: a role with a transform of its own does not inherit them
         inherited = self.parameters if own.transform in (None, self.transform) else None
-        return Moving(
-            transform=transform,
-            parameters=own.parameters or inherited,
-            landmark_weight=weight,
-            via=own.via,
-            mask=own.mask,
-        )
+        filled = {"transform": transform, "parameters": own.parameters or inherited, "landmark_weight": weight}
+        return own.model_copy(update=filled)
 
     def _steps(self, role: str) -> int:
         via = self.moving[role].via

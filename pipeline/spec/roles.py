@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
+from pipeline.spec.explain import Model
 from pipeline.spec.paths import compile_pattern
 
 Orientation = Literal["axial", "coronal", "sagittal", "any"]
@@ -16,10 +17,6 @@ ROLE_NAME = r"^[a-z][a-z0-9_]*$"
 SUV_BODY_WEIGHT = "SUVbw"
 #: What a role asks of DICOM headers, which NIfTI files do not have.
 _OF_DICOM = frozenset({"dimensions", "orientation", "min_instances", "part", "all", "any", "none", "prefer"})
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _compiled(pattern: str) -> str:
@@ -35,7 +32,11 @@ def _pattern(value: str) -> str:
     return value
 
 
-class Rule(_Model):
+Expression = Annotated[str, AfterValidator(_compiled)]
+PathPattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class Rule(Model):
     """One condition on one header value.
 
     Attributes:
@@ -46,7 +47,7 @@ class Rule(_Model):
     """
 
     tag: str
-    matches: str | None = None
+    matches: Expression | None = None
     min: StrictFloat | None = None
     max: StrictFloat | None = None
 
@@ -60,11 +61,6 @@ class Rule(_Model):
             raise ValueError(f"`{value}` is no DICOM keyword" + (f"; did you mean `{near[0]}`?" if near else ""))
         return value
 
-    @field_validator("matches")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        return value if value is None else _compiled(value)
-
     @model_validator(mode="after")
     def _asks_something(self) -> Rule:
         if (self.matches is None) == (self.min is None and self.max is None):
@@ -72,7 +68,7 @@ class Rule(_Model):
         return self
 
 
-class Role(_Model):
+class Role(Model):
     """What a series has to be to play a role.
 
     Attributes:
@@ -97,28 +93,18 @@ class Role(_Model):
     dimensions: Literal[2, 3] = 3
     orientation: Orientation = "any"
     min_instances: StrictInt = Field(default=2, ge=2)
-    part: str | None = None
+    part: Expression | None = None
     all: tuple[Rule, ...] = ()
     any: tuple[Rule, ...] = ()
     none: tuple[Rule, ...] = ()
     prefer: tuple[Literal["most_instances", "first_part"], ...] = ()
-    files: str | None = None
-
-    @field_validator("part")
-    @classmethod
-    def _finds_a_part(cls, value: str | None) -> str | None:
-        return value if value is None else _compiled(value)
+    files: PathPattern | None = None
 
     @model_validator(mode="after")
     def _radiographs_are_single(self) -> Role:
         if self.dimensions == 2 and {"min_instances", "orientation"} & self.model_fields_set:
             raise ValueError("a role of `dimensions: 2` takes single images: no `min_instances`, no `orientation`")
         return self
-
-    @field_validator("files")
-    @classmethod
-    def _names_cases(cls, value: str | None) -> str | None:
-        return value if value is None else _pattern(value)
 
     @model_validator(mode="after")
     def _files_have_no_headers(self) -> Role:
@@ -139,7 +125,7 @@ class Role(_Model):
         return self
 
 
-class Mask(_Model):
+class Mask(Model):
     """Which regions of the structure sets and segmentations become a label image on a role's grid.
 
     Attributes:
@@ -155,18 +141,13 @@ class Mask(_Model):
     labels: dict[str, str] = Field(default={}, max_length=255)
     required: StrictBool = True
     prefer: Literal["latest"] | None = None
-    files: str | None = None
-    values: dict[str, StrictInt] = {}
+    files: PathPattern | None = None
+    values: dict[str, StrictInt] = Field(default={})
 
     @property
     def label_values(self) -> dict[str, int]:
         """Label name -> its value in the label image."""
         return self.values or {name: number for number, name in enumerate(self.labels, start=1)}
-
-    @field_validator("files")
-    @classmethod
-    def _names_cases(cls, value: str | None) -> str | None:
-        return value if value is None else _pattern(value)
 
     @model_validator(mode="after")
     def _one_source(self) -> Mask:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.spec.explain import explain
+from pipeline.spec.explain import Model, explain
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.names import find_spec
 from pipeline.spec.paths import placeholders
@@ -32,7 +32,7 @@ SUV_WINDOW = (0.0, 10.0)
 RESERVED_NAMES = ("case_id", "records", "flags", "measures", "fault", "frames", "verdict", "sections")
 
 
-class Spec(BaseModel):
+class Spec(Model):
     """A data spec.
 
     Attributes:
@@ -40,13 +40,11 @@ class Spec(BaseModel):
         ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     description: str
     case: Literal["patient", "study", "series"] = "patient"
     roles: dict[str, Role] = Field(min_length=1)
-    masks: dict[str, Mask] = {}
+    masks: dict[str, Mask] = Field(default={})
     register_: Register | None = Field(default=None, alias="register")
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
@@ -122,9 +120,8 @@ class Spec(BaseModel):
             UsageError: E_SPEC when the spec has none.
         """
         if self.register_ is None:
-            raise UsageError(
-                "E_SPEC", f"The data spec {self.name} has no `register` section: nothing says what is fixed."
-            )
+            what = f"The data spec {self.name} has no `register` section: nothing says what is fixed."
+            raise UsageError("E_SPEC", what)
         return self.register_
 
     @property
@@ -256,15 +253,9 @@ def of_ingest(spec_file: str | Path) -> Spec:
 
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
-    models: dict[str, type[BaseModel]] = {
-        "roles": Role,
-        "masks": Mask,
-        "register": Register,
-        "fuse": Fuse,
-        "moving": Moving,
-        "limits": Limits,
-    }
+    models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
+    models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:
-        model = Rule if part in ("any", "all", "none") else models.get(part, model)
+        model = models.get(part, model)
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -20,9 +20,9 @@ from isal.isal_zlib import error as IsalError  # noqa: N812 - the class, under i
 from monai.data import MetaTensor
 
 from pipeline import geometry, volumes
-from pipeline.cases import Artifact, Document, Geometry
+from pipeline.cases import Artifact, Geometry
 from pipeline.errors import CaseError
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import write_atomic
 
 Array = npt.NDArray[Any]
 
@@ -210,14 +210,6 @@ def escape_cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _table(table: pd.DataFrame) -> pd.DataFrame:
-    return table.map(escape_cell)
-
-
-def _write_table(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False)
-
-
 def _check_table(table: pd.DataFrame, path: Path) -> None:
     with path.open(newline="") as stream:
         rows = list(csv.reader(stream))
@@ -252,10 +244,6 @@ def _measure(value: Mapping[str, Any]) -> str:
         raise CaseError("E_DTYPE", "Expected finite numbers (or null) in a measure, got NaN or infinity.") from error
 
 
-def _check_text(text: str, path: Path) -> None:
-    _check_bytes(text.encode(), path)
-
-
 def _write_bytes(data: bytes, path: Path) -> None:
     path.write_bytes(data)
 
@@ -263,10 +251,6 @@ def _write_bytes(data: bytes, path: Path) -> None:
 def _check_bytes(data: bytes, path: Path) -> None:
     if path.read_bytes() != data:
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the bytes that were written.")
-
-
-def _document(document: Document) -> bytes:
-    return document.data
 
 
 def _always(suffix: str) -> Callable[[Any], str]:
@@ -278,7 +262,12 @@ FORMATS: Mapping[str, Format] = {
     "label": Format(_always(".nii.gz"), _label, _write_nifti, _check_nifti),
     "probability": Format(_always(".nii.gz"), _probability, _write_nifti, _check_nifti),
     "transform": Format(_always(".h5"), lambda transform: transform, _write_transform, _check_transform),
-    "table": Format(_always(".csv"), _table, _write_table, _check_table),
-    "measure": Format(_always(".json"), _measure, lambda text, path: write_text(path, text), _check_text),
-    "document": Format(lambda document: document.suffix, _document, _write_bytes, _check_bytes),
+    "table": Format(
+        _always(".csv"),
+        lambda table: table.map(escape_cell),
+        lambda table, path: table.to_csv(path, index=False),
+        _check_table,
+    ),
+    "measure": Format(_always(".json"), lambda value: _measure(value).encode(), _write_bytes, _check_bytes),
+    "document": Format(lambda document: document.suffix, lambda document: document.data, _write_bytes, _check_bytes),
 }

@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from pipeline.errors import CaseError, UsageError
@@ -128,12 +128,7 @@ def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # some network file systems refuse to flush a folder; the rename is then as safe as they make it
-        with suppress(OSError) if path.is_dir() else _nothing():
+        with suppress(OSError) if path.is_dir() else nullcontext():
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

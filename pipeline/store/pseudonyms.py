@@ -78,9 +78,7 @@ class Pseudonyms:
         """
         self._links.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(text).writerows([header, *rows])
         path = self._links / name
         write_atomic(path, lambda temporary: _write_private(temporary, text.getvalue().encode()))
         return path

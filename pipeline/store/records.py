@@ -66,13 +66,8 @@ def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Seque
     Returns:
         sha256, hexadecimal: it changes with the configuration, the inputs, the weights or Tandem's code.
     """
-    parts = {
-        "stage": stage,
-        "chain": chain,
-        "inputs": dict(inputs),
-        "weights": list(weights),
-        "version": code_version(),
-    }
+    parts = {"stage": stage, "chain": chain, "inputs": dict(inputs), "weights": list(weights)}
+    parts["version"] = code_version()
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -184,9 +179,8 @@ class FindCases:
 
     def _case(self, case_id: str, records: list[Record]) -> dict[str, Any]:
         done = [artifact for record in records if record.status == "done" for artifact in record.artifacts]
-        unfit = (
-            set() if self.all_cases else {key for record in records if record.verdict for key in record.verdict.unfit}
-        )
+        verdicts = [] if self.all_cases else [record.verdict for record in records if record.verdict]
+        unfit = {key for verdict in verdicts for key in verdict.unfit}
         fit = [item for item in done if item.key in self.reads and item.key not in unfit]
         paths = {item.key: self.dataset_dir / item.path for item in fit}
         return {"case_id": case_id, **paths, "records": records}

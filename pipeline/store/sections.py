@@ -7,8 +7,10 @@ what they all say. Images are named by their keys in the case dictionary, and dr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from pipeline.cases import from_plain
 
 #: The key, and so the file name, under which a stage keeps what it says.
 SECTIONS = "sections"
@@ -175,48 +177,13 @@ class Sections:
         """Read back what `as_json` gave.
 
         Raises:
-            KeyError, TypeError: when the data are no sections.
+            ValueError: when the data are no sections.
         """
-        return cls(
-            tuple(_section(item) for item in data["sections"]),
-            tuple(Answer(**item) for item in data["answers"]),
-            tuple(Display(**{**item, "window": _window(item["window"])}) for item in data["displays"]),
-            tuple(Regions(item["key"], tuple(item["over"]), _names(item["names"])) for item in data["regions"]),
-        )
+        return from_plain(cls, data)
 
 
 def joined(parts: Iterable[Sections]) -> Sections:
     """What several have said, one after the other."""
     found = tuple(parts)
-    return Sections(
-        tuple(section for part in found for section in part.sections),
-        tuple(answer for part in found for answer in part.answers),
-        tuple(display for part in found for display in part.displays),
-        tuple(regions for part in found for regions in part.regions),
-    )
-
-
-def _section(data: Mapping[str, Any]) -> Section:
-    tables = (
-        Table(item["title"], tuple(item["columns"]), tuple(map(tuple, item["rows"])), item["help"])
-        for item in data["tables"]
-    )
-    return Section(data["title"], tuple(data["sentences"]), tuple(tables), tuple(map(_picture, data["pictures"])))
-
-
-def _picture(data: Mapping[str, Any]) -> Picture:
-    return Picture(**{**data, "panels": tuple(map(_panel, data["panels"]))})
-
-
-def _panel(data: Mapping[str, Any]) -> Panel:
-    over = data["coloured"]
-    coloured = None if over is None else Coloured(**{**over, "names": _names(over["names"])})
-    return Panel(**{**data, "window": _window(data["window"]), "coloured": coloured})
-
-
-def _window(data: Any) -> tuple[float, float] | None:
-    return None if data is None else (float(data[0]), float(data[1]))
-
-
-def _names(data: Mapping[Any, str]) -> dict[int, str]:
-    return {int(value): name for value, name in data.items()}
+    names = [item.name for item in fields(Sections)]
+    return Sections(**{name: tuple(item for part in found for item in getattr(part, name)) for name in names})
