@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,7 @@ from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import MARGIN_MM, dilated_foreground
 from pipeline.commands.fuse import LOGITS
-from pipeline.comparison.gather import judged_folders, voxel_logits
+from pipeline.comparison.gather import Ints, judged_folders, load, require_once
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
 from pipeline.evaluation.predictions import Floats
@@ -233,3 +234,30 @@ def case_ece(
     confidence, hits = confidence_and_hits(chances, labels.as_tensor().flatten()[places].long().numpy())
     # bins sum the gaps of their rows in float64, however many there are
     return float(np.abs(make_bins(confidence, bins).sums(confidence - hits)).sum() / len(places))
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelLogits:
+    """Voxel logits within 10 mm of the foreground, equally many of each case.
+
+    Attributes:
+        case_ids: (N,) the case of each voxel.
+        labels: (N,).
+        logits: (N, labels).
+    """
+
+    case_ids: Any
+    labels: Ints
+    logits: Floats
+
+
+def voxel_logits(folders: Sequence[Path]) -> VoxelLogits:
+    """Put the voxel logits of several folds together.
+
+    Raises:
+        UsageError: E_ROWS when a case comes twice; E_TABLE when there are no voxels.
+    """
+    parts = [{name: load(folder / f"voxel_{name}.npy") for name in ("cases", "labels", "logits")} for folder in folders]
+    require_once([name for part in parts for name in np.unique(part["cases"]).tolist()])
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("cases", "labels", "logits")}
+    return VoxelLogits(whole["cases"], whole["labels"].astype(np.int64), whole["logits"].astype(np.float64))

@@ -288,5 +288,6 @@ def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         ValueError: when the data are of no such class.
     """
-    found: T = _reader(kind).validate_python(data)
+    reader: Any = _reader
+    found: T = reader(kind).validate_python(data)
     return found

@@ -81,19 +81,6 @@ def from_sitk(image: sitk.Image) -> MetaTensor:
     return volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_RAS @ affine)
 
 
-def to_itk(image: MetaTensor) -> Any:
-    """A one-channel MetaTensor (1, I, J, K), RAS, as an ITK image of float32, LPS."""
-    import itk
-
-    array = np.ascontiguousarray(image.numpy()[0].transpose(2, 1, 0), dtype=np.float32)
-    result = itk.image_from_array(array)
-    origin, spacing, direction = itk_geometry(affine_of(image))
-    result.SetOrigin(origin)
-    result.SetSpacing(spacing)
-    result.SetDirection(itk.matrix_from_array(np.asarray(direction).reshape(3, 3)))
-    return result
-
-
 def transform_from_matrix(matrix: npt.ArrayLike) -> sitk.AffineTransform:
     """A 4 x 4 RAS matrix (mm to mm) as a SimpleITK affine transform in LPS."""
     lps = LPS_RAS @ np.asarray(matrix, float) @ LPS_RAS

@@ -14,7 +14,6 @@ Mask = npt.NDArray[np.bool_]
 
 #: Far background is right and sure of it, and there is so much of it that it would drown what matters.
 MARGIN_MM = 10.0
-MAX_VOXELS = 50_000
 
 
 def dilated_foreground(labels: MetaTensor, margin_mm: float = MARGIN_MM) -> Mask:

@@ -35,21 +35,6 @@ class ClassLogits:
     logits: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class VoxelLogits:
-    """Voxel logits within 10 mm of the foreground, equally many of each case.
-
-    Attributes:
-        case_ids: (N,) the case of each voxel.
-        labels: (N,).
-        logits: (N, labels).
-    """
-
-    case_ids: npt.NDArray[np.str_]
-    labels: Ints
-    logits: Floats
-
-
 def judged_folders(protocol: Protocol, trials: Sequence[Trial], judgement: str = EVALUATION) -> list[Path]:
     """The folders of a judgement.
 
@@ -77,29 +62,15 @@ def class_logits(folders: Sequence[Path], transform: Callable[[Path, Floats], Fl
     names: list[tuple[str, str]] = []
     logits, labels = [], []
     for folder in folders:
-        found = _load(folder / "class_logits.npy").astype(np.float64)
+        found = load(folder / "class_logits.npy").astype(np.float64)
         logits.append(found if transform is None else transform(folder, found))
-        labels.append(_load(folder / "class_labels.npy").astype(np.int64))
+        labels.append(load(folder / "class_labels.npy").astype(np.int64))
         with (folder / "class_cases.csv").open(newline="", encoding="utf-8") as stream:
             names += [(row["case_id"], row["patient_id"]) for row in csv.DictReader(stream)]
-    _require_once([case for case, _ in names])
+    require_once([case for case, _ in names])
     order = np.argsort([case for case, _ in names], kind="stable")
     cases, patients = ([names[i][part] for i in order] for part in (0, 1))
     return ClassLogits(tuple(cases), tuple(patients), np.concatenate(labels)[order], np.concatenate(logits)[order])
-
-
-def voxel_logits(folders: Sequence[Path]) -> VoxelLogits:
-    """Put the voxel logits of several folds together.
-
-    Raises:
-        UsageError: E_ROWS when a case comes twice; E_TABLE when there are no voxels.
-    """
-    parts = [
-        {name: _load(folder / f"voxel_{name}.npy") for name in ("cases", "labels", "logits")} for folder in folders
-    ]
-    _require_once([name for part in parts for name in np.unique(part["cases"]).tolist()])
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("cases", "labels", "logits")}
-    return VoxelLogits(whole["cases"], whole["labels"].astype(np.int64), whole["logits"].astype(np.float64))
 
 
 def curve_rows(protocol: Protocol, trial: Trial) -> list[dict[str, float]]:
@@ -112,7 +83,8 @@ def curve_rows(protocol: Protocol, trial: Trial) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
+def load(path: Path) -> npt.NDArray[Any]:
+    """An array of an evaluation; E_TABLE (UsageError) when it is not there."""
     return np.asarray(np.load(_there(path), allow_pickle=False))
 
 
@@ -122,7 +94,8 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _require_once(names: Sequence[str]) -> None:
+def require_once(names: Sequence[str]) -> None:
+    """Refuse a case that comes twice: E_ROWS (UsageError)."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError("E_ROWS", f"Expected every case in one fold, got {twice} twice.")

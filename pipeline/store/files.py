@@ -23,7 +23,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, write: Callable[[Path], None], check: Callable[[Path], None] | None = None) -> str:
+def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[Path], None] | None = None) -> str:
     """Write a file under a temporary name, flush it to the disk, check it, and only then give it its name.
 
     Args:

@@ -17,10 +17,11 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.document import write_section
 from benchmarks.mechanism_page import sections
 from benchmarks.mechanism_trials import Scale, plans, run_plans, trials_left, true_posterior
+from benchmarks.segmentation_comparison import voxel_logits
 from benchmarks.segmentation_report import markdown_table
 from pipeline.comparison import trials
 from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders, voxel_logits
+from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders
 from pipeline.comparison.trials import (
     DONE,
     EVALUATION,
