@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
@@ -24,13 +25,12 @@ from pipeline.fusion.checkpoint_file import (
     PREPARATION,
     TRAINING_CASES,
     Preparation,
+    freeze,
     read_checkpoint,
     restore,
     write_checkpoint,
 )
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.parallel import rank
-from pipeline.fusion.transfer import freeze
 from pipeline.store.files import write_atomic, write_text
 
 LAST, BEST, CURVES = "last.pt", "model.pt", "curves.csv"
@@ -56,7 +56,7 @@ class SeedEpochs:
     def __call__(self, engine: Engine) -> None:
         """Seed."""
         epoch = engine.state.epoch
-        number = int(np.random.SeedSequence([self.seed, epoch, rank()]).generate_state(1)[0])
+        number = int(np.random.SeedSequence([self.seed, epoch, get_rank()]).generate_state(1)[0])
         torch.manual_seed(number)
         self.dataset.transform.set_random_state(number)
         self.sampler.set_epoch(epoch)
@@ -260,7 +260,7 @@ class Checkpoints:
             }
         )
         self._losses, self._started = [], time.perf_counter()
-        if rank() == 0:
+        if get_rank() == 0:
             self._write()
         if self.is_over:
             engine.terminate()

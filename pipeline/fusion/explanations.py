@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import GatedBlock, masked
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.parts import GatedBlock, masked
 from pipeline.fusion.tiles import Box, Tiled, TiledInferer, padded_to, without_padding
 
 #: What the one encoder of early fusion looks at.

@@ -1,4 +1,4 @@
-"""The table of a data set: which images, class and mask each case has, and in which fold it is."""
+"""The table of a data set: images, class, mask and fold of each case; which cases judge a network, and controls."""
 
 from __future__ import annotations
 
@@ -191,10 +191,7 @@ def split(rows: Sequence[Row], fold: int, classes: int) -> Split:
     Raises:
         UsageError: E_FOLD when one part is empty or lacks a class.
     """
-    found = Split(
-        tuple(row for row in rows if row.fold != fold),
-        tuple(row for row in rows if row.fold == fold),
-    )
+    found = Split(tuple(row for row in rows if row.fold != fold), tuple(row for row in rows if row.fold == fold))
     for name, part in (("training", found.training), ("validation", found.validation)):
         if not part:
             raise UsageError("E_FOLD", f"Expected cases for {name} beside fold {fold}, got none.")
@@ -334,3 +331,118 @@ def _check_given(rows: Sequence[Row], given: int) -> None:
     for row in rows:
         if fold_of.setdefault(row.patient_id, row.fold) != row.fold:
             raise UsageError("E_FOLD", "Expected all cases of a patient in one fold, got a patient in two.")
+
+
+def validation_rows(
+    split: Split,
+    folder: str | Path,
+    table_name: str,
+    modalities: Sequence[str],
+    classes: int,
+    shuffled: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Row]:
+    """The cases to judge by: those of the fold, or those of a table of their own.
+
+    Args:
+        split: of the training's table.
+        folder: of the table of other cases.
+        table_name: a table of other cases (`read_table`); the cases of the fold when empty.
+        modalities: names of the columns with images.
+        classes: how many there are; 0 where no class is learned.
+        shuffled: modalities that come from another patient, as in training.
+        hidden: modalities that are taken away.
+        seed: of the shuffling.
+
+    Raises:
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_MODALITY, E_FOLD; E_CAL_TRAINING when a patient of the training has
+            a case among them.
+        CaseError: E_MISSING_ROLE for a case that has no image, or none left.
+    """
+    if not table_name:
+        return without_modalities(split.validation, modalities, hidden)
+    read = read_table(Path(folder) / table_name, modalities, classes, split.standard.columns)
+    _require_other_patients(split, read, table_name)
+    rows = with_shuffled_modalities(standardised(read, split.standard), modalities, shuffled, seed)
+    return without_modalities(rows, modalities, hidden)
+
+
+def without_modalities(rows: Sequence[Row], modalities: Sequence[str], hidden: Sequence[str]) -> list[Row]:
+    """Take modalities away, as if they had not been acquired.
+
+    Args:
+        rows: the cases.
+        modalities: of the network.
+        hidden: those that are taken away.
+
+    Raises:
+        UsageError: E_MODALITY when one of `hidden` is not among `modalities`.
+        CaseError: E_MISSING_ROLE when a case has no image left.
+    """
+    _require_known(modalities, hidden)
+    kept = [replace(row, images={name: at for name, at in row.images.items() if name not in hidden}) for row in rows]
+    bare = [row.case_id for row in kept if not row.images]
+    if bare:
+        got = f"none of {len(bare)} cases, such as {bare[0]}"
+        raise CaseError("E_MISSING_ROLE", f"Expected an image beside {', '.join(hidden)}, got {got}.")
+    return kept
+
+
+def with_shuffled_modalities(
+    rows: Sequence[Row], modalities: Sequence[str], shuffled: Sequence[str], seed: int
+) -> list[Row]:
+    """Give every case some modalities of another patient, drawn by chance: a control that fusion has to beat.
+
+    Patients stand in a random circle and each takes from the next one; all images have to lie on one grid.
+
+    Args:
+        rows: the cases.
+        modalities: of the network.
+        shuffled: those that come from another patient.
+        seed: of the chance.
+
+    Raises:
+        UsageError: E_MODALITY when one of `shuffled` is not among `modalities`; E_FOLD when there is one patient only.
+    """
+    _require_known(modalities, shuffled)
+    if not shuffled:
+        return list(rows)
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row.patient_id, []).append(row)
+    if len(cases) < 2:
+        raise UsageError("E_FOLD", "Expected two or more patients to shuffle modalities between, got one.")
+    circle = np.random.default_rng(seed).permutation(list(cases)).tolist()
+    next_of = dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    result = []
+    for row in rows:
+        givers = cases[next_of[row.patient_id]]
+        giver = givers[cases[row.patient_id].index(row) % len(givers)]
+        own = {name: at for name, at in row.images.items() if name not in shuffled}
+        result.append(
+            replace(row, images=own | {name: giver.images[name] for name in shuffled if name in giver.images})
+        )
+    return result
+
+
+def shuffled_split(found: Split, modalities: Sequence[str], shuffled: Sequence[str], seed: int) -> Split:
+    """`with_shuffled_modalities` within the training cases, and within the validation cases."""
+    training, validation = (
+        tuple(with_shuffled_modalities(part, modalities, shuffled, seed)) for part in (found.training, found.validation)
+    )
+    return replace(found, training=training, validation=validation)
+
+
+def _require_other_patients(split: Split, rows: Sequence[Row], table_name: str) -> None:
+    learned = {row.patient_id for row in split.training}
+    seen = [row.case_id for row in rows if row.patient_id in learned]
+    if seen:
+        got = f"{len(seen)} cases of those, such as {seen[0]}"
+        raise UsageError("E_CAL_TRAINING", f"Expected other patients in {table_name} than in the training, got {got}.")
+
+
+def _require_known(modalities: Sequence[str], asked: Sequence[str]) -> None:
+    strangers = [name for name in asked if name not in modalities]
+    if strangers:
+        raise UsageError("E_MODALITY", f"Expected modalities among {', '.join(modalities)}, got {strangers[0]}.")
