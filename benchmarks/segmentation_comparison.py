@@ -21,11 +21,10 @@ from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import case_ece, dilated_foreground
 from pipeline.commands.fuse import LOGITS
-from pipeline.comparison.gather import judged_folders, voxel_logits
+from pipeline.comparison.classification import judged_folders, voxel_logits
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
-from pipeline.evaluation.predictions import Floats
-from pipeline.evaluation.results import Comparison, Estimate, Settings
+from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
 from pipeline.geometry import spacing_mm
 from pipeline.volumes import affine_of, volume

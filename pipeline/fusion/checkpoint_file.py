@@ -73,13 +73,7 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to predict, and what it is made for.
-
-    Attributes:
-        network: on its device, evaluating.
-        preparation: of its images.
-        training_cases: the names of the cases that it has learned from.
-    """
+    """A network ready to predict, the preparation of its images, and the names of the cases that it has learned from."""
 
     network: FusionNet
     preparation: Preparation
@@ -87,13 +81,7 @@ class Trained:
 
 
 def write_checkpoint(path: Path, network: nn.Module, more: Mapping[str, Any]) -> None:
-    """Write a checkpoint that is wholly there or not at all.
-
-    Args:
-        path: the file.
-        network: its weights and its definition are kept.
-        more: what else is kept: plain values and tensors.
-    """
+    """Write weights, definition and more plain values and tensors: wholly there or not at all."""
     content = {WEIGHTS: network.state_dict(), DEFINITION: definition_of(network), **more}
     write_atomic(path, lambda temporary: torch.save(content, temporary), lambda temporary: _read(temporary))
 
@@ -173,14 +161,7 @@ PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
 
 @dataclass(frozen=True)
 class Transferred:
-    """What a checkpoint gave.
-
-    Attributes:
-        sha256: of the file.
-        loaded: names of the tensors that were taken over.
-        missing: names of the encoder's tensors that the file does not have.
-        unused: names of the file's tensors that the encoder has no place for.
-    """
+    """What a checkpoint of a `sha256` gave: tensors taken over, those that it lacks, those that found no place."""
 
     sha256: str
     loaded: tuple[str, ...]
@@ -198,15 +179,12 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str = "") -> Transferre
         path: a file of `torch.save`: a state dictionary, or one under `state_dict` or `model`.
         sha256: the file's expected hash; not asked when empty.
 
-    Returns:
-        What was taken over.
-
     Raises:
         UsageError: E_WEIGHTS when the file cannot be read, is not the expected one, has tensors of another shape, or
             none that fits.
     """
     digest = _digest(path, sha256)
-    stored = _plain_names(_state(path))
+    stored = {_plain_name(name): item for name, item in _state(path).items() if isinstance(item, Tensor)}
     own = encoder.state_dict()
     names = {_plain_name(name): name for name in own}
     fitting = {names[name]: _fit(name, tensor, own[names[name]]) for name, tensor in stored.items() if name in names}
@@ -218,16 +196,9 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str = "") -> Transferre
 
 
 def inflate(kernel: Tensor, depth: int) -> Tensor:
-    """Make a 3D kernel of a 2D one: repeated along the first axis and divided by its length.
+    """Make a 3D kernel (out, in, depth, J, K) of a 2D one (out, in, J, K): repeated along I, divided by `depth`.
 
     On a volume that is the same in every slice it answers as the 2D kernel does.
-
-    Args:
-        kernel: (out, in, J, K).
-        depth: length along I.
-
-    Returns:
-        (out, in, depth, J, K).
 
     Source: Carreira and Zisserman, Quo vadis, action recognition?, CVPR 2017, section 2.3.
     """
@@ -235,17 +206,10 @@ def inflate(kernel: Tensor, depth: int) -> Tensor:
 
 
 def fit_stem(kernel: Tensor, channels: int) -> Tensor:
-    """Make a stem for `channels` grey images of one for red, green and blue.
+    """Make a stem (out, channels, …) for grey images of one (out, 3, …) for red, green and blue.
 
     One grey channel gets the sum: a grey picture is one whose three channels are equal. (Their mean would make every
     activation three times smaller.) Several grey channels share the sum.
-
-    Args:
-        kernel: (out, 3, …).
-        channels: of the new stem.
-
-    Returns:
-        (out, channels, …).
     """
     summed = kernel.sum(1, keepdim=True)
     return summed.repeat(1, channels, *[1] * (kernel.ndim - 2)) / channels
@@ -261,13 +225,9 @@ def freeze(modules: Iterable[nn.Module], frozen: bool) -> None:
 def layer_wise_rates(
     encoders: Iterable[nn.Module], others: Iterable[nn.Module], rate: float, decay: float
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimiser: the earlier a stage of an encoder, the slower it learns.
+    """Parameter groups for an optimiser: the earlier a stage (child) of an encoder, the slower it learns.
 
-    Args:
-        encoders: their direct children are the stages, in order.
-        others: everything that learns at the full rate.
-        rate: of the last stages and the others.
-        decay: factor from one stage to the one before, in (0, 1].
+    The last stages and the others learn at `rate`; `decay`, in (0, 1], is the factor from a stage to the one before.
 
     Raises:
         UsageError: E_CONFIG for a decay outside (0, 1].
@@ -319,16 +279,8 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _plain_names(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {_plain_name(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
-
-
 def _fit(name: str, stored: Tensor, own: Tensor) -> Tensor:
-    """A stored tensor in the shape that the encoder needs.
-
-    Raises:
-        UsageError: E_WEIGHTS when it cannot be brought into that shape.
-    """
+    """A stored tensor in the shape that the encoder needs; raises E_WEIGHTS when it cannot be brought into it."""
     tensor = stored
     if tensor.ndim == 4 and own.ndim == 5:
         tensor = inflate(tensor, own.shape[2])

@@ -70,12 +70,7 @@ class StackModalitiesd(MapTransform):
 
 
 class FindBodyd(Transform):
-    """Add `body`, the body mask (`pipeline.body`) of the first image that is there, before it is normalised.
-
-    Args:
-        keys: the images.
-        ct_keys: those of them that are CT.
-    """
+    """Add `body`, the body mask (`pipeline.body`) of the first image that is there, before it is normalised."""
 
     def __init__(self, keys: Sequence[str], ct_keys: Sequence[str]) -> None:
         self.keys, self.ct_keys = tuple(keys), tuple(ct_keys)
@@ -163,12 +158,7 @@ class PatchAtRandomd(Randomizable, Transform):
 
     def __init__(self, size: Sequence[int], lesion_share: float = 0.5) -> None:
         self.crop = RandCropByPosNegLabeld(
-            ("image", "mask"),
-            label_key="mask",
-            spatial_size=size,
-            pos=lesion_share,
-            neg=1 - lesion_share,
-            num_samples=1,
+            ("image", "mask"), label_key="mask", spatial_size=size, pos=lesion_share, neg=1 - lesion_share
         )
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> PatchAtRandomd:
@@ -177,20 +167,13 @@ class PatchAtRandomd(Randomizable, Transform):
         self.crop.set_random_state(seed, state)
         return self
 
-    def randomize(self, data: Any = None) -> None:
-        """Nothing: the crop draws by itself."""
-
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Crop."""
         return dict(self.crop(data)[0])
 
 
 class PatchAtLesiond(Transform):
-    """Take the one patch around the middle of the mask's foreground (of the image where there is none): no chance.
-
-    Args:
-        size: voxels along each side.
-    """
+    """Take the one patch (`size` voxels) around the middle of the mask's foreground, or of the image: no chance."""
 
     def __init__(self, size: Sequence[int]) -> None:
         self.size = tuple(size)
@@ -278,11 +261,9 @@ class BalancedCases(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """How many cases this process draws."""
         return self.each
 
     def __iter__(self) -> Iterator[int]:
-        """The numbers of the cases."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         drawn = torch.multinomial(self.weights, self.each * get_world_size(), replacement=True, generator=generator)
         return iter(drawn[get_rank() :: get_world_size()].tolist())
@@ -296,8 +277,7 @@ class AddTabled(Transform):
     """Add `table` (columns,), a case's further numbers, standardised as in training; an empty cell becomes NaN.
 
     Args:
-        path: a CSV with `case_id` and the columns that the network was trained with; others are not looked at.
-        standard: of the network.
+        path: a CSV with `case_id` and the columns of `standard`; others are not looked at.
 
     Raises:
         UsageError: E_TABLE when there is none, it cannot be read or lacks a column, or the network takes no table.

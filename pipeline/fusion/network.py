@@ -181,13 +181,7 @@ class FusionNet(nn.Module):
 
     @torch.jit.ignore
     def class_logits(self, image: Tensor, available: Tensor, table: Tensor | None = None) -> Tensor:
-        """The class logits alone (B, classes), as `heads` gives them, without the work of the voxel head.
-
-        Args:
-            image: as in `forward`.
-            available: (B, M).
-            table: as in `forward`.
-        """
+        """The class logits alone (B, classes), as `heads` gives them, without the work of the voxel head."""
         streams = self._streams(masked(image, available), available)
         each = [head(streams[number][self.class_from :], table) for number, head in enumerate(self.class_heads)]
         if not each:
@@ -282,10 +276,7 @@ TOLERANCE = 0.1
 
 
 def parameter_count(definition: Mapping[str, Any]) -> int:
-    """Parameters of a network, which is not built for it (torch's device `meta`).
-
-    Args:
-        definition: arguments of `FusionNet`.
+    """Parameters of a network with these arguments, which is not built for it (torch's device `meta`).
 
     Raises:
         UsageError: E_CONFIG.
@@ -295,11 +286,7 @@ def parameter_count(definition: Mapping[str, Any]) -> int:
 
 
 def width_for(parameters: int, definition: Mapping[str, Any]) -> int:
-    """The width that comes nearest to a number of parameters.
-
-    Args:
-        parameters: how many are wanted.
-        definition: arguments of `FusionNet` but the width.
+    """The width that comes nearest to a number of parameters; `definition` has the other arguments of `FusionNet`.
 
     Raises:
         UsageError: E_CONFIG when no width comes within `TOLERANCE`.

@@ -1,7 +1,8 @@
 """The parts of the fusion network: encoders, blocks that make one of the features of several modalities, heads.
 
-An encoder says how many channels a level has (`channels`) and which of its modules gives it (`layers`). A block takes the features of all modalities, stacked, and which of them are there. What is not there has no influence
-on the result, whatever its features hold.
+An encoder says how many channels a level has (`channels`) and which of its modules gives it (`layers`). A block takes
+the features of all modalities, stacked, and which of them are there. What is not there has no influence on the result,
+whatever its features hold.
 """
 
 from __future__ import annotations

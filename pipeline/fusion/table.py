@@ -126,14 +126,7 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Read further numbers of cases.
-
-    Args:
-        path: a CSV with the column `case_id` and further ones.
-        columns: those that are wanted, in order.
-
-    Returns:
-        Case id -> numbers; NaN where a cell is empty.
+    """Case id -> further numbers of a CSV with the column `case_id`, in the order of the columns; NaN in an empty cell.
 
     Raises:
         UsageError: E_TABLE when it cannot be read, lacks a column, or holds another text than a number; E_CASE_ID when
@@ -151,11 +144,6 @@ def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, .
 def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
     """Give every case a fold: the table's own, or folds that keep patients together and classes balanced.
 
-    Args:
-        rows: the cases; either all have a fold, or none has.
-        folds: how many folds there are to be.
-        seed: of the chance.
-
     Raises:
         UsageError: E_FOLD when there are fewer patients or cases of every class than folds, only some rows have a fold,
             or a patient is in two.
@@ -166,15 +154,15 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
         return list(rows)
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patients = [row.patient_id for row in rows]
+    patients, labels = [row.patient_id for row in rows], [row.label for row in rows]
     if not 2 <= folds <= len(set(patients)):
         raise UsageError("E_FOLD", f"Expected 2 to {len(set(patients))} folds, one patient each, got {folds}.")
-    largest = max(Counter(_strata(rows)).values())
+    largest = max(Counter(labels).values())
     if largest < folds:
         raise UsageError("E_FOLD", f"Expected {folds} cases or more of a class for {folds} folds, got {largest}.")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
-    parts = splitter.split(np.zeros(len(rows)), _strata(rows), patients)
+    parts = splitter.split(np.zeros(len(rows)), labels, patients)
     for number, (_, inside) in enumerate(parts):
         fold_of |= {rows[index].case_id: number for index in inside}
     return [replace(row, fold=fold_of[row.case_id]) for row in rows]
@@ -183,13 +171,8 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
 def split(rows: Sequence[Row], fold: int, classes: int) -> Split:
     """Take one fold for validation and the others for training.
 
-    Args:
-        rows: the cases, each with a fold.
-        fold: the one to judge by.
-        classes: how many classes there are; 0 where no class is learned.
-
     Raises:
-        UsageError: E_FOLD when one part is empty or lacks a class.
+        UsageError: E_FOLD when one part is empty or lacks a class (of `classes`; 0 where none is learned).
     """
     found = Split(tuple(row for row in rows if row.fold != fold), tuple(row for row in rows if row.fold == fold))
     for name, part in (("training", found.training), ("validation", found.validation)):
@@ -214,15 +197,8 @@ def split_table(
 ) -> Split:
     """Read a data set's table and take one fold for validation; further numbers are standardised by the training cases.
 
-    Args:
-        path: see `read_table`, as `modalities`, `classes` and `columns`.
-        modalities: names of the columns with images.
-        classes: how many there are.
-        columns: further numbers.
-        folds: how many folds, where the table has none.
-        fold: the one for validation.
-        seed: of the folds.
-        standard: of a network that has been trained: its further numbers are standardised as they were then.
+    Arguments as in `read_table`, `with_folds` and `split`; with `standard`, that of a network that has been trained,
+    further numbers are standardised as they were then.
 
     Raises:
         UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD.
@@ -320,10 +296,6 @@ def _number(text: str, case_id: str, column: str) -> float:
     return value
 
 
-def _strata(rows: Sequence[Row]) -> list[int]:
-    return [row.label for row in rows]
-
-
 def _check_given(rows: Sequence[Row], given: int) -> None:
     if given < len(rows):
         raise UsageError("E_FOLD", f"Expected a fold for every case or for none, got {given} of {len(rows)}.")
@@ -343,17 +315,9 @@ def validation_rows(
     hidden: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Row]:
-    """The cases to judge by: those of the fold, or those of a table of their own.
+    """The cases to judge by: those of the fold, or those of a table of their own (`table_name` in `folder`).
 
-    Args:
-        split: of the training's table.
-        folder: of the table of other cases.
-        table_name: a table of other cases (`read_table`); the cases of the fold when empty.
-        modalities: names of the columns with images.
-        classes: how many there are; 0 where no class is learned.
-        shuffled: modalities that come from another patient, as in training.
-        hidden: modalities that are taken away.
-        seed: of the shuffling.
+    Arguments as in `read_table`, `with_shuffled_modalities` (for a table of their own) and `without_modalities`.
 
     Raises:
         UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_MODALITY, E_FOLD; E_CAL_TRAINING when a patient of the training has
@@ -369,12 +333,7 @@ def validation_rows(
 
 
 def without_modalities(rows: Sequence[Row], modalities: Sequence[str], hidden: Sequence[str]) -> list[Row]:
-    """Take modalities away, as if they had not been acquired.
-
-    Args:
-        rows: the cases.
-        modalities: of the network.
-        hidden: those that are taken away.
+    """Take the hidden ones of a network's modalities away, as if they had not been acquired.
 
     Raises:
         UsageError: E_MODALITY when one of `hidden` is not among `modalities`.
@@ -392,15 +351,9 @@ def without_modalities(rows: Sequence[Row], modalities: Sequence[str], hidden: S
 def with_shuffled_modalities(
     rows: Sequence[Row], modalities: Sequence[str], shuffled: Sequence[str], seed: int
 ) -> list[Row]:
-    """Give every case some modalities of another patient, drawn by chance: a control that fusion has to beat.
+    """Give every case the shuffled modalities of another patient, drawn by chance: a control that fusion has to beat.
 
     Patients stand in a random circle and each takes from the next one; all images have to lie on one grid.
-
-    Args:
-        rows: the cases.
-        modalities: of the network.
-        shuffled: those that come from another patient.
-        seed: of the chance.
 
     Raises:
         UsageError: E_MODALITY when one of `shuffled` is not among `modalities`; E_FOLD when there is one patient only.

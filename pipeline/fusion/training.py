@@ -26,11 +26,7 @@ TARGETS = ("label", "mask", "mask_known", "available")
 
 
 class AllHeads(nn.Module):
-    """The network with what every head says as its answer, which the loss asks for.
-
-    Args:
-        network: a `FusionNet`.
-    """
+    """The network with what every head says as its answer, which the loss asks for."""
 
     def __init__(self, network: FusionNet) -> None:
         super().__init__()
@@ -46,11 +42,8 @@ def learner(
 ) -> nn.Module:
     """Bring a network to its device, and to the other processes where there are any.
 
-    Args:
-        network: to be trained.
-        device: where.
-        encoder_weights: modality -> local checkpoint from which its encoder starts (`load_encoder`); of early and
-            single fusion, which have one encoder, `all`.
+    With `encoder_weights` (modality -> local checkpoint) encoders start from those (`load_encoder`); `all` names the
+    one encoder of early and single fusion.
 
     Raises:
         UsageError: E_WEIGHTS; E_MODALITY when no encoder has that name.
@@ -76,24 +69,14 @@ def prepare_batch(
 
 
 class MeanLoss(Average):
-    """The mean loss over the batches of a validation.
-
-    Args:
-        loss: see `pipeline.fusion.training`.
-    """
+    """The mean loss (`FusionLoss`) over the batches of a validation."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__(output_transform=lambda output: float(loss(output["pred"], output["label"])))
 
 
 class Training:
-    """A training as a command of its own; its checkpoints listen after all handlers of the trainer.
-
-    Args:
-        trainer: MONAI's `SupervisedTrainer`.
-        checkpoints: keeps them, and goes on from the last one.
-        resume: go on from the last checkpoint, where there is one.
-    """
+    """A training as a command of its own; its checkpoints listen after all handlers of MONAI's `SupervisedTrainer`."""
 
     def __init__(self, trainer: Any, checkpoints: Checkpoints, resume: bool = False) -> None:
         self.trainer, self.checkpoints, self.resume = trainer, checkpoints, resume
@@ -208,14 +191,7 @@ class FusionLoss(nn.Module):
 
 
 def join(seed: int) -> int:
-    """Join the processes that `torchrun` has started, one a GPU, or on the processor where there is none.
-
-    Args:
-        seed: of the training.
-
-    Returns:
-        This process's rank.
-    """
+    """Join the processes that `torchrun` has started, one a GPU (or on the processor); gives this one's rank."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(local_device())

@@ -19,8 +19,15 @@ from benchmarks.mechanism_page import sections
 from benchmarks.mechanism_trials import Scale, plans, run_plans, trials_left, true_posterior
 from benchmarks.segmentation_report import markdown_table
 from pipeline.comparison import trials
-from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders, voxel_logits
+from pipeline.comparison.classification import (
+    ClassLogits,
+    auroc_of,
+    calibrated,
+    class_logits,
+    compare_variants,
+    judged_folders,
+    voxel_logits,
+)
 from pipeline.comparison.trials import (
     DONE,
     EVALUATION,

@@ -17,7 +17,7 @@ from sklearn.metrics import f1_score
 from benchmarks.segmentation_comparison import SegmentationComparison, cases_in, compare_segmentations, read_kept
 from benchmarks.segmentation_pages import SegmentationContent
 from benchmarks.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
-from pipeline.comparison.gather import judged_folders, voxel_logits
+from pipeline.comparison.classification import judged_folders, voxel_logits
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
