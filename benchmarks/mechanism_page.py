@@ -12,10 +12,18 @@ from scipy.special import softmax
 from benchmarks.mechanism_trials import CALIBRATED, DROPOUT_TIMES, TEST, Plan, Scale, true_posterior
 from benchmarks.segmentation_report import markdown_table
 from pipeline.calibration.metrics import Measure, measures
-from pipeline.comparison.classification import Findings, auroc_of, calibrated, compare_variants, spread
-from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders
+from pipeline.comparison.classification import (
+    ClassLogits,
+    Findings,
+    auroc_of,
+    calibrated,
+    class_logits,
+    compare_variants,
+    judged_folders,
+    spread,
+)
 from pipeline.comparison.trials import DONE, Trial, read_trial
-from pipeline.evaluation.delong import delong
+from pipeline.evaluation.intervals import delong
 from pipeline.evaluation.results import Settings
 from pipeline.report.classification import interval, number, p_text
 

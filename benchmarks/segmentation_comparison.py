@@ -23,11 +23,10 @@ from pipeline.calibration.rows import Rows, case_weights
 from pipeline.calibration.scaling import Temperature
 from pipeline.calibration.voxelwise import MARGIN_MM, dilated_foreground
 from pipeline.commands.fuse import LOGITS
-from pipeline.comparison.gather import Ints, judged_folders, load, require_once
+from pipeline.comparison.classification import Ints, judged_folders, load, require_once
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial
 from pipeline.errors import UsageError
-from pipeline.evaluation.predictions import Floats
-from pipeline.evaluation.results import Comparison, Estimate, Settings
+from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
 from pipeline.geometry import spacing_mm
 from pipeline.volumes import affine_of, require_same_grid, volume

@@ -13,7 +13,7 @@ import pandas as pd
 from benchmarks.segmentation_comparison import MEASURES, SegmentationComparison, cases_in, read_kept
 from benchmarks.segmentation_pages import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf
 from pipeline.cases import Document
-from pipeline.comparison.gather import judged_folders
+from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import Protocol, Trial, Variant
 from pipeline.evaluation.results import Comparison, Estimate
 from pipeline.fusion.table import read_table

@@ -19,10 +19,17 @@ from scipy.stats import norm
 
 from pipeline.calibration.conformal import ScoreRule, fit_sets
 from pipeline.calibration.rows import Rows
-from pipeline.evaluation.comparison import bootstrap_p_value
-from pipeline.evaluation.delong import delong, delong_interval, delong_test
-from pipeline.evaluation.intervals import Interval, bootstrap_interval, leave_one_out, patient_resamples
-from pipeline.evaluation.ranking import auroc, rank
+from pipeline.evaluation.classification import bootstrap_p_value
+from pipeline.evaluation.intervals import (
+    Interval,
+    bootstrap_interval,
+    delong,
+    delong_interval,
+    delong_test,
+    leave_one_out,
+    patient_resamples,
+)
+from pipeline.evaluation.measures import auroc, rank
 
 Array = npt.NDArray
 Measure = Callable[[Array, Array, Array], Array]

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING
 from pipeline.cases import Document
 from pipeline.commands.arrays import read_array, read_names
 from pipeline.errors import CaseError, UsageError
-from pipeline.evaluation.classification import evaluate, require_settings
-from pipeline.evaluation.comparison import compare
+from pipeline.evaluation.classification import compare, evaluate, require_settings
 from pipeline.evaluation.decision import Curve, decision_curve, precision_recall_curve, roc_curve, treat_all
 from pipeline.evaluation.intervals import BCA_BELOW
-from pipeline.evaluation.predictions import Predictions, predictions
-from pipeline.evaluation.results import Comparison, Evaluation, Settings, comparison_table, evaluation_table
+from pipeline.evaluation.results import (
+    Comparison,
+    Evaluation,
+    Predictions,
+    Settings,
+    comparison_table,
+    evaluation_table,
+    predictions,
+)
 from pipeline.report.classification import (
     ClassificationContent,
     ComparisonRow,

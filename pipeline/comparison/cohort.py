@@ -13,8 +13,7 @@ from pipeline.comparison.classification import Findings, compare_variants
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.fusion.budget import parameter_count, width_for
-from pipeline.fusion.network import WIDTHS
+from pipeline.fusion.network import WIDTHS, parameter_count, width_for
 from pipeline.fusion.table import Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
 from pipeline.run.options import require_known

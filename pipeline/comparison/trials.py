@@ -1,7 +1,7 @@
 """Trials of the `fuse` bundle: variants x seeds x folds, each trained, judged and calibrated once, and never twice.
 
 A trial runs the bundle's own configurations. One that is done is not run again; one that fails is recorded with its
-code, and the others go on. `pipeline.comparison.gather` puts together what the trials have found.
+code, and the others go on. `pipeline.comparison.classification` puts together what the trials have found.
 """
 
 from __future__ import annotations

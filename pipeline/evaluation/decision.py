@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.evaluation.intervals import patient_resamples
-from pipeline.evaluation.predictions import Floats, Predictions
-from pipeline.evaluation.ranking import rank, ratio, sensitivities
+from pipeline.evaluation.measures import rank, ratio, sensitivities
+from pipeline.evaluation.results import Floats, Predictions
 
 #: Rates of false positives at which the band around a ROC curve is read.
 RATES: Floats = np.linspace(0, 1, 101)

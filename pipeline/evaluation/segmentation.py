@@ -14,10 +14,9 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from pipeline.errors import UsageError
-from pipeline.evaluation.comparison import bootstrap_p_value, holm_corrected
+from pipeline.evaluation.classification import bootstrap_p_value, holm_corrected
 from pipeline.evaluation.intervals import BCA_BELOW, bootstrap_interval, leave_one_out, patient_resamples
-from pipeline.evaluation.predictions import Floats
-from pipeline.evaluation.results import Comparison, Estimate, Settings
+from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
 from pipeline.probabilities import group_indices
 
 Mask = npt.NDArray[np.bool_]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.distributed import get_rank
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents
@@ -24,13 +25,12 @@ from pipeline.fusion.checkpoint_file import (
     PREPARATION,
     TRAINING_CASES,
     Preparation,
+    freeze,
     read_checkpoint,
     restore,
     write_checkpoint,
 )
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.parallel import rank
-from pipeline.fusion.transfer import freeze
 from pipeline.store.files import write_atomic, write_text
 
 LAST, BEST, CURVES = "last.pt", "model.pt", "curves.csv"
@@ -38,13 +38,7 @@ COLUMNS = ("epoch", "training_loss", "validation_loss", "learning_rate", "second
 
 
 class SeedEpochs:
-    """Seed all chance at the start of each epoch, so that a training that was resumed is the one that never stopped.
-
-    Args:
-        seed: of the training.
-        dataset: whose transforms draw.
-        sampler: which draws the cases.
-    """
+    """Seed all chance at the start of each epoch: a training that was resumed is the one that never stopped."""
 
     def __init__(self, seed: int, dataset: Any, sampler: Any) -> None:
         self.seed, self.dataset, self.sampler = seed, dataset, sampler
@@ -56,18 +50,14 @@ class SeedEpochs:
     def __call__(self, engine: Engine) -> None:
         """Seed."""
         epoch = engine.state.epoch
-        number = int(np.random.SeedSequence([self.seed, epoch, rank()]).generate_state(1)[0])
+        number = int(np.random.SeedSequence([self.seed, epoch, get_rank()]).generate_state(1)[0])
         torch.manual_seed(number)
         self.dataset.transform.set_random_state(number)
         self.sampler.set_epoch(epoch)
 
 
 class ValidateEpochs(ValidationHandler):
-    """Validate every so many epochs, and after the last one: only what was validated is kept.
-
-    Args:
-        validator: MONAI's evaluator.
-        interval: epochs from one validation to the next.
+    """Validate every `interval` epochs, and after the last one: only what was validated is kept.
 
     Raises:
         UsageError: E_CONFIG for an interval below 1.
@@ -87,12 +77,7 @@ class ValidateEpochs(ValidationHandler):
 
 
 class FreezeEncoders:
-    """Let the encoders, which came from elsewhere, wait until the rest has learned for some epochs.
-
-    Args:
-        network: whose encoders wait.
-        epochs: how long; 0 for not at all.
-    """
+    """Let the encoders, which came from elsewhere, wait until the rest has learned for some epochs (0: not at all)."""
 
     def __init__(self, network: FusionNet, epochs: int) -> None:
         self.network, self.epochs = network, epochs
@@ -121,14 +106,10 @@ class Checkpoints:
     """Keep the last and the best checkpoint and the curves, and end a training that no longer gets better.
 
     The best is the one with the lowest validation loss: `model.pt`; the last one, with all that is needed to go on, is
-    `last.pt`. Both are written after each validation. A loss that is not finite ends the training before it is learned
-    from or kept.
+    `last.pt`. Both are written to `folder` after each validation. A loss that is not finite ends the training before it
+    is learned from or kept.
 
     Args:
-        folder: where to.
-        network: what is trained.
-        optimizer: its state is kept.
-        schedule: of the learning rate; its state is kept.
         evaluator: MONAI's `SupervisedEvaluator` with the metric `validation_loss`.
         patience: how many epochs without a lower validation loss end the training; 0 for never.
         training_cases: whom it learns from; the checkpoints say so, and calibration refuses them.
@@ -171,10 +152,7 @@ class Checkpoints:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._keep)
 
     def restore(self, engine: Engine) -> int:
-        """Go on from the last checkpoint, where there is one.
-
-        Returns:
-            How many epochs are done.
+        """Go on from the last checkpoint, where there is one, and say how many epochs are done.
 
         Raises:
             UsageError: E_CHECKPOINT when it is of another architecture, has learned from other cases, or from images
@@ -260,7 +238,7 @@ class Checkpoints:
             }
         )
         self._losses, self._started = [], time.perf_counter()
-        if rank() == 0:
+        if get_rank() == 0:
             self._write()
         if self.is_over:
             engine.terminate()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ignite.distributed import get_rank, get_world_size
 from monai.data import MetaTensor
 from monai.transforms import (
     LoadImaged,
@@ -22,9 +24,11 @@ from nibabel.filebasedimages import ImageFileError
 from torch.utils.data import Sampler
 
 from pipeline.body import body_mask
-from pipeline.errors import CaseError
-from pipeline.fusion.parallel import rank, world_size
-from pipeline.fusion.table import Row
+from pipeline.errors import CaseError, UsageError
+from pipeline.fusion.checkpoint_file import Preparation
+from pipeline.fusion.resample import GRID_AFFINE
+from pipeline.fusion.table import Row, Standard, read_numbers
+from pipeline.geometry import spacing_mm
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 Data = Mapping[Hashable, Any]
@@ -66,12 +70,7 @@ class StackModalitiesd(MapTransform):
 
 
 class FindBodyd(Transform):
-    """Add `body`, the body mask (`pipeline.body`) of the first image that is there, before it is normalised.
-
-    Args:
-        keys: the images.
-        ct_keys: those of them that are CT.
-    """
+    """Add `body`, the body mask (`pipeline.body`) of the first image that is there, before it is normalised."""
 
     def __init__(self, keys: Sequence[str], ct_keys: Sequence[str]) -> None:
         self.keys, self.ct_keys = tuple(keys), tuple(ct_keys)
@@ -159,12 +158,7 @@ class PatchAtRandomd(Randomizable, Transform):
 
     def __init__(self, size: Sequence[int], lesion_share: float = 0.5) -> None:
         self.crop = RandCropByPosNegLabeld(
-            ("image", "mask"),
-            label_key="mask",
-            spatial_size=size,
-            pos=lesion_share,
-            neg=1 - lesion_share,
-            num_samples=1,
+            ("image", "mask"), label_key="mask", spatial_size=size, pos=lesion_share, neg=1 - lesion_share
         )
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> PatchAtRandomd:
@@ -173,20 +167,13 @@ class PatchAtRandomd(Randomizable, Transform):
         self.crop.set_random_state(seed, state)
         return self
 
-    def randomize(self, data: Any = None) -> None:
-        """Nothing: the crop draws by itself."""
-
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Crop."""
         return dict(self.crop(data)[0])
 
 
 class PatchAtLesiond(Transform):
-    """Take the one patch around the middle of the mask's foreground (of the image where there is none): no chance.
-
-    Args:
-        size: voxels along each side.
-    """
+    """Take the one patch (`size` voxels) around the middle of the mask's foreground, or of the image: no chance."""
 
     def __init__(self, size: Sequence[int]) -> None:
         self.size = tuple(size)
@@ -267,18 +254,79 @@ class BalancedCases(Sampler[int]):
         counts = Counter(row.label for row in rows)
         self.weights = torch.tensor([1.0 / counts[row.label] for row in rows], dtype=torch.float64)
         self.seed, self.epoch = seed, 0
-        self.each = -(-(draws or len(rows)) // world_size())
+        self.each = -(-(draws or len(rows)) // get_world_size())
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch's cases are asked for next."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """How many cases this process draws."""
         return self.each
 
     def __iter__(self) -> Iterator[int]:
-        """The numbers of the cases."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        drawn = torch.multinomial(self.weights, self.each * world_size(), replacement=True, generator=generator)
-        return iter(drawn[rank() :: world_size()].tolist())
+        drawn = torch.multinomial(self.weights, self.each * get_world_size(), replacement=True, generator=generator)
+        return iter(drawn[get_rank() :: get_world_size()].tolist())
+
+
+#: A voxel side that departs by more than this factor from all of the training is another kind of image.
+FAR = 1.25
+
+
+class AddTabled(Transform):
+    """Add `table` (columns,), a case's further numbers, standardised as in training; an empty cell becomes NaN.
+
+    Args:
+        path: a CSV with `case_id` and the columns of `standard`; others are not looked at.
+
+    Raises:
+        UsageError: E_TABLE when there is none, it cannot be read or lacks a column, or the network takes no table.
+        CaseError: E_TABLE when it has no row of the case.
+    """
+
+    def __init__(self, path: str, standard: Standard) -> None:
+        if not standard.columns:
+            raise UsageError("E_TABLE", f"Expected no table: the network was trained without one, got {path}.")
+        if not path:
+            raise UsageError("E_TABLE", f"Expected a table_file with {', '.join(standard.columns)}, got none.")
+        self.standard, self.numbers = standard, read_numbers(Path(path), standard.columns)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Add."""
+        name = data["case_id"]
+        if name not in self.numbers:
+            raise CaseError("E_TABLE", f"Expected a row of {name} in the table of further numbers, got none.")
+        return {**data, "table": torch.tensor(self.standard(self.numbers[name]), dtype=torch.float32)}
+
+
+class FlagOutOfDomaind(Transform):
+    """Say in `flags` what the network had to do without, and whether its images were of another kind than it knows.
+
+    Args:
+        preparation: of the network.
+        sees: the modalities that the network looks at; all when empty.
+    """
+
+    def __init__(self, preparation: Preparation, sees: Sequence[str] = ()) -> None:
+        self.preparation, self.sees = preparation, tuple(sees or preparation.modalities)
+
+    def __call__(self, data: Data) -> dict[Hashable, Any]:
+        """Look."""
+        there = zip(self.preparation.modalities, data["available"].tolist(), strict=True)
+        missing = [name for name, is_there in there if name in self.sees and not is_there]
+        flags = [f"N_NOT_FUSED: {name}: there is no aligned image of it" for name in missing]
+        strange = self._strange(spacing_mm(data[GRID_AFFINE].numpy()))
+        return {**data, "flags": [*data.get("flags", ()), *flags, *strange]}
+
+    def _strange(self, sides: Any) -> list[str]:
+        """Nothing, or a note: voxels too large for what was learned; on their own grid also voxels too small."""
+        if not self.preparation.seen_mm:
+            return []
+        low, high = self.preparation.seen_mm
+        fine = not self.preparation.spacing_mm and sides.min() < low / FAR
+        if not fine and sides.max() <= high * FAR:
+            return []
+        got = " × ".join(f"{side:.2f}" for side in sides)
+        return [
+            f"N_UNSEEN_VOXELS: voxels of {got} mm, but the network has learned from sides of {low:.2f} to {high:.2f}"
+        ]

@@ -42,11 +42,7 @@ WORDS = {
         "added log-odds",
         "Grad-CAM: what each place adds to the log-odds of the class, in the tiles that make it.",
     ),
-    "gates": (
-        "Gate",
-        "share of the modality",
-        "Gate: how much each modality counts at a place; the shares sum to 1.",
-    ),
+    "gates": ("Gate", "share of the modality", "Gate: how much each modality counts at a place; the shares sum to 1."),
     "occlusion": (
         "Occlusion",
         "fall of the probability",

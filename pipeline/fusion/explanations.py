@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import GatedBlock, masked
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.parts import GatedBlock, masked
 from pipeline.fusion.tiles import Box, Tiled, TiledInferer, padded_to, without_padding
 
 #: What the one encoder of early fusion looks at.
@@ -29,7 +29,6 @@ class ExplainedCase:
 
     Attributes:
         network: on the image's device, evaluating.
-        inferer: as the stage uses it.
         image: (M, I, J, K), zeros where a modality is missing.
         available: (M,) bool.
         inside: (I, J, K) bool, True in the body.
@@ -68,11 +67,7 @@ class ExplainedCase:
         return [(number, float(shares[number])) for number in best if shares[number] > 0]
 
     def tiles(self, image: Tensor) -> Iterator[tuple[int, float, Box, Tensor]]:
-        """Number, share, place and content (1, C, tile) of the tiles that make the class.
-
-        Args:
-            image: (C, I, J, K), the case's or another on its grid.
-        """
+        """Number, share, place and content (1, C, tile) of the tiles of an image (C, I, J, K) that make the class."""
         padded = padded_to(image, self.inferer.patch)
         for number, share in self.counted():
             box = self.found.boxes[number]
@@ -126,12 +121,7 @@ def streams_of(network: FusionNet) -> tuple[str, ...]:
 
 
 def log_odds_direction(logits: Tensor, chosen: int) -> Tensor:
-    """How the log-odds of a class against all others change with each logit: the gradient (classes,).
-
-    Args:
-        logits: (classes,).
-        chosen: the class.
-    """
+    """How the log-odds of a class against all others change with each logit (classes,): the gradient (classes,)."""
     others = torch.ones_like(logits, dtype=torch.bool)
     others[chosen] = False
     direction = torch.ones_like(logits)
@@ -174,11 +164,7 @@ def gradcam_maps(explained: ExplainedCase, chosen: int, level: int = 0) -> Tenso
 
 
 def check_level(network: FusionNet, level: int) -> None:
-    """See that the encoders have a level.
-
-    Raises:
-        UsageError: E_EXPLAIN.
-    """
+    """Raise E_EXPLAIN unless the encoders have a level."""
     count = len(network.encoders[0].layers)  # type: ignore[arg-type]
     if not -count <= level < count:
         there = f"0 to {count - 1}, or -1 for the coarsest"
@@ -197,12 +183,7 @@ def gated_blocks(network: FusionNet) -> list[GatedBlock]:
 
 
 def tile_gates(network: FusionNet, tiles: Tensor, available: Tensor) -> Tensor:
-    """The mean over the levels of the gates, each interpolated linearly to the tile's grid.
-
-    Args:
-        network: with gates.
-        tiles: (B, M, I, J, K).
-        available: (B, M).
+    """The mean over the levels of the gates, each interpolated linearly to the grid of the tiles (B, M, I, J, K).
 
     Returns:
         (B, M, I, J, K), at least 0, with the sum 1 over M; 0 for a missing modality.
@@ -283,17 +264,10 @@ def baseline_of(explained: ExplainedCase) -> Tensor:
 
 
 def occluded_logits(explained: ExplainedCase, parts: int = 4) -> Tensor:
-    """The class logits of the case when a block around each voxel shows the body's mean in every modality.
+    """The class logits (classes, I, J, K) when a block around each voxel shows the body's mean in every modality.
 
-    The tiles that make the class are occluded block by block (`monai.visualize.OcclusionSensitivity`); their shares in
-    the class are held. A block of air changes nothing.
-
-    Args:
-        explained: the case, as the network has seen it.
-        parts: blocks along each side of a tile: `parts` ** 3 looks at each tile.
-
-    Returns:
-        (classes, I, J, K).
+    The tiles that make the class are occluded block by block (`monai.visualize.OcclusionSensitivity`), with `parts`
+    blocks along each side; their shares in the class are held. A block of air changes nothing.
     """
     block = [max(1, side // parts) for side in explained.inferer.patch]
     baselines = {number: tile for number, _, _, tile in explained.tiles(baseline_of(explained))}

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import AttentionBlock, ConcatBlock, CrossAttentionBlock, GatedBlock, SqueezeBlock, masked
-from pipeline.fusion.encoders import build_encoder
-from pipeline.fusion.heads import ClassHead, VoxelHead
+from pipeline.fusion.parts import (
+    AttentionBlock,
+    ClassHead,
+    ConcatBlock,
+    CrossAttentionBlock,
+    GatedBlock,
+    SqueezeBlock,
+    VoxelHead,
+    build_encoder,
+    masked,
+    widened,
+)
 
 Mode = Literal["single", "early", "intermediate", "late"]
 Block = Literal["concat", "se", "cbam", "gated", "cross_attention"]
@@ -92,26 +103,11 @@ class FusionNet(nn.Module):
         table_features: int = 0,
         dropout: float = 0.1,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         _check(modalities, classes, labels, mode, block, only)
         #: The arguments as JSON: what a checkpoint keeps of the network's architecture.
-        self.definition = json.dumps(
-            {
-                "modalities": list(modalities),
-                "classes": classes,
-                "labels": labels,
-                "mode": mode,
-                "block": block,
-                "only": only,
-                "encoder": encoder,
-                "width": width,
-                "levels": levels,
-                "class_levels": class_levels,
-                "deep": deep,
-                "table_features": table_features,
-                "dropout": dropout,
-            }
-        )
+        self.definition = json.dumps({**given, "modalities": list(modalities)})
         self.modalities = list(modalities)
         self.mode, self.classes, self.labels, self.table_features = str(mode), classes, labels, table_features
         self.only = self.modalities.index(only or self.modalities[0])
@@ -185,13 +181,7 @@ class FusionNet(nn.Module):
 
     @torch.jit.ignore
     def class_logits(self, image: Tensor, available: Tensor, table: Tensor | None = None) -> Tensor:
-        """The class logits alone (B, classes), as `heads` gives them, without the work of the voxel head.
-
-        Args:
-            image: as in `forward`.
-            available: (B, M).
-            table: as in `forward`.
-        """
+        """The class logits alone (B, classes), as `heads` gives them, without the work of the voxel head."""
         streams = self._streams(masked(image, available), available)
         each = [head(streams[number][self.class_from :], table) for number, head in enumerate(self.class_heads)]
         if not each:
@@ -254,11 +244,7 @@ def product_of_experts(logits: Tensor, available: Tensor) -> Tensor:
 
     Source: Hinton, Training products of experts by minimizing contrastive divergence, 2002, equation 1.
     """
-    wide = available
-    while wide.ndim < logits.ndim:
-        wide = wide.unsqueeze(-1)
-    logs = torch.where(wide, torch.log_softmax(logits, 2), torch.zeros_like(logits))
-    return logs.sum(1) / wide.sum(1).clamp(min=1)
+    return masked(torch.log_softmax(logits, 2), available).sum(1) / widened(available, logits).sum(1).clamp(min=1)
 
 
 def _fusion(block: str, modalities: int, channels: int, coarse: bool) -> nn.Module:
@@ -282,3 +268,33 @@ def _check(modalities: Sequence[str], classes: int, labels: int, mode: str, bloc
         problem = f"two or more classes or labels (0 for no such head), got {classes} and {labels}"
     if problem:
         raise UsageError("E_CONFIG", f"Expected {problem}.")
+
+
+NARROWEST, WIDEST = 4, 128
+#: Networks are compared whose parameters differ by less than this part.
+TOLERANCE = 0.1
+
+
+def parameter_count(definition: Mapping[str, Any]) -> int:
+    """Parameters of a network with these arguments, which is not built for it (torch's device `meta`).
+
+    Raises:
+        UsageError: E_CONFIG.
+    """
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in FusionNet(**definition).parameters())
+
+
+def width_for(parameters: int, definition: Mapping[str, Any]) -> int:
+    """The width that comes nearest to a number of parameters; `definition` has the other arguments of `FusionNet`.
+
+    Raises:
+        UsageError: E_CONFIG when no width comes within `TOLERANCE`.
+    """
+    count = functools.cache(lambda width: parameter_count({**definition, "width": width}))
+    first = NARROWEST + bisect_left(range(NARROWEST, WIDEST), parameters, key=count)  # with at least as many
+    width = min((max(NARROWEST, first - 1), first), key=lambda item: abs(count(item) - parameters))
+    if abs(count(width) / parameters - 1) > TOLERANCE:
+        got = f"{count(width):,} at width {width}"
+        raise UsageError("E_CONFIG", f"Expected a width with {parameters:,} parameters ± 10 %, got {got}.")
+    return width

@@ -80,12 +80,7 @@ def roles_of(modalities: Sequence[str], known: Sequence[str], roles: Mapping[str
 
 
 class NameModalitiesd(Transform):
-    """Give images the names of the network's modalities.
-
-    Args:
-        keys: of the images in the run.
-        names: of the modalities, in the same order.
-    """
+    """Give images (`keys` of the run) the `names` of the network's modalities, in the same order."""
 
     def __init__(self, keys: Sequence[str], names: Sequence[str]) -> None:
         self.names = dict(zip(keys, names, strict=True))
@@ -98,10 +93,6 @@ class NameModalitiesd(Transform):
 
 class Predictd(Transform):
     """Add `pred`, the network's logits (labels + classes, I, J, K) of the whole image.
-
-    Args:
-        network: on its device.
-        inferer: how tiles are made and put together.
 
     Raises:
         UsageError: E_CONFIG when the inferer's engine cannot run the network on its device.

@@ -94,10 +94,7 @@ def oriented(image: MetaTensor, code: str) -> MetaTensor:
 
 
 def spacing_of(numbers: Sequence[float]) -> tuple[float, ...]:
-    """A voxel size as three numbers in mm, or none.
-
-    Args:
-        numbers: none, one for all axes, or three.
+    """A voxel size as three numbers in mm, or none, of none, one for all axes, or three.
 
     Raises:
         UsageError: E_CONFIG.
@@ -159,9 +156,6 @@ def onto_grid(image: MetaTensor, affine: FloatArray, shape: Sequence[int]) -> Me
 
 def seen_mm(rows: Sequence[Row]) -> list[float]:
     """The smallest and the largest voxel side of cases' images, from their headers, mm.
-
-    Args:
-        rows: the cases.
 
     Raises:
         CaseError: E_NIFTI when one cannot be read.

@@ -1,4 +1,4 @@
-"""The table of a data set: which images, class and mask each case has, and in which fold it is."""
+"""The table of a data set: images, class, mask and fold of each case; which cases judge a network, and controls."""
 
 from __future__ import annotations
 
@@ -126,14 +126,7 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
 
 
 def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """Read further numbers of cases.
-
-    Args:
-        path: a CSV with the column `case_id` and further ones.
-        columns: those that are wanted, in order.
-
-    Returns:
-        Case id -> numbers; NaN where a cell is empty.
+    """Case id -> further numbers of a CSV with the column `case_id`, in the order of the columns; NaN in an empty cell.
 
     Raises:
         UsageError: E_TABLE when it cannot be read, lacks a column, or holds another text than a number; E_CASE_ID when
@@ -151,11 +144,6 @@ def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, .
 def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
     """Give every case a fold: the table's own, or folds that keep patients together and classes balanced.
 
-    Args:
-        rows: the cases; either all have a fold, or none has.
-        folds: how many folds there are to be.
-        seed: of the chance.
-
     Raises:
         UsageError: E_FOLD when there are fewer patients or cases of every class than folds, only some rows have a fold,
             or a patient is in two.
@@ -166,15 +154,15 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
         return list(rows)
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patients = [row.patient_id for row in rows]
+    patients, labels = [row.patient_id for row in rows], [row.label for row in rows]
     if not 2 <= folds <= len(set(patients)):
         raise UsageError("E_FOLD", f"Expected 2 to {len(set(patients))} folds, one patient each, got {folds}.")
-    largest = max(Counter(_strata(rows)).values())
+    largest = max(Counter(labels).values())
     if largest < folds:
         raise UsageError("E_FOLD", f"Expected {folds} cases or more of a class for {folds} folds, got {largest}.")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     fold_of: dict[str, int] = {}
-    parts = splitter.split(np.zeros(len(rows)), _strata(rows), patients)
+    parts = splitter.split(np.zeros(len(rows)), labels, patients)
     for number, (_, inside) in enumerate(parts):
         fold_of |= {rows[index].case_id: number for index in inside}
     return [replace(row, fold=fold_of[row.case_id]) for row in rows]
@@ -183,18 +171,10 @@ def with_folds(rows: Sequence[Row], folds: int, seed: int = 0) -> list[Row]:
 def split(rows: Sequence[Row], fold: int, classes: int) -> Split:
     """Take one fold for validation and the others for training.
 
-    Args:
-        rows: the cases, each with a fold.
-        fold: the one to judge by.
-        classes: how many classes there are; 0 where no class is learned.
-
     Raises:
-        UsageError: E_FOLD when one part is empty or lacks a class.
+        UsageError: E_FOLD when one part is empty or lacks a class (of `classes`; 0 where none is learned).
     """
-    found = Split(
-        tuple(row for row in rows if row.fold != fold),
-        tuple(row for row in rows if row.fold == fold),
-    )
+    found = Split(tuple(row for row in rows if row.fold != fold), tuple(row for row in rows if row.fold == fold))
     for name, part in (("training", found.training), ("validation", found.validation)):
         if not part:
             raise UsageError("E_FOLD", f"Expected cases for {name} beside fold {fold}, got none.")
@@ -217,15 +197,8 @@ def split_table(
 ) -> Split:
     """Read a data set's table and take one fold for validation; further numbers are standardised by the training cases.
 
-    Args:
-        path: see `read_table`, as `modalities`, `classes` and `columns`.
-        modalities: names of the columns with images.
-        classes: how many there are.
-        columns: further numbers.
-        folds: how many folds, where the table has none.
-        fold: the one for validation.
-        seed: of the folds.
-        standard: of a network that has been trained: its further numbers are standardised as they were then.
+    Arguments as in `read_table`, `with_folds` and `split`; with `standard`, that of a network that has been trained,
+    further numbers are standardised as they were then.
 
     Raises:
         UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD.
@@ -323,10 +296,6 @@ def _number(text: str, case_id: str, column: str) -> float:
     return value
 
 
-def _strata(rows: Sequence[Row]) -> list[int]:
-    return [row.label for row in rows]
-
-
 def _check_given(rows: Sequence[Row], given: int) -> None:
     if given < len(rows):
         raise UsageError("E_FOLD", f"Expected a fold for every case or for none, got {given} of {len(rows)}.")
@@ -334,3 +303,99 @@ def _check_given(rows: Sequence[Row], given: int) -> None:
     for row in rows:
         if fold_of.setdefault(row.patient_id, row.fold) != row.fold:
             raise UsageError("E_FOLD", "Expected all cases of a patient in one fold, got a patient in two.")
+
+
+def validation_rows(
+    split: Split,
+    folder: str | Path,
+    table_name: str,
+    modalities: Sequence[str],
+    classes: int,
+    shuffled: Sequence[str] = (),
+    hidden: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Row]:
+    """The cases to judge by: those of the fold, or those of a table of their own (`table_name` in `folder`).
+
+    Arguments as in `read_table`, `with_shuffled_modalities` (for a table of their own) and `without_modalities`.
+
+    Raises:
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_MODALITY, E_FOLD; E_CAL_TRAINING when a patient of the training has
+            a case among them.
+        CaseError: E_MISSING_ROLE for a case that has no image, or none left.
+    """
+    if not table_name:
+        return without_modalities(split.validation, modalities, hidden)
+    read = read_table(Path(folder) / table_name, modalities, classes, split.standard.columns)
+    _require_other_patients(split, read, table_name)
+    rows = with_shuffled_modalities(standardised(read, split.standard), modalities, shuffled, seed)
+    return without_modalities(rows, modalities, hidden)
+
+
+def without_modalities(rows: Sequence[Row], modalities: Sequence[str], hidden: Sequence[str]) -> list[Row]:
+    """Take the hidden ones of a network's modalities away, as if they had not been acquired.
+
+    Raises:
+        UsageError: E_MODALITY when one of `hidden` is not among `modalities`.
+        CaseError: E_MISSING_ROLE when a case has no image left.
+    """
+    _require_known(modalities, hidden)
+    kept = [replace(row, images={name: at for name, at in row.images.items() if name not in hidden}) for row in rows]
+    bare = [row.case_id for row in kept if not row.images]
+    if bare:
+        got = f"none of {len(bare)} cases, such as {bare[0]}"
+        raise CaseError("E_MISSING_ROLE", f"Expected an image beside {', '.join(hidden)}, got {got}.")
+    return kept
+
+
+def with_shuffled_modalities(
+    rows: Sequence[Row], modalities: Sequence[str], shuffled: Sequence[str], seed: int
+) -> list[Row]:
+    """Give every case the shuffled modalities of another patient, drawn by chance: a control that fusion has to beat.
+
+    Patients stand in a random circle and each takes from the next one; all images have to lie on one grid.
+
+    Raises:
+        UsageError: E_MODALITY when one of `shuffled` is not among `modalities`; E_FOLD when there is one patient only.
+    """
+    _require_known(modalities, shuffled)
+    if not shuffled:
+        return list(rows)
+    cases: dict[str, list[Row]] = {}
+    for row in rows:
+        cases.setdefault(row.patient_id, []).append(row)
+    if len(cases) < 2:
+        raise UsageError("E_FOLD", "Expected two or more patients to shuffle modalities between, got one.")
+    circle = np.random.default_rng(seed).permutation(list(cases)).tolist()
+    next_of = dict(zip(circle, circle[1:] + circle[:1], strict=True))
+    result = []
+    for row in rows:
+        givers = cases[next_of[row.patient_id]]
+        giver = givers[cases[row.patient_id].index(row) % len(givers)]
+        own = {name: at for name, at in row.images.items() if name not in shuffled}
+        result.append(
+            replace(row, images=own | {name: giver.images[name] for name in shuffled if name in giver.images})
+        )
+    return result
+
+
+def shuffled_split(found: Split, modalities: Sequence[str], shuffled: Sequence[str], seed: int) -> Split:
+    """`with_shuffled_modalities` within the training cases, and within the validation cases."""
+    training, validation = (
+        tuple(with_shuffled_modalities(part, modalities, shuffled, seed)) for part in (found.training, found.validation)
+    )
+    return replace(found, training=training, validation=validation)
+
+
+def _require_other_patients(split: Split, rows: Sequence[Row], table_name: str) -> None:
+    learned = {row.patient_id for row in split.training}
+    seen = [row.case_id for row in rows if row.patient_id in learned]
+    if seen:
+        got = f"{len(seen)} cases of those, such as {seen[0]}"
+        raise UsageError("E_CAL_TRAINING", f"Expected other patients in {table_name} than in the training, got {got}.")
+
+
+def _require_known(modalities: Sequence[str], asked: Sequence[str]) -> None:
+    strangers = [name for name in asked if name not in modalities]
+    if strangers:
+        raise UsageError("E_MODALITY", f"Expected modalities among {', '.join(modalities)}, got {strangers[0]}.")

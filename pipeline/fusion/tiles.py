@@ -123,11 +123,7 @@ class TiledInferer:
         return torch.cat([found.voxels, spread])[None]
 
     def check(self, network: FusionNet) -> None:
-        """Say before the first case what stops the engine.
-
-        Raises:
-            UsageError: E_CONFIG when it cannot run the network where it is.
-        """
+        """Raise E_CONFIG before the first case when the engine cannot run the network where it is."""
         if self.engine == "openvino":
             require_processor(network)
 
@@ -161,14 +157,10 @@ class TiledInferer:
         inside: Tensor | None = None,
         table: Tensor | None = None,
     ) -> Tiled:
-        """Forward at every tile that holds some of the body.
+        """Forward at every tile that holds some of the body: of an image (M, I, J, K), where the network is.
 
-        Args:
-            image: (M, I, J, K).
-            network: where the image is.
-            available: (M,); all are there when None.
-            inside: (I, J, K) bool; the whole image when None, or when nothing is inside.
-            table: (1, table_features), for a network that takes a table.
+        Arguments as in `__call__`, without the batch's axis; `inside` (I, J, K) bool is the body: the whole image when
+        None, or when nothing is inside.
         """
         image, shape = image.as_subclass(Tensor), tuple(image.shape[1:])
         body = torch.ones(shape, dtype=torch.bool) if inside is None or not bool(inside.any()) else inside.cpu()

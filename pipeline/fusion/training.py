@@ -1,31 +1,32 @@
-"""Training on MONAI's engines: what a step is given, what is kept of each epoch, when it stops, how it goes on."""
+"""Training on MONAI's engines, in one process or several (`torchrun`): what a step is given, the loss, the end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.metrics import Average
-from torch import Tensor, nn
+from monai.losses import DiceCELoss
+from monai.utils import set_determinism
+from torch import Tensor, distributed, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.console import echo, plainly
 from pipeline.errors import UsageError
+from pipeline.fusion.checkpoint_file import layer_wise_rates, load_encoder
 from pipeline.fusion.checkpoints import Checkpoints
 from pipeline.fusion.network import FusionNet, Heads
-from pipeline.fusion.parallel import shared
-from pipeline.fusion.transfer import layer_wise_rates, load_encoder
+from pipeline.fusion.table import UNKNOWN
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
 
 class AllHeads(nn.Module):
-    """The network with what every head says as its answer, which the loss asks for.
-
-    Args:
-        network: a `FusionNet`.
-    """
+    """The network with what every head says as its answer, which the loss asks for."""
 
     def __init__(self, network: FusionNet) -> None:
         super().__init__()
@@ -41,11 +42,8 @@ def learner(
 ) -> nn.Module:
     """Bring a network to its device, and to the other processes where there are any.
 
-    Args:
-        network: to be trained.
-        device: where.
-        encoder_weights: modality -> local checkpoint from which its encoder starts (`pipeline.fusion.transfer`); of
-            early and single fusion, which have one encoder, `all`.
+    With `encoder_weights` (modality -> local checkpoint) encoders start from those (`load_encoder`); `all` names the
+    one encoder of early and single fusion.
 
     Raises:
         UsageError: E_WEIGHTS; E_MODALITY when no encoder has that name.
@@ -71,24 +69,14 @@ def prepare_batch(
 
 
 class MeanLoss(Average):
-    """The mean loss over the batches of a validation.
-
-    Args:
-        loss: see `pipeline.fusion.losses`.
-    """
+    """The mean loss (`FusionLoss`) over the batches of a validation."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__(output_transform=lambda output: float(loss(output["pred"], output["label"])))
 
 
 class Training:
-    """A training as a command of its own; its checkpoints listen after all handlers of the trainer.
-
-    Args:
-        trainer: MONAI's `SupervisedTrainer`.
-        checkpoints: keeps them, and goes on from the last one.
-        resume: go on from the last checkpoint, where there is one.
-    """
+    """A training as a command of its own; its checkpoints listen after all handlers of MONAI's `SupervisedTrainer`."""
 
     def __init__(self, trainer: Any, checkpoints: Checkpoints, resume: bool = False) -> None:
         self.trainer, self.checkpoints, self.resume = trainer, checkpoints, resume
@@ -108,3 +96,125 @@ class Training:
                 epochs = self.trainer.state.max_epochs
                 raise UsageError("E_CONFIG", f"Expected max_epochs of one or more, got {epochs}.")
         echo(self.checkpoints.summary())
+
+
+Targets = Mapping[str, Tensor]
+
+
+class FusionLoss(nn.Module):
+    """The weighted sum of what each head has got wrong.
+
+    Late fusion learns each modality's own network by itself: the loss is their mean over the modalities that are there.
+
+    Args:
+        class_weights: of the classes in the cross-entropy; all 1 when empty.
+        voxel_share: how much the voxels count.
+        class_share: how much the class counts.
+        deep_decay: how much a coarser map counts in relation to the one above it.
+
+    Source: deep supervision with halved weights: Isensee et al., nnU-Net, Nature Methods 18, 2021, supplement 4.
+    """
+
+    def __init__(
+        self,
+        class_weights: Sequence[float] = (),
+        voxel_share: float = 1.0,
+        class_share: float = 1.0,
+        deep_decay: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.class_weights = torch.tensor(class_weights, dtype=torch.float32) if len(class_weights) else None
+        self.voxel_share, self.class_share, self.deep_decay = voxel_share, class_share, deep_decay
+        self.voxels = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def forward(self, heads: Heads, targets: Targets) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            heads: what the network says.
+            targets: `label` (B,), -1 where it is unknown; `mask` (B, 1, I, J, K); `mask_known` (B,); `available`
+                (B, M).
+
+        Returns:
+            A number; 0 where nothing of the batch is known.
+
+        Raises:
+            UsageError: E_CONFIG when there are not as many class weights as classes.
+        """
+        total = heads.voxels.sum() * 0 + heads.classes.sum() * 0
+        if heads.voxels.shape[1]:
+            total = total + self.voxel_share * self._voxel_loss(heads, targets)
+        if heads.classes.shape[1]:
+            total = total + self.class_share * self._class_loss(heads, targets)
+        return total
+
+    def _voxel_loss(self, heads: Heads, targets: Targets) -> Tensor:
+        known, mask = targets["mask_known"], targets["mask"]
+        if heads.voxels_each.shape[2]:
+            finest = self._each(heads.voxels_each, targets["available"], known, mask)
+        else:
+            finest = self._one_map(heads.voxels, mask, known)
+        weights = [self.deep_decay**level for level in range(1 + len(heads.deep))]
+        maps = [finest, *(self._one_map(coarse, mask, known) for coarse in heads.deep)]
+        return torch.stack([w * part for w, part in zip(weights, maps, strict=True)]).sum() / sum(weights)
+
+    def _class_loss(self, heads: Heads, targets: Targets) -> Tensor:
+        known, label = targets["label"] != UNKNOWN, targets["label"]
+        if heads.classes_each.shape[2]:
+            return self._each(heads.classes_each, targets["available"], known, label)
+        return self._one_class(heads.classes, label, known)
+
+    def _each(self, logits: Tensor, available: Tensor, known: Tensor, truth: Tensor) -> Tensor:
+        """The mean over the modalities that some case of the batch has."""
+        one = self._one_class if truth.ndim == 1 else self._one_map
+        there = [m for m in range(logits.shape[1]) if bool((available[:, m] & known).any())]
+        if not there:
+            return logits.sum() * 0
+        return torch.stack([one(logits[:, m], truth, available[:, m] & known) for m in there]).mean()
+
+    def _one_map(self, logits: Tensor, mask: Tensor, known: Tensor) -> Tensor:
+        if not bool(known.any()):
+            return logits.sum() * 0
+        truth = mask[known].to(torch.float32)
+        if truth.shape[2:] != logits.shape[2:]:
+            truth = functional.interpolate(truth, size=logits.shape[2:], mode="nearest-exact")
+        loss: Tensor = self.voxels(logits[known].float(), truth)
+        return loss
+
+    def _one_class(self, logits: Tensor, label: Tensor, known: Tensor) -> Tensor:
+        if not bool(known.any()):
+            return logits.sum() * 0
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise UsageError("E_CONFIG", f"Expected {logits.shape[1]} class_weights, got {len(weights)}.")
+        return functional.cross_entropy(logits[known].float(), label[known], weights)
+
+
+def join(seed: int) -> int:
+    """Join the processes that `torchrun` has started, one a GPU (or on the processor); gives this one's rank."""
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(local_device())
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    set_determinism(seed)
+    return distributed.get_rank()
+
+
+def leave() -> None:
+    """Leave the other processes, when the training is over."""
+    distributed.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """The GPU of this process on its machine; the processor where there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def shared(network: nn.Module) -> nn.Module:
+    """The network with the gradients of all processes; the network itself where there is one process."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return network
+    # a modality that no case of a batch has leaves its encoder without gradients
+    return DistributedDataParallel(network, find_unused_parameters=True)

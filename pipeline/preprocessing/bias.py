@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 
 from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError, UsageError
-from pipeline.preprocessing.arrays import inside_of, like
+from pipeline.preprocessing.intensity import inside_of, like
 from pipeline.volumes import to_sitk
 
 N4Mode = Literal["never", "auto", "always"]
@@ -81,11 +81,7 @@ def n4_bias_correction(image: MetaTensor, mask: MetaTensor | None = None, mode: 
 
 
 def check_mode(mode: str) -> None:
-    """Refuse a mode that N4 does not have.
-
-    Raises:
-        UsageError: E_CONFIG.
-    """
+    """Raise E_CONFIG for a mode that N4 does not have."""
     if mode not in get_args(N4Mode):
         raise UsageError("E_CONFIG", f"Expected N4 mode {', '.join(get_args(N4Mode))}, got {mode}.")
 
@@ -120,7 +116,6 @@ class N4BiasCorrectiond(MapTransform):
         keys: the MR images.
         mode: `never`, `auto` or `always`.
         mask_key: the mask for the estimate, brain or body; each image's own body mask when it is left out.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from pipeline.body import finite_values
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import spacing_mm
-from pipeline.preprocessing.arrays import like
+from pipeline.preprocessing.intensity import like
 from pipeline.volumes import affine_of
 
 DenoiseMethod = Literal["nlm", "tv", "curvature"]
@@ -136,11 +136,7 @@ def clahe(image: MetaTensor, clip_limit: float = 0.01, kernel_fraction: float = 
 
 
 def check_denoising(method: str, strength: float) -> None:
-    """Refuse a method that is not known, or a strength that is not above 0.
-
-    Raises:
-        UsageError: E_CONFIG.
-    """
+    """Raise E_CONFIG for a method that is not known, or a strength that is not above 0."""
     if method not in get_args(DenoiseMethod):
         raise UsageError("E_CONFIG", f"Expected method {', '.join(get_args(DenoiseMethod))}, got {method}.")
     if not strength > 0:
@@ -148,11 +144,7 @@ def check_denoising(method: str, strength: float) -> None:
 
 
 def check_clahe(clip_limit: float, kernel_fraction: float) -> None:
-    """Refuse parameters of CLAHE that are out of range.
-
-    Raises:
-        UsageError: E_CONFIG.
-    """
+    """Raise E_CONFIG for parameters of CLAHE that are out of range."""
     if not 0 < clip_limit <= 1 or not 0 < kernel_fraction <= 1:
         raise UsageError(
             "E_CONFIG", f"Expected clip limit and kernel fraction in (0, 1], got {clip_limit} and {kernel_fraction}."
@@ -201,7 +193,6 @@ class Denoised(MapTransform):
         keys: the images.
         method: `nlm`, `tv` or `curvature`.
         strength: above 0.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(
@@ -230,7 +221,6 @@ class Clahed(MapTransform):
         keys: the images, in [0, 1].
         clip_limit: 0 to 1.
         kernel_fraction: the size of a tile as a fraction of the image.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(

@@ -6,12 +6,49 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from monai.utils import convert_to_dst_type
 
 from pipeline.body import body_mask, finite_values
 from pipeline.errors import CaseError, UsageError
-from pipeline.preprocessing.arrays import finite_channels, inside_of, like
+from pipeline.volumes import require_same_grid
+
+
+def finite_channels(image: MetaTensor) -> npt.NDArray[np.float64]:
+    """The voxels of an image as (C, I, J, K) float64.
+
+    Raises:
+        CaseError: E_GRID when it is not (C, I, J, K); E_BLANK when a voxel is not finite.
+    """
+    values = np.asarray(image.detach().cpu().numpy(), dtype=np.float64)
+    if values.ndim != 4:
+        raise CaseError("E_GRID", f"Expected a volume (C, I, J, K), got shape {values.shape}.")
+    if not np.isfinite(values).all():
+        raise CaseError("E_BLANK", f"Expected finite voxels, got {int((~np.isfinite(values)).sum())} that are not.")
+    return values
+
+
+def inside_of(image: MetaTensor, mask: MetaTensor) -> npt.NDArray[np.bool_]:
+    """A mask as (I, J, K) bool, once it is known to fit the image.
+
+    Raises:
+        CaseError: E_GRID when it has another grid than the image; E_BLANK when it is empty.
+    """
+    require_same_grid(image, mask, ("the image", "the mask"))
+    inside = np.asarray(mask.detach().cpu().numpy()[0] > 0)
+    if not inside.any():
+        raise CaseError("E_BLANK", "Expected a mask with some foreground, got an empty one.")
+    return inside
+
+
+def like(values: npt.NDArray[Any], image: MetaTensor) -> MetaTensor:
+    """Values (C, I, J, K), or (I, J, K) for one channel, as float32 with the image's affine and metadata."""
+    channels = values if values.ndim == 4 else values[None]
+    result: MetaTensor = convert_to_dst_type(channels, image, dtype=torch.float32)[0]
+    return result
 
 
 def window_channels(image: MetaTensor, windows: Mapping[str, Sequence[float]]) -> MetaTensor:
@@ -110,11 +147,7 @@ def rescale_unit(image: MetaTensor) -> MetaTensor:
 
 
 def check_windows(windows: Mapping[str, Sequence[float]]) -> None:
-    """Refuse windows that are not named pairs of level and positive width.
-
-    Raises:
-        UsageError: E_CONFIG.
-    """
+    """Raise E_CONFIG for windows that are not named pairs of level and positive width."""
     if not windows:
         raise UsageError("E_CONFIG", "Expected at least one CT window, got none.")
     for name, window in windows.items():
@@ -123,11 +156,7 @@ def check_windows(windows: Mapping[str, Sequence[float]]) -> None:
 
 
 def check_percentiles(lower: float, upper: float) -> None:
-    """Refuse percentiles that are out of order.
-
-    Raises:
-        UsageError: E_CONFIG.
-    """
+    """Raise E_CONFIG for percentiles that are out of order."""
     if not 0 <= lower < upper <= 100:
         raise UsageError("E_CONFIG", f"Expected percentiles 0 <= lower < upper <= 100, got {lower} and {upper}.")
 
@@ -140,7 +169,6 @@ class WindowChannelsd(MapTransform):
     Args:
         keys: the CT images.
         windows: name -> (level, width) in HU.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(
@@ -165,7 +193,6 @@ class ForegroundZScored(MapTransform):
     Args:
         keys: the images.
         mask_key: the case's foreground mask; each image's own body mask when it is left out.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(
@@ -190,7 +217,6 @@ class ClipPercentilesd(MapTransform):
         lower: percentile, 0 to 100.
         upper: percentile, 0 to 100.
         mask_key: the mask within which the percentiles are taken; the whole image when it is left out.
-        allow_missing_keys: go on where a case has no such image.
     """
 
     def __init__(
@@ -219,11 +245,7 @@ class RescaleUnitd(MapTransform):
 
     Args:
         keys: the images.
-        allow_missing_keys: go on where a case has no such image.
     """
-
-    def __init__(self, keys: Sequence[str] | str, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Rescale each image."""

@@ -20,8 +20,14 @@ from benchmarks.mechanism_trials import Scale, plans, run_plans, trials_left, tr
 from benchmarks.segmentation_comparison import voxel_logits
 from benchmarks.segmentation_report import markdown_table
 from pipeline.comparison import trials
-from pipeline.comparison.classification import auroc_of, calibrated, compare_variants
-from pipeline.comparison.gather import ClassLogits, class_logits, judged_folders
+from pipeline.comparison.classification import (
+    ClassLogits,
+    auroc_of,
+    calibrated,
+    class_logits,
+    compare_variants,
+    judged_folders,
+)
 from pipeline.comparison.trials import (
     DONE,
     EVALUATION,
@@ -36,8 +42,8 @@ from pipeline.comparison.trials import (
 )
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.fusion.budget import parameter_count
 from pipeline.fusion.checkpoint_file import load_trained
+from pipeline.fusion.network import parameter_count
 from pipeline.fusion.table import read_table
 from tests.comparison.small import SMALL, definition
 from tests.phantoms.mechanisms import mechanism_cases

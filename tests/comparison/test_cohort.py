@@ -15,10 +15,8 @@ import pytest
 
 from pipeline.comparison.cohort import compare, headline, strategies, write_table
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.budget import width_for
-from pipeline.fusion.network import FusionNet
-from pipeline.fusion.table import Row, Split, read_table
-from pipeline.fusion.validation_cases import validation_rows, with_shuffled_modalities
+from pipeline.fusion.network import FusionNet, width_for
+from pipeline.fusion.table import Row, Split, read_table, validation_rows, with_shuffled_modalities
 from pipeline.shipped import shipped
 from tests.comparison.small import SMALL, definition
 

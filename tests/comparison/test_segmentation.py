@@ -23,7 +23,7 @@ from benchmarks.segmentation_comparison import (
 )
 from benchmarks.segmentation_pages import SegmentationContent
 from benchmarks.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
-from pipeline.comparison.gather import judged_folders
+from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from pipeline.evaluation.predictions import Predictions, predictions
+from pipeline.evaluation.results import Predictions, predictions
 
 
 def draw(count: int, classes: int, seed: int, decimals: int = 12, strength: float = 1.2) -> Predictions:

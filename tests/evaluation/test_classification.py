@@ -10,8 +10,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.evaluation.classification import evaluate
 from pipeline.evaluation.intervals import BCA_BELOW
-from pipeline.evaluation.predictions import ALL, MACRO, predictions
-from pipeline.evaluation.results import Settings, evaluation_table
+from pipeline.evaluation.results import ALL, MACRO, Settings, evaluation_table, predictions
 
 
 def test_many_patients_get_percentiles_and_few_get_bca(drawn):

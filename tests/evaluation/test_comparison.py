@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from pipeline.evaluation.comparison import bootstrap_p_value, compare, holm
-from pipeline.evaluation.delong import delong, delong_test
-from pipeline.evaluation.predictions import ALL, predictions
-from pipeline.evaluation.results import Settings, comparison_table
+from pipeline.evaluation.classification import bootstrap_p_value, compare, holm
+from pipeline.evaluation.intervals import delong, delong_test
+from pipeline.evaluation.results import ALL, Settings, comparison_table, predictions
 
 
 def test_holm_by_hand():

@@ -16,7 +16,7 @@ from pipeline.evaluation.decision import (
     roc_curve,
     treat_all,
 )
-from pipeline.evaluation.predictions import predictions
+from pipeline.evaluation.results import predictions
 
 
 def test_net_benefit_by_hand():

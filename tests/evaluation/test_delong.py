@@ -8,7 +8,7 @@ from scipy.special import logit
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from pipeline.evaluation.delong import delong, delong_interval, delong_test
+from pipeline.evaluation.intervals import delong, delong_interval, delong_test
 
 
 def brute_force(scores, positive):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from pipeline.evaluation.measures import measure_values, undefined_reason
-from pipeline.evaluation.predictions import ALL, MACRO, predictions
-from pipeline.evaluation.ranking import rank, sensitivities
+from pipeline.evaluation.measures import measure_values, rank, sensitivities, undefined_reason
+from pipeline.evaluation.results import ALL, MACRO, predictions
 
 
 def expected_of_class(labels, scores, predicted, index, weight):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import GatedBlock
 from pipeline.fusion.explain import Explaind
 from pipeline.fusion.explanations import (
     ExplainedCase,
@@ -24,6 +23,7 @@ from pipeline.fusion.explanations import (
     occluded_logits,
 )
 from pipeline.fusion.network import FusionNet, Heads
+from pipeline.fusion.parts import GatedBlock
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.simulation.kinds import ADDITIVE_CUE

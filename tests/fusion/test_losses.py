@@ -9,8 +9,8 @@ import torch
 from monai.losses import DiceCELoss
 
 from pipeline.errors import UsageError
-from pipeline.fusion.losses import FusionLoss
 from pipeline.fusion.network import FusionNet, Heads
+from pipeline.fusion.training import FusionLoss
 
 NOTHING = torch.zeros(2, 1, 0)
 

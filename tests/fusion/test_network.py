@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.fusion.blocks import GatedBlock
 from pipeline.fusion.network import BLOCKS, MODES, FusionNet, product_of_experts
+from pipeline.fusion.parts import GatedBlock
 
 
 @pytest.fixture(autouse=True)

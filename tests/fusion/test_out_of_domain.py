@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.checkpoint_file import Preparation
-from pipeline.fusion.out_of_domain import AddTabled, FlagOutOfDomaind
+from pipeline.fusion.data import AddTabled, FlagOutOfDomaind
 from pipeline.fusion.table import Standard
 
 STANDARD = Standard(("age", "volume_ml"), (50.0, 10.0), (10.0, 4.0))

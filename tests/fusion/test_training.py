@@ -18,8 +18,8 @@ from monai.bundle import ConfigWorkflow
 
 from pipeline.errors import pipeline_cause
 from pipeline.fusion.checkpoint_file import load_trained, read_checkpoint
-from pipeline.fusion.encoders import UnetEncoder
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.parts import UnetEncoder
 from pipeline.fusion.training import learner
 
 Make = Callable[..., ConfigWorkflow]
