@@ -35,13 +35,13 @@ class ReaderCrashedError(Exception):
 def tandem(folder: Path) -> Volumes:
     """The package under test: what ingest does up to the volumes."""
     from pipeline.dicom.headers.scan import scan
-    from pipeline.dicom.pixels.volume import read_volume
+    from pipeline.dicom.pixels.volume import read
     from pipeline.dicom.series.gate import judge
     from pipeline.dicom.series.split import merge, split
     from pipeline.volumes import affine_of
 
     parts = merge([part for series in scan(folder).series for part in split(series)])
-    volumes = [read_volume(series) for series in map(judge, parts) if series.fault is None]
+    volumes = [read(series).image for series in map(judge, parts) if series.fault is None]
     return [(volume.numpy()[0].astype(float), affine_of(volume)) for volume in volumes]
 
 

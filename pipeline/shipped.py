@@ -10,7 +10,7 @@ from pipeline import __version__
 
 _PACKAGE = Path(__file__).parent
 _INSTALLED = _PACKAGE / "_share"
-_SOURCES = (".py", ".html", ".css")
+_SOURCES = (".py", ".html", ".css", ".txt")
 
 
 def shipped(*parts: str) -> Path:

@@ -16,7 +16,6 @@ from pipeline import volumes
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read as read_pixels
-from pipeline.dicom.pixels.volume import read_volume
 from pipeline.dicom.series.gate import judge
 from pipeline.dicom.series.split import merge, split
 from pipeline.errors import QuarantineError
@@ -79,13 +78,13 @@ def test_fault(tmp_path: Path, tally: Counter[str], item: Planted) -> None:
     assert codes - UNASKED == item.codes
     for series in (series for series in found if series.fault is not None):
         with pytest.raises(QuarantineError, match=series.fault.code if series.fault else ""):
-            read_volume(series)
+            read_pixels(series)
 
 
 def test_the_clean_phantom_keeps_its_grid_and_whole_numbers(tmp_path: Path) -> None:
     write_series(position_phantom(), tmp_path)
     (series,) = read(tmp_path)
-    volume = read_volume(series)
+    volume = read_pixels(series).image
     assert volume.shape == (1, 32, 28, 20)
     assert volume.numpy().dtype == "int16"
     assert volumes.affine_of(volume) == pytest.approx(volumes.affine_of(position_phantom()), abs=1e-6)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
-from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.pixels.volume import read
 from pipeline.dicom.series.gate import candidates
 from pipeline.errors import QuarantineError
 from pipeline.volumes import affine_of
@@ -63,7 +63,7 @@ def _read(series: Series) -> Part:
     if series.fault is not None:
         return Part(series, None, series.fault.code)
     try:
-        image = read_volume(series)
+        image = read(series).image
     except QuarantineError as error:
         return Part(series, None, error.code)
     return Part(series, canonical(image.numpy()[0], affine_of(image)), "")

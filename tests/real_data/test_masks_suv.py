@@ -18,7 +18,7 @@ from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.objects.references import attach_masks
 from pipeline.dicom.objects.segments import place, read_segmentation
 from pipeline.dicom.pet.suv import uptake_of
-from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.pixels.volume import read
 from pipeline.dicom.series.gate import candidates
 from pipeline.dicom.series.select import Selection, select
 from pipeline.run import batch
@@ -134,7 +134,7 @@ def test_a_sagittal_segmentation_that_names_no_series_finds_its_own(real_images:
     selection: Selection = select(found, spec, lambda item: "case")
     (case,) = attach_masks(found, selection, spec).selection.cases
     assert case.fault is None
-    image = read_volume(case.series["mr"])
+    image = read(case.series["mr"]).image
     instance = case.series["breast"].instances[0]
     mask = place(read_segmentation(instance), [1], image.shape[1:], volumes.affine_of(image))
     dataset = pydicom.dcmread(instance.path)

@@ -26,7 +26,7 @@ class Reading:
     """A series that was read.
 
     Attributes:
-        image: see `read_volume`.
+        image: see `read`.
         notes: what the pixels showed (codes `N_...`), beside the notes of the series.
         measures: what was repaired, in numbers: `tilt_deg`, `step_mm`.
         projection: of a radiograph: how it was taken (see `geometry_of`).
@@ -38,26 +38,21 @@ class Reading:
     projection: Mapping[str, Any] | None = None
 
 
-def read_volume(series: Series) -> MetaTensor:
+def read(series: Series) -> Reading:
     """Read a series as a volume, in real-world values (HU for CT).
 
     Args:
         series: as `judge` gave it, with its instances in order of position.
 
     Returns:
-        (1, columns, rows, slices) on the native grid, int16 where every value is a whole number that fits, else
-        float32; RAS affine in mm. A leaning or unevenly spaced series is on an upright, even grid. A radiograph is
-        (1, columns, rows, 1).
+        The volume, and what was seen and repaired: (1, columns, rows, slices) on the native grid, int16 where every
+        value is a whole number that fits, else float32; RAS affine in mm. A leaning or unevenly spaced series is on an
+        upright, even grid. A radiograph is (1, columns, rows, 1).
 
     Raises:
         QuarantineError: the series' own fault; E_DECODE, E_PIXEL_LENGTH, E_LIMIT or E_CRASH when a slice's pixels
             cannot be read; E_RESCALE when they do not fit their rescale.
     """
-    return read(series).image
-
-
-def read(series: Series) -> Reading:
-    """Read a series as `read_volume` does, and say what was seen and repaired."""
     if series.fault is not None:
         raise _as_error(series.fault)
     if is_radiograph(series):

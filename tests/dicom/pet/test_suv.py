@@ -16,7 +16,7 @@ from pydicom.uid import PositronEmissionTomographyImageStorage
 from pipeline.cases import Series
 from pipeline.dicom.headers.header import read_header
 from pipeline.dicom.pet.suv import ToSuvd, to_suv, uptake_of
-from pipeline.dicom.pixels.volume import read_volume
+from pipeline.dicom.pixels.volume import read
 from pipeline.dicom.series.gate import judge
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import SeriesHeader, write_series
@@ -89,7 +89,7 @@ def test_the_volume_is_the_activity_times_the_factor(tmp_path: Path) -> None:
     """Each slice by its own slope first; the factor by the law of decay over the hour since injection."""
     series = write_pet(tmp_path / "pet")
     case = ToSuvd(["pet"])({"case_id": "a", "pet": series, "fault": None})
-    activity, suv = read_volume(series).numpy().astype(float), read_volume(case["pet"]).numpy().astype(float)
+    activity, suv = read(series).image.numpy().astype(float), read(case["pet"]).image.numpy().astype(float)
     assert len({item.slope for item in series.instances}) == 4
     np.testing.assert_allclose(suv, activity * factor_after(3600), rtol=1e-6)
     measures = case["measures"]

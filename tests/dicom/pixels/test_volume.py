@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from pipeline import geometry, volumes
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
-from pipeline.dicom.pixels.volume import ReadSeriesd, read, read_volume
+from pipeline.dicom.pixels.volume import ReadSeriesd, read
 from pipeline.dicom.series.gate import candidates
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import SeriesHeader, write_series
@@ -80,12 +80,12 @@ def test_uneven_slices_are_put_where_they_lie(folder: Path, plant: partial[list[
 
 
 def test_whole_numbers_stay_whole_and_others_are_kept(folder: Path) -> None:
-    assert read_volume(only(folder)).numpy().dtype == np.int16
+    assert read(only(folder)).image.numpy().dtype == np.int16
     for path in folder.iterdir():
         slice_ = pydicom.dcmread(path)
         slice_.RescaleSlope, slice_.RescaleIntercept = "40", "-1024"
         slice_.save_as(path, enforce_file_format=True)
-    large = read_volume(only(folder)).numpy()
+    large = read(only(folder)).image.numpy()
     assert large.dtype == np.float32 and large.max() > 32767
     stored = {path: pydicom.dcmread(path) for path in folder.iterdir()}
     assert large.max() == max(float(item.pixel_array.max()) * 40 - 1024 for item in stored.values())
@@ -98,12 +98,12 @@ def test_values_beyond_any_number_are_refused(folder: Path, slope: str) -> None:
     slice_.RescaleSlope = slope
     slice_.save_as(path, enforce_file_format=True)
     with pytest.raises(QuarantineError, match="E_RESCALE: Slice"):
-        read_volume(only(folder))
+        read(only(folder))
 
 
 def test_each_slice_has_its_own_rescale(folder: Path) -> None:
     faults.changing_rescale(folder)
-    volume = read_volume(only(folder))
+    volume = read(only(folder)).image
     assert error_hu(volume.numpy()[0].astype(float), volumes.affine_of(volume)) <= ROUNDING_HU
 
 
@@ -112,7 +112,7 @@ def test_one_slice_with_a_wrong_intercept_is_found_in_the_pixels(folder: Path) -
     series = only(folder)
     assert series.fault is None
     with pytest.raises(QuarantineError, match="E_RESCALE: Slice 7 of 12 does not fit its own rescale"):
-        read_volume(series)
+        read(series)
 
 
 def test_one_slice_with_a_rescale_of_its_own_that_is_right_passes(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_one_slice_with_a_rescale_of_its_own_that_is_right_passes(folder: Path) 
     slice_.PixelData = (slice_.pixel_array + 76).astype("<u2").tobytes()
     slice_.RescaleIntercept = "-1100"
     slice_.save_as(path, enforce_file_format=True)
-    volume = read_volume(only(folder))
+    volume = read(only(folder)).image
     assert error_hu(volume.numpy()[0].astype(float), volumes.affine_of(volume)) <= ROUNDING_HU
 
 
@@ -129,7 +129,7 @@ def test_one_slice_with_a_rescale_of_its_own_that_is_right_passes(folder: Path) 
     ("stored", "value", "limit"), [(63536, 63536, None), (63000, 63536, 62000), (5000, 4990, 5010)], ids=str
 )
 def test_padding_becomes_air_and_nothing_else_changes(folder: Path, stored: int, value: int, limit: int | None) -> None:
-    before = read_volume(only(folder)).numpy()
+    before = read(only(folder)).image.numpy()
     for path in folder.iterdir():
         slice_ = pydicom.dcmread(path)
         values = slice_.pixel_array.copy()
@@ -148,7 +148,7 @@ def test_padding_becomes_air_and_nothing_else_changes(folder: Path, stored: int,
 
 def test_padding_that_would_be_tissue_is_not_trusted(folder: Path) -> None:
     """Water is 0 HU: a header that calls it padding would turn every such voxel to air."""
-    before = read_volume(only(folder)).numpy()
+    before = read(only(folder)).image.numpy()
     for path in folder.iterdir():
         slice_ = pydicom.dcmread(path)
         slice_.add_new("PixelPaddingValue", "US", 1024)
@@ -167,7 +167,7 @@ def test_a_signed_padding_is_read_as_the_pixels_are(tmp_path: Path) -> None:
         slice_.PixelRepresentation, slice_.PixelData = 1, values.tobytes()
         slice_.add_new("PixelPaddingValue", "US", 63536)  # as some writers do, though the pixels are signed
         slice_.save_as(path, enforce_file_format=True)
-    assert (read_volume(only(tmp_path)).numpy()[0, :, -1] == -1000).all()
+    assert (read(only(tmp_path)).image.numpy()[0, :, -1] == -1000).all()
 
 
 def test_a_ct_without_air_and_fat_is_noted(folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_file_that_was_cut_since_is_refused(folder: Path) -> None:
     path = series.files[3]
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(QuarantineError, match="E_PIXEL_LENGTH"):
-        read_volume(series)
+        read(series)
 
 
 def test_mr_padding_becomes_zero(tmp_path: Path) -> None:
