@@ -93,12 +93,11 @@ def _numbers(rows: list[list[str]], path: Path) -> Array:
     first = 0 if all(_is_number(cell) for cell in rows[0]) else 1
     values = np.empty((len(rows) - first, len(rows[0])))
     for number, row in enumerate(rows[first:]):
+        place = f"row {number + first + 1} of {path.name}"
         if len(row) != values.shape[1]:
-            place = f"row {number + first + 1} of {path.name}"
             raise UsageError("E_TABLE", f"Expected {values.shape[1]} columns in {place}, got {len(row)}.")
         bad = [cell for cell in row if not _is_number(cell)]
         if bad:
-            place = f"row {number + first + 1} of {path.name}"
             raise UsageError("E_TABLE", f"Expected numbers in {place}, got {bad[0][:40]!r}.")
         values[number] = [float(cell) for cell in row]
     if not len(values):

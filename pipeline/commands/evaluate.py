@@ -194,7 +194,6 @@ def _panels(models: Mapping[str, Predictions], index: int, settings: Settings) -
     rocs = {name: roc_curve(found, index, *resampled) for name, found in models.items()}
     recalls = {name: precision_recall_curve(found, index) for name, found in models.items()}
     decisions = {name: decision_curve(found, index) for name, found in models.items()}
-    all_treated = treat_all(one, index)
     panels = []
     if all(rocs.values()):
         band = f"{100 * settings.confidence:g} % interval at each point, from resampled patients"
@@ -204,6 +203,7 @@ def _panels(models: Mapping[str, Predictions], index: int, settings: Settings) -
         prevalence = Line("chance", (0, 1), (share, share), reference=True)
         text = f"Positive: {of}, {100 * share:.1f} % of the cases."
         panels.append(Panel("precision_recall", of, (*_lines(recalls), prevalence), text))
+    all_treated = treat_all(one, index)
     everybody = Line("treat everybody", all_treated.x.tolist(), all_treated.y.tolist(), reference=True)
     nobody = Line("treat nobody", (0, 1), (0, 0), reference=True)
     text = f"Positive: {of}. True positives less false positives, weighed by the odds of the probability."
@@ -251,8 +251,8 @@ def _methods(first: Evaluation, settings: Settings, compared: bool) -> tuple[str
 def headline(found: Evaluation) -> str:
     """A model's AUROC, or its accuracy, with the interval, in one line."""
     ranked = [item for item in found.estimates if item.measure == "auroc" and item.value is not None]
-    best = next((item for item in ranked if item.of == "macro average"), ranked[0] if len(ranked) else None)
-    chosen = best or found.estimate("accuracy", "all classes")
+    averaged = [item for item in ranked if item.of == "macro average"]
+    chosen = (*averaged, *ranked, found.estimate("accuracy", "all classes"))[0]
     name = "AUROC" if chosen.measure == "auroc" else "accuracy"
     return f"{found.model}: {name} {number(chosen.value)}, {interval(chosen.low, chosen.high)} ({chosen.of})"
 

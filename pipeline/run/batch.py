@@ -18,8 +18,8 @@ from pipeline.run.options import require_known
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
-from pipeline.shipped import shipped
-from pipeline.spec.spec import every_volume, load_spec
+from pipeline.shipped import bundle_root
+from pipeline.spec.spec import of_ingest
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import run_lock, write_atomic, write_text
@@ -45,7 +45,7 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     Raises:
         UsageError: when the run cannot start: spec, folders, another run in the same folder.
     """
-    spec = load_spec(plan.spec_file) if plan.spec_file else every_volume()
+    spec = of_ingest(plan.spec_file or "")
     stages = in_order(plan.stages, spec)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
         _write_manifest(plan, stages)
@@ -74,13 +74,8 @@ def load(name: str, plan: Plan) -> Loaded:
     parser.read_config(str(path))
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
-    settings = {
-        "bundle_root": str(shipped("bundles", name)),
-        "dataset_dir": str(dataset),
-        "output_dir": str(plan.output_dir),
-        "overwrite": plan.overwrite,
-        **({"spec_file": spec_file} if "spec_file" in parser else {}),
-    }
+    folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
+    settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
     require_known([path], settings)
     parser.update(settings)
     if plan.device and "device" in parser:
@@ -89,8 +84,7 @@ def load(name: str, plan: Plan) -> Loaded:
         parts = [parser.get_parsed_content(part) for part in ("stage", "cases")]
         return Loaded(parts[0], parts[1], parser.get_parsed_content("after") if "after" in parser else ())
     except Exception as error:
-        known = pipeline_cause(error)
-        if known is not None:
+        if known := pipeline_cause(error):
             raise known from error
         raise UsageError("E_CONFIG", f"The configuration {path} cannot be used: {error}.") from error
 

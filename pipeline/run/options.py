@@ -30,6 +30,7 @@ _COMMON = frozenset({"bundle_root", "_meta_"})
 #: What every component may have beside its arguments.
 _OF_COMPONENTS = frozenset({"_target_", "_disabled_", "_requires_", "_mode_", "_desc_"})
 _SWITCH = "True or False, with a capital,"
+_REMEDY = "The bundle's configuration lists its keys, with their values and what they mean, at its top."
 _KINDS = {bool: _SWITCH, int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
 
 _TYPES: dict[type, Any] = {str: (str, Path), list: (list, tuple), dict: Mapping}
@@ -145,12 +146,8 @@ class _Place:
                 return _arguments(here).get(part) if depth == len(parts) - 1 else None
             else:
                 raise self._unknown(key, part, here)
-        return self._behind(here)
-
-    def _behind(self, own: Any) -> Any:
-        """What a reference such as `@seed` refers to; of anything else, itself."""
-        refers = re.fullmatch(r"@(\w+)", own) if isinstance(own, str) else None
-        return self.config.get(refers[1], own) if refers else own
+        refers = re.fullmatch(r"@(\w+)", here) if isinstance(here, str) else None  # such as `@seed`
+        return self.config.get(refers[1], here) if refers else here
 
     def _unknown(self, key: str, part: str, here: Any) -> UsageError:
         names = [str(name) for name in (*here, *_arguments(here))] if isinstance(here, Mapping) else []
@@ -165,9 +162,6 @@ class _Place:
         if isinstance(own, Mapping) and own and isinstance(value, Mapping) and not {"_target_"} & {*own, *value}:
             for name, item in value.items():
                 self.require(f"{key}::{name}", item)
-
-
-_REMEDY = "The bundle's configuration lists its keys, with their values and what they mean, at its top."
 
 
 def _misses(own: Any, value: Any) -> str:
@@ -200,7 +194,7 @@ def _is_expression(value: Any) -> bool:
 def _open_to(component: Mapping[str, Any], name: str) -> bool:
     """Whether a component may be given an argument that its configuration does not name."""
     known = _arguments(component)
-    return "_target_" in component and (name in _OF_COMPONENTS or name in known or not known)
+    return "_target_" in component and (not known or name in _OF_COMPONENTS | known.keys())
 
 
 def _arguments(component: Mapping[str, Any]) -> dict[str, Any]:

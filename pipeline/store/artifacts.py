@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Format:
 
     suffix: Callable[[Any], str]
     prepare: Callable[[Any], Any]
-    write: Callable[[Any, Path], None]
+    write: Callable[[Any, Path], object]
     check: Callable[[Any, Path], None]
 
 
@@ -269,5 +270,5 @@ FORMATS: Mapping[str, Format] = {
         _check_table,
     ),
     "measure": Format(_always(".json"), lambda value: _measure(value).encode(), _write_bytes, _check_bytes),
-    "document": Format(lambda document: document.suffix, lambda document: document.data, _write_bytes, _check_bytes),
+    "document": Format(attrgetter("suffix"), attrgetter("data"), _write_bytes, _check_bytes),
 }
