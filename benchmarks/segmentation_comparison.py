@@ -19,9 +19,8 @@ from monai.data import MetaTensor
 
 from pipeline.calibration.binning import BINS, confidence_and_hits, make_bins
 from pipeline.calibration.record import About
-from pipeline.calibration.rows import Rows, case_weights
+from pipeline.calibration.rows import MARGIN_MM, Rows, case_weights, dilated_foreground
 from pipeline.calibration.scaling import Temperature
-from pipeline.calibration.voxelwise import MARGIN_MM, dilated_foreground
 from pipeline.commands.fuse import LOGITS
 from pipeline.comparison.classification import Ints, judged_folders, load, require_once
 from pipeline.comparison.trials import Protocol, Trial, Variant, all_done, read_trial

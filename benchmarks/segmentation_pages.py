@@ -19,10 +19,9 @@ from pipeline import __version__
 from pipeline.geometry import spacing_mm
 from pipeline.report.classification import PlainTable
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
-from pipeline.report.framing import canonical, voxels
 from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
 from pipeline.report.sheet import DPI, rendered
-from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, windowed
+from pipeline.report.slices import Frame, canonical, plane_slice, plane_spacing, robust_window, voxels, windowed
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.commands.register import register
     from pipeline.commands.run import ingest, run, status
     from pipeline.commands.series import draft_spec, series
-    from pipeline.commands.specs import specs
+    from pipeline.commands.typed import specs
     from pipeline.comparison.cohort import compare
 
 # fmt: off

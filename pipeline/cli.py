@@ -12,7 +12,7 @@ from pipeline import __version__, api
 from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
-from pipeline.spec.names import shipped_specs
+from pipeline.spec.explain import shipped_specs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,7 +115,7 @@ def specs(
     ] = "",
 ) -> None:
     """List the data specs that come with Tandem, or print one, to start your own from."""
-    from pipeline.commands.specs import show, text_of
+    from pipeline.commands.typed import show, text_of
 
     if name:
         typer.echo(text_of(name), nl=False)

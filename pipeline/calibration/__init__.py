@@ -1,4 +1,4 @@
-"""Calibrated probabilities, and sets and masks with stated guarantees.
+"""Calibrated probabilities, and sets with stated guarantees.
 
 The public names are imported when they are first used, so that `import pipeline.calibration` costs nothing.
 """
@@ -10,14 +10,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "base": ["Calibration"],
         "binning": ["ReliabilityBin", "reliability"],
-        "comparison": ["Comparison", "compare"],
+        "comparison": ["METHODS", "Comparison", "compare", "from_json"],
         "matrix": ["Dirichlet", "Matrix"],
-        "methods": ["METHODS", "from_json"],
         "metrics": ["MEASURES", "Measure", "Resampling", "measures"],
         "one_vs_rest": ["Beta", "Isotonic"],
         "record": ["About", "CalibrationWarning", "FitRecord"],
-        "rows": ["case_weights"],
+        "rows": ["case_weights", "dilated_foreground"],
         "scaling": ["Platt", "Temperature", "Vector"],
-        "voxelwise": ["dilated_foreground"],
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import FloatArray
-from pipeline.calibration.methods import METHODS, method_of
+from pipeline.calibration.matrix import Dirichlet, Matrix
 from pipeline.calibration.metrics import Measure, Resampling, measures
+from pipeline.calibration.one_vs_rest import Beta, Isotonic
 from pipeline.calibration.optimise import log_softmax
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Logits, Rows, grouped_folds
+from pipeline.calibration.scaling import Platt, Temperature, Vector
 from pipeline.errors import PipelineError, UsageError
 
 #: The model's own probabilities, as the simplest method of all.
@@ -154,3 +157,30 @@ def _reason(chosen: Candidate, best: str, losses: dict[str, FloatArray]) -> str:
     behind = f"{chosen.excess:.4f} behind it, within one standard error of the paired difference"
     close = f"{chosen.name} is the simplest method close to it ({behind}, {chosen.excess_error:.4f})."
     return f"{lowest}; {close}"
+
+
+METHODS: dict[str, type[Calibration]] = {
+    method.name: method for method in (Temperature, Platt, Vector, Beta, Dirichlet, Matrix, Isotonic)
+}
+
+
+def method_of(name: str) -> type[Calibration]:
+    """The class of a method.
+
+    Raises:
+        UsageError: E_CAL_METHOD.
+    """
+    if name not in METHODS:
+        raise UsageError("E_CAL_METHOD", f"Expected one of {', '.join(METHODS)}, got {name!r}.")
+    return METHODS[name]
+
+
+def from_json(data: Mapping[str, Any]) -> Calibration:
+    """Read a calibration of any method back from what its `to_json` gave.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+    """
+    if not isinstance(data, Mapping) or "method" not in data:
+        raise UsageError("E_CAL_FILE", "Expected a calibration as JSON with a method, got something else.")
+    return method_of(str(data["method"])).from_json(data)

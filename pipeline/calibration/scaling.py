@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import torch
 
 from pipeline.calibration.base import Calibration, Fit
-from pipeline.calibration.enough import events_note, temperature_error, temperature_note
 from pipeline.calibration.optimise import log_softmax, minimise, weighted_nll
-from pipeline.calibration.rows import Rows
+from pipeline.calibration.rows import Rows, events_note, temperature_error, temperature_note
 from pipeline.errors import UsageError
 
 #: A mean likelihood so close to certainty says that the classes are separated, and that the likelihood has no maximum.

@@ -13,16 +13,15 @@ from typing import Any
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import reliability
-from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare
+from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare, from_json, method_of
 from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit_sets, require_alpha
-from pipeline.calibration.methods import from_json, method_of
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
 from pipeline.commands.arrays import Array, read_array, read_names, write_array
 from pipeline.console import echo, plainly
 from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
-from pipeline.report.reliability import Diagram, DiagramBin
+from pipeline.report.curves import Diagram, DiagramBin
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
 #: Fits what the comparison recommends.

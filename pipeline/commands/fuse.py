@@ -15,7 +15,7 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.calibration.base import Calibration
-from pipeline.calibration.voxelwise import dilated_foreground
+from pipeline.calibration.rows import dilated_foreground
 from pipeline.commands.arrays import write_array
 from pipeline.commands.calibrate import calibrate, read_calibration, summary
 from pipeline.commands.evaluate import evaluate_classification, headline

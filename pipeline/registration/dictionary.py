@@ -12,9 +12,8 @@ from monai.transforms import MapTransform
 from pipeline.cases import Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
 from pipeline.label_measures import MeasureRegionsd
-from pipeline.registration.findings import SEVERITY, AlignmentLimits, worsen
+from pipeline.registration.findings import SEVERITY, AlignmentLimits, judge_labels, label_numbers, worsen
 from pipeline.registration.headers import note_unknown_frames, require_one_frame
-from pipeline.registration.labels import judge_labels, label_numbers
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.methods import HEADERS, Method, method
 from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register

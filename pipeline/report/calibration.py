@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from reportlab.lib.units import inch, mm
 from reportlab.platypus import Flowable, Image, KeepTogether, PageBreak, Spacer, Table
 
+from pipeline.report.curves import Diagram, reliability_figure
 from pipeline.report.paper import TEXT_WIDTH, TINTS, VERDICT_COLOURS, Style, build, paragraph, table
-from pipeline.report.reliability import Diagram, reliability_figure
 from pipeline.report.sheet import DPI
 
 TITLE = "Calibration"

@@ -11,7 +11,7 @@ from monai.transforms import LoadImage
 
 from pipeline.cases import Artifact, Record
 from pipeline.errors import CaseError
-from pipeline.report.framing import canonical
+from pipeline.report.slices import canonical
 from pipeline.store.files import sha256_file
 from pipeline.store.sections import SECTIONS, Sections
 

@@ -11,9 +11,8 @@ from monai.data import MetaTensor
 
 from pipeline.geometry import apply
 from pipeline.report.figures import Column, Labels, Swatch, Window, draw_columns, scrollable, thumbnail
-from pipeline.report.framing import body_frame, through_headers, voxels
 from pipeline.report.images import CaseImages
-from pipeline.report.slices import Frame, robust_window
+from pipeline.report.slices import Frame, body_frame, robust_window, through_headers, voxels
 from pipeline.store.sections import Display, Panel, Picture, Sections
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean, in_words

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
-from pipeline.spec.names import did_you_mean
+from pipeline.spec.explain import did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.spec.spec import Spec

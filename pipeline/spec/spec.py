@@ -14,9 +14,8 @@ import yaml
 from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.spec.explain import Model, explain
+from pipeline.spec.explain import Model, explain, find_spec
 from pipeline.spec.fuse import Fuse
-from pipeline.spec.names import find_spec
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule

@@ -14,7 +14,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from pipeline.calibration import MEASURES, Resampling, measures, reliability
 from pipeline.calibration.binning import confidence_and_hits, make_bins
 from pipeline.calibration.kernels import folded_normal_mean
-from pipeline.calibration.resampling import drawn_labels, drawn_weights
+from pipeline.calibration.metrics import drawn_labels, drawn_weights
 from pipeline.errors import UsageError
 
 

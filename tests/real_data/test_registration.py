@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from pipeline.body import body_mask
 from pipeline.geometry import FloatArray, apply
 from pipeline.registration import AlignmentLimits, Registration, RegistrationSettings, Side, method
-from pipeline.registration.labels import judge_labels, label_numbers
+from pipeline.registration.findings import judge_labels, label_numbers
 from pipeline.registration.quality import Pair
 from pipeline.registration.register import register
 from pipeline.shipped import shipped

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 
 from pipeline.registration import AlignmentLimits
-from pipeline.registration.labels import judge_labels, label_numbers
+from pipeline.registration.findings import judge_labels, label_numbers
 from pipeline.volumes import transform_from_matrix, volume
 from tests.registration.phantom import oblique_grid, rigid
 

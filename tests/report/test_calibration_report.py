@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
-from pipeline.report.reliability import Diagram, DiagramBin, reliability_figure
+from pipeline.report.curves import Diagram, DiagramBin, reliability_figure
 from pipeline.words import DISCLAIMER
 
 

@@ -18,9 +18,8 @@ from PIL import Image
 
 from pipeline.cases import Fault, Verdict
 from pipeline.report import Reportd, case_content, case_page, case_pdf, cohort_page
-from pipeline.report.cohort import safe_link
+from pipeline.report.cohort import RunPage, safe_link
 from pipeline.report.html import COHORT_LINK
-from pipeline.report.run_page import RunPage
 from pipeline.run.stage import Stage
 from pipeline.store import records as store
 from pipeline.store.sections import Answer, Section, Sections, Table

@@ -19,11 +19,10 @@ from pipeline.report.figures import (
     view_of,
     window_text,
 )
-from pipeline.report.framing import body_frame, voxels
 from pipeline.report.images import CaseImages
 from pipeline.report.pictures import Atlas, flicker_groups
 from pipeline.report.sheet import DPI, PAGES_IN, Scale, Swatch, Tile, bar_length_mm, draw, layout
-from pipeline.report.slices import Frame, plane_slice
+from pipeline.report.slices import Frame, body_frame, plane_slice, voxels
 from pipeline.store.sections import Coloured, Display, Panel, Picture, Regions, Sections
 from pipeline.volumes import affine_of, volume
 

@@ -5,8 +5,7 @@ import pytest
 from monai.transforms import Orientation
 
 from pipeline.geometry import apply
-from pipeline.report.framing import body_frame, canonical, through_headers, voxels
-from pipeline.report.slices import plane_slice
+from pipeline.report.slices import body_frame, canonical, plane_slice, through_headers, voxels
 from pipeline.volumes import affine_of, volume
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
-from pipeline.spec.names import find_spec, shipped_specs
+from pipeline.spec.explain import find_spec, shipped_specs
 from pipeline.spec.spec import load_spec, of_ingest
 
 
