@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.calibration.base import Calibration, Fit
-from pipeline.calibration.optimise import log_softmax, minimise, weighted_nll
-from pipeline.calibration.rows import Rows, events_note, grouped_folds
+from pipeline.calibration.optimise import events_note, log_softmax, minimise, weighted_nll
+from pipeline.calibration.rows import Rows, grouped_folds
 from pipeline.calibration.scaling import find_inverse_temperature, require_overlap
 
 #: Strengths that cross-validation chooses from: from next to none to next to a diagonal matrix without offsets.

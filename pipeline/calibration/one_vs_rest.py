@@ -11,8 +11,8 @@ import torch
 from sklearn.isotonic import IsotonicRegression
 
 from pipeline.calibration.base import Calibration, Fit
-from pipeline.calibration.optimise import log_softmax, minimise
-from pipeline.calibration.rows import Rows, events_note, isotonic_note
+from pipeline.calibration.optimise import events_note, isotonic_note, log_softmax, minimise
+from pipeline.calibration.rows import Rows
 from pipeline.calibration.scaling import logit_scale, require_overlap
 from pipeline.errors import UsageError
 

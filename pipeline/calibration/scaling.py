@@ -10,8 +10,15 @@ from typing import Any, ClassVar
 import torch
 
 from pipeline.calibration.base import Calibration, Fit
-from pipeline.calibration.optimise import log_softmax, minimise, weighted_nll
-from pipeline.calibration.rows import Rows, events_note, temperature_error, temperature_note
+from pipeline.calibration.optimise import (
+    events_note,
+    log_softmax,
+    minimise,
+    temperature_error,
+    temperature_note,
+    weighted_nll,
+)
+from pipeline.calibration.rows import Rows
 from pipeline.errors import UsageError
 
 #: A mean likelihood so close to certainty says that the classes are separated, and that the likelihood has no maximum.

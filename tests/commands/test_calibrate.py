@@ -84,7 +84,7 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     worst = (1 - p[np.arange(240), y]).reshape(80, 3).max(axis=1)
     cut = np.sort(worst)[64]  # ceil(81 * 0.8) = 65
-    assert json.loads((files / "c.json").read_text())["sets"]["thresholds"]["all"] == pytest.approx(cut)
+    assert json.loads((files / "c.json").read_text())["sets"]["threshold"] == pytest.approx(cut)
     assert tandem(files, "--apply", "c.json", "--logits", "z.npy", "--out", "p.npy").exit_code == 0
     held = np.load(files / "p_sets.npy")
     assert held.dtype == bool and np.array_equal(held, 1 - p <= cut)
