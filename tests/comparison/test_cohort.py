@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,8 +15,8 @@ from pipeline.comparison.cohort import compare, headline, strategies, write_tabl
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import FusionNet, width_for
 from pipeline.fusion.table import Row, Split, read_table, validation_rows, with_shuffled_modalities
-from pipeline.shipped import shipped
 from tests.comparison.small import SMALL, definition
+from tests.tandem_process import call
 
 
 def rows_of(patients: Sequence[str]) -> list[Row]:
@@ -104,10 +102,9 @@ def test_a_cohort_that_cannot_be_compared_is_refused_before_any_training(data: P
     index = text[0].split(",").index("label")
     one_class = [",".join([*line.split(",")[:index], "1", *line.split(",")[index + 1 :]]) for line in text[1:]]
     (data / "one_class.csv").write_text("\n".join([text[0], *one_class]) + "\n")
-    command = [sys.executable, str(shipped("scripts", "fusion.py")), "table", str(data / "one_class.csv")]
-    done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "E_FOLD" in done.stderr and "class 0" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+    done = call("compare", data / "one_class.csv", "--out", tmp_path / "out")
+    assert done.code == 2 and done.err.startswith("E_FOLD: ") and "class 0" in done.err
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match=r"E_MODALITY.*pet"):
         compare(data / "cases.csv", tmp_path, ["ct", "mr"], ["pet"])
     with pytest.raises(UsageError, match="E_OPTION"):
