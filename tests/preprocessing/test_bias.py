@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from pipeline import volumes
 from pipeline.body import body_mask
@@ -43,6 +44,18 @@ def test_always_corrects_what_auto_declines_and_harms_it(head) -> None:
     result = n4_bias_correction(image, mode="always")
     assert result.applied
     assert variation(result.image, head.white) > 1.03 * variation(image, head.white)
+
+
+def test_the_number_of_threads_changes_nothing(head) -> None:
+    """A cohort is worked on by as many processes as there is room for; each has fewer threads."""
+    image, default = head.scanned(head.bias(0.3)), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = []
+    for threads in (1, 3):
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        found.append(n4_bias_correction(image, mode="always").image.numpy())
+        assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == threads
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(default)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_never_estimates_nothing(head) -> None:
