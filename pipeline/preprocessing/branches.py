@@ -27,11 +27,11 @@ class Branchd(Transform):
 
     def __init__(self, images: Mapping[str, str], roles: Sequence[str], name: str) -> None:
         self.copies = {f"{role}_{name}": image for role, image in zip(roles, images, strict=True)}
-        self.kinds = {copy: images[image] for copy, image in self.copies.items()}
+        self.keys, self.kinds = list(self.copies), [images[image] for image in self.copies.values()]
 
     def writes(self) -> dict[str, str]:
         """What the stage writes: key -> kind."""
-        return dict(self.kinds)
+        return dict(zip(self.keys, self.kinds, strict=True))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Copy the images that the case has."""

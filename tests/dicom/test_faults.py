@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import volumes
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read as read_pixels
@@ -20,6 +19,7 @@ from pipeline.dicom.series.gate import judge
 from pipeline.dicom.series.split import merge, split
 from pipeline.errors import QuarantineError
 from pipeline.simulation.dicom import write_series
+from pipeline.volumes import affine_of
 from tests.phantoms.fault_table import TABLE
 from tests.phantoms.oracle import FloatArray, judge_volumes
 from tests.phantoms.phantom import position_phantom
@@ -50,7 +50,7 @@ def volumes_of(found: list[Series]) -> tuple[list[tuple[FloatArray, FloatArray]]
     """The volumes, and the notes of what their pixels showed."""
     readings = [read_pixels(series) for series in found if series.fault is None]
     images = [reading.image for reading in readings]
-    volumes = [(np.asarray(image.numpy()[0], dtype=float), volumes.affine_of(image)) for image in images]
+    volumes = [(np.asarray(image.numpy()[0], dtype=float), affine_of(image)) for image in images]
     return volumes, {note for reading in readings for note in reading.notes}
 
 
@@ -87,7 +87,7 @@ def test_the_clean_phantom_keeps_its_grid_and_whole_numbers(tmp_path: Path) -> N
     volume = read_pixels(series).image
     assert volume.shape == (1, 32, 28, 20)
     assert volume.numpy().dtype == "int16"
-    assert volumes.affine_of(volume) == pytest.approx(volumes.affine_of(position_phantom()), abs=1e-6)
+    assert affine_of(volume) == pytest.approx(affine_of(position_phantom()), abs=1e-6)
 
 
 def test_nothing_is_silently_wrong_and_nothing_usable_rejected(tally: Counter[str]) -> None:
