@@ -243,4 +243,4 @@ def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingeste
         raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")
     with (ingested / "series.csv").open(newline="") as table:
         modality = next(row["modality"] for row in csv.DictReader(table) if row["case_id"] == done[0].case_id)
-    return ingested / done[0].artifacts[0].path, modality
+    return ingested / next(item.path for item in done[0].artifacts if item.key == "image"), modality

@@ -174,7 +174,8 @@ class FusedOutputsd(Transform):
         section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
         answers = [Answer(*row) for row in self._label_rows(measures)]
         if said:
-            value = f"{said}, probability {measures['fused_class_probability']:.2f}"
+            sure = "calibrated" if measures["fused_class_calibrated"] else "not calibrated"
+            value = f"{said}, probability {measures['fused_class_probability']:.2f}, {sure}"
             found = Answer("Class", value, measures["fused_class_calibration"])
             answers = [found, *self._set_answer(measures), *answers]
         if not self.labels:

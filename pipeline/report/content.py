@@ -58,7 +58,9 @@ class CaseContent:
         return tuple(picture for part in self.parts for group in part.groups for picture in group)
 
 
-def case_content(case_id: str, records: Sequence[Record], dataset_dir: Path, today: date) -> CaseContent:
+def case_content(
+    case_id: str, records: Sequence[Record], dataset_dir: Path, today: date, given: Mapping[str, Path] | None = None
+) -> CaseContent:
     """Gather what the report says about a case, whatever became of it.
 
     Args:
@@ -66,12 +68,13 @@ def case_content(case_id: str, records: Sequence[Record], dataset_dir: Path, tod
         records: one a stage, in order.
         dataset_dir: the run folder, in which their outputs lie.
         today: date of the report.
+        given: files of images that no stage has made, by their keys.
 
     Raises:
         CaseError: E_CHANGED when an output is not what was recorded, E_GRID when a map is not on its image's grid.
     """
     said = joined(sections_of(record, dataset_dir) for record in records)
-    images = CaseImages(records, dataset_dir)
+    images = CaseImages(records, dataset_dir, given or {})
     atlas = Atlas(images, said)
     parts = tuple(_part(section, atlas, images) for section in said.sections)
     drawn = [picture for part in parts for group in part.groups for picture in group]

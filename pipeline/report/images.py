@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai.data import MetaTensor
@@ -24,15 +24,16 @@ class CaseImages:
     Args:
         records: of the case's stages, in order; of a key that two of them wrote, the later one counts.
         dataset_dir: the run folder.
+        given: files of images that no stage has made, by their keys: the two images of `tandem register`.
     """
 
-    def __init__(self, records: Sequence[Record], dataset_dir: Path) -> None:
-        self._dataset_dir = dataset_dir
+    def __init__(self, records: Sequence[Record], dataset_dir: Path, given: Mapping[str, Path]) -> None:
+        self._dataset_dir, self._given = dataset_dir, given
         self._artifacts = {item.key: item for record in records for item in made(record) if item.kind in VOLUMES}
         self._read: dict[str, MetaTensor] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._artifacts
+        return key in self._artifacts or key in self._given
 
     def __getitem__(self, key: str) -> MetaTensor:
         """The image, (C, I, J, K).
@@ -41,7 +42,8 @@ class CaseImages:
             CaseError: E_CHANGED when its file is not what was recorded.
         """
         if key not in self._read:
-            path = recorded_file(self._artifacts[key], self._dataset_dir)
+            item = self._artifacts.get(key)
+            path = recorded_file(item, self._dataset_dir) if item else self._given[key]
             load = LoadImage(image_only=True, reader="NibabelReader", ensure_channel_first=True)
             self._read[key] = canonical(load(path))
         return self._read[key]

@@ -33,12 +33,13 @@ class Reportd(Transform):
         """Report a case.
 
         Args:
-            data: `case_id`, and `records`: one `Record` a stage, in order.
+            data: `case_id`; `records`: one `Record` a stage, in order; paths of images that no stage has made.
 
         Raises:
             CaseError: see `pipeline.report.content.case_content`.
         """
-        content = case_content(data["case_id"], data.get("records") or (), self.dataset_dir, date.today())
+        given = {str(key): path for key, path in data.items() if isinstance(path, Path)}
+        content = case_content(data["case_id"], data.get("records") or (), self.dataset_dir, date.today(), given)
         case = {
             **data,
             "report_pdf": Document(".pdf", case_pdf(content)),

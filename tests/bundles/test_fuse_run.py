@@ -16,7 +16,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from scipy.special import softmax
 
-from pipeline.cases import Record
+from pipeline.cases import Record, Verdict
 from pipeline.commands.calibrate import calibrate
 from pipeline.errors import UsageError
 from pipeline.fusion.checkpoint_file import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
@@ -109,8 +109,8 @@ def test_a_run_fuses_where_the_spec_names_weights_and_every_table_says_so(
         chances = json.loads(artifact(tmp_path, fused, "fused_class").read_text())
         assert chances["calibration"] == fused.measures["fused_class_calibration"] == sentence
         likely, value = max(chances["probabilities"].items(), key=lambda item: item[1])
-        words = f"{likely}, {value:.2f}, calibrated"
-        assert table[case_id]["fused_class"] == words and words in shown
+        words = f"{likely}, probability {value:.2f}, calibrated"
+        assert table[case_id]["class"] == words and words in shown
         assert float(table[case_id]["fuse_fused_class_bright_probability"]) == chances["probabilities"]["bright"]
         page = artifact(tmp_path, of_case["report"], "report_page").read_text()
         assert f"Fusion: {likely}" in page and "Labels of the fusion network" in page
@@ -234,9 +234,9 @@ def test_a_failed_alignment_is_fused_without_or_not_at_all(home: Path, tmp_path:
         records.write(Record(case_id, "register", "", "failed"), folder)
     else:
         moved, item = save("t1_aligned", "image", volume(np.zeros(SHAPE, np.float32), np.eye(4)), folder)
-        bad = {"t1_quality": {"verdict": "fail", "reason": "apart"}}
+        bad = Verdict("fail", ("apart",), ("t1_aligned",))
         item = item.__class__(**{**item.__dict__, "path": moved.relative_to(tmp_path / "run").as_posix()})
-        records.write(Record(case_id, "register", "", "done", artifacts=(item,), measures=bad), folder)
+        records.write(Record(case_id, "register", "", "done", artifacts=(item,), verdict=bad), folder)
     found = run(Plan(home / "in", tmp_path / "run", path, stages=("fuse",)))[case_id]
     fused = [record for record in found if record.stage == "fuse"]
     if on_fail == "stop":
@@ -266,5 +266,5 @@ def test_a_section_that_cannot_be_is_named(tmp_path: Path, section: dict[str, An
 def test_weights_that_nobody_names_are_asked_for(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC)
-    with pytest.raises(UsageError, match=r"E_WEIGHTS.*--weights or the section `fuse`"):
+    with pytest.raises(UsageError, match=r"E_SPEC: Expected a section `fuse` in the data spec"):
         run(Plan(home / "in", tmp_path / "run", path, stages=("ingest", "fuse")))

@@ -84,7 +84,7 @@ def test_class_and_volumes_are_answers_with_their_calibration() -> None:
     found = said(class_calibration=Halved())
     chance = np.exp(1.5) / (np.exp(0.5) + np.exp(1.5))
     assert found.answers == (
-        Answer("Class", f"kind_b, probability {chance:.4f}", IN_WORDS),
+        Answer("Class", f"kind_b, probability {chance:.2f}, calibrated", IN_WORDS),
         Answer("Volume of lesion", "0.12 mL", "voxel probabilities not calibrated"),
         Answer("Volume of organ", "0.04 mL", "voxel probabilities not calibrated"),
     )

@@ -44,7 +44,11 @@ def test_each_role_has_the_voxels_of_its_series(real_images: Path, ingested: Pat
 
 def test_the_case_is_done(ingested: Path) -> None:
     ((record,),) = records.of_run(ingested).values()
-    assert record.status == "done" and {artifact.key for artifact in record.artifacts} == {*CHOSEN, "frames"}
+    assert record.status == "done" and {artifact.key for artifact in record.artifacts} == {
+        *CHOSEN,
+        "frames",
+        "sections",
+    }
 
 
 def test_every_series_has_a_verdict_and_those_left_out_a_reason(ingested: Path) -> None:

@@ -221,7 +221,7 @@ def test_thumbnail_shows_the_cube_at_the_upper_left(pair):
 
 
 def atlas_of(records, folder, *said):
-    return Atlas(CaseImages(records, folder), *said)
+    return Atlas(CaseImages(records, folder, {}), *said)
 
 
 DISPLAYS = (Display("ct", "CT", "HU", (-160.0, 240.0)), Display("mr_aligned", "MR"))
