@@ -373,17 +373,15 @@ def with_shuffled_modalities(
         givers = cases[next_of[row.patient_id]]
         giver = givers[cases[row.patient_id].index(row) % len(givers)]
         own = {name: at for name, at in row.images.items() if name not in shuffled}
-        result.append(
-            replace(row, images=own | {name: giver.images[name] for name in shuffled if name in giver.images})
-        )
+        theirs = {name: giver.images[name] for name in shuffled if name in giver.images}
+        result.append(replace(row, images=own | theirs))
     return result
 
 
 def shuffled_split(found: Split, modalities: Sequence[str], shuffled: Sequence[str], seed: int) -> Split:
     """`with_shuffled_modalities` within the training cases, and within the validation cases."""
-    training, validation = (
-        tuple(with_shuffled_modalities(part, modalities, shuffled, seed)) for part in (found.training, found.validation)
-    )
+    parts = (with_shuffled_modalities(part, modalities, shuffled, seed) for part in (found.training, found.validation))
+    training, validation = map(tuple, parts)
     return replace(found, training=training, validation=validation)
 
 

@@ -15,9 +15,8 @@ from pipeline.label_measures import MeasureRegionsd
 from pipeline.registration.findings import SEVERITY, AlignmentLimits, judge_labels, label_numbers, worsen
 from pipeline.registration.headers import note_unknown_frames, require_one_frame
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
-from pipeline.registration.methods import HEADERS, Method, method
 from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register
-from pipeline.registration.request import Side
+from pipeline.registration.request import HEADERS, Method, Side, method
 from pipeline.registration.sections import alignment_section
 from pipeline.registration.transforms import compose, outside_value, resample_image, resample_labels
 from pipeline.registration.warp import as_transform

@@ -29,10 +29,9 @@ from pipeline.registration.findings import (
 )
 from pipeline.registration.headers import at_voxel_scale, header_quality
 from pipeline.registration.landmarks import Model, match, solve
-from pipeline.registration.methods import HEADERS, Method
 from pipeline.registration.process import registrar, tail
 from pipeline.registration.quality import Pair, measure, measure_known, rejudge
-from pipeline.registration.request import Prepared, Side, prepare, write_request
+from pipeline.registration.request import HEADERS, Method, Prepared, Side, prepare, write_request
 from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
 from pipeline.registration.warp import Spline, Warp, as_transform
 

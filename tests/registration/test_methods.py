@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.registration.methods import Method, method, transform_of
+from pipeline.registration.request import Method, method, transform_of
 from tests.registration.conftest import MAPS, quick
 
 SHIPPED = sorted(path.stem for path in MAPS.glob("*.txt"))
