@@ -27,7 +27,7 @@ __all__ = [
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.
 _HOMES = {
     **{"apply_calibration": "commands.calibrate", "evaluate_classification": "commands.evaluate"},
-    **{"draft_spec": "commands.series", "compare": "comparison.cohort"},
+    **{"draft_spec": "commands.series", "compare": "comparison.cohort", "specs": "commands.typed"},
     **dict.fromkeys(("ingest", "run", "status"), "commands.run"),
 }
 
