@@ -68,7 +68,7 @@ REMEDIES: dict[str, str] = {
     "E_LABEL": "Give the true classes as whole numbers from 0, in the order of the probabilities' columns.",
     "E_NAMES": "Give as many names as there are files or classes, each of them once.",
     "E_OPTION": "Give a value in the range that the message names.",
-    "E_CONFORMAL": "Use a level, rule and groups that the calibration knows, or calibrate again with these.",
+    "E_CONFORMAL": "Use a level between 0 and 1 and a rule of sets that there is, or more cases.",
     "E_CAL_CLASSES": "Use a calibration and a method that are made for this number of classes.",
     "E_CAL_CLASS_ABSENT": "Calibrate on cases of every class, and check the labels.",
     "E_CAL_FILE": "Give the file that `tandem calibrate --out` has written.",

@@ -110,12 +110,14 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
     if out.suffix.lower() != ".npy":
         raise UsageError("E_OUT", f"Expected a .npy file to write, got {out.name}.")
     found, values = read_calibration(Path(calibration)), read_array(Path(logits))
-    probabilities = found.apply(values)
-    sets = found.sets(values) if values.ndim < 3 else None
+    probabilities, sets = found.apply(values), found.sets(values) if values.ndim < 3 else None
     with _writing(out):
         write_array(out, probabilities)
-        if sets is not None:
-            write_array(out.with_name(f"{out.stem}_sets.npy"), sets)
+        beside = out.with_name(f"{out.stem}_sets.npy")
+        if sets is None:
+            beside.unlink(missing_ok=True)  # of another calibration
+        else:
+            write_array(beside, sets)
     return probabilities
 
 
@@ -138,8 +140,7 @@ def require_alone(**options: object) -> None:
     """
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if given:
-        what = f"Expected --logits and --out beside --apply, got {given[0]}."
-        raise UsageError("E_CAL_METHOD", what, "Leave it out.")
+        raise UsageError("E_CAL_METHOD", f"Expected no {given[0]} beside --apply.", "Leave it out.")
 
 
 def summary(fitted: Calibration) -> str:

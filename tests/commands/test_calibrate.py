@@ -88,6 +88,9 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
     assert tandem(files, "--apply", "c.json", "--logits", "z.npy", "--out", "p.npy").exit_code == 0
     held = np.load(files / "p_sets.npy")
     assert held.dtype == bool and np.array_equal(held, 1 - p <= cut)
+    assert tandem(files, "--logits", "z.npy", "--labels", "y.npy", "--out", "without.json").exit_code == 0
+    assert tandem(files, "--apply", "without.json", "--logits", "z.npy", "--out", "p.npy").exit_code == 0
+    assert not (files / "p_sets.npy").exists()  # they were not of these probabilities
     with pymupdf.open(files / "c.pdf") as document:
         text = " ".join(" ".join(page.get_text() for page in document).split())
     assert "Sets of classes" in text and "of 80 cases (" in text and "Sets of 3 classes" in text

@@ -62,7 +62,7 @@ class Options:
     def method(self) -> tuple[str, ...]:
         """DeidentificationMethod (0012,0063), each value of at most 64 characters."""
         names = (name.replace("_", " ") for name in _CODES if getattr(self, name))
-        return (f"Tandem {__version__}: DICOM PS3.15 E Basic Profile", *names)
+        return (f"Tandem {__version__}"[:64], "DICOM PS3.15 E Basic Profile", *names)
 
 
 _CODES: dict[str, Code] = {
