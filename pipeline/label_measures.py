@@ -28,7 +28,7 @@ MTV_PART = 0.41
 _PARTS = 5
 SUV = "SUVbw"
 HELP = {
-    "Long axis": "The longest distance between two voxel centres of the region within one axial slice.",
+    "Long axis": "The longest distance within one piece of the region in one axial slice, between voxel centres.",
     "Mean ± SD": "Mean and standard deviation of the image's values in the region.",
     "5 to 95 %": "The 5th and the 95th percentile of the values in the region.",
     "SUVpeak": "The highest mean over a sphere of 1 ml whose centre lies in the region.",
@@ -65,7 +65,7 @@ def label_measures(name: str, image: MetaTensor, values: Mapping[str, int], sour
 
 
 def long_axis_mm(region: Mask, affine: npt.ArrayLike) -> float | None:
-    """The longest distance between two voxel centres of a region within one axial slice; None where it is empty.
+    """The longest distance within one piece of a region in one axial slice, between voxel centres; None if empty.
 
     Args:
         region: (I, J, K).
@@ -76,8 +76,14 @@ def long_axis_mm(region: Mask, affine: npt.ArrayLike) -> float | None:
     axis = next(number for number, letter in enumerate(orientation_of(affine)) if letter in "SI")
     sides = np.delete(spacing_mm(affine), axis)
     planes = np.moveaxis(region, axis, 0)
-    longest = [_longest(np.argwhere(plane) * sides) for plane in planes if plane.any()]
+    longest = [_longest(np.argwhere(piece) * sides) for plane in planes for piece in _pieces(plane)]
     return round(max(longest), 3) if longest else None
+
+
+def _pieces(plane: Mask) -> Iterator[Mask]:
+    """The parts of a slice (I, J) that touch no other part, not even at a corner; each cut out."""
+    numbers, _ = ndimage.label(plane, np.ones((3, 3)))
+    yield from (numbers[box] == number for number, box in enumerate(ndimage.find_objects(numbers), start=1))
 
 
 def _longest(points: npt.NDArray[np.float64]) -> float:

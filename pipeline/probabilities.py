@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,29 @@ from pipeline.errors import UsageError
 
 #: Rows may miss a sum of 1 by this much: probabilities written with three decimals pass, logits and scores do not.
 SUM_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram.
+
+    Attributes:
+        lower: lower edge of the confidence.
+        upper: upper edge.
+        count: predictions in the bin.
+        confidence: their mean confidence.
+        frequency: how often they were right.
+        frequency_low: lower end of Wilson's 95 % interval of the frequency.
+        frequency_high: upper end.
+    """
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float
+    frequency: float
+    frequency_low: float
+    frequency_high: float
 
 
 def class_probabilities(values: npt.ArrayLike, name: str = "The probabilities") -> npt.NDArray[np.float64]:

@@ -40,9 +40,16 @@ def test_the_long_axis_lies_in_an_axial_slice() -> None:
 @pytest.mark.parametrize("points", [1, 2, 3, 40])
 def test_the_long_axis_is_the_largest_of_all_distances(points: int) -> None:
     region = np.zeros((14, 16, 9), bool)
-    region[RNG.integers(0, 14, points), RNG.integers(0, 16, points), 4] = True
+    walk = np.cumsum(RNG.integers(-1, 2, (points, 2)), axis=0)  # one piece, whatever its shape
+    region[(*(np.clip(walk, -6, 6) + 7).T, 4)] = True
     expected = pdist(np.argwhere(region[:, :, 4]) * [2.0, 1.5])
     assert long_axis_mm(region, AFFINE) == pytest.approx(expected.max() if len(expected) else 0.0, abs=1e-3)
+
+
+def test_two_lesions_of_one_slice_are_no_long_one() -> None:
+    region = np.zeros((14, 16, 9), bool)
+    region[1:3, 2:5, 4] = region[9:12, 11:15, 4] = True
+    assert long_axis_mm(region, AFFINE) == pytest.approx(np.hypot(2 * 2.0, 3 * 1.5), abs=1e-3)
 
 
 def test_a_line_of_voxels_has_its_length() -> None:

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "base": ["Calibration"],
-        "binning": ["ReliabilityBin", "reliability"],
+        "binning": ["reliability"],
         "comparison": ["METHODS", "Comparison", "compare", "from_json"],
         "matrix": ["Dirichlet", "Matrix"],
         "metrics": ["MEASURES", "Measure", "Resampling", "measures"],

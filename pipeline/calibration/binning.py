@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 from pipeline.errors import UsageError
-from pipeline.probabilities import class_labels, class_probabilities
+from pipeline.probabilities import ReliabilityBin, class_labels, class_probabilities
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -49,29 +49,6 @@ class Bins:
     def sums(self, values: FloatArray) -> FloatArray:
         """Sums of values (N,) by bins, (B,)."""
         return np.asarray(np.bincount(self.index, weights=values, minlength=self.count))
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """One bin of a reliability diagram.
-
-    Attributes:
-        lower: lower edge of the confidence.
-        upper: upper edge.
-        count: predictions in the bin.
-        confidence: their mean confidence.
-        frequency: how often they were right.
-        frequency_low: lower end of Wilson's interval of the frequency.
-        frequency_high: upper end.
-    """
-
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    frequency: float
-    frequency_low: float
-    frequency_high: float
 
 
 def make_bins(values: FloatArray, bins: int = BINS, scheme: Scheme = "equal_width") -> Bins:

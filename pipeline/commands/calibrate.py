@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from pipeline.commands.arrays import Array, read_array, read_names, write_array
 from pipeline.console import echo, plainly
 from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
-from pipeline.report.curves import Diagram, DiagramBin
+from pipeline.report.curves import Diagram
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
 #: Fits what the comparison recommends.
@@ -233,11 +233,10 @@ def _row(item: Candidate) -> MethodRow:
 
 
 def _diagram(name: str, comparison: Comparison) -> Diagram:
-    bins = reliability(comparison.held_out[name], comparison.labels)
     candidate = next(item for item in comparison.candidates if item.name == name)
     ece = next(item.value for item in candidate.measures if item.name == "ece")
     title = "Before: the model's own probabilities" if name == NONE else f"After: {name}"
-    return Diagram(title, tuple(DiagramBin(**asdict(item)) for item in bins), ece)
+    return Diagram(title, reliability(comparison.held_out[name], comparison.labels), ece)
 
 
 def _described(logits: Path, cases: Path | None) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.probabilities import ReliabilityBin
 from pipeline.report.sheet import DPI, rendered
 from pipeline.words import clean
 
@@ -227,29 +228,6 @@ INK, QUIET, ACCENT, GRID = "#1d252c", "#5b6770", "#17566b", "#d5dade"
 
 
 @dataclass(frozen=True)
-class DiagramBin:
-    """One bin.
-
-    Attributes:
-        lower: lower edge of the confidence.
-        upper: upper edge.
-        count: predictions in it.
-        confidence: their mean confidence.
-        frequency: how often they were right.
-        frequency_low: lower end of the 95 % interval of the frequency.
-        frequency_high: upper end.
-    """
-
-    lower: float
-    upper: float
-    count: int
-    confidence: float
-    frequency: float
-    frequency_low: float
-    frequency_high: float
-
-
-@dataclass(frozen=True)
 class Diagram:
     """One reliability diagram.
 
@@ -260,7 +238,7 @@ class Diagram:
     """
 
     title: str
-    bins: tuple[DiagramBin, ...]
+    bins: tuple[ReliabilityBin, ...]
     ece: float
 
 

@@ -48,7 +48,7 @@ def case_pdf(content: CaseContent) -> bytes:
         story += [PageBreak(), _banner(content, content.verdict.reasons), *_answers(content.answers)]
     for part in content.parts:
         story += _part(part, content.first if picture else None)
-    return build(story, content.title, content.case_id, f"Tandem {content.tandem}")
+    return build(_turned_once(story), content.title, content.case_id, f"Tandem {content.tandem}")
 
 
 def _first_page(content: CaseContent) -> list[Flowable]:
@@ -130,6 +130,13 @@ def _part(part: Part, shown: Drawn | None) -> list[Flowable]:
             story += [NextPageTemplate("lying" if lying else "upright"), PageBreak()]
         story += [image, caption] if lying else [KeepTogether([Spacer(0, 3 * mm), image, caption])]
     return [*story, NextPageTemplate("upright"), PageBreak()] if lying else story
+
+
+def _turned_once(story: Sequence[Flowable]) -> list[Flowable]:
+    """Without the turns of the page that the next turn takes back: between them would be an empty page."""
+    kinds = [type(item) for item in story]
+    idle = {at for at in range(len(kinds)) if kinds[at : at + 4] == [NextPageTemplate, PageBreak] * 2}
+    return [item for at, item in enumerate(story) if not {at, at - 1} & idle]
 
 
 def _table(rows: Rows) -> list[Flowable]:

@@ -8,14 +8,17 @@ import pymupdf
 import pytest
 from PIL import Image
 
+from pipeline.probabilities import ReliabilityBin
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
-from pipeline.report.curves import Diagram, DiagramBin, reliability_figure
+from pipeline.report.curves import Diagram, reliability_figure
 from pipeline.words import DISCLAIMER
 
 
 def diagram(shift, title="After: vector"):
     bins = [
-        DiagramBin(low / 10, (low + 1) / 10, 10 * low, low / 10 + 0.05, frequency, frequency - 0.04, frequency + 0.03)
+        ReliabilityBin(
+            low / 10, (low + 1) / 10, 10 * low, low / 10 + 0.05, frequency, frequency - 0.04, frequency + 0.03
+        )
         for low in range(3, 9)
         for frequency in [low / 10 + 0.05 - shift]
     ]

@@ -19,7 +19,9 @@ from PIL import Image
 from pipeline.cases import Fault, Verdict
 from pipeline.report import Reportd, case_content, case_page, case_pdf, cohort_page
 from pipeline.report.cohort import RunPage, safe_link
+from pipeline.report.content import Part
 from pipeline.report.html import COHORT_LINK
+from pipeline.report.sheet import DPI
 from pipeline.run.stage import Stage
 from pipeline.store import records as store
 from pipeline.store.sections import Answer, Section, Sections, Table
@@ -71,6 +73,16 @@ TODAY = datetime.date(2026, 11, 28)
 def content(simulate, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return case_content("CASE-1", simulate(folder), folder, TODAY)
+
+
+def test_no_page_of_the_pdf_is_empty(content):
+    stream = io.BytesIO()
+    Image.new("RGB", (int(9 * DPI), int(5 * DPI))).save(stream, "png")  # 9 inch: an upright page has 7
+    drawn = next(group for part in content.parts for group in part.groups)[0]
+    wide = Part("Wide", groups=((replace(drawn, png=stream.getvalue()),),))
+    with pymupdf.open(stream=case_pdf(replace(content, parts=(wide, wide, *content.parts)))) as document:
+        assert [page.rect.width > page.rect.height for page in document][:4] == [False, True, True, False]
+        assert all(page.get_images() or len(page.get_text()) > 250 for page in document)
 
 
 def test_page_one_of_the_pdf_holds_the_answer(content):
