@@ -118,6 +118,7 @@ def test_a_run_fuses_where_the_spec_names_weights_and_every_table_says_so(
         assert rows.count(f"<td>{sentence}</td>") == 2 and "<td>voxel probabilities not calibrated</td>" in rows
 
 
+@pytest.mark.slow
 def test_the_spec_chooses_the_engine(home: Path, tmp_path: Path) -> None:
     """In processes that are handed the network with every case, too."""
     network(tmp_path)

@@ -252,6 +252,7 @@ def test_a_section_replaces_the_former_one_alone(tmp_path: Path) -> None:
     assert markdown_table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
+@pytest.mark.slow
 def test_the_mechanisms_are_simulated_trained_and_written_down(tmp_path: Path) -> None:
     scale = Scale(16, 16, 8, 12, 1, (0,), 24, 24, 16, 1)
     additive, *_, large = plans(tmp_path, scale)

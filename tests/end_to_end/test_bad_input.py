@@ -77,6 +77,7 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_done(tree: Path, tmp_pat
     assert len(list((tmp_path / "out").glob("cases/*/ingest/image.nii.gz"))) == 1
 
 
+@pytest.mark.slow
 def test_the_second_run_in_one_folder_refuses(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
     """The first run is stopped (not killed) as soon as it holds the folder."""
     out = tmp_path / "out"

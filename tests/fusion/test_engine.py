@@ -111,6 +111,7 @@ def test_a_whole_image_is_the_same_with_either_engine(mirror: bool) -> None:
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_told_to_anybody(tmp_path: Path) -> None:
     """OpenVINO comes with a package that reports every import of it, and keeps a number of its user in ~/intel."""
     code = """

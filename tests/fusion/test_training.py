@@ -59,6 +59,7 @@ def test_the_same_seed_gives_the_same_weights(workflow: Make, tmp_path: Path) ->
     assert same(first, again) and not same(first, other)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_one_that_never_stopped(workflow: Make, tmp_path: Path) -> None:
     workflow(output_dir=str(tmp_path / "whole")).run()
     stopped = {"output_dir": str(tmp_path / "parts"), "resume": True}
@@ -161,6 +162,7 @@ def test_every_kind_of_fusion_trains(workflow: Make, tmp_path: Path, overlay: st
     assert np.isfinite(curves(tmp_path / "out")[0]["validation_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", [{}, {"network_def::encoder": "resnet10", "patch": [32, 32, 64], "batch": 2}])
 def test_frozen_encoders_wait(workflow: Make, encoder: dict[str, Any]) -> None:
     """With all their statistics: a ResNet's batch normalisations count what they see while they learn."""

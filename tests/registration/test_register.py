@@ -69,6 +69,7 @@ def test_the_log_tells_every_run_and_nothing_of_the_machine(found: Registration)
     assert "ms" not in found.log
 
 
+@pytest.mark.slow
 def test_same_input_same_transform_to_the_last_bit_in_another_process(
     pair: HeadPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,6 +237,7 @@ def test_transform_on_a_case_without_images(quarantined, tmp_path):
     assert set(result) == {"case_id", "records", "report_pdf", "report_page"}
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(quarantined, tmp_path):
     """No hash seed, time or process enters the documents."""
     source = tmp_path / "content.pickle"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import pipeline
 from pipeline.shipped import code_version
 from pipeline.store import records
@@ -43,6 +45,7 @@ def run(root: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_transform_is_new_work(tmp_path: Path) -> None:
     package = tmp_path / "pipeline"
     shutil.copytree(Path(pipeline.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -21,6 +21,8 @@ from pipeline.simulation.subject import random_subject
 from pipeline.simulation.tissues import MR_SCALE
 from scripts.head_files import write_head_cases
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_posterior_is_bayes_rule_and_says_how_often() -> None:
     kinds = [random_kind(np.random.default_rng([9, number])) for number in range(4000)]
