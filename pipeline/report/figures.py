@@ -138,8 +138,7 @@ class Column:
         if self.top is None or self.checkered:
             return None
         if self.coloured is None:
-            low, high = (number_text(float(f"{end:.3g}")) for end in self.top_window)
-            return Scale(COLOURS, low, high, self.top_unit)
+            return Scale(COLOURS, *_ends(self.top_window), self.top_unit)
         high = f"{self.coloured.limit:.2g}"
         if self.coloured.signed:
             return Scale(np.concatenate([BELOW[::-1], COLOURS]), f"-{high}", high, self.coloured.unit)
@@ -225,7 +224,14 @@ def window_text(window: Window, unit: str) -> str:
     low, high = window
     if unit == "HU":
         return f"W {number_text(high - low)} L {number_text((low + high) / 2)} HU"
-    return with_unit(f"{number_text(float(f'{low:.3g}'))} to {number_text(float(f'{high:.3g}'))}", unit)
+    return with_unit(" to ".join(_ends(window)), unit)
+
+
+def _ends(window: Window) -> tuple[str, str]:
+    """Both ends to about a hundredth of what lies between: what is nothing beside the other end is 0."""
+    step = 10.0 ** (np.floor(np.log10(window[1] - window[0])) - 2)
+    low, high = (number_text(round(end / step) * step) for end in window)
+    return low, high
 
 
 def scrollable(columns: Sequence[Column], grid: MetaTensor, frame: Frame) -> tuple[tuple[str, bytes], ...]:

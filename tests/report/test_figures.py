@@ -167,7 +167,10 @@ def test_the_scale_of_an_image_in_colour_is_its_window():
     [
         ((-160.0, 240.0), "HU", "W 400 L 40 HU"),
         ((0.0, 10.0), "SUVbw", "0 to 10 SUVbw"),
-        ((3.14159, 812.4), "", "3.14 to 812"),
+        ((3.14159, 812.4), "", "3 to 812"),
+        ((2.12e-9, 2923.0), "1e-6 mm2/s", "0 to 2920 1e-6 mm2/s"),
+        ((-1e-12, 0.8), "", "0 to 0.8"),
+        ((0.01234, 0.04567), "", "0.0123 to 0.0457"),
     ],
 )
 def test_windows_in_words(window, unit, text):
