@@ -18,7 +18,7 @@ from pipeline.spec.explain import Model, explain, find_spec
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
-from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
+from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -156,6 +156,11 @@ class Spec(Model):
     def of_modality(self, modality: str) -> list[str]:
         """The roles of a modality."""
         return [name for name, role in self.roles.items() if role.modality[0] == modality]
+
+    @property
+    def weighted_mr(self) -> list[str]:
+        """The MR roles in arbitrary units: no filter and no normalisation touches a map of a quantity."""
+        return [name for name in self.of_modality("MR") if plain_unit(self.roles[name].unit) in ARBITRARY]
 
     @property
     def needed(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from pipeline.cases import Fault, Instance
 from pipeline.dicom.headers.encoding import INFLATED_BYTES, Encoded, NotDicomError, TooLargeError, open_dataset
 from pipeline.dicom.headers.multiframe import FRAME_GROUPS, frames_of
+from pipeline.dicom.headers.persons import PERSON_TAGS
 from pipeline.dicom.headers.pixel_data import Element, find_pixels
 from pipeline.dicom.headers.values import PLANE_TAGS, Names, integer, names_of, plane, texts
 from pipeline.dicom.headers.vendors import DIFFUSION_TAGS, MOSAIC_TAGS, is_mosaic, private_b_value, tiles_of
@@ -24,13 +25,17 @@ from pipeline.errors import REMEDIES, QuarantineError
 # fmt: off
 BASE_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID",
-    "Modality", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "Manufacturer", "Units",
+    "Modality", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "Manufacturer",
+    # whose it is, when and how it was made
+    *PERSON_TAGS, "StudyDate", "SeriesDate", "SeriesTime", "SeriesNumber", "AcquisitionDate", "ProtocolName",
+    "SequenceName", "RepetitionTime", "FlipAngle", "ContrastBolusAgent",
     # which slice, echo, time point, kernel … it is
     "InstanceNumber", "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoTime", "EchoNumbers", "InversionTime",
     "DiffusionBValue", "ScanningSequence", "ConvolutionKernel", "ComplexImageComponent", "SliceThickness",
     "SpacingBetweenSlices", "ImagesInAcquisition",
     # what the pixels are
+    "Units", "RescaleType", "DoseUnits",
     "PhotometricInterpretation", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation",
     # radiographs
