@@ -49,7 +49,7 @@ REMEDIES: dict[str, str] = {
     "E_RESCALE": "Export the series again with a valid RescaleSlope and RescaleIntercept.",
     "E_UID_COLLISION": "Correct the identifiers: one series belongs to one patient and one study.",
     "E_MIXED_MODALITY": "Correct the identifiers: the images of one series have one modality.",
-    "E_CONTRADICTION": "Correct the header values that the private table contradictions.csv lists, or part the persons.",
+    "E_CONTRADICTION": "Correct the headers that the private table contradictions.csv names, or part the persons.",
     "E_UNIT": "Give the role the unit of its images, or use images in the role's unit.",
     "E_AMBIGUOUS": "Sharpen the role's rules in the data spec, or give it `prefer` or `part`.",
     "E_MISSING_ROLE": "Add the missing series, loosen the role's rules, or set `required: false`; see series.csv.",

@@ -9,6 +9,7 @@ from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.headers.persons import PERSON_TAGS, are_named_apart, clashes, person_of
 from pipeline.errors import REMEDIES, QuarantineError
 
+CONTRADICTION = "E_CONTRADICTION"
 #: What all slices of one volume share. Source: DICOM PS3.3 C.7.1.1 (Patient), C.7.2.1 (General Study), C.7.3.1 (General
 #: Series) and C.7.4.1 (Frame of Reference), each one for a whole series; AcquisitionDate may pass midnight.
 DATE_TAGS = ("StudyDate", "SeriesDate", "AcquisitionDate")
@@ -24,7 +25,7 @@ def require_one_identity(instances: Sequence[Instance]) -> tuple[str, ...]:
         instances: of one volume.
 
     Returns:
-        Notes: N_NO_FRAME where every slice has a frame of its own, as some de-identifiers leave them: then none is known.
+        Notes: N_NO_FRAME where every slice has a frame of its own, as de-identifiers leave them: then none is known.
 
     Raises:
         QuarantineError: E_CONTRADICTION naming the elements, not their values.
@@ -35,7 +36,7 @@ def require_one_identity(instances: Sequence[Instance]) -> tuple[str, ...]:
     wrong += ["FrameOfReferenceUID"] if len(frames) > 1 and not scattered else []
     wrong += [tag for tag in DATE_TAGS if _days_apart(item.tags.get(tag, "") for item in instances) > MOST_DAYS_APART]
     if wrong:
-        raise QuarantineError("E_CONTRADICTION", f"The slices of one volume contradict each other in {_listed(wrong)}.")
+        raise QuarantineError(CONTRADICTION, f"The slices of one volume contradict each other in {_listed(wrong)}.")
     return ("N_NO_FRAME",) if scattered else ()
 
 
@@ -45,7 +46,7 @@ def contradiction(series: Iterable[Series]) -> Fault | None:
     if not wrong:
         return None
     message = f"Series under one PatientID contradict each other in {_listed(wrong)}: they may be of two persons."
-    return Fault("E_CONTRADICTION", message, REMEDIES["E_CONTRADICTION"])
+    return Fault(CONTRADICTION, message, REMEDIES[CONTRADICTION])
 
 
 def have_two_names(series: Iterable[Series]) -> bool:

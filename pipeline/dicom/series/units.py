@@ -46,9 +46,9 @@ def unit_flags(series: Series, role: Role, name: str) -> list[str]:
     flags = []
     if unnamed and series.modality == "CT" and not is_hounsfield(series):
         flags.append(f"N_NOT_HU: {name}: RescaleType says that the values are not HU")
-    if not unnamed and keyword in ("Units", "DoseUnits") and not role.unit == SUV_BODY_WEIGHT:
-        if "" in _said(series, keyword):
-            flags.append(f"N_UNIT_UNKNOWN: {name}: {keyword} is missing; {role.unit} was believed")
+    believed = not unnamed and keyword in ("Units", "DoseUnits") and role.unit != SUV_BODY_WEIGHT
+    if believed and "" in _said(series, keyword):
+        flags.append(f"N_UNIT_UNKNOWN: {name}: {keyword} is missing; {role.unit} was believed")
     if unnamed and series.modality == "MR" and _is_map(series):
         flags.append(f"N_QUANTITATIVE: {name}: a map of a quantity; give the role its `unit`, such as 1e-6 mm2/s")
     return flags
@@ -56,7 +56,7 @@ def unit_flags(series: Series, role: Role, name: str) -> list[str]:
 
 def _is_map(series: Series) -> bool:
     tags = series.instances[0].tags
-    return any(_MAP.search(part) for key in ("ImageType", "SeriesDescription") for part in tags.get(key, "").split("\\"))
+    return any(_MAP.search(tags.get(key, "")) for key in ("ImageType", "SeriesDescription"))
 
 
 def _said(series: Series, keyword: str) -> set[str]:
