@@ -119,6 +119,7 @@ NOTES: dict[str, str] = {
     "N_NO_UID": "UIDs are blank; the files of one folder and series number were taken for a series.",
     "N_LATEST": "Of repeated acquisitions of one protocol the latest complete one was taken.",
     "N_UNIT_UNKNOWN": "The header does not say in which unit the values are; the role's was believed.",
+    "N_UNIT_DOUBTFUL": "The values of the map cannot be in the unit that its role names: look at it.",
     "N_NOT_HU": "The CT's values are not HU; the role names no unit.",
     "N_QUANTITATIVE": "The series is a map of a quantity, and its role names no unit; filters leave it as it is.",
     "N_OTHER_FRAME": "Regions of another frame of reference than the image's were left out.",

@@ -139,6 +139,11 @@ class Spec(Model):
         return {name: role.modality[0] for name, role in self.roles.items()}
 
     @property
+    def units(self) -> dict[str, str]:
+        """The unit of each role."""
+        return {name: role.unit for name, role in self.roles.items()}
+
+    @property
     def suv_roles(self) -> list[str]:
         """The roles whose PET is turned into standardised uptake values; those of NIfTI files hold them already."""
         return [name for name, role in self.roles.items() if role.unit == SUV_BODY_WEIGHT and role.files is None]

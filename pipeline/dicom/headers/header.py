@@ -29,7 +29,7 @@ BASE_TAGS = (
     "Modality", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "Manufacturer",
     # whose it is, when and how it was made
     *PERSON_TAGS, "StudyDate", "SeriesDate", "SeriesTime", "SeriesNumber", "AcquisitionDate", "ProtocolName",
-    "SequenceName", "RepetitionTime", "FlipAngle", "ContrastBolusAgent",
+    "SequenceName", "FlipAngle", "ContrastBolusAgent",
     # which slice, echo, time point, kernel … it is
     "InstanceNumber", "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoTime", "EchoNumbers", "InversionTime",

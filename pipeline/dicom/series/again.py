@@ -14,9 +14,12 @@ _SAME = (
     *("SeriesDescription", "ProtocolName", "SequenceName", "ScanningSequence", "ImageType", "Manufacturer"),
     *("ConvolutionKernel", "ContrastBolusAgent", "TemporalPositionIdentifier", "TriggerTime", "Units", "RescaleType"),
 )
-#: … and as numbers, within this part of them: scanners adjust the repetition time to the patient.
-_NEAR = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "DiffusionBValue", "SliceThickness")
-NEAR = 0.02
+#: … and as numbers, within this part of them: scanners adjust angles to the patient (and the repetition time to the
+#: number of slices, so that it is not asked).
+_NEAR = ("EchoTime", "InversionTime", "FlipAngle", "DiffusionBValue", "SliceThickness")
+NEAR = 0.1
+#: Steps of the slices are planned, and agree within this part of them.
+SAME_STEP = 0.02
 #: A scan is repeated once or twice; more of one protocol are time points.
 MOST = 3
 #: A repetition may be planned anew, turned by this much …
@@ -60,8 +63,8 @@ def _repeats(a: Series, b: Series) -> bool:
     return (one.rows, one.columns) == (other.rows, other.columns) and _lie_together(a, b)
 
 
-def _near(a: float, b: float) -> bool:
-    return (np.isnan(a) and np.isnan(b)) or abs(a - b) <= NEAR * max(abs(a), abs(b))
+def _near(a: float, b: float, tolerance: float = NEAR) -> bool:
+    return bool((np.isnan(a) and np.isnan(b)) or abs(a - b) <= tolerance * max(abs(a), abs(b)))
 
 
 def _lie_together(a: Series, b: Series) -> bool:
@@ -79,7 +82,7 @@ def _lie_together(a: Series, b: Series) -> bool:
     aside = np.linalg.norm(np.cross(normal_of(one), np.subtract(other.position or (), one.position or ())))
     field_mm = max(one.rows, one.columns) * max(one.spacing_mm or (0.0,))
     near = shared >= SHARED * min(float(np.ptp(places)) for places in along) and aside <= (1 - SHARED) * field_mm
-    return bool(near and _near(*steps))
+    return bool(near and _near(steps[0], steps[1], SAME_STEP))
 
 
 def _times(series: Series) -> tuple[str, str]:
