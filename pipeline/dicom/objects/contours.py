@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Region:
         closed: vertices of each closed contour, (N, 3), LPS mm.
         others: how many points, open and degenerate contours there are beside them.
         frames: UIDs of the frames of reference that it names: its own (3006,0024), and those of the images that its
-            contours name. More than one contradict each other.
+            contours name; where there are none, all of the structure set. Of more than one none is certain.
     """
 
     name: str
@@ -97,8 +97,11 @@ def _regions(dataset: Dataset, patterns: Collection[str]) -> list[Region]:
         if any(count[int(item.ROINumber)] > 1 for item in wanted):
             raise QuarantineError("E_MASK", f"Two regions have one {key}: which contours are whose is not known.")
     contours = {int(item.ReferencedROINumber): item for item in drawn}
-    frames = _image_frames(dataset)
-    return [_region(item, contours.get(int(item.ROINumber), Dataset()), frames) for item in wanted]
+    images = _image_frames(dataset)
+    items = dataset.get("ReferencedFrameOfReferenceSequence", [])
+    frames = frozenset(str(item.get("FrameOfReferenceUID", "")) for item in items) - {""}
+    regions = [_region(item, contours.get(int(item.ROINumber), Dataset()), images) for item in wanted]
+    return [region if region.frames else replace(region, frames=frames) for region in regions]
 
 
 def _image_frames(dataset: Dataset) -> dict[str, str]:

@@ -86,7 +86,7 @@ def _draw_regions(
 ) -> contours.Filled:
     named = [region for region in regions if re.search(pattern, region.name)]
     if any(len(region.frames) > 1 for region in named):
-        raise QuarantineError("E_MASK", f"A region that matches /{pattern}/ and its contours name several frames.")
+        raise QuarantineError("E_MASK", f"Expected one frame of reference of what matches /{pattern}/, got several.")
     matching = [region for region in named if not frame or not region.frames or frame in region.frames]
     if named and not matching:
         reason = f"The region that matches /{pattern}/ lies in another frame of reference than the image."

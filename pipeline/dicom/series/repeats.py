@@ -87,7 +87,9 @@ _RANGES = (
 #: The last resort: an examination of another day under the same UIDs.
 _DATES = tuple(_Key(tag, "date") for tag in DATE_TAGS)
 #: What may set blocks of one series apart that lie at different places.
-_BLOCKS = (_Key("AcquisitionNumber", "block"), _Key("ConvolutionKernel", "block"), _Key("ImageType", "block"))
+_BLOCKS = tuple(
+    _Key(tag, "block") for tag in ("FrameOfReferenceUID", "AcquisitionNumber", "ConvolutionKernel", "ImageType")
+)
 
 
 def volumes_of(instances: Sequence[Instance]) -> list[Volume]:
