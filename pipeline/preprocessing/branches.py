@@ -41,9 +41,9 @@ class Branchd(Transform):
 
 
 class LeaveMapsd(Transform):
-    """Take out the images that ingest found to be maps of a quantity though their roles name no unit.
+    """Take out the images that ingest found to be maps of a quantity, or no HU, though their roles name no unit.
 
-    Filters and normalisation would change what such a map measures.
+    Filters, normalisation and windows in HU would change what such a map measures.
 
     Args:
         images: key -> kind of the roles' images, as the stage reads them.
@@ -56,8 +56,12 @@ class LeaveMapsd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The case without them."""
         flags = [flag for record in data.get("records") or () for flag in record.flags]
-        maps = [role for role in self.images if any(flag.startswith(f"N_QUANTITATIVE: {role}:") for flag in flags)]
-        left_out = {self.images[role] for role in maps}
+        codes = ("N_QUANTITATIVE", "N_NOT_HU")
+        left_out = {
+            image
+            for role, image in self.images.items()
+            if any(flag.startswith(f"{code}: {role}:") for flag in flags for code in codes)
+        }
         return {key: value for key, value in data.items() if key not in left_out}
 
 

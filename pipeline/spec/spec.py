@@ -163,6 +163,11 @@ class Spec(Model):
         return [name for name, role in self.roles.items() if role.modality[0] == modality]
 
     @property
+    def hounsfield_ct(self) -> list[str]:
+        """The CT roles whose values are HU: those that do not say otherwise."""
+        return [name for name in self.of_modality("CT") if plain_unit(self.roles[name].unit) in {*ARBITRARY, "hu"}]
+
+    @property
     def weighted_mr(self) -> list[str]:
         """The MR roles in arbitrary units: no filter and no normalisation touches a map of a quantity."""
         return [name for name in self.of_modality("MR") if plain_unit(self.roles[name].unit) in ARBITRARY]
@@ -176,13 +181,13 @@ class Spec(Model):
     @property
     def displays(self) -> dict[str, Display]:
         """How the image of each role is shown: CT in the first window, SUV from 0, all others by percentiles."""
-        return {name: Display(name, in_words(name), role.unit, self._window(role)) for name, role in self.roles.items()}
+        return {name: Display(name, in_words(name), role.unit, self._window(name)) for name, role in self.roles.items()}
 
-    def _window(self, role: Role) -> tuple[float, float] | None:
-        if role.modality[0] == "CT":
+    def _window(self, name: str) -> tuple[float, float] | None:
+        if name in self.hounsfield_ct:
             level, width = next(iter(self.ct_windows.values()))
             return level - width / 2, level + width / 2
-        return SUV_WINDOW if role.unit == SUV_BODY_WEIGHT else None
+        return SUV_WINDOW if self.roles[name].unit == SUV_BODY_WEIGHT else None
 
     @property
     def mask_roles(self) -> dict[str, str]:

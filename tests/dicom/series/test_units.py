@@ -97,4 +97,7 @@ def test_maps_are_not_weighted_images() -> None:
         "fa": Role(modality="MR", unit="%"),
     }
     assert Spec(name="x", description="x", roles=roles).weighted_mr == ["t2"]
+    density = {"ct": Role(modality="CT", unit="HU"), "density": Role(modality="CT", unit="mg/ml")}
+    spec = Spec(name="x", description="x", roles=density)
+    assert spec.hounsfield_ct == ["ct"] and spec.displays["density"].window is None
     assert [plain_unit(unit) for unit in ("Bq/ml", "BQML", "Bq / mL", "a.u.")] == ["bqml", "bqml", "bqml", "au"]
