@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import combinations
@@ -102,15 +103,17 @@ def _words(person: Person) -> list[list[str]]:
 
 
 def _plain(text: str) -> list[str]:
+    with suppress(UnicodeError):  # UTF-8 in a file that does not say so was read as Latin-1
+        text = text.encode("latin-1").decode("utf-8")
     letters = unicodedata.normalize("NFKD", text.casefold().translate({0xF8: "o", 0xE6: "a", 0x142: "l"}))
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return re.findall(r"[^\W_]+", re.sub(r"([aou])e", r"\1", bare))
 
 
 def _named_apart(a: Person, b: Person) -> bool:
-    """Whether both have a name, and no spelling of the one is one of the other."""
-    first, second = _words(a), _words(b)
-    return bool(first and second) and not any(_same_name(x, y) for x in first for y in second)
+    """Whether both have a name in one script, and no spelling of the one is one of the other."""
+    pairs = [(x, y) for x in _words(a) for y in _words(b) if "".join(x).isascii() == "".join(y).isascii()]
+    return bool(pairs) and not any(_same_name(x, y) for x, y in pairs)
 
 
 def _same_name(a: list[str], b: list[str]) -> bool:
