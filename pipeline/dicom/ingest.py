@@ -13,7 +13,8 @@ from pipeline.console import echo
 from pipeline.dicom.headers.scan import Scan, scan
 from pipeline.dicom.objects.references import MaskObject, attach_masks
 from pipeline.dicom.series.gate import candidates
-from pipeline.dicom.series.select import Choice, select
+from pipeline.dicom.series.identity import CONTRADICTION, contradicting_values
+from pipeline.dicom.series.select import Choice, Selection, select
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError
 from pipeline.spec.spec import Spec, save_spec
@@ -55,6 +56,7 @@ class FindSeries:
         series, selection = list(masked.series), masked.selection
         self._keep_regions(masked.objects, names)
         self._write_tables(series, selection.choices, found, names)
+        self._keep_contradictions(series, selection, names)
         if not selection.cases:
             reason = f"None of the {len(series)} series fits a role of the data spec {self.spec.name}."
             raise UsageError("E_NO_CASES", reason, f"See {self.output_dir / SERIES_TABLE} for the reasons.")
@@ -74,6 +76,23 @@ class FindSeries:
             owners = [(names.of("series", *_series_id(item.series)), item) for item in objects]
             rows = [(series, item.series.modality, region) for series, item in owners for region in item.names]
             names.keep("rois.csv", ("series", "modality", "region"), rows)
+
+    def _keep_contradictions(self, series: Sequence[Series], selection: Selection, names: Pseudonyms) -> None:
+        """Write the values by which headers contradict each other into a private table, where there are any."""
+        unfit = {case.case_id for case in selection.cases if case.fault and case.fault.code == CONTRADICTION}
+        groups = [
+            [item for item, choice in zip(series, selection.choices, strict=True) if choice.case_id == case]
+            for case in sorted(unfit)
+        ]
+        groups += [[item] for item in series if item.fault and item.fault.code == CONTRADICTION]
+        rows = [
+            (names.of("series", *_series_id(group[index])), *named)
+            for group in groups
+            for index, *named in contradicting_values(group)
+        ]
+        if rows:
+            where = names.keep("contradictions.csv", ("series", "element", "value"), dict.fromkeys(rows))
+            echo(f"Headers contradict each other in who, where or when: see {where}", error=True)
 
     def _write_tables(
         self, series: Sequence[Series], choices: Sequence[Choice], found: Scan, names: Pseudonyms

@@ -23,11 +23,13 @@ class Branchd(Transform):
         images: key -> kind of the roles' images, as the stage reads them; one that a case lacks is left out.
         roles: whose images they are, in the same order.
         name: of the branch.
+        may_lack: an image that every case has may still be left out before.
     """
 
-    def __init__(self, images: Mapping[str, str], roles: Sequence[str], name: str) -> None:
+    def __init__(self, images: Mapping[str, str], roles: Sequence[str], name: str, may_lack: bool = False) -> None:
         self.copies = {f"{role}_{name}": image for role, image in zip(roles, images, strict=True)}
-        self.keys, self.kinds = list(self.copies), [images[image] for image in self.copies.values()]
+        kinds = [images[image] for image in self.copies.values()]
+        self.keys, self.kinds = list(self.copies), ["image?" if may_lack else kind for kind in kinds]
 
     def writes(self) -> dict[str, str]:
         """What the stage writes: key -> kind."""
@@ -36,6 +38,31 @@ class Branchd(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Copy the images that the case has."""
         return {**data, **{copy: data[image].clone() for copy, image in self.copies.items() if image in data}}
+
+
+class LeaveMapsd(Transform):
+    """Take out the images that ingest found to be maps of a quantity, or no HU, though their roles name no unit.
+
+    Filters, normalisation and windows in HU would change what such a map measures.
+
+    Args:
+        images: key -> kind of the roles' images, as the stage reads them.
+        roles: whose images they are, in the same order.
+    """
+
+    def __init__(self, images: Mapping[str, str], roles: Sequence[str]) -> None:
+        self.images = dict(zip(roles, images, strict=True))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case without them."""
+        flags = [flag for record in data.get("records") or () for flag in record.flags]
+        codes = ("N_QUANTITATIVE", "N_NOT_HU")
+        left_out = {
+            image
+            for role, image in self.images.items()
+            if any(flag.startswith(f"{code}: {role}:") for flag in flags for code in codes)
+        }
+        return {key: value for key, value in data.items() if key not in left_out}
 
 
 class ShowPreparedd(Transform):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import time
 import traceback
@@ -26,6 +27,8 @@ Chain = Callable[[Case], Case]
 Mapper = Callable[[Callable[[Case], Record], Sequence[Case]], Iterable[Record]]
 
 ERROR_LOG = "error.log"
+#: An identifier of fewer letters is taken out of a text as a word alone: `B` stands in many words.
+SHORT = 4
 
 
 class Stage:
@@ -220,7 +223,8 @@ def scrub(text: str, case: Case) -> str:
     files += [item for item in case.values() if isinstance(item, Path)]
     secrets |= {secret for path in files for secret in (str(path), str(path.parent), path.name)}
     for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "<input>")
+        whole = r"\b" if len(secret) < SHORT else ""  # an ID such as B is in many words
+        text = re.sub(f"{whole}{re.escape(secret)}{whole}", "<input>", text)
     return text
 
 

@@ -15,8 +15,17 @@ Orientation = Literal["axial", "coronal", "sagittal", "any"]
 ROLE_NAME = r"^[a-z][a-z0-9_]*$"
 #: The unit of a role whose PET is turned into standardised uptake values by body weight, g/ml.
 SUV_BODY_WEIGHT = "SUVbw"
+#: Units, as `plain_unit` gives them, that say nothing of the values.
+ARBITRARY = frozenset({"", "au", "arbitraryunits"})
+_ALIASES = {"hounsfield": "hu", "hounsfieldunits": "hu", "counts": "cnts", "bqcc": "bqml", "gcc": "gml"}
 #: What a role asks of DICOM headers, which NIfTI files do not have.
 _OF_DICOM = frozenset({"dimensions", "orientation", "min_instances", "part", "all", "any", "none", "prefer"})
+
+
+def plain_unit(text: str) -> str:
+    """A unit without what is spelt in several ways: `Bq/ml`, `Bq/mL` and `BQML` are one."""
+    plain = re.sub(r"[^a-z0-9%]", "", text.lower())
+    return _ALIASES.get(plain, plain)
 
 
 def _compiled(pattern: str) -> str:
@@ -73,7 +82,8 @@ class Role(Model):
 
     Attributes:
         modality: the accepted values of Modality (0008,0060).
-        unit: what the voxel values are (`HU`, `a.u.`, `Bq/ml` …); shown in reports.
+        unit: what the voxel values are (`HU`, `a.u.`, `Bq/ml` …): headers that say another one are refused, and only
+            images in arbitrary units are filtered and normalised.
         required: without it the case is quarantined.
         dimensions: 3 for volumes, 2 for radiographs, each image of which stands for itself.
         orientation: the plane of the slices.
@@ -82,8 +92,8 @@ class Role(Model):
         all: every rule has to hold.
         any: at least one rule has to hold.
         none: no rule may hold.
-        prefer: what decides, one after the other, when several series are left; when it does not, the case is
-            quarantined as ambiguous.
+        prefer: what decides, one after the other, when several series are left (`latest`: of repeated acquisitions
+            of one protocol); when it does not, the case is quarantined as ambiguous.
         files: which NIfTI files of the tree play the role (`pipeline.spec.paths`); the role is then not of DICOM.
     """
 
@@ -97,7 +107,7 @@ class Role(Model):
     all: tuple[Rule, ...] = ()
     any: tuple[Rule, ...] = ()
     none: tuple[Rule, ...] = ()
-    prefer: tuple[Literal["most_instances", "first_part"], ...] = ()
+    prefer: tuple[Literal["most_instances", "first_part", "latest"], ...] = ()
     files: PathPattern | None = None
 
     @model_validator(mode="after")

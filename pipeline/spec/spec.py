@@ -18,7 +18,7 @@ from pipeline.spec.explain import Model, explain, find_spec
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
-from pipeline.spec.roles import ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule
+from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -139,6 +139,11 @@ class Spec(Model):
         return {name: role.modality[0] for name, role in self.roles.items()}
 
     @property
+    def units(self) -> dict[str, str]:
+        """The unit of each role."""
+        return {name: role.unit for name, role in self.roles.items()}
+
+    @property
     def suv_roles(self) -> list[str]:
         """The roles whose PET is turned into standardised uptake values; those of NIfTI files hold them already."""
         return [name for name, role in self.roles.items() if role.unit == SUV_BODY_WEIGHT and role.files is None]
@@ -158,6 +163,16 @@ class Spec(Model):
         return [name for name, role in self.roles.items() if role.modality[0] == modality]
 
     @property
+    def hounsfield_ct(self) -> list[str]:
+        """The CT roles whose values are HU: those that do not say otherwise."""
+        return [name for name in self.of_modality("CT") if plain_unit(self.roles[name].unit) in {*ARBITRARY, "hu"}]
+
+    @property
+    def weighted_mr(self) -> list[str]:
+        """The MR roles in arbitrary units: no filter and no normalisation touches a map of a quantity."""
+        return [name for name in self.of_modality("MR") if plain_unit(self.roles[name].unit) in ARBITRARY]
+
+    @property
     def needed(self) -> frozenset[str]:
         """The roles and masks without which a case is set aside."""
         roles = {name for name, role in self.roles.items() if role.required}
@@ -166,13 +181,13 @@ class Spec(Model):
     @property
     def displays(self) -> dict[str, Display]:
         """How the image of each role is shown: CT in the first window, SUV from 0, all others by percentiles."""
-        return {name: Display(name, in_words(name), role.unit, self._window(role)) for name, role in self.roles.items()}
+        return {name: Display(name, in_words(name), role.unit, self._window(name)) for name, role in self.roles.items()}
 
-    def _window(self, role: Role) -> tuple[float, float] | None:
-        if role.modality[0] == "CT":
+    def _window(self, name: str) -> tuple[float, float] | None:
+        if name in self.hounsfield_ct:
             level, width = next(iter(self.ct_windows.values()))
             return level - width / 2, level + width / 2
-        return SUV_WINDOW if role.unit == SUV_BODY_WEIGHT else None
+        return SUV_WINDOW if self.roles[name].unit == SUV_BODY_WEIGHT else None
 
     @property
     def mask_roles(self) -> dict[str, str]:

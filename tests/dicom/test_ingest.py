@@ -80,6 +80,26 @@ def test_every_part_of_a_series_has_a_row_and_a_case(tmp_path: Path) -> None:
     assert {float(item.tags["EchoTime"]) for item in first.instances} == {5.0}
 
 
+def test_values_that_contradict_each_other_are_named_in_private_alone(tmp_path: Path, tandem_home: Path) -> None:
+    small, root = position_phantom(shape=(12, 10, 6)), tmp_path / "dicom"
+    people = {"CT": (f"{CANARY}^JANE", "19500101", "F"), "MR": (f"{CANARY}^TOM", "19880630", "M")}
+    for number, (modality, (name, born, sex)) in enumerate(people.items(), start=1):
+        own = {"patient_name": name, "birth_date": born, "sex": sex, "frame": str(number)}
+        write_series(small, root / modality, SeriesHeader("a", modality, "ANON", series_number=number, **own))
+    spec = Spec(name="x", description="x", roles={"ct": Role(modality="CT"), "mr": Role(modality="MR")})
+    (case,) = FindSeries(root, tmp_path / "out", spec)()
+    assert case["fault"].code == "E_CONTRADICTION"
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert not any(secret in path.read_text() for secret in (CANARY, "19500101", "19880630")), path.name
+    (private,) = (tandem_home / "links").rglob("contradictions.csv")
+    ids = {row["modality"]: row["series"] for row in rows(tmp_path / "out" / "series.csv")}
+    told = {(row["series"], row["element"], row["value"]) for row in rows(private)}
+    for modality, values in people.items():
+        for element, value in zip(("PatientName", "PatientBirthDate", "PatientSex"), values, strict=True):
+            assert (ids[modality], element, value) in told
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+
+
 def test_output_in_the_input_is_refused(tree: Path) -> None:
     with pytest.raises(UsageError, match="E_OUT"):
         FindSeries(tree, tree / "out", every_volume())()

@@ -122,6 +122,27 @@ MIXED = (
         *(7, "two patients, in turn", "refused", "E_UID_COLLISION"),
         phantom(partial(faults.second_patient, interleaved=True), truths=several),
     ),
+    planted(
+        *(7, "two persons under one ID, half each", "refused", "E_CONTRADICTION"),
+        phantom(partial(faults.contradicting, PatientName="Other^Person"), truths=several),
+    ),
+    planted(
+        *(7, "two birth dates, in turn", "refused", "E_CONTRADICTION"),
+        phantom(partial(faults.contradicting, interleaved=True, PatientBirthDate="19880630"), truths=several),
+    ),
+    planted(
+        *(8, "two frames of reference, half each", "refused", "E_CONTRADICTION"),
+        phantom(partial(faults.contradicting, FrameOfReferenceUID="1.2.3.4"), truths=several),
+    ),
+    planted(
+        *(8, "two frames of reference, two volumes", "fixed", "N_SPLIT"),
+        volumes(FrameOfReferenceUID=["1.2.3.4", "1.2.3.5"]),
+    ),
+    planted(
+        *(8, "two days, half each", "refused", "E_CONTRADICTION"),
+        phantom(partial(faults.contradicting, StudyDate="20230301", AcquisitionDate="20230301"), truths=several),
+    ),
+    planted(8, "UIDs blanked", "fixed", "N_NO_UID", phantom(faults.blanked_uids)),
     planted(8, "one acquisition, two UIDs, half each", "fixed", "N_MERGED", phantom(faults.two_uids)),
     planted(
         *(8, "one acquisition, two UIDs, in turn", "fixed", "N_MERGED"),

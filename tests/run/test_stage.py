@@ -209,6 +209,12 @@ def test_a_stage_travels_to_another_process(tmp_path: Path, make_case: Callable[
     assert make_stage(tmp_path).run_case(case).reused
 
 
+def test_a_short_identifier_is_scrubbed_as_a_word() -> None:
+    """A patient whose ID is B: the unit Bq/ml is none of it."""
+    case = {"pet": Series("B", "1.2", "1.2.1", "PT", ())}
+    assert stage.scrub("Expected Bq/ml of B, got CNTS.", case) == "Expected Bq/ml of <input>, got CNTS."
+
+
 def test_identifiers_and_paths_are_scrubbed() -> None:
     path = Path("/data/hospital/DOE^JANE/1.dcm")
     instance = Instance(path, "1.2.3", None, None, None, 1, 1, None, None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from pipeline.cases import Fault, Instance
 from pipeline.dicom.headers.encoding import INFLATED_BYTES, Encoded, NotDicomError, TooLargeError, open_dataset
 from pipeline.dicom.headers.multiframe import FRAME_GROUPS, frames_of
+from pipeline.dicom.headers.persons import PERSON_TAGS
 from pipeline.dicom.headers.pixel_data import Element, find_pixels
 from pipeline.dicom.headers.values import PLANE_TAGS, Names, integer, names_of, plane, texts
 from pipeline.dicom.headers.vendors import DIFFUSION_TAGS, MOSAIC_TAGS, is_mosaic, private_b_value, tiles_of
@@ -24,13 +26,17 @@ from pipeline.errors import REMEDIES, QuarantineError
 # fmt: off
 BASE_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "IssuerOfPatientID", "StudyInstanceUID", "SeriesInstanceUID",
-    "Modality", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "Manufacturer", "Units",
+    "Modality", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "Manufacturer",
+    # whose it is, when and how it was made
+    *PERSON_TAGS, "StudyDate", "SeriesDate", "SeriesTime", "SeriesNumber", "AcquisitionDate", "ProtocolName",
+    "SequenceName", "FlipAngle", "ContrastBolusAgent",
     # which slice, echo, time point, kernel … it is
     "InstanceNumber", "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime",
     "TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoTime", "EchoNumbers", "InversionTime",
     "DiffusionBValue", "ScanningSequence", "ConvolutionKernel", "ComplexImageComponent", "SliceThickness",
     "SpacingBetweenSlices", "ImagesInAcquisition",
     # what the pixels are
+    "Units", "RescaleType", "DoseUnits",
     "PhotometricInterpretation", "SamplesPerPixel", "NumberOfFrames", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "BurnedInAnnotation",
     # radiographs
@@ -40,6 +46,9 @@ BASE_TAGS = (
 )
 # fmt: on
 
+_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+#: De-identifiers write nothing, zeros or a word where they take a UID out.
+_SOME_DIGIT = re.compile("[1-9]")
 _FIRST_PIXEL_TAG = 0x7FE00008
 
 
@@ -113,15 +122,32 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
         values |= texts(dataset, names, signed=True)
     if values["Modality"] == "MR":
         values["DiffusionBValue"] = values["DiffusionBValue"] or private_b_value(dataset)
-    missing = [tag for tag in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID") if not values[tag]]
+    missing = [tag for tag in _UIDS if not _SOME_DIGIT.search(values[tag])]
     if missing and encoded.bare:
         raise NotDicomError
-    if missing:
+    if missing and not (values.get("Rows") and elements):  # a cut header, and not a blanked one
         return _broken(path, "E_HEADER", f"The header has no {', '.join(missing)}.")
+    values |= _stand_ins(path, values, missing)
+    if not _SOME_DIGIT.search(values["FrameOfReferenceUID"]):  # one word for all would put all into one frame
+        values["FrameOfReferenceUID"] = ""
     base = _image(path, values, tags, encoded, elements[0] if elements else None)
+    if missing:
+        base = replace(base, notes=(*base.notes, "N_NO_UID"))
     issuer = f"{values['IssuerOfPatientID']}/" if values["IssuerOfPatientID"] else ""
     patient = f"{issuer}{values['PatientID']}" if values["PatientID"] else f"study {values['StudyInstanceUID']}"
     return Header(patient, values["StudyInstanceUID"], values["SeriesInstanceUID"], _images(base, dataset))
+
+
+def _stand_ins(path: Path, values: Mapping[str, str], missing: Sequence[str]) -> dict[str, str]:
+    """What stands for UIDs that a de-identifier blanked: the file for itself, its folder for its series and study.
+
+    Series of one folder are told apart by number and description, studies by the date. A series that has its own UID
+    says which study it is.
+    """
+    series = " ".join((str(path.parent), *(values[tag] for tag in ("SeriesNumber", "SeriesDescription", "StudyDate"))))
+    study = f"{path.parent} {values['StudyDate']}" if "SeriesInstanceUID" in missing else values["SeriesInstanceUID"]
+    found = {"SOPInstanceUID": str(path), "SeriesInstanceUID": series, "StudyInstanceUID": f"study of {study}"}
+    return {tag: found[tag] for tag in missing}
 
 
 def _image(

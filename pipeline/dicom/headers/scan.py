@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import Header, read_header, rejected
+from pipeline.dicom.headers.persons import with_issuers
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.errors import REMEDIES, UsageError
 from pipeline.store.files import walk
@@ -69,7 +70,7 @@ def scan(root: Path, tags: Iterable[str] = ()) -> Scan:
         code, what = ("E_NO_DICOM", f"{len(others)} files, none of them DICOM") if others else ("E_EMPTY", "no file")
         raise UsageError(code, f"Expected DICOM files below {root}, got {what}.")
     lost += [instance for header in headers if not header.series_uid for instance in header.instances]
-    known = [header for header in headers if header.series_uid]
+    known = with_issuers(header for header in headers if header.series_uid)
     return Scan(tuple(_group([*known, *_adopted(lost, known)])), tuple(lost), tuple(unreadable), tuple(others))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,14 @@ class Region:
         name: ROIName (3006,0026): the hospital's free text.
         closed: vertices of each closed contour, (N, 3), LPS mm.
         others: how many points, open and degenerate contours there are beside them.
+        frames: UIDs of the frames of reference that it names: its own (3006,0024), and those of the images that its
+            contours name; where there are none, all of the structure set. Of more than one none is certain.
     """
 
     name: str
     closed: tuple[FloatArray, ...] = ()
     others: int = 0
+    frames: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def read_regions(path: Path, patterns: Collection[str] = ("",)) -> list[Region]:
         patterns: regular expressions; a region is read when one of them is found in its name.
 
     Raises:
-        QuarantineError: E_MASK when the file is cut or broken, or a contour's numbers cannot be read.
+        QuarantineError: E_MASK when the file is cut or broken, a contour's numbers cannot be read, or a region's number
+            is another's, too.
     """
     try:
         return _regions(read_object(path), patterns)
@@ -82,23 +86,49 @@ def read_regions(path: Path, patterns: Collection[str] = ("",)) -> list[Region]:
 
 
 def _regions(dataset: Dataset, patterns: Collection[str]) -> list[Region]:
-    contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence", [])}
-    return [
-        _region(str(item.get("ROIName", "")), contours.get(int(item.ROINumber), Dataset()))
+    wanted = [
+        item
         for item in dataset.get("StructureSetROISequence", [])
         if any(re.search(pattern, str(item.get("ROIName", ""))) for pattern in patterns)
     ]
+    drawn = dataset.get("ROIContourSequence", [])
+    for items, key in ((dataset.get("StructureSetROISequence", []), "ROINumber"), (drawn, "ReferencedROINumber")):
+        count = Counter(int(item[key].value) for item in items)
+        if any(count[int(item.ROINumber)] > 1 for item in wanted):
+            raise QuarantineError("E_MASK", f"Two regions have one {key}: which contours are whose is not known.")
+    contours = {int(item.ReferencedROINumber): item for item in drawn}
+    images = _image_frames(dataset)
+    items = dataset.get("ReferencedFrameOfReferenceSequence", [])
+    frames = frozenset(str(item.get("FrameOfReferenceUID", "")) for item in items) - {""}
+    regions = [_region(item, contours.get(int(item.ROINumber), Dataset()), images) for item in wanted]
+    return [region if region.frames else replace(region, frames=frames) for region in regions]
 
 
-def _region(name: str, item: Dataset) -> Region:
-    closed, others = {}, 0
+def _image_frames(dataset: Dataset) -> dict[str, str]:
+    """SOPInstanceUID of the images that a structure set names -> UID of the frame of reference that it says they have.
+
+    Source: DICOM PS3.3 C.8.8.5.
+    """
+    return {
+        str(image.ReferencedSOPInstanceUID): str(frame.get("FrameOfReferenceUID", ""))
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence", [])
+        for study in frame.get("RTReferencedStudySequence", [])
+        for series in study.get("RTReferencedSeriesSequence", [])
+        for image in series.get("ContourImageSequence", [])
+    }
+
+
+def _region(roi: Dataset, item: Dataset, image_frames: Mapping[str, str]) -> Region:
+    closed, others, frames = {}, 0, {str(roi.get("ReferencedFrameOfReferenceUID", "") or "")}
     for contour in item.get("ContourSequence", None) or []:
+        images = contour.get("ContourImageSequence", None) or []
+        frames |= {image_frames.get(str(image.get("ReferencedSOPInstanceUID", "")), "") for image in images}
         points = _points(contour)
         if contour.get("ContourGeometricType", "") in CLOSED and len(points) > 2:
             closed[points.tobytes()] = points  # a contour that is listed twice would cancel itself out
         else:
             others += 1
-    return Region(name, tuple(closed.values()), others)
+    return Region(str(roi.get("ROIName", "")), tuple(closed.values()), others, frozenset(frames - {""}))
 
 
 def _points(contour: Dataset) -> FloatArray:

@@ -42,7 +42,7 @@ def read_mask(source: Series, labels: Mapping[str, str], grid: MetaTensor) -> La
     """Draw the regions of one object as a label image.
 
     Args:
-        source: an RTSTRUCT or SEG series of one instance.
+        source: an RTSTRUCT or SEG series of one instance; its FrameOfReferenceUID is the image's, or empty.
         labels: label name -> regular expression that is searched in the names of its regions; those that match one
             label are united. Where labels overlap, the later one has the voxel.
         grid: the image on whose voxels the mask lies, (1, I, J, K), slices along K.
@@ -74,21 +74,31 @@ def _opened(
     instance = source.instances[0]
     if source.modality == "RTSTRUCT":
         regions = contours.read_regions(instance.path, patterns)
-        return partial(_draw_regions, regions, shape=shape, affine=affine), "RTSTRUCT"
+        frame = instance.tags.get("FrameOfReferenceUID", "")
+        return partial(_draw_regions, regions, frame=frame, shape=shape, affine=affine), "RTSTRUCT"
     found = segments.read_segmentation(instance)
     words = f"SEG {found.kind}" + (f", from {segments.THRESHOLD:g} on" if found.kind == "FRACTIONAL" else "")
     return partial(_draw_segments, found, shape=shape, affine=affine), words
 
 
 def _draw_regions(
-    regions: Sequence[contours.Region], pattern: str, shape: Sequence[int], affine: geometry.FloatArray
+    regions: Sequence[contours.Region], pattern: str, frame: str, shape: Sequence[int], affine: geometry.FloatArray
 ) -> contours.Filled:
-    matching = [region for region in regions if re.search(pattern, region.name)]
+    named = [region for region in regions if re.search(pattern, region.name)]
+    if any(len(region.frames) > 1 for region in named):
+        raise QuarantineError("E_MASK", f"Expected one frame of reference of what matches /{pattern}/, got several.")
+    matching = [region for region in named if not frame or not region.frames or frame in region.frames]
+    if named and not matching:
+        reason = f"The region that matches /{pattern}/ lies in another frame of reference than the image."
+        raise QuarantineError("E_MASK_ROI", reason)
     if not any(region.closed for region in matching):
         raise QuarantineError("E_MASK_ROI", f"No region with closed contours matches /{pattern}/.")
     filled = [contours.fill(region, shape, affine) for region in matching]
     united = reduce(np.logical_or, (item.mask for item in filled))
-    return contours.Filled(united, tuple(dict.fromkeys(flag for item in filled for flag in item.flags)))
+    flags = list(dict.fromkeys(flag for item in filled for flag in item.flags))
+    if left_out := len(named) - len(matching):
+        flags.append(f"N_OTHER_FRAME: {left_out} regions lie in another frame of reference and were left out")
+    return contours.Filled(united, tuple(flags))
 
 
 def _draw_segments(

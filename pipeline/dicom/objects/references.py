@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pipeline.cases import Case, Fault, Series
 from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.sandbox import Sandbox
+from pipeline.dicom.series.identity import contradiction
 from pipeline.dicom.series.select import Choice, Selection
 from pipeline.errors import REMEDIES
 from pipeline.spec.spec import Mask, Spec
@@ -36,6 +37,7 @@ class MaskObject:
     Attributes:
         series: its series, with this instance alone.
         names: of its regions or segments: the hospital's free text, which never reaches an output.
+        frames_of: UID of the frame of reference of each of them, in the same order; empty where it names none.
         series_uids: of the series that it names.
         sop_uids: of the images that it names.
         frames: UIDs of its frames of reference.
@@ -44,10 +46,16 @@ class MaskObject:
 
     series: Series
     names: tuple[str, ...]
+    frames_of: tuple[str, ...]
     series_uids: frozenset[str]
     sop_uids: frozenset[str]
     frames: frozenset[str]
     written: str
+
+    def within(self, frames: Collection[str]) -> list[str]:
+        """The names of the regions that do not say that they lie in another frame of reference."""
+        pairs = zip(self.names, self.frames_of, strict=True)
+        return [name for name, frame in pairs if not frames or not frame or frame in frames]
 
 
 @dataclass(frozen=True)
@@ -134,9 +142,11 @@ def describe_object(series: Series) -> MaskObject:
     """
     dataset = read_object(series.instances[0].path, _TAGS)
     series_uids, sop_uids = _referenced(dataset)
+    regions = tuple(_regions(dataset))
     return MaskObject(
         series=series,
-        names=tuple(_names(dataset)),
+        names=tuple(name for name, _ in regions),
+        frames_of=tuple(frame for _, frame in regions),
         series_uids=frozenset(series_uids),
         sop_uids=frozenset(sop_uids),
         frames=frozenset(_frames(dataset)),
@@ -148,9 +158,11 @@ def _text(dataset: Dataset, *keywords: str) -> str:
     return next((str(dataset.get(keyword)) for keyword in keywords if dataset.get(keyword)), "")
 
 
-def _names(dataset: Dataset) -> Iterable[str]:
-    yield from (str(item.get("ROIName", "")) for item in dataset.get("StructureSetROISequence", []))
-    yield from (str(item.get("SegmentLabel", "")) for item in dataset.get("SegmentSequence", []))
+def _regions(dataset: Dataset) -> Iterable[tuple[str, str]]:
+    """Name of each region or segment, and its ReferencedFrameOfReferenceUID (3006,0024), which segments have not."""
+    for item in dataset.get("StructureSetROISequence", []):
+        yield str(item.get("ROIName", "")), str(item.get("ReferencedFrameOfReferenceUID", "") or "")
+    yield from ((str(item.get("SegmentLabel", "")), "") for item in dataset.get("SegmentSequence", []))
 
 
 def _frames(dataset: Dataset) -> Iterable[str]:
@@ -182,7 +194,7 @@ def reference(found: MaskObject, series: Series) -> int:
     Returns:
         0 when it does not, or when both say that they lie in different frames of reference.
     """
-    frames = {instance.tags.get("FrameOfReferenceUID", "") for instance in series.instances} - {""}
+    frames = frames_of(series)
     if frames and found.frames and not frames & found.frames:
         return 0
     if series.series_uid in found.series_uids:
@@ -190,6 +202,11 @@ def reference(found: MaskObject, series: Series) -> int:
     if any(instance.sop_uid in found.sop_uids for instance in series.instances):
         return 2
     return int(not found.series_uids and not found.sop_uids and bool(frames & found.frames))
+
+
+def frames_of(series: Series) -> set[str]:
+    """The frames of reference that a series' images name."""
+    return {instance.tags.get("FrameOfReferenceUID", "") for instance in series.instances} - {""}
 
 
 def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
@@ -202,12 +219,20 @@ def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
         for item, reason in zip(objects, reasons, strict=True):
             found.say(item, Choice(case.case_id, "" if reason else name, f"{name}: {reason}" if reason else ""))
         if chosen is not None:
-            case = replace(case, series={**case.series, name: chosen.series})
+            case = replace(case, series={**case.series, name: _drawn_on(chosen.series, target)})
+            case = replace(case, fault=contradiction((target, chosen.series)))
         elif mask.required or fault.code == "E_AMBIGUOUS":
             case = replace(case, fault=replace(fault, message=f"{name}: {fault.message}"))
         else:
             case = replace(case, flags=(*case.flags, f"N_NO_MASK: {name}: {fault.message}"))
     return case
+
+
+def _drawn_on(source: Series, target: Series) -> Series:
+    """An object's series with the target's frame of reference in place of its own: regions of others are left out."""
+    (item,), frames = source.instances, frames_of(target)
+    tags = {**item.tags, "FrameOfReferenceUID": frames.pop() if len(frames) == 1 else ""}
+    return replace(source, instances=(replace(item, tags=tags),))
 
 
 def _choose(
@@ -217,7 +242,8 @@ def _choose(
     strengths = [reference(found, target) for found in objects]
     strongest = max(strengths, default=0)
     referring = [found for found, strength in zip(objects, strengths, strict=True) if 0 < strength == strongest]
-    lacking = {id(found): missing_labels(mask.labels, found.names) for found in referring}
+    names = {id(found): found.within(frames_of(target)) for found in referring}
+    lacking = {key: missing_labels(mask.labels, within) for key, within in names.items()}
     fitting = [found for found in referring if not lacking[id(found)]]
     best = _best(fitting, mask)
     reasons = []
@@ -225,12 +251,13 @@ def _choose(
         if id(found) not in lacking:
             reasons.append(f"does not refer to the series of {mask.of}")
         elif lacking[id(found)]:
-            reasons.append(f"no region for {', '.join(lacking[id(found)])}")
+            elsewhere = " in the images' frame of reference" if len(names[id(found)]) < len(found.names) else ""
+            reasons.append(f"no region for {', '.join(lacking[id(found)])}{elsewhere}")
         elif found not in best:
             reasons.append("another object is newer")
         else:
             reasons.append("" if len(best) == 1 else "ambiguous with another object")
-    return (best[0] if len(best) == 1 else None), _fault(referring, best, mask, broken), reasons
+    return (best[0] if len(best) == 1 else None), _fault(referring, best, mask, broken, frames_of(target)), reasons
 
 
 def missing_labels(labels: Mapping[str, str], names: Sequence[str]) -> list[str]:
@@ -247,7 +274,9 @@ def _best(fitting: Sequence[MaskObject], mask: Mask) -> list[MaskObject]:
     return [found for found in distinct if found.written == latest]
 
 
-def _fault(referring: Sequence[MaskObject], best: Sequence[MaskObject], mask: Mask, broken: int) -> Fault:
+def _fault(
+    referring: Sequence[MaskObject], best: Sequence[MaskObject], mask: Mask, broken: int, frames: Collection[str]
+) -> Fault:
     if best:
         message = f"{len(best)} structure sets or segmentations fit equally well."
         return Fault("E_AMBIGUOUS", message, "Sharpen the mask's `labels`, or give it `prefer: latest`.")
@@ -258,7 +287,9 @@ def _fault(referring: Sequence[MaskObject], best: Sequence[MaskObject], mask: Ma
         return Fault(
             "E_MASK_ROI", f"No structure set or segmentation refers to the series of {mask.of}.", REMEDIES["E_MASK_ROI"]
         )
-    least = min((missing_labels(mask.labels, found.names) for found in referring), key=len)
+    least = min((missing_labels(mask.labels, found.within(frames)) for found in referring), key=len)
     asked = ", ".join(f"{label} /{mask.labels[label]}/" for label in least)
-    message = f"None of {len(referring)} structure sets or segmentations has a region for {asked}."
+    message = f"None of {len(referring)} structure sets or segmentations has a region for {asked}"
+    elsewhere = any(not missing_labels({label: mask.labels[label] for label in least}, f.names) for f in referring)
+    message += " in the frame of reference of the images, but in another." if elsewhere else "."
     return Fault("E_MASK_ROI", message, REMEDIES["E_MASK_ROI"])

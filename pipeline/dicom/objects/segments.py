@@ -64,7 +64,8 @@ def read_segmentation(instance: Instance) -> Segmentation:
     """Read what a SEG object holds, without its pixels.
 
     Raises:
-        QuarantineError: E_MASK when it is broken, or lacks what says which segment a frame shows, or where it lies.
+        QuarantineError: E_MASK when it is broken, two segments have one number, or a frame does not say which
+            segment it shows, or where it lies.
     """
     try:
         dataset = read_object(instance.path)
@@ -83,6 +84,8 @@ def read_segmentation(instance: Instance) -> Segmentation:
         frames = tuple(_frame(number, group, shared, kind) for number, group in enumerate(per_frame))
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise QuarantineError("E_MASK", "A frame of the segmentation has no segment number or no geometry.") from error
+    if len(labels_of(dataset)) < len(dataset.get("SegmentSequence", [])):
+        raise QuarantineError("E_MASK", "Two segments have one SegmentNumber: which frames are whose is not known.")
     maximum = int(dataset.get("MaximumFractionalValue", 0) or 0)
     if kind == "FRACTIONAL" and maximum <= 0:
         raise QuarantineError("E_MASK", "The segmentation is FRACTIONAL and has no MaximumFractionalValue.")

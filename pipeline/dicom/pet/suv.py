@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pipeline.cases import Series
 from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.pet.decay import Waited, decay, number, positive, private_text, refusal, shown, text
+from pipeline.dicom.pet.nuclides import require_half_life
 from pipeline.errors import QuarantineError
 
 #: A dose below this many Bq was entered in MBq; a weight above this many kg in g. Neither is guessed.
@@ -92,6 +93,7 @@ def _of_activity(header: Dataset, images: Sequence[Dataset], bq_ml: float) -> Up
     weight_kg = positive(header, "PatientWeight")
     dose_bq = positive(tracer, "RadionuclideTotalDose")
     half_life_s = positive(tracer, "RadionuclideHalfLife")
+    require_half_life(tracer, half_life_s)
     if weight_kg > MOST_WEIGHT_KG:
         raise refusal(f"PatientWeight is above {MOST_WEIGHT_KG:g} kg: it is not in kg.")
     if dose_bq < LEAST_DOSE_BQ:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pipeline.cases import Instance, Series
 from pipeline.dicom.pixels.pixels import padding_of, stored_values
+from pipeline.dicom.series.units import is_hounsfield
 from pipeline.errors import QuarantineError
 
 Array = npt.NDArray[Any]
@@ -40,9 +41,9 @@ class Slices:
     notes: tuple[str, ...]
 
 
-def outside_value(modality: str) -> float:
-    """What lies outside the scanned field: air in CT, 0 elsewhere."""
-    return AIR_HU if modality == "CT" else 0.0
+def outside_value(series: Series) -> float:
+    """What lies outside the scanned field: air in CT that is in HU, 0 elsewhere."""
+    return AIR_HU if is_hounsfield(series) else 0.0
 
 
 def read_slices(series: Series) -> Slices:
@@ -57,18 +58,18 @@ def read_slices(series: Series) -> Slices:
     instances, first = series.instances, series.instances[0]
     whole = all(_is_whole(instance) for instance in instances)
     values: Array = np.empty((len(instances), first.rows, first.columns), np.int16 if whole else np.float32)
-    padded, low = False, 0
+    padded, low, hounsfield = False, 0, is_hounsfield(series)
     for index, stored in stored_values(instances):
         real = rescaled(stored, instances[index])
-        padded = _set_outside(real, stored, instances[index], series.modality) or padded
+        padded = _set_outside(real, stored, instances[index], hounsfield) or padded
         if values.dtype == np.int16 and (real.min() < INT16.min or real.max() > INT16.max):
             values = values.astype(np.float32)
         values[index] = real
         if values.dtype == np.float32 and not np.isfinite(values[index]).all():
             raise QuarantineError("E_RESCALE", f"Slice {index + 1} holds values that are not finite.")
-        low += int(np.count_nonzero(real < FAT_HU)) if series.modality == "CT" else 0
+        low += int(np.count_nonzero(real < FAT_HU)) if hounsfield else 0
     _require_matching_rescale(values, instances)
-    no_air = series.modality == "CT" and low < LEAST_AIR_OR_FAT * values.size
+    no_air = hounsfield and low < LEAST_AIR_OR_FAT * values.size
     return Slices(values, (*(("N_PADDING",) if padded else ()), *(("N_NO_AIR",) if no_air else ())))
 
 
@@ -94,15 +95,15 @@ def _is_whole(instance: Instance) -> bool:
     return whole and not (instance.pixels is not None and instance.pixels.floating)
 
 
-def _set_outside(real: Array, stored: Array, instance: Instance, modality: str) -> bool:
+def _set_outside(real: Array, stored: Array, instance: Instance, hounsfield: bool) -> bool:
     """Set padding in `real` to air or 0; whether that changed anything."""
     limits = padding_of(instance)
     if limits is None:
         return False
     ends = np.sort(np.multiply(limits, _rescale(instance)[0]) + _rescale(instance)[1])
-    if modality == "CT" and TISSUE_HU[0] < ends[1] and ends[0] < TISSUE_HU[1]:
+    if hounsfield and TISSUE_HU[0] < ends[1] and ends[0] < TISSUE_HU[1]:
         return False
-    outside = outside_value(modality)
+    outside = AIR_HU if hounsfield else 0.0
     padding = (stored >= limits[0]) & (stored <= limits[1])
     changed = bool((real[padding] != outside).any())
     real[padding] = outside

@@ -64,7 +64,7 @@ def read(series: Series) -> Reading:
     corner, measures = stack.positions[0], {}
     upright = stack.is_slanted
     if "N_TILT_CORRECTED" in series.notes:
-        values, corner = straighten(values, stack, spacing_mm, outside_value(series.modality))
+        values, corner = straighten(values, stack, spacing_mm, outside_value(series))
         measures["tilt_deg"] = round(stack.tilt_deg, 2)
     if "N_RESAMPLED" in series.notes:
         values, upright = even_out(values, stack), True

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline.cases import Fault, Instance, Series
+from pipeline.dicom.series.identity import require_one_identity
 from pipeline.dicom.series.radiograph import is_radiograph, judge_radiograph, require_measured
 from pipeline.dicom.series.repeats import drop_copies
 from pipeline.dicom.series.split import merge, split
@@ -57,12 +58,13 @@ def judge(series: Series) -> Series:
         return judge_radiograph(series)
     try:
         _require_images(series)
+        known = require_one_identity(series.instances)
         require_measured(series.instances)
         _require_all_files(series)
         _require_positions(series)
         _require_one_grid(series)
         ordered, stack = _in_order(series)
-        notes = (*_even_steps(ordered, stack), *_straight(ordered.instances[0], stack), *_ends(ordered))
+        notes = (*known, *_even_steps(ordered, stack), *_straight(ordered.instances[0], stack), *_ends(ordered))
         _require_rescale(ordered)
     except QuarantineError as error:
         return replace(series, fault=Fault(error.code, error.message, error.remedy))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cases import Fault, Instance, Series
+from pipeline.dicom.series.identity import DATE_TAGS
 from pipeline.dicom.series.stack import SAME_POSITION_MM, number, stack_of
 from pipeline.errors import REMEDIES
 from pipeline.store.files import sha256_file
@@ -57,8 +58,9 @@ class _Key:
     through: bool = False
 
 
-#: What the image shows differs: a volume may have fewer slices than another one.
+#: What the image shows, or where, differs: a volume may have fewer slices than another one.
 _CONTRASTS = (
+    _Key("FrameOfReferenceUID", "frame"),
     _Key("EchoTime", "echo"),
     _Key("EchoNumbers", "echo"),
     _Key("ConvolutionKernel", "kernel", shown=True),
@@ -82,8 +84,12 @@ _RANGES = (
     _Key("InstanceNumber", "volume", through=True),
     _Key("", "volume", through=True),
 )
+#: The last resort: an examination of another day under the same UIDs.
+_DATES = tuple(_Key(tag, "date") for tag in DATE_TAGS)
 #: What may set blocks of one series apart that lie at different places.
-_BLOCKS = (_Key("AcquisitionNumber", "block"), _Key("ConvolutionKernel", "block"), _Key("ImageType", "block"))
+_BLOCKS = tuple(
+    _Key(tag, "block") for tag in ("FrameOfReferenceUID", "AcquisitionNumber", "ConvolutionKernel", "ImageType")
+)
 
 
 def volumes_of(instances: Sequence[Instance]) -> list[Volume]:
@@ -150,6 +156,10 @@ def _divisions(members: npt.NDArray[np.object_], slots: IntArray, most: int) -> 
         ranks = _by_rank(members, slots, key)
         if ranks is not None and all(_is_constant(codes, ranks) for codes in contrasts):
             yield [f"{key.word} {index} of {most}" for index in range(1, most + 1)], ranks
+    for key in _DATES:
+        names, codes = _by_value(members, key)
+        if 1 < len(names) <= most:
+            yield names, codes
 
 
 def _by_value(members: npt.NDArray[np.object_], key: _Key) -> tuple[list[str], IntArray]:

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.cases import Case, Fault, Instance, Series
+from pipeline.dicom.series.again import latest
+from pipeline.dicom.series.identity import contradiction, have_two_names
 from pipeline.dicom.series.radiograph import is_radiograph
 from pipeline.dicom.series.stack import normal_of
+from pipeline.dicom.series.units import unit_fault, unit_flags
 from pipeline.errors import REMEDIES
 from pipeline.spec.spec import Role, Rule, Spec
 
@@ -129,47 +132,62 @@ def _choose(
     chosen: dict[int, Choice] = {}
     played: dict[str, Series] = {}
     flags: list[str] = []
-    faults: list[Fault] = []
+    usable = [members[i] for i in members if members[i].fault is None and "" in refusals[i].values()]
+    clash = contradiction(usable)
+    faults: list[Fault] = [clash] if clash else []
     for name, role in spec.roles.items():
         fitting = [i for i in members if not refusals[i][name] and i not in chosen]
-        sound = [i for i in fitting if members[i].fault is None]
-        chosen |= {i: Choice(case_id, "", f"{name}: set aside for its geometry") for i in fitting if i not in sound}
-        best = _best(sound, members, role)
+        unfit = {i: fault for i in fitting if (fault := members[i].fault or unit_fault(members[i], role))}
+        sound = [i for i in fitting if i not in unfit]
+        chosen |= {i: Choice(case_id, "", _why_unfit(name, members[i], fault)) for i, fault in unfit.items()}
+        best, repeated = _best(sound, members, role)
         if len(best) == 1:
             chosen |= {i: Choice(case_id, "", _why_another(name, role)) for i in sound}
             chosen[best[0]] = Choice(case_id, name)
             played[name] = members[best[0]]
             flags += [f"{name}: {note}" for note in members[best[0]].notes]
+            flags += unit_flags(members[best[0]], role, name)
+            if repeated:
+                flags.append(f"N_LATEST: {name}: the latest complete one of {repeated} acquisitions was taken")
         elif best:
             chosen |= {i: Choice(case_id, "", f"{name}: ambiguous with another series") for i in best}
             faults.append(_fault("E_AMBIGUOUS", f"{len(best)} series fit the role {name} equally well."))
         elif fitting:
-            fault = members[fitting[0]].fault
-            faults.append(replace(fault, message=f"{name}: {fault.message}") if fault else _missing(name))
+            fault = unfit[fitting[0]]
+            faults.append(replace(fault, message=f"{name}: {fault.message}"))
             played[name] = members[fitting[0]]
         elif role.required:
             faults.append(_missing(name))
         else:
             flags.append(f"N_NO_ROLE: no series fits the optional role {name}")
+    if not clash and have_two_names(played.values()):
+        flags.append("N_TWO_NAMES: the patient's name differs between series; birth date and sex agree")
     return chosen, Case(case_id, played, tuple(flags), faults[0] if faults else None)
 
 
-def _best(sound: Sequence[int], members: Mapping[int, Series], role: Role) -> list[int]:
-    """The series that are left after the role's preferences."""
-    left = list(sound)
+def _best(sound: Sequence[int], members: Mapping[int, Series], role: Role) -> tuple[list[int], int]:
+    """The series that are left after the role's preferences; and out of how many repetitions the one was taken."""
+    left, repeated = list(sound), 0
     for preference in role.prefer:
         if preference == "most_instances":
             most = max((len(members[i].instances) for i in left), default=0)
             left = [i for i in left if len(members[i].instances) == most]
-        else:
+        elif preference == "first_part":
             first = {(members[i].study_uid, members[i].series_uid): i for i in reversed(left)}
             left = sorted(first.values())
-    return left
+        elif len(left) > 1 and (found := latest([members[i] for i in left])) is not None:
+            left, repeated = [left[found]], len(left)
+    return left, repeated
 
 
 def _why_another(name: str, role: Role) -> str:
     words = {"most_instances": "has more instances", "first_part": "is the first part"}
+    words["latest"] = "is a later complete acquisition of the same protocol"
     return f"{name}: another series {' or '.join(words[item] for item in role.prefer)}"
+
+
+def _why_unfit(name: str, series: Series, fault: Fault) -> str:
+    return f"{name}: set aside for its geometry" if series.fault else f"{name}: {fault.message}"
 
 
 def _missing(name: str) -> Fault:

@@ -11,6 +11,7 @@ import pipeline.dicom.headers.scan
 from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import read_header
 from pipeline.dicom.headers.scan import scan
+from pipeline.dicom.series.gate import candidates
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.store.files import walk
@@ -191,3 +192,43 @@ def test_a_file_that_takes_too_long_costs_that_file_alone(files: list[Path], mon
     (lost,) = series.rejected
     assert lost.path == files[0]
     assert lost.fault is not None and lost.fault.code == "E_LIMIT"
+
+
+def blank(folder: Path, value: str, *keywords: str) -> None:
+    for path in folder.rglob("IM*"):
+        slice_ = pydicom.dcmread(path)
+        for keyword in keywords or ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(slice_, keyword, value)
+        slice_.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("value", ["", "0", "0.0.0", "REMOVED"])
+def test_blanked_uids_are_replaced_by_the_folder_and_said(tmp_path: Path, value: str) -> None:
+    """Two series of one folder and one of another: three series, whose places are whole."""
+    for number, (folder, modality) in enumerate((("a", "CT"), ("a", "MR"), ("b", "CT")), start=1):
+        header = SeriesHeader(modality=modality, series_number=number)
+        for path in write_series(position_phantom(shape=(12, 10, 6)), tmp_path / modality / str(number), header):
+            (tmp_path / "in" / folder).mkdir(parents=True, exist_ok=True)
+            path.rename(tmp_path / "in" / folder / f"{path.name}-{number}")
+    blank(tmp_path / "in", value)
+    found = candidates(scan(tmp_path / "in").series)
+    assert sorted((item.modality, len(item.instances)) for item in found) == [("CT", 6), ("CT", 6), ("MR", 6)]
+    assert all(item.fault is None and item.notes == ("N_NO_UID",) for item in found)
+    assert {item.patient_id for item in found} == {"SIM-0001"}
+    assert {item.tags["FrameOfReferenceUID"] for series in found for item in series.instances} == {""}
+
+
+def test_a_blanked_instance_uid_alone_leaves_the_series_together(tmp_path: Path) -> None:
+    for number, path in enumerate(write_series(position_phantom(shape=(12, 10, 6)), tmp_path / "x")):
+        (tmp_path / "in" / str(number)).mkdir(parents=True)
+        path.rename(tmp_path / "in" / str(number) / "IM")
+    blank(tmp_path / "in", "", "SOPInstanceUID", "StudyInstanceUID")
+    (series,) = candidates(scan(tmp_path / "in").series)
+    assert (series.fault, len(series.instances), series.notes) == (None, 6, ("N_NO_UID",))
+
+
+def test_a_gap_among_blanked_files_is_still_one(files: list[Path]) -> None:
+    blank(files[0].parent, "")
+    files[2].unlink()
+    (series,) = candidates(scan(files[0].parent).series)
+    assert series.fault is not None and series.fault.code == "E_GAP"

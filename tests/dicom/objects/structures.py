@@ -51,11 +51,15 @@ def write_rtstruct(
         path: of the file.
         images: the series' files.
         regions: name -> contours, LPS mm; a contour with its geometric type where it is not CLOSED_PLANAR.
-        changes: header values that differ; `reference` None leaves out which series it is of.
+        changes: header values that differ; `reference` None leaves out which series it is of; `frames` name -> UID of
+            the region's own frame of reference (empty: none), `drawn_on` name -> an image that its contours name,
+            `numbers` name -> its ROINumber, `others` files of further series that it names, each in a frame of its own.
     """
     source = pydicom.dcmread(images[0], stop_before_pixels=True)
     reference = changes.pop("reference", "series")
     frame = changes.pop("frame", source.FrameOfReferenceUID)
+    frames, drawn_on, numbers = (changes.pop(key, {}) for key in ("frames", "drawn_on", "numbers"))
+    others = changes.pop("others", ())
     found = Dataset()
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
         setattr(found, keyword, source[keyword].value)
@@ -64,12 +68,22 @@ def write_rtstruct(
     found.Modality, found.SeriesInstanceUID = "RTSTRUCT", make_uid(uid, "series")
     found.StructureSetDate, found.StructureSetTime = "20240116", "090000"
     found.ReferencedFrameOfReferenceSequence = Items([_reference(images, source, frame, reference)])
+    for further in others:
+        other = pydicom.dcmread(further[0], stop_before_pixels=True)
+        own = _reference(further, other, other.FrameOfReferenceUID, "series")
+        found.ReferencedFrameOfReferenceSequence.append(own)
     found.StructureSetROISequence = Items()
     found.ROIContourSequence = Items()
     for number, (name, contours) in enumerate(regions.items(), start=1):
         roi, drawn = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName, roi.ReferencedFrameOfReferenceUID = number, name, frame
-        drawn.ReferencedROINumber, drawn.ContourSequence = number, Items([_contour(item) for item in contours])
+        roi.ROINumber, roi.ROIName = numbers.get(name, number), name
+        if frames.get(name, frame):
+            roi.ReferencedFrameOfReferenceUID = frames.get(name, frame)
+        drawn.ReferencedROINumber, drawn.ContourSequence = roi.ROINumber, Items([_contour(item) for item in contours])
+        for contour in drawn.ContourSequence if name in drawn_on else ():
+            image, seen = Dataset(), pydicom.dcmread(drawn_on[name], stop_before_pixels=True)
+            image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = seen.SOPClassUID, seen.SOPInstanceUID
+            contour.ContourImageSequence = Items([image])
         found.StructureSetROISequence.append(roi)
         found.ROIContourSequence.append(drawn)
     for keyword, value in changes.items():

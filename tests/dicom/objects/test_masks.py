@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -288,3 +289,79 @@ def test_a_wrong_spec_is_refused(mask: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match="cannot name a mask"):
         good = {"of": "ct", "labels": {"a": "b"}}
         Spec.model_validate({"name": "x", "description": "x", "roles": ROLES, "masks": {"ct": good}})
+
+
+def other_images(tree: Path) -> list[Path]:
+    """An MR of the patient in a frame of reference of its own, which lies where the CT does by chance."""
+    return write_series(IMAGE, tree / "mr", SeriesHeader(modality="MR", series_number=7, frame="2"))
+
+
+def frame_of(paths: list[Path]) -> str:
+    return str(pydicom.dcmread(paths[0]).FrameOfReferenceUID)
+
+
+@pytest.mark.parametrize("kind", ["its own frame", "its images", "nothing"])
+def test_a_region_of_another_frame_of_reference_is_not_filled(tree: Path, tmp_path: Path, kind: str) -> None:
+    """A structure set of CT and MR: the region was drawn on the MR, or does not say where."""
+    mr = other_images(tree)
+    changes: dict[str, Any] = {"frames": {"GTV": frame_of(mr) if kind == "its own frame" else ""}}
+    changes |= {"drawn_on": {"GTV": mr[0]}} if kind == "its images" else {}
+    regions = {"Body": drawn(BESIDE, range(12)), "GTV": drawn(SQUARE, range(3, 7))}
+    write_rtstruct(tree / "rs", images(tree), regions, others=[mr], **changes)
+    record, _ = ingest(tree, spec_of(tmp_path))
+    assert record.status == "quarantined" and record.error is not None
+    assert record.error.code == ("E_MASK" if kind == "nothing" else "E_MASK_ROI")
+    assert "frame of reference" in record.error.message
+
+
+def test_the_region_of_the_images_frame_is_filled_and_the_other_said(tree: Path, tmp_path: Path) -> None:
+    mr = other_images(tree)
+    regions = {"GTV ct": drawn(SQUARE, range(3, 7)), "GTV mr": drawn(BESIDE, range(12))}
+    write_rtstruct(tree / "rs", images(tree), regions, others=[mr], frames={"GTV mr": frame_of(mr)})
+    record, out = ingest(tree, spec_of(tmp_path))
+    np.testing.assert_array_equal(mask_of(out).get_fdata(), reoriented(box(SQUARE, range(3, 7))))
+    words = "N_OTHER_FRAME: lesion: gtv: 1 regions lie in another frame of reference and were left out"
+    assert words in record.flags
+
+
+def test_a_frame_that_the_contours_images_contradict_is_refused(tree: Path, tmp_path: Path) -> None:
+    mr = other_images(tree)
+    regions = {"GTV": drawn(SQUARE, range(3, 7))}
+    write_rtstruct(tree / "rs", images(tree), regions, others=[mr], drawn_on={"GTV": mr[0]})
+    record, _ = ingest(tree, spec_of(tmp_path))
+    assert record.error is not None and record.error.code == "E_MASK" and "got several" in record.error.message
+
+
+def test_a_region_without_frame_is_filled_where_there_is_one_alone(tree: Path, tmp_path: Path) -> None:
+    write_rtstruct(tree / "rs", images(tree), {"GTV": drawn(SQUARE, range(3, 7))}, frames={"GTV": ""})
+    _, out = ingest(tree, spec_of(tmp_path))
+    np.testing.assert_array_equal(mask_of(out).get_fdata(), reoriented(box(SQUARE, range(3, 7))))
+
+
+def test_a_number_that_two_regions_have_is_refused(tree: Path, tmp_path: Path) -> None:
+    """By the number alone the GTV would get the body's contours."""
+    regions = {"GTV": drawn(SQUARE, range(3, 7)), "Body": drawn(BESIDE, range(12)), "node": drawn(SQUARE, range(2, 4))}
+    write_rtstruct(tree / "rs", images(tree), regions, numbers={"GTV": 5, "Body": 5})
+    record, _ = ingest(tree, spec_of(tmp_path))
+    assert record.error is not None and record.error.code == "E_MASK" and "one ROINumber" in record.error.message
+    shutil.rmtree(tree.parent / "out")
+    record, _ = ingest(tree, spec_of(tmp_path, labels={"node": "^node"}))
+    assert record.status == "done"
+
+
+def test_a_number_that_two_segments_have_is_refused(tree: Path, tmp_path: Path) -> None:
+    path = write_seg(tree / "seg", images(tree), {"GTV": box(SQUARE, range(3, 7)), "node": box(BESIDE, range(2, 4))})
+    found = pydicom.dcmread(path)
+    found.SegmentSequence[1].SegmentNumber = 1
+    found.save_as(path)
+    record, _ = ingest(tree, spec_of(tmp_path))
+    assert record.error is not None and record.error.code == "E_MASK" and "one SegmentNumber" in record.error.message
+
+
+def test_a_structure_set_of_another_person_is_refused(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
+    write_rtstruct(tree / "rs", images(tree), {"GTV": drawn(SQUARE, range(3, 7))}, PatientName="Canary^Tom")
+    record, out = ingest(tree, spec_of(tmp_path))
+    assert record.error is not None and record.error.code == "E_CONTRADICTION"
+    assert not any(b"Canary" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+    (private,) = (tandem_home / "links").rglob("contradictions.csv")
+    assert {row["value"] for row in csv.DictReader(private.open(newline=""))} == {"Canary^Tom", "Simulated^One"}

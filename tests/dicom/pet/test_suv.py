@@ -15,6 +15,7 @@ from pydicom.uid import PositronEmissionTomographyImageStorage
 
 from pipeline.cases import Series
 from pipeline.dicom.headers.header import read_header
+from pipeline.dicom.pet.nuclides import HALF_LIVES_S
 from pipeline.dicom.pet.suv import ToSuvd, to_suv, uptake_of
 from pipeline.dicom.pixels.volume import read
 from pipeline.dicom.series.gate import judge
@@ -242,3 +243,62 @@ def test_the_unit_is_of_pet_alone() -> None:
         Role(modality="CT", unit="SUVbw")
     roles = {"pet": Role(modality="PT", unit="SUVbw"), "ct": Role(modality="CT", unit="HU")}
     assert Spec(name="x", description="x", roles=roles).suv_roles == ["pet"]
+
+
+def named(code: tuple[str, str, str] | None, half_life_s: float, words: str = "") -> Change:
+    """A tracer with the code of a nuclide, in the scheme of before 2020 or today's, and what it is called."""
+
+    def change(header: Dataset, tracer: Dataset, _: int) -> None:
+        tracer.RadionuclideHalfLife, tracer.Radiopharmaceutical = str(half_life_s), words
+        if code is not None:
+            item = Dataset()
+            item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
+            tracer.RadionuclideCodeSequence = Sequence([item])
+
+    return change
+
+
+FLUORINE, GALLIUM = ("C-111A1", "SRT", "^18^Fluorine"), ("C-131A3", "SRT", "^68^Gallium")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        named(FLUORINE, 6586.2, "FDG -- fluorodeoxyglucose"),
+        named(FLUORINE, 6600.0),  # 110 minutes
+        named(("77004003", "SCT", ""), 6586.2, "18F-PSMA-1007"),
+        named(GALLIUM, 4062.6, "68Ga-PSMA-11"),
+        named(("35337001", "SCT", "Gallium-68"), 4080.0),
+        named(None, 6586.2, "Solution"),
+        named(("X-1", "99LOCAL", "my nuclide"), 6586.2),
+    ],
+)
+def test_a_half_life_that_is_its_nuclides(tmp_path: Path, change: Change) -> None:
+    uptake_of(write_pet(tmp_path / "pet", change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        named(GALLIUM, 6586.2),  # the console's default: SUV would be 21 % low after an hour
+        named(("C-131A3", "99SDM", ""), 6586.2),
+        named(("35337001", "SCT", ""), 6586.2),
+        named(FLUORINE, 4062.6),
+        named(FLUORINE, 6586.2, "68Ga-PSMA-11"),
+        named(None, 6586.2, "Ga-68 DOTATOC"),
+        named(("X-1", "99LOCAL", "^11^Carbon"), 6586.2),
+        named(("63360001", "SCT", ""), 6586.2),
+    ],
+)
+def test_a_half_life_of_another_nuclide_is_refused(tmp_path: Path, change: Change) -> None:
+    with pytest.raises(QuarantineError, match="E_SUV: RadionuclideHalfLife is"):
+        uptake_of(write_pet(tmp_path / "pet", change))
+
+
+def test_half_lives_of_the_table() -> None:
+    """In the units in which they are known: minutes, hours, days."""
+    minutes = {"C11": 20.36, "N13": 9.965, "O15": 2.037, "F18": 109.77, "Ga68": 67.71, "Rb82": 1.26, "Cu62": 9.67}
+    hours = {"Cu64": 12.70, "Zr89": 78.41, "Y86": 14.74, "I124": 100.2, "Br76": 16.2}
+    for factor, table in ((60, minutes), (3600, hours)):
+        for nuclide, value in table.items():
+            assert HALF_LIVES_S[nuclide] == pytest.approx(value * factor, rel=0.01)

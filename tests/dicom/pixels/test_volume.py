@@ -146,6 +146,20 @@ def test_padding_becomes_air_and_nothing_else_changes(folder: Path, stored: int,
     assert "N_PADDING" in found.notes
 
 
+def test_padding_of_a_ct_that_is_not_in_hu_becomes_zero(folder: Path) -> None:
+    """A map of density has no air of -1000; nor does it lack fat."""
+    for path in folder.iterdir():
+        slice_ = pydicom.dcmread(path)
+        values = slice_.pixel_array.copy()
+        values[:3] = 0
+        slice_.PixelData, slice_.RescaleType = values.tobytes(), "MGML"
+        slice_.add_new("PixelPaddingValue", "US", 0)
+        slice_.save_as(path, enforce_file_format=True)
+    found = read(only(folder))
+    assert (found.image.numpy()[0, :, :3] == 0).all()
+    assert found.notes == ("N_PADDING",)
+
+
 def test_padding_that_would_be_tissue_is_not_trusted(folder: Path) -> None:
     """Water is 0 HU: a header that calls it padding would turn every such voxel to air."""
     before = read(only(folder)).image.numpy()

@@ -18,6 +18,8 @@ from tests.phantoms.faults.files import (
     truncated_pixels,
 )
 from tests.phantoms.faults.mixtures import (
+    blanked_uids,
+    contradicting,
     localizer_inside,
     mixed_modality,
     second_block,
@@ -78,12 +80,14 @@ from tests.phantoms.faults.values import (
 __all__ = [
     "PADDED_ABOVE_HU",
     "big_endian",
+    "blanked_uids",
     "burned_in",
     "changing_rescale",
     "clutter",
     "colour",
     "comma_decimal",
     "compressed",
+    "contradicting",
     "declared_syntax",
     "deflate_bomb",
     "deflated",

@@ -57,6 +57,31 @@ def second_patient(folder: Path, interleaved: bool = False) -> list[Path]:
     return edit(paths, change)
 
 
+def contradicting(folder: Path, interleaved: bool = False, **values: object) -> list[Path]:
+    """Give the second half of the slices, or every second one, header values that contradict the others'.
+
+    They are 100 units brighter, so a volume that mixes the two shows it.
+    """
+    paths = in_order(folder)
+    paths = paths[1::2] if interleaved else paths[len(paths) // 2 :]
+
+    def change(slice_: Dataset) -> None:
+        set_values(slice_, values)
+        brighten(slice_, STEP)
+
+    return edit(paths, change)
+
+
+def blanked_uids(folder: Path) -> list[Path]:
+    """Take every UID of the slices out, as some de-identifiers do."""
+
+    def change(slice_: Dataset) -> None:
+        for keyword in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(slice_, keyword, "")
+
+    return edit(in_order(folder), change)
+
+
 def several_volumes(folder: Path, values: Mapping[str, Sequence[object]]) -> list[Path]:
     """Put several volumes under one series UID at the same positions, each 100 units brighter than the one before.
 
