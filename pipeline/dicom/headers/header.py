@@ -82,7 +82,7 @@ def read_header(path: Path, tags: Iterable[str] = ()) -> Header:
         except (NotDicomError, MemoryError):
             raise
         except Exception as error:
-            if encoded.bare:
+            if not encoded.certain:
                 raise NotDicomError from error
             return _broken(path, "E_HEADER", f"The header cannot be read ({type(error).__name__}).")
         finally:
@@ -91,7 +91,7 @@ def read_header(path: Path, tags: Iterable[str] = ()) -> Header:
 
 @lru_cache
 def _wanted(tags: tuple[str, ...]) -> tuple[Names, list[BaseTag | int]]:
-    names = names_of([*BASE_TAGS, *PLANE_TAGS, "Rows", "Columns", *tags])
+    names = names_of([*BASE_TAGS, *PLANE_TAGS, "Rows", "Columns", "RecognitionCode", *tags])
     return names, [*names, *FRAME_GROUPS, *MOSAIC_TAGS, *DIFFUSION_TAGS]
 
 
@@ -114,7 +114,10 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
     if values["Modality"] == "MR":
         values["DiffusionBValue"] = values["DiffusionBValue"] or private_b_value(dataset)
     missing = [tag for tag in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID") if not values[tag]]
-    if missing and encoded.bare:
+    recognised = values.get("RecognitionCode", "").startswith("ACR-NEMA")
+    if recognised and missing:
+        return _broken(path, "E_HEADER", "The file is ACR-NEMA, from before DICOM: it has no UIDs.")
+    if missing and not (encoded.certain or (elements and values.get("Rows"))):
         raise NotDicomError
     if missing:
         return _broken(path, "E_HEADER", f"The header has no {', '.join(missing)}.")
