@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,7 +160,8 @@ class FileDeidentifier:
 
 def identity_of(dataset: Dataset) -> Identity:
     """The hospital's identifiers of a data set; the study stands for a patient who has no ID."""
-    texts = {name: str(dataset.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID")}
+    names = ("PatientID", "IssuerOfPatientID")
+    texts = {name: unicodedata.normalize("NFC", str(dataset.get(name) or "").strip()) for name in names}
     uids = [str(dataset.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
     issuer = f"{texts['IssuerOfPatientID']}/" if texts["IssuerOfPatientID"] else ""
     patient = f"{issuer}{texts['PatientID']}" if texts["PatientID"] else f"study {uids[0]}"

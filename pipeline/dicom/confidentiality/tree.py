@@ -192,8 +192,9 @@ def _without_contradictions(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
 
 def _without_losses(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
     """A file that is named like the DICOM files beside it, but is none, has failed: a slice was there."""
-    names = Names(path for path, row in rows.items() if row.verdict != "not DICOM")
-    lost = [row for path, row in rows.items() if row.verdict == "not DICOM" and not row.reason and names.has_lost(path)]
+    known = [path for path, row in rows.items() if row.verdict != "not DICOM"]
+    names, others = Names(known), [row for row in rows.values() if row.verdict == "not DICOM" and not row.reason]
+    lost = [row for row in others if known and names.has_lost(row.source.path)]
     reason = "The file is named like a DICOM file, but is none."
     return rows | {row.source.path: replace(row, verdict="failed", code="E_HEADER", reason=reason) for row in lost}
 

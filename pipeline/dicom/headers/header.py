@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -123,7 +124,8 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
         return _broken(path, "E_HEADER", f"The header has no {', '.join(missing)}.")
     base = _image(path, values, tags, encoded, elements[0] if elements else None)
     issuer = f"{values['IssuerOfPatientID']}/" if values["IssuerOfPatientID"] else ""
-    patient = f"{issuer}{values['PatientID']}" if values["PatientID"] else f"study {values['StudyInstanceUID']}"
+    own = unicodedata.normalize("NFC", values["PatientID"])  # one name, however its letters are composed
+    patient = f"{issuer}{own}" if own else f"study {values['StudyInstanceUID']}"
     return Header(patient, values["StudyInstanceUID"], values["SeriesInstanceUID"], _images(base, dataset))
 
 
