@@ -113,7 +113,9 @@ def echo(text: str, error: bool = False) -> None:
     """Print one line for the person at the terminal: results on stdout, errors on stderr."""
     if _PRINTED.get() in (("nothing",) if error else ("nothing", "errors")):
         return
-    Console(stderr=error, soft_wrap=True, highlight=False).print(text, markup=False)
+    console = Console(stderr=error, soft_wrap=True, highlight=False)
+    # a file's name need not be text, nor the terminal's encoding hold it
+    console.print(text.encode(console.encoding, "backslashreplace").decode(console.encoding), markup=False)
 
 
 def print_table(table: Table) -> None:

@@ -26,6 +26,7 @@ REMEDIES: dict[str, str] = {
     # files and series
     "E_UNREADABLE": "Check the permissions and the disk, then run again: finished cases are not repeated.",
     "E_NOT_IMAGE": "Nothing to do: the series holds no images.",
+    "E_WITHDRAWN": "Put the files back, or delete the case's folder below cases/ to drop what was made of it.",
     "E_HEADER": "Export the file again; its header is cut or broken.",
     "E_PIXEL_LENGTH": "Export the file again; its pixel data are shorter than its header says.",
     "E_SIZE": "Check the file's Rows and Columns; an image of that size is not read.",
@@ -125,6 +126,7 @@ NOTES: dict[str, str] = {
     "N_OTHER_FRAME": "Regions of another frame of reference than the image's were left out.",
     "N_SPLIT": "The series held several volumes (time points, echoes, kernels, orientations); this is one of them.",
     "N_MERGED": "One acquisition was stored as several series; they were put together.",
+    "N_FILES_LOST": "A file beside the series' own cannot be read and may be of it: slices may be missing.",
     "N_ENDS_MISSING": "The acquisition had more images than there are: slices may be missing at the ends.",
     "N_TILT_CORRECTED": "The slices leaned (gantry tilt) and were resampled onto an upright grid.",
     "N_RESAMPLED": "The slices were unevenly spaced and were resampled onto even steps by their true positions.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,3 +212,9 @@ def test_every_documented_command_and_option_exists(page: str, line: str) -> Non
 def test_the_readme_shows_the_main_commands() -> None:
     shown = {line.split()[0] for page, line in DOCUMENTED if page == "README.md"}
     assert {"run", "ingest", "series", "specs", "register", "status", "compare", "calibrate", "evaluate"} <= shown
+
+
+def test_a_name_that_is_no_text_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder's name in Latin-1, as it comes from a zip of Windows."""
+    echo("Results: " + os.fsdecode(b"M\xfcller"))
+    assert capsys.readouterr().out == "Results: M\\udcfcller\n"

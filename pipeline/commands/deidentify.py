@@ -46,6 +46,8 @@ def show(found: TreeOutcome, out: Path) -> int:
     echo(summary(found))
     for code, count in sorted(found.codes().items()):
         echo(f"{code}: {count} files", error=True)
+    if found.gone:
+        echo(f"{found.gone} copies of an earlier run stay whose files are no longer in the input", error=True)
     echo(f"Copies: {out}; which is whose: {found.private_table}")
     return 1 if found.count("quarantined") or found.count("failed") else 0
 

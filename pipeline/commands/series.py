@@ -76,7 +76,7 @@ def series(root: str | Path, progress: bool = False) -> tuple[SeriesRow, ...]:
     found = scan(Path(root), TAGS)
     if lost := len(found.unreadable) + len(found.rejected):
         with shown(progress):
-            echo(f"{lost} files could not be read, or belong to no series.", error=True)
+            echo(f"{lost} files or folders could not be read, or belong to no series.", error=True)
     items = sorted(candidates(found.series), key=_place)
     patients = {name: index for index, name in enumerate(dict.fromkeys(item.patient_id for item in items), start=1)}
     return tuple(_row(item, patients[item.patient_id]) for item in items)

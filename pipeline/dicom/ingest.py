@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,11 @@ class FindSeries:
 
         Raises:
             UsageError: E_EMPTY, E_NO_DICOM, E_UNREADABLE when the tree cannot be used, E_NO_CASES when no series fits
-                any role, E_OUT when the run folder lies in the tree, E_KEY.
+                any role, E_OUT when the run folder lies in the tree or a link leads to it, E_KEY.
         """
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
-        found = scan(self.dataset_dir, self._rule_tags())
+        found = scan(self.dataset_dir, self._rule_tags(), self.output_dir)
         series = candidates(found.series)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
         masked = attach_masks(series, selection, self.spec)
@@ -105,11 +105,14 @@ class FindSeries:
         names.keep("series.csv", _PRIVATE_COLUMNS, private)
         save_spec(self.spec, self.output_dir)
         lost = [*found.rejected, *(instance for item in series for instance in item.rejected)]
-        where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, [*found.unreadable, *lost]))
-        counts = _counts(found, len(lost))
+        apart = {item.path: item for item in (*found.others, *lost, *found.unreadable)}
+        where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, apart.values()))
+        counts = _counts(found, apart.keys())
         write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
         if found.unreadable or lost:
-            echo(f"{len(found.unreadable)} files could not be read, {len(lost)} were rejected: see {where}", error=True)
+            rejected = counts["files_rejected"]
+            unread = len(found.unreadable)
+            echo(f"{unread} files or folders could not be read, {rejected} were rejected: see {where}", error=True)
 
 
 def _series_id(series: Series) -> tuple[str, ...]:
@@ -117,10 +120,17 @@ def _series_id(series: Series) -> tuple[str, ...]:
     return (series.study_uid, series.series_uid, *((series.part,) if series.part else ()))
 
 
-def _counts(found: Scan, rejected: int) -> dict[str, int]:
-    instances = sum(len(item.files) for item in found.series)
-    lost = {"files_rejected": rejected, "files_unreadable": len(found.unreadable)}
-    return {"series": len(found.series), "files_accepted": instances, **lost, "files_not_dicom": len(found.others)}
+def _counts(found: Scan, apart: Set[Path]) -> dict[str, int]:
+    """Every entry of the tree under one word; those of no series are among the rejected ones, too."""
+    accepted = {path for item in found.series for path in item.files} - apart
+    return {
+        "series": len(found.series),
+        "files_accepted": len(accepted),
+        "files_rejected": len(apart) - len(found.unreadable) - len(found.others),
+        "files_unreadable": len(found.unreadable),
+        "files_not_dicom": len(found.others),
+        "files_of_no_series": len(found.rejected),
+    }
 
 
 _PRIVATE_COLUMNS = ("series", "case_id", "patient_id", "study_uid", "series_uid", "description", "folder")

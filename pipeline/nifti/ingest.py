@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from pipeline.cases import Fault, NiftiFile
 from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError
 from pipeline.nifti.volume import Header, read_header
-from pipeline.spec.paths import compile_pattern, owner
+from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.artifacts import as_json, escape_cell
-from pipeline.store.files import require_apart, walk, write_atomic, write_text
+from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
@@ -69,16 +69,19 @@ class FindFiles:
         """
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
-        paths = list(walk(self.dataset_dir))
-        files = [self._look(path) for path in paths if path.name.endswith(ENDINGS)]
+        paths = list(walk(self.dataset_dir, self.output_dir))
+        others = {path: fault for path in paths if (fault := _other(path))}
+        files = [self._look(path) for path in paths if path not in others]
         if not files:
-            raise UsageError("E_EMPTY", f"Expected NIfTI files below {self.dataset_dir}, got none.", "Check the path.")
+            closed = sum(fault.code == "E_UNREADABLE" for fault in others.values())
+            got = f"got none; {closed} folders could not be opened" if closed else "got none"
+            raise UsageError("E_EMPTY", f"Expected NIfTI files below {self.dataset_dir}, {got}.", "Check the path.")
         groups: defaultdict[tuple[str, ...], list[MatchedFile]] = defaultdict(list)
         for file in files:
             if file.owner:
                 groups[file.owner].append(file)
         cases = [self._case(names.of("case", *owner), found) for owner, found in groups.items()]
-        self._write_tables(files, cases, names, len(paths) - len(files))
+        self._write_tables(files, cases, names, others)
         if not cases:
             reason = f"None of the {len(files)} NIfTI files fits `files` of the data spec {self.spec.name}."
             raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / 'series.csv'}.")
@@ -86,8 +89,8 @@ class FindFiles:
 
     def _look(self, path: Path) -> MatchedFile:
         """What a file's path and header say. Its voxels are read later, and then judged."""
-        relative = path.relative_to(self.dataset_dir).as_posix()
-        fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(relative))}
+        name = name_below(self.dataset_dir, path)
+        fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(name))}
         if not fits:
             return MatchedFile(path)
         whose = owner(next(iter(fits.values())))
@@ -121,7 +124,11 @@ class FindFiles:
         return {"case_id": case_id, **played, "flags": flags, "fault": faults[0] if faults else None}
 
     def _write_tables(
-        self, files: Sequence[MatchedFile], cases: Sequence[dict[str, Any]], names: Pseudonyms, others: int
+        self,
+        files: Sequence[MatchedFile],
+        cases: Sequence[dict[str, Any]],
+        names: Pseudonyms,
+        others: Mapping[Path, Fault],
     ) -> None:
         sound = [case for case in cases if case["fault"] is None]
         chosen = {value.path for case in sound for value in case.values() if isinstance(value, NiftiFile)}
@@ -136,11 +143,19 @@ class FindFiles:
         ]
         where = names.keep("series.csv", ("series", "case_id", "name", "path"), private)
         save_spec(self.spec, self.output_dir)
-        unreadable = sum(file.fault is not None and file.fault.code == "E_UNREADABLE" for file in files)
-        counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": others}
+        names.keep(
+            "files.csv", ("path", "code", "reason"), [(str(path), f.code, f.message) for path, f in others.items()]
+        )
+        faults = [*(file.fault for file in files if file.fault), *others.values()]
+        unreadable = sum(fault.code == "E_UNREADABLE" for fault in faults)
+        unknown = sum(not fault.code for fault in others.values())
+        counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": unknown}
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
         if unreadable:
-            echo(f"{unreadable} files could not be read: see {where}", error=True)
+            tables = f"{where} and files.csv beside it"
+            echo(f"{unreadable} files or folders could not be read: see {tables}", error=True)
+        if links := sum(fault.message == LINK for fault in others.values()):
+            echo(f"{links} links lead to folders that are read elsewhere, and were not followed", error=True)
 
     def _row(self, file: MatchedFile, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
         """A file in `series.csv`: no name, no path."""
@@ -159,3 +174,15 @@ class FindFiles:
             "reason": file.fault.message if file.fault else "" if file.keys else "its path fits no `files` of the spec",
             "notes": "; ".join(header.notes) if header else "",
         }
+
+
+def _other(path: Path) -> Fault | None:
+    """Why an entry of the tree is no NIfTI file; None for what is one by its name."""
+    named_so = path.name.endswith(ENDINGS)
+    try:
+        what = require_file(path)
+    except OSError as error:
+        if named_so and not path.is_dir():
+            return None  # its case says so
+        return Fault("E_UNREADABLE", f"It cannot be read ({error.strerror}).")
+    return Fault("", what or "not NIfTI") if what or not named_so else None

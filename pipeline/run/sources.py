@@ -13,8 +13,10 @@ from pipeline.console import echo
 from pipeline.dicom.ingest import FindSeries
 from pipeline.nifti.ingest import FindFiles
 from pipeline.registration.landmarks import landmarks_key
-from pipeline.spec.paths import compile_pattern, owner
+from pipeline.run.plan import STAGES
+from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Spec
+from pipeline.store import records
 from pipeline.store.files import walk
 from pipeline.store.pseudonyms import Pseudonyms
 
@@ -30,8 +32,17 @@ def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> C
         output_dir: the run folder.
         spec: with `files` for its roles: NIfTI; without: DICOM. With `register.landmarks`: their files too.
     """
-    find = (FindFiles if spec.from_files else FindSeries)(dataset_dir, output_dir, spec)
-    return partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec) if spec.landmark_files else find
+    find: Callable[[], list[Case]] = (FindFiles if spec.from_files else FindSeries)(dataset_dir, output_dir, spec)
+    if spec.landmark_files:
+        find = partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec)
+    return partial(_alone, find, Path(output_dir))
+
+
+def _alone(find: Callable[[], list[Case]], output_dir: Path) -> list[Case]:
+    """The cases; those of a former run that are not among them are set aside."""
+    cases = find()
+    records.withdraw(output_dir, STAGES[0], {case["case_id"] for case in cases})
+    return cases
 
 
 def _with_landmarks(find: Callable[[], list[Case]], dataset_dir: Path, output_dir: Path, spec: Spec) -> list[Case]:
@@ -47,8 +58,10 @@ def _with_landmarks(find: Callable[[], list[Case]], dataset_dir: Path, output_di
     patterns = {role: compile_pattern(pattern) for role, pattern in spec.landmark_files.items()}
     files: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in walk(dataset_dir):
+        if path.name.startswith("._"):  # macOS leaves one beside each file on foreign disks
+            continue
         for role, pattern in patterns.items():
-            if match := pattern.fullmatch(path.relative_to(dataset_dir).as_posix()):
+            if match := pattern.fullmatch(name_below(dataset_dir, path)):
                 files[names.of("case", *owner(match)), role].append(path)
     for case in cases:
         for role in patterns:

@@ -74,7 +74,7 @@ def finish(output_dir: Path, cases: Cases) -> int:
     for record in found:
         for line in _troubles(record):
             echo(line, error=True)
-    reasons = list(_reasons(found, _unreadable(output_dir)))
+    reasons = [*_reasons(found), *_lost(output_dir)]
     if reasons:
         echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
     return int(bool(reasons))
@@ -88,7 +88,7 @@ def _troubles(record: Record) -> Iterator[str]:
         yield f"{where}: verdict {record.verdict.grade}: {' '.join(record.verdict.reasons)}"
 
 
-def _reasons(found: Iterable[Record], unreadable: int) -> Iterator[str]:
+def _reasons(found: Iterable[Record]) -> Iterator[str]:
     found = tuple(found)
     for status in ("failed", "quarantined"):
         codes = [record.error.code for record in found if record.status == status and record.error]
@@ -97,14 +97,16 @@ def _reasons(found: Iterable[Record], unreadable: int) -> Iterator[str]:
     judged = sum(record.status == "done" and not records.went_well(record) for record in found)
     if judged:
         yield f"{judged} with a verdict of fail"
-    if unreadable:
-        yield f"{unreadable} files could not be read"
 
 
-def _unreadable(output_dir: Path) -> int:
-    """How many files of the input ingest could not read."""
+def _lost(output_dir: Path) -> Iterator[str]:
+    """What ingest could not read, or give to a series: nobody knows whose it was."""
     scan = output_dir / "scan.json"
-    return int(json.loads(scan.read_text(encoding="utf-8"))["files_unreadable"]) if scan.is_file() else 0
+    counts = json.loads(scan.read_text(encoding="utf-8")) if scan.is_file() else {}
+    if unreadable := counts.get("files_unreadable"):
+        yield f"{unreadable} files or folders could not be read"
+    if homeless := counts.get("files_of_no_series"):
+        yield f"{homeless} broken files belong to no series"
 
 
 def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) -> list[str]:

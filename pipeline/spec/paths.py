@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from itertools import pairwise
+from pathlib import Path
 
 #: What stands for a name: `{case}` for the patient, `{session}` for one of a patient's visits.
 PLACEHOLDERS = ("case", "session")
@@ -15,7 +17,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Turn a pattern such as `sub-{case}/anat/*_T1w.nii.gz` into a regular expression for relative POSIX paths.
 
     `*` stands for any characters but `/`, `?` for one of them, `**/` for any number of folders. A placeholder stands
-    for at least one character but `/`, as few as fit; where it stands again, it is the same text.
+    for at least one character but `/`, as few as fit; where it stands again, it is the same text. Names are compared
+    in the form NFC of Unicode (`name_below`): macOS writes `ü` as two characters, others as one.
 
     Returns:
         An expression with a group for each placeholder; use `fullmatch`.
@@ -23,7 +26,7 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     Raises:
         ValueError: when the pattern cannot say which part of a path is the case.
     """
-    tokens = _TOKEN.findall(pattern)
+    tokens = _TOKEN.findall(unicodedata.normalize("NFC", pattern))
     _check(pattern, tokens)
     seen: set[str] = set()
     parts = []
@@ -35,6 +38,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
         else:
             parts.append(_WILDCARDS.get(token) or re.escape(token))
     return re.compile("".join(parts))
+
+
+def name_below(root: Path, path: Path) -> str:
+    """What a pattern is compared with: the path of a file below a folder, with `/`, in the form NFC of Unicode."""
+    return unicodedata.normalize("NFC", path.relative_to(root).as_posix())
 
 
 def placeholders(pattern: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -15,6 +16,7 @@ from pathlib import Path
 from pipeline.errors import CaseError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
+LINK = "a link to a folder that is read elsewhere"
 
 
 def sha256_file(path: Path) -> str:
@@ -57,21 +59,88 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8."""
-    path.write_text(text, encoding="utf-8")
+    """Write a text as UTF-8. A file's name need not be text: a byte of it that is none is written as an escape."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """Every file below a folder, in a stable order; linked folders are not entered.
+def walk(root: Path, apart: Path | None = None) -> Iterator[Path]:
+    """Every entry below a folder, in a stable order. Folders that are links are entered, each folder once.
+
+    A folder that could not be opened, or is a link to one that is read elsewhere or lies above it, is given as an
+    entry itself: `require_file` says why.
+
+    Args:
+        root: the folder.
+        apart: an output folder: no link may lead into it, nor above it.
 
     Raises:
-        UsageError: E_EMPTY when the folder does not exist or cannot be opened.
+        UsageError: E_EMPTY when the folder does not exist or cannot be opened, E_OUT.
     """
-    if not root.is_dir() or not os.access(root, os.R_OK):
+    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
         raise UsageError("E_EMPTY", f"Expected a folder that can be read, got {root}.")
-    for folder, folders, files in os.walk(root):
-        folders.sort()
-        yield from (Path(folder) / name for name in sorted(files))
+    waiting, known, closed = [root], set[tuple[int, int]](), list[Path]()
+    for top in waiting:
+        if top != root and apart is not None:
+            _require_link_apart(top, apart)
+        for name, folders, files in os.walk(top, onerror=lambda error: closed.append(Path(error.filename))):
+            folder = Path(name)
+            if _is_known(folder, known):
+                folders.clear()
+                yield folder
+                continue
+            links = [folder / name for name in sorted(folders) if (folder / name).is_symlink()]
+            waiting += (link for link in links if not _is_loop(link))
+            folders[:] = sorted({*folders} - {link.name for link in links})
+            yield from (folder / name for name in sorted(files))
+            yield from filter(_is_loop, links)
+    yield from closed
+
+
+def _is_known(folder: Path, known: set[tuple[int, int]]) -> bool:
+    """Whether a folder was entered before, which it is now."""
+    state = folder.stat()
+    size, identity = len(known), (state.st_dev, state.st_ino)
+    known.add(identity)
+    return len(known) == size
+
+
+def _is_loop(link: Path) -> bool:
+    """Whether a link leads to a folder in which it lies itself."""
+    return link.parent.resolve().is_relative_to(link.resolve())
+
+
+def _require_link_apart(link: Path, output_dir: Path) -> None:
+    target, out = link.resolve(), output_dir.resolve()
+    if out.is_relative_to(target) or target.is_relative_to(out):
+        raise UsageError("E_OUT", f"The output folder {output_dir} lies in or above {link}, a link of the input.")
+
+
+def require_file(path: Path) -> str:
+    """Look at an entry of a tree before it is opened: a pipe would never end.
+
+    Returns:
+        Why it holds no data, in a few words; empty for a file.
+
+    Raises:
+        OSError: it, or the folder that it is, cannot be opened.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        with os.scandir(path):
+            return LINK
+    if not stat.S_ISREG(mode):
+        return "a pipe, a socket or a device"
+    return "a companion file of macOS" if path.name.startswith("._") and _is_companion(path) else ""
+
+
+def _is_companion(path: Path) -> bool:
+    """Whether a file `._NAME` is what macOS leaves beside NAME on foreign disks; one that is cut counts as such, too.
+
+    Source: RFC 1740, appendix A (the magic numbers of AppleDouble and AppleSingle).
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    return len(start) < 4 or start in (b"\0\x05\x16\x07", b"\0\x05\x16\0")
 
 
 def require_apart(output_dir: Path, dataset_dir: Path) -> None:
@@ -95,8 +164,10 @@ def writable_folder(folder: Path) -> Path:
     """Create the folder if needed and prove that it can be written to.
 
     Raises:
-        UsageError: E_OUT.
+        UsageError: E_OUT; also for a path that is not UTF-8 text, with which ITK ends the process.
     """
+    if not _is_text(folder):
+        raise UsageError("E_OUT", f"Expected an output folder whose path is UTF-8 text, got {folder}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}"
@@ -105,6 +176,10 @@ def writable_folder(folder: Path) -> Path:
     except OSError as error:
         raise UsageError("E_OUT", f"The output folder {folder} cannot be written to ({error.strerror}).") from error
     return folder
+
+
+def _is_text(path: Path) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ KEY_BYTES = 32
 PRIVATE_MODE = 0o600
 #: Ten years: neither the season nor the year tells the date.
 LONGEST_SHIFT_DAYS = 3652
+#: How a byte of a file's name that is no UTF-8 stands in a table.
+_BYTE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def private_folder() -> Path:
@@ -44,7 +47,7 @@ class Pseudonyms:
         if self.folder.is_relative_to(output_dir.resolve()):
             raise UsageError("E_KEY", f"The pseudonym key's folder {self.folder} lies in the output folder.")
         self._key = _key(self.folder / "key")
-        self._links = self.folder / "links" / hashlib.sha256(str(output_dir.resolve()).encode()).hexdigest()[:12]
+        self._links = self.folder / "links" / hashlib.sha256(os.fsencode(output_dir.resolve())).hexdigest()[:12]
 
     def of(self, kind: str, *identifiers: str) -> str:
         """The pseudonym of identifiers, such as `case-1f3a09c2b7de`."""
@@ -59,19 +62,19 @@ class Pseudonyms:
         return 1 + int.from_bytes(self._digest("days", patient)[:8], "big") % LONGEST_SHIFT_DAYS
 
     def _digest(self, *parts: str) -> bytes:
-        message = "\0".join(parts).encode("utf-8", "backslashreplace")
-        return hmac.new(self._key, message, hashlib.sha256).digest()
+        return hmac.new(self._key, _as_bytes("\0".join(parts)), hashlib.sha256).digest()
 
     def kept(self, name: str) -> list[dict[str, str]]:
-        """The rows of a table that `keep` has written, none where there is no such table."""
+        """The rows of a table that `keep` has written, none where there is no such table; names with their bytes."""
         path = self._links / name
         if not path.is_file():
             return []
         with path.open(newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
+            rows = csv.DictReader(_BYTE.sub(lambda found: chr(int(found[1], 16)), line) for line in stream)
+            return list(rows)
 
     def keep(self, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
-        """Write a private table (readable by its owner alone) beside the key.
+        """Write a private table (readable by its owner alone) beside the key; bytes that are no text as escapes.
 
         Returns:
             Its path.
@@ -80,8 +83,12 @@ class Pseudonyms:
         text = io.StringIO(newline="")
         csv.writer(text).writerows([header, *rows])
         path = self._links / name
-        write_atomic(path, lambda temporary: _write_private(temporary, text.getvalue().encode()))
+        write_atomic(path, lambda temporary: _write_private(temporary, _as_bytes(text.getvalue())))
         return path
+
+
+def _as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _key(path: Path) -> bytes:

@@ -9,14 +9,14 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cases import Record, worst
-from pipeline.errors import UsageError
+from pipeline.cases import Fault, Record, worst
+from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import code_version
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
@@ -90,6 +90,24 @@ def forget(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)
     if folder.is_dir():
         shutil.rmtree(folder)
+
+
+def withdraw(output_dir: Path, stage: str, present: Collection[str]) -> None:
+    """Set aside the cases of a run folder that a stage's input does not hold any more; no file is deleted.
+
+    Args:
+        output_dir: the run folder.
+        stage: the one that finds the cases.
+        present: the ids of those that are there.
+    """
+    message = "The input holds no file for this case any more."
+    for path in (output_dir / "cases").glob(f"*/{stage}/{RECORD}"):
+        record = read(path.parent)
+        if record is None or record.case_id in present or (record.error and record.error.code == "E_WITHDRAWN"):
+            continue
+        fault = Fault("E_WITHDRAWN", message, REMEDIES["E_WITHDRAWN"])
+        gone = Record(record.case_id, stage, "", "quarantined", error=fault, versions=record.versions)
+        write(gone, path.parent)
 
 
 def intact(record: Record, output_dir: Path) -> bool:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import stat
 from pathlib import Path
 
@@ -98,6 +100,40 @@ def test_values_that_contradict_each_other_are_named_in_private_alone(tmp_path: 
         for element, value in zip(("PatientName", "PatientBirthDate", "PatientSex"), values, strict=True):
             assert (ids[modality], element, value) in told
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
+
+
+def test_every_entry_is_counted_and_named_beside_the_key(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
+    """A folder in Latin-1, a slice without its header, one that is cut, one that is gone, a pipe, a loop, a text."""
+    folder = tree / CANARY / "B" / os.fsdecode(b"M\xfcller")
+    (tree / CANARY / "B" / "CT").rename(folder)
+    headless, cut, gone = sorted(folder.iterdir())[:3]
+    headless.write_bytes(bytes(500))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    gone.unlink()
+    gone.symlink_to("nowhere")
+    os.mkfifo(tree / "pipe")
+    (tree / "loop").symlink_to(tree)
+    (tree / CANARY / "single").mkdir()
+    (tree / CANARY / "single" / "1.dcm").write_bytes(b"")
+    cases = FindSeries(tree, tmp_path / "out", every_volume())()
+    assert sorted(case["fault"].code if case["fault"] else "" for case in cases) == ["", "", "E_GAP"]
+    assert json.loads((tmp_path / "out" / "scan.json").read_text()) == {
+        **{"series": 3, "files_accepted": 15, "files_rejected": 3, "files_unreadable": 1, "files_not_dicom": 3},
+        "files_of_no_series": 1,
+    }
+    assert len([path for path in tree.rglob("*") if not path.is_dir() or path.is_symlink()]) == 15 + 3 + 1 + 3
+    (private,) = (tandem_home / "links").rglob("files.csv")
+    named = {row["path"].rsplit("/")[-1]: row["code"] or row["reason"] for row in rows(private)}
+    assert named == {
+        headless.name: "E_HEADER",
+        cut.name: "E_PIXEL_LENGTH",
+        gone.name: "E_UNREADABLE",
+        "1.dcm": "E_HEADER",
+        "pipe": "a pipe, a socket or a device",
+        "loop": "a link to a folder that is read elsewhere",
+        "note.txt": "not DICOM",
+    }
+    assert rf"/M\udcfcller/{gone.name}" in private.read_text()
 
 
 def test_output_in_the_input_is_refused(tree: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import stat
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +24,7 @@ from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store import records
 from pipeline.store.pseudonyms import Pseudonyms
 from tests.phantoms.phantom import position_error, position_phantom
+from tests.store.test_files import refusing
 
 NAME = "DOE_JOHN"
 CT = position_phantom((12, 11, 9))
@@ -238,6 +242,68 @@ def test_sessions_are_cases_of_their_own(tmp_path: Path) -> None:
     cases = FindFiles(tmp_path / "in", tmp_path / "out", wanted)()
     assert {case["case_id"] for case in cases} == {case_id(tmp_path, "1", session) for session in ("a", "b")}
     assert all(case["fault"] is None for case in cases)
+
+
+def test_companions_of_macos_are_no_files_of_a_case(tree: Path, tmp_path: Path) -> None:
+    """`._NAME` beside each file (AppleDouble), one of them cut, and what `{case}` alone would take for a case."""
+    flat = tree / "flat"
+    write(CT, flat / "9_CT.nii.gz")
+    for path in [*tree.rglob("*.nii*")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X        " + bytes(100))
+    (flat / "._9_CT.nii.gz").write_bytes(b"")
+    wanted = spec(roles={"ct": Role(modality="CT", files="{case}/CT*.nii.gz")}, masks={})
+    (tree / NAME / "CT_mask.nii.gz").unlink()
+    cases = FindFiles(tree, tmp_path / "out", wanted)()
+    assert {case["case_id"]: case["fault"] for case in cases} == {case_id(tmp_path, name): None for name in (NAME, "2")}
+    alone = spec(roles={"ct": Role(modality="CT", files="flat/{case}_CT.nii.gz")}, masks={})
+    assert [case["case_id"] for case in FindFiles(tree, tmp_path / "out", alone)()] == [case_id(tmp_path, "9")]
+    assert {row["verdict"] for row in rows(tmp_path / "out" / "series.csv")} == {"chosen", "not chosen"}
+
+
+def test_a_name_is_the_same_however_its_letters_are_composed(tmp_path: Path) -> None:
+    """macOS writes ü as u and two dots (NFD); the spec may be written in either form, too."""
+    nfc, nfd = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    write(CT, tmp_path / "in" / "ct" / f"{nfd}.nii.gz")
+    write(MR, tmp_path / "in" / "mr" / f"{nfc}.nii.gz")
+    write(CT, tmp_path / "in" / nfd / "x.nii.gz")
+    roles = {name: Role(modality=name.upper(), files=f"{name}/{{case}}.nii.gz") for name in ("ct", "mr")}
+    (case,) = FindFiles(tmp_path / "in", tmp_path / "out", spec(roles=roles, masks={}))()
+    assert case["case_id"] == case_id(tmp_path, nfc) and case["fault"] is None
+    assert {case["ct"].path.name, case["mr"].path.name} == {f"{nfd}.nii.gz", f"{nfc}.nii.gz"}
+    for form in (nfc, nfd):
+        role = Role(modality="CT", files=f"{form}/{{case}}.nii.gz")
+        assert len(FindFiles(tmp_path / "in", tmp_path / "out", spec(roles={"ct": role}, masks={}))()) == 1
+
+
+def test_names_in_latin_1_are_cases(tmp_path: Path, tandem_home: Path) -> None:
+    name = os.fsdecode(b"M\xfcller")
+    write(CT, tmp_path / "in" / "x" / "CT_image.nii.gz")
+    (tmp_path / "in" / "x").rename(tmp_path / "in" / name)
+    assert [record.status for record in run(tmp_path / "in", tmp_path, spec()).values()] == ["done"]
+    (private,) = (tandem_home / "links").rglob("series.csv")
+    assert [row["name"] for row in rows(private)] == [r"M\udcfcller"]
+
+
+def test_entries_that_are_not_read_are_counted_by_their_reason(
+    tree: Path, tmp_path: Path, tandem_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tree / "closed").mkdir()
+    (tree / "twice").symlink_to(tree / "2")
+    (tree / "3").symlink_to(tmp_path / "store")
+    write(CT, tmp_path / "store" / "CT_image.nii.gz")
+    monkeypatch.setattr(os, "scandir", refusing(tree / "closed", os.scandir))
+    cases = FindFiles(tree, tmp_path / "out", spec())()
+    assert {case["case_id"] for case in cases} == {case_id(tmp_path, name) for name in (NAME, "2", "3")}
+    counts = json.loads((tmp_path / "out" / "scan.json").read_text())
+    assert counts == {"files_nifti": 6, "files_unreadable": 1, "files_not_nifti": 2}
+    (private,) = (tandem_home / "links").rglob("files.csv")
+    assert {Path(row["path"]).name: (row["code"], row["reason"]) for row in rows(private)} == {
+        "closed": ("E_UNREADABLE", "It cannot be read (Permission denied)."),
+        "twice": ("", "a link to a folder that is read elsewhere"),
+        "note.txt": ("", "not NIfTI"),
+    }
+    said = capsys.readouterr().err
+    assert "1 files or folders could not be read" in said and "1 links lead to folders that are read elsewhere" in said
 
 
 def test_units_are_flagged(tree: Path, tmp_path: Path) -> None:

@@ -2,14 +2,75 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.store.files import run_lock, sha256_file, sweep, writable_folder, write_atomic, write_text
+from pipeline.store.files import (
+    LINK,
+    require_file,
+    run_lock,
+    sha256_file,
+    sweep,
+    walk,
+    writable_folder,
+    write_atomic,
+    write_text,
+)
+
+
+def refusing(closed: Path, scandir: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`os.scandir` for a user who may not open one folder; the tests' own user may be allowed everything."""
+
+    def opened(path: Any) -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    return opened
+
+
+def test_every_entry_of_a_tree_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, those behind links to folders, and what was not entered: a closed folder, a loop, a second link."""
+    root, store = tmp_path / "in", tmp_path / "store"
+    for folder in (root / "a", root / "closed", store / "deep"):
+        folder.mkdir(parents=True)
+    for file in (root / "1", root / "a" / "2", root / "closed" / "3", store / "4", store / "deep" / "5"):
+        file.write_bytes(b"x")
+    for link, target in {"z": store, "y": store / "deep", "a/up": root, "b": root / "a", "none": store / "6"}.items():
+        (root / link).symlink_to(target)
+    monkeypatch.setattr(os, "scandir", refusing(root / "closed", os.scandir))
+    found = sorted(path.relative_to(root).as_posix() for path in walk(root))
+    assert found == ["1", "a/2", "a/up", "b", "closed", "none", "y/5", "z/4", "z/deep"]
+    assert [require_file(root / name) for name in ("1", "a/up", "b", "z/deep")] == ["", LINK, LINK, LINK]
+    for name in ("closed", "none"):
+        with pytest.raises(OSError, match=r"denied|No such"):
+            require_file(root / name)
+
+
+def test_a_link_of_the_input_may_not_lead_to_the_output(tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "far" / "out"
+    for folder in (root, out / "cases"):
+        folder.mkdir(parents=True)
+    for target in (tmp_path / "far", out, out / "cases"):
+        (root / "link").symlink_to(target)
+        with pytest.raises(UsageError, match=r"E_OUT: .*in or above .*link"):
+            list(walk(root, out))
+        (root / "link").unlink()
+
+
+def test_a_name_is_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"M\xfcller")
+    write_text(tmp_path / "a", name)
+    assert (tmp_path / "a").read_bytes() == b"M\\udcfcller"
+    with pytest.raises(UsageError, match=r"E_OUT: .*UTF-8 text"):
+        writable_folder(tmp_path / name)
 
 
 def test_the_hash_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,12 @@ def test_the_key_is_guarded(tmp_path: Path) -> None:
     (tmp_path / "home" / "key").write_bytes(b"short")
     with pytest.raises(UsageError, match=r"E_KEY.*5 bytes"):
         Pseudonyms(tmp_path / "out", tmp_path / "home")
+
+
+def test_a_private_table_gives_back_the_bytes_of_a_name(tmp_path: Path) -> None:
+    """In Latin-1, as a zip of Windows leaves it; the table itself is UTF-8 text. The output folder may be called so."""
+    latin, utf = os.fsdecode(b"/in/M\xfcller\n,1"), "/in/Müller"
+    names = Pseudonyms(tmp_path / os.fsdecode(b"\xfc"), tmp_path / "home")
+    path = names.keep("t.csv", ("path",), [(latin,), (utf,)])
+    assert names.kept("t.csv") == [{"path": latin}, {"path": utf}]
+    assert r"/in/M\udcfcller" in path.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
@@ -17,6 +18,8 @@ from pipeline.dicom.confidentiality.codes import remove_private, standardise
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.profile import VERSIONED, Action, action_for, representation
 from pipeline.dicom.confidentiality.quarantine import LABEL_MAP_SEGMENTATION
+from pipeline.dicom.headers.values import PLANE_TAGS, names_of
+from pipeline.errors import CaseError
 
 #: Ages above this are told as this one. Source: 45 CFR 164.514(b)(2)(i)(C), ages over 89.
 OLDEST_YEARS = 90
@@ -35,6 +38,14 @@ _ESSENTIAL = frozenset(
         *(0x00080005, 0x00080060, 0x00185100),  # SpecificCharacterSet, Modality, PatientPosition
         *(0x00280004, 0x00280051),  # PhotometricInterpretation, CorrectedImage
         *(0x00541000, 0x00541001, 0x00541102),  # SeriesType, Units, DecayCorrection
+    )
+)
+#: Without its value of these the copy would be another image than the file: it is left out, not taken away.
+_INDISPENSABLE = names_of(
+    (
+        *(*PLANE_TAGS, "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+        *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelData"),
+        *("PixelPaddingRangeLimit", "GridFrameOffsetVector", "DoseGridScaling"),
     )
 )
 _DUMMIES: dict[str, object] = {
@@ -127,15 +138,26 @@ class Cleaner:
         if action is Action.REMOVE or action is Action.EMPTY:
             self._handlers[action](dataset, tag)
             return
-        stated = dataset.get_item(tag).VR
-        if stated == "UN" and action is not Action.KEEP:  # its value is looked at; bytes that are not do not stay
+        stated, expected = dataset.get_item(tag).VR, representation(tag)
+        # its value is looked at; bytes that are not do not stay, but for pixels and tables
+        if stated == "UN" and (action is not Action.KEEP or expected.startswith("O")):
             stated = dataset[tag].VR
-        if not _fits(stated, representation(tag)):
-            self._remove(dataset, tag)
+        if not _fits(stated, expected):
+            self._drop(dataset, tag)
         elif action is not Action.KEEP:
             self._handlers[action](dataset, tag)
 
     def _remove(self, dataset: Dataset, tag: int) -> None:
+        del dataset[tag]
+
+    def _drop(self, dataset: Dataset, tag: int) -> None:
+        """Take away a value that is not of its attribute's form.
+
+        Raises:
+            CaseError: E_HEADER when a sequence or the image itself would be lost with it.
+        """
+        if dataset.get_item(tag).value and (tag in _INDISPENSABLE or representation(tag) == "SQ"):
+            raise CaseError("E_HEADER", f"The value of {keyword_for_tag(tag)} is not of its form.")
         del dataset[tag]
 
     def _empty(self, dataset: Dataset, tag: int) -> None:
@@ -183,13 +205,13 @@ class Cleaner:
 
     def _numbers(self, dataset: Dataset, tag: int) -> None:
         if not all(_NUMBER.fullmatch(value) for value in _values(dataset, tag)):
-            del dataset[tag]
+            self._drop(dataset, tag)
 
     def _code(self, dataset: Dataset, tag: int) -> None:
         for value in _values(dataset, tag):
             own = tag not in _ESSENTIAL and not self.subject.banned.isdisjoint(re.split(r"[ _]", value))
             if own or not _CODE_STRING.fullmatch(value):
-                del dataset[tag]
+                self._drop(dataset, tag)
                 return
 
     def _body_part(self, dataset: Dataset, tag: int) -> None:
@@ -244,7 +266,7 @@ def _item(value: str, meaning: str) -> Dataset:
 
 def _fits(stated: str | None, expected: str) -> bool:
     """Whether an element's representation is that of the dictionary: text in the place of a number is not kept."""
-    if stated is None or stated in expected.split(" or "):
+    if stated in (None, expected, *expected.split(" or ")):
         return True
     return stated in ("OB", "OW") and expected == "OB or OW"
 

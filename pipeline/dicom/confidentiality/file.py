@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,7 @@ import pydicom
 from pydicom import Dataset, FileDataset
 from pydicom import uid as uids
 from pydicom.dataset import FileMetaDataset
-from pydicom.filereader import dcmread, read_file_meta_info
+from pydicom.filereader import dcmread
 from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID
 
@@ -24,8 +26,9 @@ from pipeline import __version__
 from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.quarantine import reason_to_leave
+from pipeline.dicom.headers.encoding import PREFIX, NotDicomError, open_dataset
 from pipeline.errors import CaseError, QuarantineError
-from pipeline.store.files import write_atomic
+from pipeline.store.files import require_file, write_atomic
 from pipeline.store.pseudonyms import Pseudonyms
 
 Verdict = Literal["copied", "quarantined", "failed", "not DICOM"]
@@ -33,7 +36,6 @@ Verdict = Literal["copied", "quarantined", "failed", "not DICOM"]
 #: ImplementationClassUID (0002,0012): made once, by the rule of PS3.5 B.2.
 IMPLEMENTATION_UID = UID("2.25.212478905816306239418325186529077347112")
 _NEEDED = ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-_BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 _OWN_WORDS = (
     *("PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName"),
     *("AccessionNumber", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName"),
@@ -114,10 +116,10 @@ class FileDeidentifier:
         try:
             with _silence():
                 dataset = _read(source.path)
-                if dataset is None:
-                    return replace(found, verdict="not DICOM")
                 found = self._identified(found, dataset)
                 return self._copied(found, dataset)
+        except NotDicomError as error:
+            return replace(found, verdict="not DICOM", reason=str(error))
         except QuarantineError as error:
             return replace(found, verdict="quarantined", code=error.code, reason=error.message, output="")
         except CaseError as error:
@@ -158,7 +160,8 @@ class FileDeidentifier:
 
 def identity_of(dataset: Dataset) -> Identity:
     """The hospital's identifiers of a data set; the study stands for a patient who has no ID."""
-    texts = {name: str(dataset.get(name) or "").strip() for name in ("PatientID", "IssuerOfPatientID")}
+    names = ("PatientID", "IssuerOfPatientID")
+    texts = {name: unicodedata.normalize("NFC", str(dataset.get(name) or "").strip()) for name in names}
     uids = [str(dataset.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
     issuer = f"{texts['IssuerOfPatientID']}/" if texts["IssuerOfPatientID"] else ""
     patient = f"{issuer}{texts['PatientID']}" if texts["PatientID"] else f"study {uids[0]}"
@@ -179,28 +182,31 @@ def _silence() -> Iterator[None]:
             logger.disabled = disabled
 
 
-def _read(path: Path) -> FileDataset | None:
-    """Read a file; None where it is not DICOM, or only an index of DICOM files.
+def _read(path: Path) -> FileDataset:
+    """Read a file.
 
     Raises:
+        NotDicomError: it is not DICOM, or only an index of DICOM files; its text says what, where that is known.
         CaseError: E_DECODE.
     """
-    with path.open("rb") as stream:
-        start = stream.read(132)
-    bare = start[128:] != b"DICM"
-    if bare and (start[:2] not in _BARE_STARTS or len(start) < 132):
-        return None
-    if not bare and read_file_meta_info(path).get("TransferSyntaxUID") == uids.DeflatedExplicitVRLittleEndian:
+    if what := require_file(path):
+        raise NotDicomError(what)
+    with path.open("rb") as file:
+        encoded = open_dataset(file)
+    encoded.stream.close()
+    content = path.read_bytes() if encoded.bare else b""
+    if encoded.declared == uids.DeflatedExplicitVRLittleEndian:
         raise CaseError("E_DECODE", "The data set is deflated, which is not read.")
     try:
-        dataset = dcmread(path, force=bare)
-        sop_class = dataset.get("SOPClassUID")
-    except Exception:
-        if bare:
-            return None
-        raise
-    index = dataset.file_meta.get("MediaStorageSOPClassUID") == uids.MediaStorageDirectoryStorage
-    return None if index or (bare and not sop_class) else dataset
+        dataset = dcmread(BytesIO(content.removeprefix(PREFIX)) if content else path, force=encoded.bare)
+        known = encoded.certain or any(dataset.get(keyword) for keyword in ("SOPClassUID", "RecognitionCode", "Rows"))
+    except Exception as error:
+        if encoded.certain:
+            raise
+        raise NotDicomError from error
+    if not known:
+        raise NotDicomError
+    return dataset
 
 
 def _require_pixels(dataset: FileDataset) -> None:

@@ -17,6 +17,7 @@ from pipeline import __version__
 from pipeline.console import track
 from pipeline.dicom.confidentiality.file import FileDeidentifier, Identity, Outcome, Source
 from pipeline.dicom.confidentiality.options import Options
+from pipeline.dicom.headers.neighbours import Names
 from pipeline.errors import UsageError
 from pipeline.store.files import require_apart, run_lock, sha256_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
@@ -41,12 +42,14 @@ class TreeOutcome:
     Attributes:
         outcomes: of every file, in the order of the tree.
         reused: how many of the copies were there already.
+        gone: how many more copies there are, of files that were in the tree and are no longer.
         private_table: where it says which copy is whose.
     """
 
     outcomes: tuple[Outcome, ...]
     reused: int
     private_table: Path
+    gone: int = 0
 
     def count(self, verdict: str) -> int:
         """How many files came to a verdict."""
@@ -79,14 +82,14 @@ def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, over
     require_apart(out, root)
     if root.resolve().is_relative_to(out.resolve()):
         raise UsageError("E_OUT", f"The input folder lies in the output folder {out}.")
-    sources = [_source(path) for path in walk(root.resolve())]
+    sources = [_source(path) for path in walk(root.resolve(), out)]
     if not sources:
         raise UsageError("E_EMPTY", f"Expected DICOM files below {root}, got no file.")
     names = Pseudonyms(out)
     with run_lock(out):
         known = _known(names, out, options, overwrite)
         done = _deidentify(sources, known, FileDeidentifier(out, names, options), jobs)
-        rows = _without_contradictions({**known, **done})
+        rows = _without_losses(_without_contradictions({**known, **done}))
         _remove_unlisted(out, rows.values())
         _write_table(out, rows.values())
         table = _keep(names, rows.values())
@@ -95,7 +98,9 @@ def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, over
         got = f"{len(outcomes)} files, none of them DICOM"
         raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
     reused = sum(known.get(item.source.path) is item and item.verdict == "copied" for item in outcomes)
-    return TreeOutcome(outcomes, reused, table)
+    left = (row for path, row in rows.items() if row.verdict == "copied" and path.is_relative_to(root.resolve()))
+    gone = {row.source.path for row in left} - {source.path for source in sources}
+    return TreeOutcome(outcomes, reused, table, len(gone))
 
 
 def _source(path: Path) -> Source:
@@ -185,6 +190,15 @@ def _without_contradictions(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
     return result
 
 
+def _without_losses(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
+    """A file that is named like the DICOM files beside it, but is none, has failed: a slice was there."""
+    known = [path for path, row in rows.items() if row.verdict != "not DICOM"]
+    names, others = Names(known), [row for row in rows.values() if row.verdict == "not DICOM" and not row.reason]
+    lost = [row for row in others if known and names.has_lost(row.source.path)]
+    reason = "The file is named like a DICOM file, but is none."
+    return rows | {row.source.path: replace(row, verdict="failed", code="E_HEADER", reason=reason) for row in lost}
+
+
 def _write_table(out: Path, rows: Iterable[Outcome]) -> None:
     shown = sorted(
         (row.patient, row.output, row.modality, row.verdict, row.code, row.reason, row.sha256)
@@ -202,13 +216,11 @@ def _keep(names: Pseudonyms, rows: Iterable[Outcome]) -> Path:
 
 def _private(row: Outcome) -> tuple[str, ...]:
     source, identity = row.source, row.identity
-    texts = (
+    return (
         *(str(source.path), str(source.size_bytes), str(source.changed_ns), row.verdict, row.code, row.reason),
         *(identity.patient, identity.study_uid, identity.series_uid, identity.sop_uid),
         *(row.patient, row.output, row.modality, row.sha256),
     )
-    # a file's name need not be text: what UTF-8 cannot hold is written as \udcXX
-    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
 
 
 def _from_private(row: dict[str, str]) -> Outcome:

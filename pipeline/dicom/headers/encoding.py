@@ -7,22 +7,28 @@ import mmap
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
+from pydicom.hooks import hooks, raw_element_value, raw_element_vr
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.valuerep import STANDARD_VR
 
 #: A deflated data set may grow to this; one that grows further is no image of ours, but may fill the memory.
 INFLATED_BYTES = 2**28
 
-#: A data set without preamble starts with an element of group 0002 or 0008, little endian.
-_BARE_STARTS = (b"\x02\x00", b"\x08\x00")
-_PREAMBLE_BYTES = 132
+#: A data set without preamble starts with an element of group 0002 or 0008.
+_BARE_STARTS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
+#: Files may have lost the preamble, but not the prefix behind it.
+PREFIX, _PREAMBLE_BYTES = b"DICM", 132
+_ITEM = b"\xfe\xff\x00\xe0"
 
 
 class NotDicomError(Exception):
-    """The file is something else."""
+    """The file is something else; its text says what, where that is known."""
 
 
 class TooLargeError(Exception):
@@ -41,6 +47,7 @@ class Encoded:
         little: the byte order is little endian.
         deflated: the file's data set is deflated.
         bare: the file has no preamble.
+        certain: it says of itself that it is DICOM: by the prefix, or by file meta information.
     """
 
     stream: BinaryIO
@@ -50,6 +57,7 @@ class Encoded:
     little: bool
     deflated: bool
     bare: bool
+    certain: bool
 
 
 def open_dataset(file: BinaryIO) -> Encoded:
@@ -63,13 +71,14 @@ def open_dataset(file: BinaryIO) -> Encoded:
         TooLargeError: it is deflated and grows beyond `INFLATED_BYTES`.
     """
     start = file.read(_PREAMBLE_BYTES)
-    bare = start[128:] != b"DICM"
-    if len(start) < _PREAMBLE_BYTES or (bare and start[:2] not in _BARE_STARTS):
+    bare = start[128:] != PREFIX
+    prefixed = bare and start.startswith(PREFIX)
+    if len(start) < _PREAMBLE_BYTES or (bare and not prefixed and start[:2] not in _BARE_STARTS):
         raise NotDicomError
     # a map never gives more than the file holds, whatever length an element claims
     stream = cast(BinaryIO, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     size = len(cast(mmap.mmap, stream))
-    stream.seek(0 if bare else _PREAMBLE_BYTES)
+    stream.seek((len(PREFIX) if prefixed else 0) if bare else _PREAMBLE_BYTES)
     declared = _declared(stream)
     deflated = False
     if declared == DeflatedExplicitVRLittleEndian:
@@ -77,7 +86,7 @@ def open_dataset(file: BinaryIO) -> Encoded:
         if inflated is not None:
             stream, size, deflated = io.BytesIO(inflated), len(inflated), True
     implicit, little = _look(stream)
-    return Encoded(stream, size, declared, implicit, little, deflated, bare)
+    return Encoded(stream, size, declared, implicit, little, deflated, bare, prefixed or not bare or bool(declared))
 
 
 def inflate(path: Path) -> bytes:
@@ -101,7 +110,7 @@ def _declared(stream: BinaryIO) -> str:
     meta = read_dataset(stream, False, True, stop_when=_behind_meta)
     storage = str(meta.get("MediaStorageSOPClassUID", ""))
     if storage == MediaStorageDirectoryStorage:
-        raise NotDicomError
+        raise NotDicomError("an index of DICOM files")
     return str(meta.get("TransferSyntaxUID") or "").strip()
 
 
@@ -133,3 +142,26 @@ def _look(stream: BinaryIO) -> tuple[bool, bool]:
     stream.seek(start)
     little = not (first[:1] == b"\0" and first[1:2] != b"\0")
     return not (first[4:].isalpha() and first[4:].isupper()), little
+
+
+def _known_vr(raw: RawDataElement, data: dict[str, Any], **more: Any) -> None:
+    """An element's representation; pydicom leaves one of 64 KiB and more UN, also where the dictionary knows it."""
+    raw_element_vr(raw, data, **more)
+    if data["VR"] == "UN" and not raw.tag.is_private and dictionary_has_tag(raw.tag):
+        data["VR"] = dictionary_VR(raw.tag)
+
+
+def _known_value(raw: RawDataElement, data: dict[str, Any], **more: Any) -> None:
+    """The value of an element that was stored as UN is in implicit VR little endian, whatever the file's encoding.
+
+    Source: DICOM PS3.5 6.2.2, note 2. Some writers keep the explicit VR, which the first element of an item shows.
+    """
+    if raw.VR == "UN" and isinstance(raw.value, bytes):
+        raw = raw._replace(is_implicit_VR=raw.value[12:14].decode("latin-1") not in STANDARD_VR, is_little_endian=True)
+        if data["VR"] == "SQ" and raw.value and raw.value[:4] != _ITEM:
+            raise ValueError("an unknown value in the place of a sequence")
+    raw_element_value(raw, data, **more)
+
+
+hooks.register_callback("raw_element_vr", _known_vr)
+hooks.register_callback("raw_element_value", _known_value)

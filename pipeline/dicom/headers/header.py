@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -91,7 +92,7 @@ def read_header(path: Path, tags: Iterable[str] = ()) -> Header:
         except (NotDicomError, MemoryError):
             raise
         except Exception as error:
-            if encoded.bare:
+            if not encoded.certain:
                 raise NotDicomError from error
             return _broken(path, "E_HEADER", f"The header cannot be read ({type(error).__name__}).")
         finally:
@@ -100,7 +101,7 @@ def read_header(path: Path, tags: Iterable[str] = ()) -> Header:
 
 @lru_cache
 def _wanted(tags: tuple[str, ...]) -> tuple[Names, list[BaseTag | int]]:
-    names = names_of([*BASE_TAGS, *PLANE_TAGS, "Rows", "Columns", *tags])
+    names = names_of([*BASE_TAGS, *PLANE_TAGS, "Rows", "Columns", "RecognitionCode", *tags])
     return names, [*names, *FRAME_GROUPS, *MOSAIC_TAGS, *DIFFUSION_TAGS]
 
 
@@ -123,10 +124,8 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
     if values["Modality"] == "MR":
         values["DiffusionBValue"] = values["DiffusionBValue"] or private_b_value(dataset)
     missing = [tag for tag in _UIDS if not _SOME_DIGIT.search(values[tag])]
-    if missing and encoded.bare:
-        raise NotDicomError
-    if missing and not (values.get("Rows") and elements):  # a cut header, and not a blanked one
-        return _broken(path, "E_HEADER", f"The header has no {', '.join(missing)}.")
+    if missing and (refused := _nameless(path, encoded.certain, values, bool(elements), missing)):
+        return refused
     values |= _stand_ins(path, values, missing)
     if not _SOME_DIGIT.search(values["FrameOfReferenceUID"]):  # one word for all would put all into one frame
         values["FrameOfReferenceUID"] = ""
@@ -134,8 +133,26 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
     if missing:
         base = replace(base, notes=(*base.notes, "N_NO_UID"))
     issuer = f"{values['IssuerOfPatientID']}/" if values["IssuerOfPatientID"] else ""
-    patient = f"{issuer}{values['PatientID']}" if values["PatientID"] else f"study {values['StudyInstanceUID']}"
+    own = unicodedata.normalize("NFC", values["PatientID"])  # one name, however its letters are composed
+    patient = f"{issuer}{own}" if own else f"study {values['StudyInstanceUID']}"
     return Header(patient, values["StudyInstanceUID"], values["SeriesInstanceUID"], _images(base, dataset))
+
+
+def _nameless(
+    path: Path, certain: bool, values: Mapping[str, str], pixels: bool, missing: Sequence[str]
+) -> Header | None:
+    """What becomes of a file without UIDs; None for an image whose UIDs were blanked.
+
+    Raises:
+        NotDicomError: nothing says that it is DICOM.
+    """
+    if values.get("RecognitionCode", "").startswith("ACR-NEMA"):
+        return _broken(path, "E_HEADER", "The file is ACR-NEMA, from before DICOM: it has no UIDs.")
+    if pixels and values.get("Rows"):
+        return None
+    if not certain:
+        raise NotDicomError
+    return _broken(path, "E_HEADER", f"The header has no {', '.join(missing)}.")
 
 
 def _stand_ins(path: Path, values: Mapping[str, str], missing: Sequence[str]) -> dict[str, str]:

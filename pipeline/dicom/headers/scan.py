@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import Header, read_header, rejected
+from pipeline.dicom.headers.neighbours import Neighbours
 from pipeline.dicom.headers.persons import with_issuers
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.errors import REMEDIES, UsageError
-from pipeline.store.files import walk
+from pipeline.store.files import require_file, walk
 
 #: What one header may take: so long, and so much memory beside the file itself.
 HEADER_TIMEOUT_S, HEADER_BYTES = 60.0, 2**31
 #: Files that a worker is given at once; fewer than twice as many for a worker are not worth the worker's start.
 _CHUNK = 64
+_FOREIGN = Fault("", "not DICOM")
+_NO_DICOM = Fault("E_HEADER", "The file is named like a DICOM file, but is none.", REMEDIES["E_HEADER"])
 
 
 @dataclass(frozen=True)
@@ -29,37 +31,38 @@ class Scan:
 
     Attributes:
         series: every series, images or not, in a stable order.
-        rejected: DICOM files that belong to no series, with their faults.
-        unreadable: files that could not be opened, with the reason.
-        others: files that are not DICOM.
+        rejected: DICOM files, and files that are named like them, that belong to no series, with their faults.
+        unreadable: files and folders that could not be opened, with the reason.
+        others: files that are not DICOM, and links to folders that are read elsewhere, with what they are.
     """
 
     series: tuple[Series, ...]
     rejected: tuple[Instance, ...] = ()
     unreadable: tuple[Instance, ...] = ()
-    others: tuple[Path, ...] = field(default=())
+    others: tuple[Instance, ...] = ()
 
 
-def scan(root: Path, tags: Iterable[str] = ()) -> Scan:
+def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Scan:
     """Read the header of every file of a tree.
 
     Args:
         root: the tree. A DICOMDIR in it is not trusted: every file is looked at.
         tags: DICOM keywords that the data spec's rules look at.
+        apart: an output folder, which no link of the tree may lead to.
 
     Raises:
-        UsageError: E_EMPTY when there is no file, E_NO_DICOM when none is DICOM.
+        UsageError: E_EMPTY when there is no file, E_NO_DICOM when none is DICOM, E_OUT.
     """
-    paths = list(walk(root))
+    paths = list(walk(root, apart))
     headers: list[Header] = []
     lost: list[Instance] = []
     unreadable: list[Instance] = []
-    others: list[Path] = []
+    others: list[Instance] = []
     for path, found in zip(paths, _read_all(paths, tuple(tags)), strict=True):
         if isinstance(found, Header):
             headers.append(found)
         elif isinstance(found, NotDicomError):
-            others.append(path)
+            others.append(rejected(path, Fault("", str(found)) if str(found) else _FOREIGN))
         elif isinstance(found, OSError):
             unreadable.append(_unreadable(path, found))
         elif isinstance(found, Fault):
@@ -71,7 +74,14 @@ def scan(root: Path, tags: Iterable[str] = ()) -> Scan:
         raise UsageError(code, f"Expected DICOM files below {root}, got {what}.")
     lost += [instance for header in headers if not header.series_uid for instance in header.instances]
     known = with_issuers(header for header in headers if header.series_uid)
-    return Scan(tuple(_group([*known, *_adopted(lost, known)])), tuple(lost), tuple(unreadable), tuple(others))
+    neighbours = Neighbours(known)
+    damaged = {item.path for item in others if item.fault == _FOREIGN and neighbours.has_lost(item.path)}
+    lost += [replace(item, fault=_NO_DICOM) for item in others if item.path in damaged]
+    closed = [item for item in unreadable if not item.path.is_dir() and neighbours.has_lost(item.path)]
+    everything, adopted = neighbours.adopt([*lost, *closed])
+    homeless = tuple(item for item in lost if item.path not in adopted)
+    foreign = tuple(item for item in others if item.path not in damaged)
+    return Scan(tuple(_group(everything)), homeless, tuple(unreadable), foreign)
 
 
 def _read_all(paths: list[Path], tags: tuple[str, ...]) -> Iterator[Header | Exception | Fault]:
@@ -87,11 +97,11 @@ def read_task(task: tuple[Path, tuple[str, ...]]) -> Header:
 
     Raises:
         NotDicomError: the file is not DICOM, or no file but a pipe or a device.
-        OSError: the file cannot be read.
+        OSError: the file, or a folder, cannot be read.
     """
     path, tags = task
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise NotDicomError
+    if what := require_file(path):
+        raise NotDicomError(what)
     return read_header(path, tags)
 
 
@@ -103,25 +113,9 @@ def _size(path: Path) -> int:
 
 
 def _unreadable(path: Path, error: OSError) -> Instance:
-    fault = Fault("E_UNREADABLE", f"The file cannot be read ({error.strerror}).", REMEDIES["E_UNREADABLE"])
+    what = "folder" if path.is_dir() else "file"
+    fault = Fault("E_UNREADABLE", f"The {what} cannot be read ({error.strerror}).", REMEDIES["E_UNREADABLE"])
     return rejected(path, fault)
-
-
-def _adopted(lost: list[Instance], known: list[Header]) -> Iterator[Header]:
-    """Take the files that do not say to which series they belong out of `lost`, where only one can have lost them.
-
-    A DICOM file with a broken header in the folder of one series is taken for a slice of it: without it, a volume
-    would be shorter than it was, and nobody would know.
-    """
-    folders: defaultdict[Path, dict[tuple[str, str], Header]] = defaultdict(dict)
-    for header in known:
-        folders[header.instances[0].path.parent][header.series_uid, header.patient_id] = header
-    for instance in tuple(lost):
-        neighbours = list(folders.get(instance.path.parent, {}).values())
-        if len(neighbours) == 1:
-            lost.remove(instance)
-            tags = {"Modality": neighbours[0].instances[0].tags["Modality"]}
-            yield replace(neighbours[0], instances=(replace(instance, tags=tags),))
 
 
 def _group(headers: list[Header]) -> Iterator[Series]:

@@ -76,7 +76,7 @@ def _text(dataset: Dataset, tag: int, vr: str, signed: bool) -> str:
         if vr in ("US or SS", "US or SS or OW"):
             vr = "SS" if signed else "US"
         if vr in _BINARY:
-            return _unpacked(raw.value, _BINARY[vr], raw.is_little_endian)
+            return _unpacked(raw.value, _BINARY[vr], raw.is_little_endian or raw.VR == "UN")
         if vr in _TEXT and raw.value.isascii() and b"\x1b" not in raw.value:
             return "\\".join(part.strip(" \0\n\r\t") for part in raw.value.decode("ascii").split("\\"))
     return _converted(dataset, tag)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import random
 import shutil
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, FileDataset, dcmread, uid
 
+from pipeline.commands.deidentify import show
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.tree import deidentify_tree
 from pipeline.store.pseudonyms import LONGEST_SHIFT_DAYS, Pseudonyms
@@ -245,9 +247,36 @@ def test_broken_files_are_reported_and_the_rest_is_done(tree: Path, tmp_path: Pa
     (tree / "empty.dcm").write_bytes(b"")
     (tree / "gone.dcm").symlink_to(tree / "nowhere")
     found = deidentify_tree(tree, tmp_path / "out", Options())
-    assert (found.count("copied"), found.count("failed"), found.count("not DICOM")) == (9, 4, 2)
+    assert (found.count("copied"), found.count("failed"), found.count("not DICOM")) == (9, 5, 1)
     assert found.codes()["E_PIXEL_LENGTH"] == 1 and found.codes()["E_UNREADABLE"] == 1
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".tmp")]
+
+
+def test_every_entry_has_a_verdict_and_a_damaged_slice_is_not_something_else(tree: Path, tmp_path: Path) -> None:
+    """A slice of which zeros are left; a folder in Latin-1; a loop, a pipe, a companion of macOS, a linked folder."""
+    zeroed, *_ = sorted((tree / "Jane" / "ct").iterdir())
+    zeroed.write_bytes(bytes(3000))
+    (tree / "John" / "mr").rename(tree / "John" / os.fsdecode(b"M\xfcller"))
+    (tree / "loop").symlink_to(tree)
+    os.mkfifo(tree / "pipe")
+    (tree / "Jane" / "ct" / f"._{zeroed.name}").write_bytes(b"\0\x05\x16\x07" + bytes(200))
+    write(tmp_path / "store", patient_id="P9")
+    (tree / "linked").symlink_to(tmp_path / "store")
+    found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.count("copied"), found.count("failed"), found.count("not DICOM")) == (15, 1, 3)
+    (lost,) = [row for row in found.outcomes if row.verdict == "failed"]
+    assert (lost.source.path, lost.code) == (zeroed, "E_HEADER")
+    again = deidentify_tree(tree, tmp_path / "out", Options())
+    assert again.reused == 15 and len(table(tmp_path / "out")) == 16
+
+
+def test_copies_of_withdrawn_files_are_counted(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    deidentify_tree(tree, tmp_path / "out", Options())
+    shutil.rmtree(tree / "Jane")
+    found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.count("copied"), found.gone) == (8, 4)
+    show(found, tmp_path / "out")
+    assert "4 copies of an earlier run stay whose files are no longer in the input" in capsys.readouterr().err
 
 
 def test_two_files_that_claim_one_instance_are_left_out_and_copies_are_one(tree: Path, tmp_path: Path) -> None:

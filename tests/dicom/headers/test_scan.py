@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -10,14 +12,14 @@ import pytest
 import pipeline.dicom.headers.scan
 from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import read_header
-from pipeline.dicom.headers.scan import scan
+from pipeline.dicom.headers.scan import read_task, scan
 from pipeline.dicom.series.gate import candidates
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.store.files import walk
 from tests.phantoms import faults
 from tests.phantoms.faults.editing import set_raw
 from tests.phantoms.phantom import position_phantom
+from tests.store.test_files import refusing
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_no_folder_no_file_no_dicom(tmp_path: Path) -> None:
 def test_clutter_is_counted_and_nothing_else(files: list[Path]) -> None:
     faults.clutter(files[0].parent)
     found = scan(files[0].parent)
-    assert sorted(path.name for path in found.others) == ["DICOMDIR", "Thumbs.db", "key.jpg", "readme.txt"]
+    assert sorted(item.path.name for item in found.others) == ["DICOMDIR", "Thumbs.db", "key.jpg", "readme.txt"]
     assert found.rejected == ()
     assert [len(series.instances) for series in found.series] == [6]
 
@@ -64,9 +66,42 @@ def test_an_unreadable_file_is_named_and_the_rest_is_read(files: list[Path]) -> 
     assert len(found.series[0].instances) == 6
 
 
-def test_links_to_folders_are_not_entered(tmp_path: Path, files: list[Path]) -> None:
-    (tmp_path / "series" / "loop").symlink_to(tmp_path, target_is_directory=True)
-    assert sorted(walk(tmp_path)) == sorted(files)
+def test_folders_that_are_links_are_read_once_and_loops_are_counted(tmp_path: Path, files: list[Path]) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for link, target in {"a": tmp_path / "series", "b": tmp_path / "series", "loop": root, "up": tmp_path}.items():
+        (root / link).symlink_to(target, target_is_directory=True)
+    found = scan(root)
+    assert [len(series.instances) for series in found.series] == [6]
+    assert found.series[0].notes == () and {path.parent for path in found.series[0].files} == {root / "a"}
+    links = {item.path.name: item.fault.message for item in found.others if item.fault}
+    assert links == dict.fromkeys(("b", "loop", "up"), "a link to a folder that is read elsewhere")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_cannot_be_opened_is_unreadable(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = files[0].parent / "closed.1"
+    closed.mkdir()
+    monkeypatch.setattr(os, "scandir", refusing(closed, os.scandir))
+    found = scan(files[0].parent)
+    (fault,) = [item.fault for item in found.unreadable if item.path == closed]
+    assert fault is not None and fault.code == "E_UNREADABLE"
+    assert fault.message == "The folder cannot be read (Permission denied)."
+    assert len(found.series[0].instances) == 6 and found.series[0].rejected == ()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers are read without a child process."""
+    monkeypatch.setattr(pipeline.dicom.headers.scan, "_read_all", in_this_process)
+
+
+def in_this_process(paths: list[Path], tags: tuple[str, ...]) -> Iterator[object]:
+    for path in paths:
+        try:
+            yield read_task((path, tags))
+        except (NotDicomError, OSError) as error:
+            yield error
 
 
 def test_the_tree_is_not_written_to(files: list[Path]) -> None:
@@ -162,18 +197,93 @@ def test_a_broken_header_among_the_files_of_one_series_is_that_series_lost_slice
     assert series.rejected[0].fault is not None and series.rejected[0].fault.code == "E_HEADER"
 
 
-def test_a_broken_header_among_several_series_belongs_to_none(files: list[Path]) -> None:
-    faults.second_series(files[0].parent)
-    files[0].write_bytes(files[0].read_bytes()[:400])
+#: What is left of a slice after a broken transfer or disk.
+DAMAGES = {
+    "cut": lambda whole: whole[:400],
+    "cut early": lambda whole: whole[:100],
+    "empty": lambda whole: b"",
+    "zeros": lambda whole: bytes(len(whole)),
+    "first page": lambda whole: bytes(4096) + whole[4096:],
+    "a page of the web": lambda whole: b"<html>404 Not Found</html>" * 20,
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("named_apart", [True, False])
+def test_a_damaged_slice_among_two_series_is_lost_to_one_or_flagged_in_both(
+    tmp_path: Path, damage: str, named_apart: bool
+) -> None:
+    """Names say which series it was of, such as CT0006 among CT0001 to CT0005; where both are called alike, no one."""
+    root, last = tmp_path / "in", Path()
+    root.mkdir()
+    for number, prefix in enumerate(("CT", "MR") if named_apart else ("IM1", "IM2"), start=2):
+        header = SeriesHeader(seed="two", series_number=number)
+        for k, path in enumerate(sorted(write_series(position_phantom(shape=(12, 10, 6)), tmp_path / prefix, header))):
+            last = path.rename(root / f"{prefix}{k:04d}")
+    last.write_bytes(DAMAGES[damage](last.read_bytes()))
+    found = scan(root)
+    one, other = sorted(found.series, key=lambda series: len(series.instances))
+    assert (len(one.instances), len(other.instances)) == (5, 6)
+    assert other.rejected == () and found.others == ()
+    if named_apart:
+        assert [(item.path, item.fault.code) for item in one.rejected if item.fault] == [(last, "E_HEADER")]
+        assert found.rejected == () and (*one.notes, *other.notes) == ()
+    else:
+        assert [item.path for item in found.rejected] == [last] and one.rejected == ()
+        assert one.notes == other.notes == ("N_FILES_LOST",)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("ending", [".gz", ".part"])
+def test_a_slice_that_is_packed_or_half_sent_is_lost_and_one_that_is_there_too_is_not(
+    files: list[Path], ending: str
+) -> None:
+    packed = files[3].with_name(f"{files[3].name}{ending}")
+    packed.write_bytes(gzip.compress(files[3].read_bytes()))
+    assert scan(files[0].parent).series[0].rejected == ()
+    files[3].unlink()
+    assert [item.path for item in scan(files[0].parent).series[0].rejected] == [packed]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_slice_that_cannot_be_opened_is_lost_to_its_series(files: list[Path]) -> None:
+    files[3].unlink()
+    files[3].symlink_to("nowhere")
     found = scan(files[0].parent)
-    assert [instance.path for instance in found.rejected] == [files[0]]
-    assert sorted(len(series.instances) for series in found.series) == [5, 6]
+    (lost,) = found.series[0].rejected
+    assert (lost.path, lost.fault.code if lost.fault else "") == (files[3], "E_UNREADABLE")
+    assert [item.path for item in found.unreadable] == [files[3]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_companions_of_macos_previews_and_marks_are_no_slices(files: list[Path]) -> None:
+    """Files that lie beside every slice, or are called otherwise than the slices, have lost none."""
+    folder = files[0].parent
+    for path in files:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\x05\x16\x07\0\x02\0\0Mac OS X" + bytes(100))
+        path.with_name(f"{path.name}.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    for name in ("VERSION", ".gitkeep", ".IM0099", "DICOMDIR.txt"):
+        (folder / name).write_bytes(b"")
+    found = scan(folder)
+    assert found.rejected == () and found.series[0].rejected == () and found.series[0].notes == ()
+    assert len(found.series[0].instances) == 6 and len(found.others) == 16
+    said = {item.fault.message for item in found.others if item.fault and item.path.name.startswith("._")}
+    assert said == {"a companion file of macOS"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_named_dicom_but_is_none_is_rejected_by_name(tmp_path: Path, files: list[Path]) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.dcm").write_bytes(b"")
+    found = scan(tmp_path)
+    assert [(item.path.name, item.fault.code) for item in found.rejected if item.fault] == [("1.dcm", "E_HEADER")]
 
 
 def test_a_pipe_does_not_hang_the_scan(files: list[Path]) -> None:
     os.mkfifo(files[0].parent / "pipe")
     found = scan(files[0].parent)
-    assert [path.name for path in found.others] == ["pipe"]
+    assert [(item.path.name, item.fault.message) for item in found.others] == [("pipe", "a pipe, a socket or a device")]
     assert len(found.series[0].instances) == 6
 
 

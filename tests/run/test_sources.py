@@ -1,0 +1,50 @@
+"""The run folder shows the patients that the input holds: one who was withdrawn is named as such, and comes back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.run import batch
+from pipeline.simulation.dicom import SeriesHeader, write_series
+from pipeline.spec.spec import Role, Spec, save_spec
+from pipeline.store import records
+from tests.phantoms.phantom import position_phantom
+
+SMALL = position_phantom(shape=(12, 10, 6))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for patient in ("A1", "B1"):
+        write_series(SMALL, tmp_path / "in" / patient, SeriesHeader(seed=patient, patient_id=patient))
+    save_spec(Spec(name="x", description="x", roles={"ct": Role(modality="CT")}), tmp_path / "spec")
+    return tmp_path / "in"
+
+
+def run(root: Path, *stages: str) -> dict[str, str]:
+    """The code of each case, or that it is done."""
+    out = root.parent / "out"
+    found = batch.run(batch.Plan(root, out, root.parent / "spec" / "spec.yaml", stages))
+    return {case: done[0].error.code if done[0].error else done[0].status for case, done in found.items()}
+
+
+def test_a_withdrawn_patient_is_set_aside_and_comes_back(tree: Path, tmp_path: Path) -> None:
+    first, out = run(tree, "ingest", "report"), tmp_path / "out"
+    assert set(first.values()) == {"done"}
+    shutil.move(tree / "B1", tmp_path / "B1")
+    second = run(tree, "ingest", "report")
+    assert sorted(second.values()) == ["E_WITHDRAWN", "done"]
+    (gone,) = [case for case, code in second.items() if code == "E_WITHDRAWN"]
+    rows = pd.read_csv(out / "cases.csv", index_col="case_id", keep_default_na=False)
+    assert (rows.ingest[gone], rows.code[gone]) == ("quarantined", "E_WITHDRAWN")
+    assert [case["case_id"] for case in records.FindCases(out, {"ct": "image"})()] == sorted({*second} - {gone})
+    page = (out / "report.html").read_text()
+    place = page.index(f">{gone}")
+    assert "E_WITHDRAWN" in page[place - 500 : place + 1500] and page.count("E_WITHDRAWN") == 1
+    assert (out / "cases" / gone / "ingest" / "ct.nii.gz").is_file()
+    shutil.move(tmp_path / "B1", tree / "B1")
+    assert run(tree, "ingest") == first
