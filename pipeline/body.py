@@ -12,7 +12,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from monai.data import MetaTensor
 from scipy import ndimage
-from skimage.filters import threshold_li
+from skimage.filters import threshold_li, threshold_otsu
 
 from pipeline.errors import CaseError
 from pipeline.geometry import orientation_of, spacing_mm
@@ -26,20 +26,30 @@ SMOOTHING_MM = 0.7
 COUCH_RADIUS_MM = 2.0
 #: Closes nostrils and ear canals, and the gap that cortical bone leaves between brain and scalp in MR.
 CLOSING_RADIUS_MM = 5.0
+#: These show uptake, many times higher in a tumour than in the body: the body is where there is this part of the usual
+#: uptake. Source: benchmarks/bodies.py, 33 patients.
+UPTAKE = frozenset({"PT", "NM"})
+PART_OF_UPTAKE = 1 / 3
+#: Ratio images (MP2RAGE) are noise of full strength where there is no signal: at the rim voxels differ from their
+#: neighbours by more than this part of the image's range. Others differ by half of it at most.
+NOISY_AIR = 0.12
+#: Over how many voxels noise is looked at, and how many an axis needs to have a rim.
+ROUGHNESS_VOXELS, LEAST_ALONG_RIM = 1.5, 16
 #: A piece with less than this fraction of the largest one's voxels is not kept; both legs of a thigh scan are.
 SMALLEST_PIECE = 0.25
 
 Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float32]
 
 
 def body_mask(image: MetaTensor, modality: str) -> MetaTensor:
     """The patient against the air around, with the cavities inside filled.
 
-    Threshold of the lightly smoothed image (-300 HU for CT, otherwise Li's minimum cross-entropy), opening for CT (the
-    couch's shells), closing, filling of every axial slice, and the largest pieces. The radii are in mm, so voxels may
-    be anisotropic; one slice alone works, too. Outside CT the image has to show some air: without it the threshold
-    parts bright from dark tissue. (Otsu's does so even with air: it loses muscle beside bright fat, and the scalp in
-    FLAIR.)
+    Threshold of the lightly smoothed image (-300 HU for CT, a part of the usual uptake for PET, otherwise Li's minimum
+    cross-entropy; where the air is noise of full strength, what is quiet), opening for CT (the couch's shells),
+    closing, filling of every axial slice, and the largest pieces. The radii are in mm, so voxels may be anisotropic;
+    one slice alone works, too. Outside CT the image has to show some air: without it the threshold parts bright from
+    dark tissue. (Otsu's does so even with air: it loses muscle beside bright fat, and the scalp in FLAIR.)
 
     Args:
         image: (1, I, J, K); HU when the modality is CT.
@@ -55,8 +65,8 @@ def body_mask(image: MetaTensor, modality: str) -> MetaTensor:
     Source: Li and Tam, Pattern Recognition Letters 19(8), 1998.
     """
     values = finite_values(image)
-    smooth = ndimage.gaussian_filter(values, SMOOTHING_MM / spacing_mm(affine_of(image)), mode="nearest")
-    mask = to_sitk(volume((smooth > _threshold(smooth, modality)).astype(np.uint8), affine_of(image)))
+    tissue = _tissue(values, spacing_mm(affine_of(image)), modality)
+    mask = to_sitk(volume(tissue.astype(np.uint8), affine_of(image)))
     if modality == "CT":
         mask = sitk.BinaryMorphologicalOpening(mask, _radius_voxels(mask, COUCH_RADIUS_MM), sitk.sitkBall)
     mask = sitk.BinaryMorphologicalClosing(mask, _radius_voxels(mask, CLOSING_RADIUS_MM), sitk.sitkBall)
@@ -83,11 +93,40 @@ def finite_values(image: MetaTensor) -> npt.NDArray[np.float32]:
     return values
 
 
-def _threshold(values: npt.NDArray[np.float32], modality: str) -> float:
+def _tissue(values: Values, spacing: npt.NDArray[np.float64], modality: str) -> Mask:
+    smooth = ndimage.gaussian_filter(values, SMOOTHING_MM / spacing, mode="nearest")
     if modality == "CT":
-        return CT_THRESHOLD_HU
+        return np.asarray(smooth > CT_THRESHOLD_HU)
+    if modality in UPTAKE:
+        return np.asarray(smooth > PART_OF_UPTAKE * _usual_uptake(smooth))
+    quiet = _quiet(values)
+    shown = smooth[quiet]
     # A few very bright voxels (fat, vessels, fluid) would pull the threshold up into tissue.
-    return float(threshold_li(np.minimum(values, np.percentile(values, 99.0))))
+    return np.asarray(quiet & (smooth > threshold_li(np.minimum(shown, np.percentile(shown, 99.0)))))
+
+
+def _quiet(values: Values) -> Mask:
+    """Where the image is no noise of full strength; everywhere, unless its rim is."""
+    rough = ndimage.gaussian_filter(np.abs(values - ndimage.uniform_filter(values, 3)), ROUGHNESS_VOXELS)
+    noisy = np.percentile(rough[_rim(rough.shape)], 25) > NOISY_AIR * np.ptp(np.percentile(values, (1, 99)))
+    return np.asarray(rough < threshold_otsu(rough)) if noisy else np.ones(values.shape, np.bool_)
+
+
+def _usual_uptake(values: Values) -> float:
+    """The median of what stands out of the air, on a logarithmic scale: a hot tumour does not change it."""
+    positive = np.maximum(values, 0)
+    if not positive.any():
+        return float("inf")  # no uptake at all: no body
+    unit = np.median(positive[positive > 0])
+    return float(np.median(values[values > unit * np.expm1(threshold_li(np.log1p(positive / unit)))]))
+
+
+def _rim(shape: tuple[int, ...]) -> Mask:
+    """The two outermost voxels on each side, but not of an axis that has few."""
+    inner = tuple(slice(2, -2) if size > LEAST_ALONG_RIM else slice(None) for size in shape)
+    rim = np.ones(shape, np.bool_)
+    rim[inner] = False
+    return rim
 
 
 def _radius_voxels(mask: Any, radius_mm: float) -> list[int]:

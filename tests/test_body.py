@@ -64,6 +64,29 @@ def test_mr_body_with_dark_bone_and_bright_fat() -> None:
     assert mask[ellipsoid(POINTS, (-10.0, 5.0, -6.0), (18.0, 10.0, 13.0))].all()
 
 
+@pytest.mark.parametrize("unit", [1.0, 4000.0])  # SUV, Bq/ml
+def test_the_pet_s_body_is_more_than_its_tumour(unit: float) -> None:
+    rng = np.random.default_rng(3)
+    tumour = ellipsoid(POINTS, (-8.0, 6.0, -4.0), (26.0, 24.0, 30.0))
+    uptake = np.where(BODY, 0.6, 0.02) * rng.gamma(20, 1 / 20, SHAPE)
+    uptake[tumour] = 25.0
+    mask = masked(unit * uptake, "PT")
+    assert dice(mask, BODY) > 0.97
+
+
+@pytest.mark.parametrize("pad", [0, 20])
+def test_air_that_is_noise_of_full_strength_is_no_body(pad: int) -> None:
+    """MP2RAGE: a ratio image, whose noise is as high as its signal where nothing gives any."""
+    values = 700.0 + 12 * np.clip(mr(), 0, 250)
+    values[~BODY] = np.random.default_rng(4).uniform(0, 4095, int((~BODY).sum()))
+    wide = np.pad(values, pad)
+    outside = np.pad(~BODY, pad, constant_values=True) & (wide == 0)
+    wide[outside] = np.random.default_rng(5).uniform(0, 4095, int(outside.sum()))
+    affine = AFFINE.copy()
+    affine[:3, 3] -= AFFINE[:3, :3] @ np.full(3, pad)
+    assert dice(masked(wide, "MR", affine), np.pad(BODY, pad)) > 0.95
+
+
 def test_the_threshold_is_at_minus_300_hu() -> None:
     outside = ellipsoid(POINTS, (6.0, -4.0, 3.0), (60.0, 60.0, 60.0)) & ~BODY
     for hu, expected in ((-340.0, BODY), (-260.0, BODY | outside)):

@@ -13,7 +13,7 @@ from pipeline.cases import Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
 from pipeline.label_measures import MeasureRegionsd
 from pipeline.registration.findings import SEVERITY, AlignmentLimits, judge_labels, label_numbers, worsen
-from pipeline.registration.headers import note_unknown_frames, require_one_frame
+from pipeline.registration.headers import note_unknown_frames, share_frame
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register
 from pipeline.registration.request import HEADERS, Method, Side, method
@@ -201,9 +201,11 @@ class Registerd(MapTransform):
         if via is not None and via not in found:
             raise CaseError("E_MISSING_ROLE", f"Expected the role {via}, by way of which {role} is aligned, got none.")
         onto, settings = via or self.plan.fixed, self.settings[role]
-        sure = settings.method.transform != HEADERS or require_one_frame(case, onto, role)
-        alignment = register(*self._sides(case, onto, role), settings, self.limits)
-        if not sure:
+        kept, shared = settings.method.transform == HEADERS, share_frame(case, onto, role)
+        if kept and shared is False:
+            raise CaseError("E_FRAME", f"Expected {onto} and {role} in one frame of reference, got two.")
+        alignment = register(*self._sides(case, onto, role), settings, self.limits, one_frame=bool(shared))
+        if kept and shared is None:
             alignment = replace(alignment, quality=note_unknown_frames(alignment.quality))
         if via is not None:
             alignment = self._chained(case, role, alignment, found[via])

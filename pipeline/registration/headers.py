@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from monai.data import MetaTensor
 
-from pipeline.errors import CaseError
 from pipeline.geometry import FloatArray, spacing_mm
 from pipeline.registration.quality import PERTURBATION_MM, Pair, QualityLimits, measure_known
 from pipeline.volumes import affine_of
@@ -62,27 +61,19 @@ def _radius_mm(points: FloatArray) -> float:
 UNKNOWN = "Nothing says whether the two images share a frame of reference."
 
 
-def require_one_frame(case: Mapping[Hashable, Any], fixed: str, moving: str) -> bool:
-    """Refuse to believe headers that are known to speak of different frames of reference.
+def share_frame(case: Mapping[Hashable, Any], fixed: str, moving: str) -> bool | None:
+    """Whether two images share a frame of reference; None where nothing says so.
 
     Args:
         case: with `frames`, the path of what ingest wrote (role -> number of its frame), where DICOM said it.
         fixed: the role that the other one is aligned with.
         moving: the role that is aligned.
-
-    Returns:
-        Whether both frames are known.
-
-    Raises:
-        CaseError: E_FRAME when the two are not the same.
     """
     path = case.get("frames")
     numbers = {} if path is None else json.loads(Path(path).read_text())
     if fixed not in numbers or moving not in numbers:
-        return False
-    if numbers[fixed] != numbers[moving]:
-        raise CaseError("E_FRAME", f"Expected {fixed} and {moving} in one frame of reference, got two.")
-    return True
+        return None
+    return bool(numbers[fixed] == numbers[moving])
 
 
 def note_unknown_frames(quality: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 One rigid pose fits all parts of a body only when both images show that body, in that pose. A pose that is wrong, or the
 best one for another patient, leaves parts that match better some millimetres away, though NMI as a whole has a peak.
+And slices that were put into the stack in another order, or mirrored, match better elsewhere, though the others fit.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,16 @@ LEAST_KEPT = 0.7
 #: Blurs the joint histogram, which is sparse; and a uniform share keeps the logarithm of its empty bins finite.
 SMOOTHING_BINS = 0.7
 UNIFORM_SHARE = 1e-3
+#: Slabs across the moving image's axes: so thick; those with less than this part of the points are passed over.
+SLAB_MM = 12.0
+LEAST_OF_SLAB = 0.005
+#: They are read farther along the axis, to find slices in reversed order, and mirrored in planes near their middle.
+ALONG_MM = tuple(float(way) for way in range(-100, 101, 5))
+PLANE_MM = (-9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
+#: There they have to match better by these parts of the pair's mean information, and here worse than this part of it.
+MIRRORED_GAIN, REVERSED_GAIN, POOR = 0.2, 0.1, 0.7
+#: The match of what cannot be seen.
+NEVER = 1e6
 _DIRECTIONS = [np.array(d, np.float64) for d in itertools.product((-1, 0, 1), repeat=3) if any(d)]
 
 
@@ -58,18 +70,105 @@ def local_shift_mm(pair: SampledPair, pose: Pose) -> float | None:
     return _weighted_median(np.linalg.norm(shifts, axis=1), weights) if weights.any() else None
 
 
+def astray_fraction(pair: SampledPair, pose: FloatArray) -> float:
+    """Which part of the body lies in neighbouring slices that fit the other image mirrored, or in reversed order.
+
+    The slices are those across any axis of the moving image. They have to match poorly as they lie, and clearly better
+    in the other way.
+
+    Args:
+        pair: the images, at the points to look at.
+        pose: 4 x 4, fixed to moving points.
+    """
+    steps = np.linalg.inv(pair.to_index @ pose)[:3, :3]
+    ways: FloatArray = np.asarray(steps / np.linalg.norm(steps, axis=0), np.float64)
+    return max(_astray_along(pair, pose, ways[:, [axis, axis - 1, axis - 2]]) for axis in range(3))
+
+
+def _astray_along(pair: SampledPair, pose: FloatArray, ways: FloatArray) -> float:
+    """Of slabs across the first of three directions (3, 3), unit columns."""
+    heights = pair.points @ ways
+    number = ((heights[:, 0] - heights[:, 0].min()) / SLAB_MM).astype(int)
+    slabs = _Parts(pair, pose, number)
+    here, told = slabs.match(np.zeros(pair.points.shape)), slabs.seen >= LEAST_OF_SLAB * len(pair.points)
+    if not told.any():
+        return 0.0
+    usual = float(np.average(here[told], weights=slabs.seen[told]))
+    weights, lying = np.where(told, slabs.seen, 0), np.where(told, here, 0.0)
+    poor = lying - POOR * usual
+    count, found = slabs.count, 0.0
+    middle = np.array([np.bincount(number, side) for side in heights.T]).T / np.maximum(np.bincount(number), 1)[:, None]
+    for side in (1, 2):
+        off = heights[:, side] - middle[number, side]
+        flipped = [slabs.match(-2 * np.outer(off - plane_mm, ways[:, side])) for plane_mm in PLANE_MM]
+        gain = np.max(flipped, axis=0) - lying - MIRRORED_GAIN * usual
+        found = max(
+            found,
+            _largest(
+                itertools.combinations(range(count + 1), 2),
+                weights,
+                np.where(gain > -MIRRORED_GAIN * usual, gain, -np.inf),
+                poor,
+            ),
+        )
+    along = [slabs.match(np.broadcast_to(way_mm * ways[:, 0], pair.points.shape)) for way_mm in ALONG_MM]
+    for ends in range(2, 2 * count - 1):  # of a run about its middle, added up
+        there = [np.interp((ends - 1 - 2 * n) * SLAB_MM, ALONG_MM, row, -np.inf, -np.inf) for n, row in _columns(along)]
+        runs = ((low, ends - low) for low in range(max(0, ends - count), (ends + 1) // 2))
+        found = max(found, _largest(runs, weights, np.array(there) - lying - REVERSED_GAIN * usual, poor))
+    return found
+
+
+def _columns(rows: list[FloatArray]) -> Iterator[tuple[int, FloatArray]]:
+    """What each slab matches at every way along the axis, by its number; never where it leaves the view."""
+    yield from enumerate(np.where(np.isfinite(table := np.array(rows).T), table, -NEVER))
+
+
+def _largest(runs: Iterable[tuple[int, int]], weights: FloatArray, gain: FloatArray, poor: FloatArray) -> float:
+    """The largest share of a run of slabs with a mean gain above 0 that is poor (below 0) as it lies."""
+    gain, total, best = np.maximum(np.nan_to_num(gain), -NEVER), weights.sum(), 0.0
+    for low, high in runs:
+        size, own = weights[low:high].sum(), weights[low:high]
+        if size > best * total and own @ gain[low:high] > 0 > own @ poor[low:high]:
+            best = float(size / total)
+    return best
+
+
+class _Parts:
+    """The parts of a pair in a pose, and how well each matches when its points move.
+
+    Args:
+        pair: the images, at the points to look at.
+        pose: see `Pose`.
+        part_of: (N,) number of each point's part.
+    """
+
+    def __init__(self, pair: SampledPair, pose: Pose, part_of: npt.NDArray[np.int64]) -> None:
+        self._pair, self._pose, self.part_of = pair, pose, part_of
+        self.count = int(part_of.max()) + 1
+        bins, inside = pair.moving_bins(pose)
+        self._information = pointwise_information(pair.fixed_bins[inside], bins[inside])
+        self.seen = np.bincount(part_of[inside], minlength=self.count)
+
+    def match(self, shifts: FloatArray) -> FloatArray:
+        """Mean pointwise information of each part, its points moved by (N, 3) mm; -inf where too few are in view."""
+        bins, inside = self._pair.moving_bins(self._pose, shifts)
+        parts = self.part_of[inside]
+        information = self._information[self._pair.fixed_bins[inside], bins[inside]]
+        seen = np.bincount(parts, minlength=self.count)
+        total = np.bincount(parts, weights=information, minlength=self.count)
+        kept = (seen >= LEAST_KEPT * self.seen) & (seen > 0)
+        return np.where(kept, total / np.maximum(seen, 1), -np.inf)
+
+
 class _Search:
     """The parts of a pair in a pose, and their best shifts."""
 
     def __init__(self, pair: SampledPair, pose: Pose) -> None:
-        self._pair, self._pose = pair, pose
         cells = np.floor((pair.points - pair.points.mean(axis=0)) / PART_MM + 0.5).astype(int)
-        parts, part_of = np.unique(cells, axis=0, return_inverse=True)
-        self._part_of = part_of.ravel()
-        self._count = len(parts)
-        bins, inside = pair.moving_bins(pose)
-        self._information = pointwise_information(pair.fixed_bins[inside], bins[inside])
-        self._seen = np.bincount(self._part_of[inside], minlength=self._count)
+        _, part_of = np.unique(cells, axis=0, return_inverse=True)
+        self._parts = _Parts(pair, pose, part_of.ravel())
+        self._seen, self._count = self._parts.seen, self._parts.count
         self.usable = np.flatnonzero(self._seen >= LEAST_POINTS)
 
     def run(self) -> tuple[FloatArray, FloatArray]:
@@ -90,14 +189,8 @@ class _Search:
         return shifts[self.usable], self._weights(best, np.array(around))
 
     def _match(self, shifts: FloatArray) -> FloatArray:
-        """Mean pointwise information of each part, moved; -inf where that brings too much of it out of view."""
-        bins, inside = self._pair.moving_bins(self._pose, shifts[self._part_of])
-        parts = self._part_of[inside]
-        information = self._information[self._pair.fixed_bins[inside], bins[inside]]
-        seen = np.bincount(parts, minlength=self._count)
-        total = np.bincount(parts, weights=information, minlength=self._count)
-        kept = (seen >= LEAST_KEPT * self._seen) & (seen > 0)
-        return np.where(kept, total / np.maximum(seen, 1), -np.inf)
+        """How well each part matches, moved by (parts, 3) mm."""
+        return self._parts.match(shifts[self._parts.part_of])
 
     def _weights(self, best: FloatArray, around: FloatArray) -> FloatArray:
         tried = np.isfinite(around)

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
 
 from pipeline.geometry import FloatArray, apply
-from pipeline.registration.local import local_shift_mm
+from pipeline.registration.local import astray_fraction, local_shift_mm
 from pipeline.registration.similarity import Pose, SampledPair, robust_limits
 from pipeline.volumes import affine_of, to_sitk, transform_from_matrix
 
@@ -43,6 +43,12 @@ class QualityLimits:
         peak_pass: which fraction of small perturbations must lower NMI to pass.
         local_shift_pass_mm: parts of the body may match better this far away (see `local_shift_mm`) to pass.
         local_shift_warn_mm: further away than this fails.
+        astray_pass: this fraction of the body may fit better mirrored or in reversed order to pass; more is a warning,
+            as both legs, and a limb along itself, look much alike.
+        headers_apart_mm: headers that name one frame of reference and images that match best further than this (mean
+            over the body) from there contradict each other: a warning.
+        headers_gain: the images are then believed when they raise NMI, counted from 1, by this fraction; else the
+            headers are. Source: benchmarks/real_pairs.py.
     """
 
     start_disagreement_pass_mm: float = 1.0
@@ -54,6 +60,13 @@ class QualityLimits:
     peak_pass: float = 0.75
     local_shift_pass_mm: float = 2.5
     local_shift_warn_mm: float = 3.5
+    astray_pass: float = 0.08
+    headers_apart_mm: float = 3.0
+    headers_gain: float = 0.25
+
+
+#: Nothing is known against the headers.
+NO_HEADERS: Mapping[str, Any] = {"header_kept": False, "header_conflict_mm": None, "header_conflict_nmi": None}
 
 
 class Pair:
@@ -107,6 +120,10 @@ class Pair:
         """See `pipeline.registration.local.local_shift_mm`."""
         return local_shift_mm(self._sparse, pose)
 
+    def astray_fraction(self, matrix: FloatArray) -> float:
+        """See `pipeline.registration.local.astray_fraction`."""
+        return astray_fraction(self._sparse, matrix)
+
     def overlap_dice(self, matrix: FloatArray) -> float | None:
         """Dice of both bodies within the moving image's field of view; None when it does not meet the fixed image."""
         fixed, moving = self._masks
@@ -120,6 +137,30 @@ class Pair:
         return 2.0 * float((own & body).sum()) / size if size else None
 
 
+def against_headers(pair: Pair, pose: FloatArray, limits: QualityLimits, one_frame: bool) -> dict[str, Any]:
+    """What the images' best pose says against the headers' alignment, and which of the two is believed.
+
+    Args:
+        pair: the images.
+        pose: the best that was found, 4 x 4.
+        limits: `headers_apart_mm` and `headers_gain`.
+        one_frame: whether both headers name one frame of reference.
+
+    Returns:
+        `header_kept`; and where both contradict each other `header_conflict_mm` (mean over the body) and
+        `header_conflict_nmi`, the NMI of the pose.
+    """
+    before, after = pair.nmi(np.eye(4)), pair.nmi(pose)
+    if before is None:
+        return {**NO_HEADERS}
+    apart_mm = float(np.linalg.norm(apply(pose, pair.points) - pair.points, axis=1).mean())
+    kept = after is None or after < before
+    if after is None or not one_frame or apart_mm <= limits.headers_apart_mm:
+        return {**NO_HEADERS, "header_kept": kept}
+    kept = after - 1 < (1 + limits.headers_gain) * (before - 1)
+    return {"header_kept": kept, "header_conflict_mm": apart_mm, "header_conflict_nmi": after}
+
+
 def distance_mm(a: FloatArray, b: FloatArray, points: FloatArray) -> float:
     """Largest distance (mm) over the points, shape (N, 3), between where two 4 x 4 matrices send them."""
     return float(np.linalg.norm(apply(a, points) - apply(b, points), axis=1).max())
@@ -130,7 +171,7 @@ def measure(
     poses: Sequence[FloatArray],
     mirrored: FloatArray | None,
     limits: QualityLimits,
-    header_kept: bool = False,
+    headers: Mapping[str, Any] = NO_HEADERS,
 ) -> dict[str, Any]:
     """Measure and judge a registration.
 
@@ -139,7 +180,7 @@ def measure(
         poses: the chosen pose first, then the next best that another start found, if any.
         mirrored: the best pose of the mirrored fixed image, if there is one: left and right exchanged, 4 x 4.
         limits: see `QualityLimits`.
-        header_kept: whether the chosen pose is the headers' own because no start found a better one.
+        headers: see `against_headers`.
 
     Returns:
         Plain JSON types: the measures with the unit in the name (null where one cannot be measured), `verdict` (`pass`,
@@ -147,8 +188,8 @@ def measure(
     """
     pose = poses[0]
     apart_mm = distance_mm(pose, poses[1], pair.in_view(pose)) if len(poses) > 1 else None
-    numbers = _numbers(pair, pose, mirrored, header_kept, PERTURBATION)
-    return _judged({"start_disagreement_mm": apart_mm, **numbers}, limits)
+    numbers = _numbers(pair, pose, mirrored, PERTURBATION)
+    return _judged({"start_disagreement_mm": apart_mm, **numbers, **headers}, limits)
 
 
 def measure_known(
@@ -165,12 +206,10 @@ def measure_known(
     Returns:
         As `measure`, without `start_disagreement_mm`.
     """
-    return _judged(_numbers(pair, pose, None, False, steps), limits)
+    return _judged({**_numbers(pair, pose, None, steps), **NO_HEADERS}, limits)
 
 
-def _numbers(
-    pair: Pair, pose: FloatArray, mirrored: FloatArray | None, header_kept: bool, steps: tuple[float, float]
-) -> dict[str, Any]:
+def _numbers(pair: Pair, pose: FloatArray, mirrored: FloatArray | None, steps: tuple[float, float]) -> dict[str, Any]:
     centre, identity = pair.points.mean(axis=0), np.eye(4)
     return {
         "nmi_before": pair.nmi(identity),
@@ -178,11 +217,11 @@ def _numbers(
         "nmi_mirrored": None if mirrored is None else pair.nmi(mirrored),
         "nmi_peak_fraction": pair.peak(pose, steps),
         "local_shift_mm": pair.local_shift_mm(pose),
+        "astray_fraction": pair.astray_fraction(pose),
         "overlap_dice_before": pair.overlap_dice(identity),
         "overlap_dice_after": pair.overlap_dice(pose),
         "rotation_deg": float(np.degrees(Rotation.from_matrix(pose[:3, :3]).magnitude())),
         "translation_mm": float(np.linalg.norm(apply(pose, centre[None])[0] - centre)),
-        "header_kept": header_kept,
     }
 
 
@@ -214,6 +253,8 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
         `pass`, `warn` or `fail`, and one sentence for each finding; for `pass` one on what was found.
     """
     started = "start_disagreement_mm" in numbers
+    conflict = _judge_headers(numbers)
+    started = started and not (conflict and numbers["header_kept"])  # no start confirms headers
     findings = [
         *(_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits) if started else ()),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
@@ -221,24 +262,36 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
         *_judge_peak(numbers["nmi_peak_fraction"], limits),
         *_judge_overlap(numbers["overlap_dice_after"], limits),
         *_judge_parts(numbers["local_shift_mm"], limits),
+        *_judge_slices(numbers["astray_fraction"], limits),
     ]
     for verdict in ("fail", "warn"):
-        if any(kind == verdict for kind, _ in findings):
-            return verdict, [text for _, text in sorted(findings)]
+        if any(kind == verdict for kind, _ in (*conflict, *findings)):
+            return verdict, [text for _, text in (*conflict, *sorted(findings))]
     return "pass", [_agreement(numbers, limits)]
 
 
 Findings = list[tuple[str, str]]
 
 
+def _judge_headers(numbers: Mapping[str, Any]) -> Findings:
+    """The contradiction of headers and images, with both numbers."""
+    if numbers.get("header_conflict_mm") is None:
+        return []
+    apart_mm, nmi = numbers["header_conflict_mm"], numbers["header_conflict_nmi"]
+    believed = "headers" if numbers["header_kept"] else "images"
+    text = "The headers name one frame of reference, but the images match best"
+    text += f" {apart_mm:.1f} mm away from there (NMI {nmi:.4f}, by the headers {numbers['nmi_before']:.4f})"
+    return [("warn", f"{text}: the {believed} were believed.")]
+
+
 def _judge_starts(apart_mm: float | None, header_kept: bool, limits: QualityLimits) -> Findings:
     if apart_mm is None:
         return [("warn", "Only one start gave a result, so nothing confirms it.")]
+    if apart_mm <= limits.start_disagreement_pass_mm:
+        return []
     if header_kept:
         text = f"The headers' alignment was kept: the best start ends {apart_mm:.1f} mm from it, with a lower NMI."
         return [("warn", text)]
-    if apart_mm <= limits.start_disagreement_pass_mm:
-        return []
     kind = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail"
     return [(kind, f"Two starts end {apart_mm:.1f} mm apart (limit {limits.start_disagreement_pass_mm:g} mm).")]
 
@@ -284,6 +337,13 @@ def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:
     kind = "warn" if apart_mm <= limits.local_shift_warn_mm else "fail"
     text = f"Parts of the body match better {apart_mm:.1f} mm away (limit {limits.local_shift_pass_mm:g} mm)"
     return [(kind, f"{text}: the pose is wrong, the body has another shape, or it is another patient.")]
+
+
+def _judge_slices(astray: float, limits: QualityLimits) -> Findings:
+    if astray <= limits.astray_pass:
+        return []
+    text = f"{astray:.0%} of the body fit better mirrored or in reversed order (limit {limits.astray_pass:.0%})"
+    return [("warn", f"{text}: slices may be out of order or flipped.")]
 
 
 def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:

@@ -30,7 +30,7 @@ from pipeline.registration.findings import (
 from pipeline.registration.headers import at_voxel_scale, header_quality
 from pipeline.registration.landmarks import Model, match, solve
 from pipeline.registration.process import registrar, tail
-from pipeline.registration.quality import Pair, measure, measure_known, rejudge
+from pipeline.registration.quality import Pair, against_headers, measure, measure_known, rejudge
 from pipeline.registration.request import HEADERS, Method, Prepared, Side, prepare, write_request
 from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
 from pipeline.registration.warp import Spline, Warp, as_transform
@@ -96,18 +96,24 @@ class Registration:
 
 
 def register(
-    fixed: Side, moving: Side, settings: RegistrationSettings, limits: AlignmentLimits | None = None
+    fixed: Side,
+    moving: Side,
+    settings: RegistrationSettings,
+    limits: AlignmentLimits | None = None,
+    one_frame: bool = False,
 ) -> Registration:
     """Align a moving image with a fixed one; same input, same transform.
 
     The rigid pose is never worse than the headers' alignment, and an affine or bending map never worse than the pose:
-    each stays when nothing better (by the normalised mutual information of the body's interior) was found.
+    each stays when nothing better (by the normalised mutual information of the body's interior) was found. Headers
+    that name one frame of reference also stand against a far pose that is little better.
 
     Args:
         fixed: the image that stays, with what is known of it.
         moving: the image that is moved.
         settings: see `RegistrationSettings`.
         limits: see `AlignmentLimits`.
+        one_frame: whether both headers name one frame of reference.
 
     Returns:
         See `Registration`.
@@ -125,7 +131,7 @@ def register(
     limits = limits_for(limits, settings.method, prepared.modalities, prepared.images)
     marks = _landmarks(fixed, moving)
     if settings.method.maps:
-        warp, quality, log = _by_images(prepared, pair, marks, settings, limits)
+        warp, quality, log = _by_images(prepared, pair, marks, settings, limits, one_frame)
     else:
         warp, quality, log = _known(prepared, pair, marks, settings.method, limits)
     if marks is not None:
@@ -180,12 +186,17 @@ def _known(prepared: Prepared, pair: Pair, marks: Marks, method: Method, limits:
 
 
 def _by_images(
-    prepared: Prepared, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
+    prepared: Prepared,
+    pair: Pair,
+    marks: Marks,
+    settings: RegistrationSettings,
+    limits: AlignmentLimits,
+    one_frame: bool,
 ) -> Solution:
     with tempfile.TemporaryDirectory(prefix="tandem-register-") as name:
         folder = Path(name)
         write_request(folder, prepared, settings.method, marks)
-        quality, pose = _search(folder, pair, marks, settings, limits)
+        quality, pose = _search(folder, pair, marks, settings, limits, one_frame)
         warp = Warp(pose)
         if settings.method.refinements:
             refined, failure = refine(folder, pose, settings)
@@ -201,7 +212,7 @@ def _by_images(
 
 
 def _search(
-    folder: Path, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits
+    folder: Path, pair: Pair, marks: Marks, settings: RegistrationSettings, limits: AlignmentLimits, one_frame: bool
 ) -> tuple[dict[str, Any], FloatArray]:
     """The rigid pose and its quality."""
     known = None if marks is None else (LPS_RAS @ solve(*marks, "rigid") @ LPS_RAS).tolist()
@@ -214,11 +225,11 @@ def _search(
     names = [item["start"] for item in found["results"]]
     poses = zip(names, _in_ras(item["matrix"] for item in found["results"]), strict=True)
     ranked = sorted(poses, key=lambda item: -(pair.nmi(item[1]) or 0.0))
-    kept = _header_is_better(pair, ranked[0][1], limits)
-    if kept:
+    headers = against_headers(pair, ranked[0][1], limits, one_frame)
+    if headers["header_kept"]:
         ranked.insert(0, ("header", np.eye(4)))
     mirrored = next(iter(_in_ras(found["mirrored"])), None)
-    quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, header_kept=kept)
+    quality = measure(pair, [matrix for _, matrix in ranked[:2]], mirrored, limits, headers)
     more = {"transform": "rigid", "start": ranked[0][0], "starts_searched": found["starts"]}
     return {**quality, **more}, ranked[0][1]
 
@@ -259,11 +270,6 @@ def _run(folder: Path, request: dict[str, Any], settings: RegistrationSettings) 
         raise CaseError("E_CRASH", "Elastix' process ended without a result.")
     found: dict[str, Any] = json.loads(result.read_text())
     return found
-
-
-def _header_is_better(pair: Pair, pose: FloatArray, limits: AlignmentLimits) -> bool:
-    before, after = pair.nmi(np.eye(4)), pair.nmi(pose)
-    return before is not None and (after is None or after < before - limits.nmi_noise)
 
 
 def _in_ras(matrices: Iterable[Any]) -> list[FloatArray]:

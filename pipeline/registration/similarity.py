@@ -88,7 +88,7 @@ class SampledPair:
         self.points = points
         self.fixed_bins = bin_indices(fixed_values, robust_limits(fixed_values))
         self._moving = moving
-        self._to_index: FloatArray = np.asarray(np.linalg.inv(moving_affine), np.float64)
+        self.to_index: FloatArray = np.asarray(np.linalg.inv(moving_affine), np.float64)
         self._limits = moving_limits
 
     def inside(self, pose: Pose) -> npt.NDArray[np.bool_]:
@@ -131,8 +131,8 @@ class SampledPair:
     def _indices(self, pose: Pose, shifts: FloatArray | None = None) -> FloatArray:
         points = self.points if shifts is None else self.points + shifts
         if callable(pose):
-            return apply(self._to_index, pose(points))
-        return apply(np.asarray(self._to_index @ pose, np.float64), points)
+            return apply(self.to_index, pose(points))
+        return apply(np.asarray(self.to_index @ pose, np.float64), points)
 
     def _inside(self, indices: FloatArray) -> npt.NDArray[np.bool_]:
         return np.asarray(((indices >= 0) & (indices <= np.array(self._moving.shape) - 1)).all(axis=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -41,8 +42,11 @@ class Registers:
         self.verdict = verdict
         self.asked: list[tuple[Side, Side, RegistrationSettings]] = []
 
-    def __call__(self, fixed: Side, moving: Side, settings: RegistrationSettings, limits: object) -> Registration:
+    def __call__(
+        self, fixed: Side, moving: Side, settings: RegistrationSettings, limits: object, one_frame: bool
+    ) -> Registration:
         self.asked.append((fixed, moving, settings))
+        self.one_frame = one_frame
         warp = Warp(self.poses.pop(0))
         quality = {"verdict": self.verdict, "reason": "Not sharp.", "nmi_after": 1.2, "header_kept": False}
         return Registration(warp, warp.transforms, warp.inverse(fixed.image), moving.image, quality, "== a run\n")
@@ -63,6 +67,17 @@ def test_the_step_fills_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mr_header_kept" not in case["measures"]
     assert case["flags"] == ["known before"]
     assert not any(str(key).startswith("pet") for key in case)
+
+
+@pytest.mark.parametrize(("numbers", "shared"), [({"ct": 1, "mr": 1}, True), ({"ct": 1, "mr": 2}, False), ({}, False)])
+def test_it_is_told_whether_the_headers_name_one_frame(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, numbers: dict, shared: bool
+) -> None:
+    registers = Registers(FIRST)
+    (tmp_path / "frames.json").write_text(json.dumps(numbers))
+    case = {"ct": image(0), "mr": image(1), "frames": tmp_path / "frames.json"}
+    step(monkeypatch, registers, plan())(case)
+    assert registers.one_frame is shared
 
 
 @pytest.mark.parametrize("verdict", ["warn", "fail"])
@@ -104,9 +119,9 @@ def test_a_way_is_only_as_good_as_its_worst_part(monkeypatch: pytest.MonkeyPatch
     chain = step(monkeypatch, registers, given)
     answers = iter(["fail", "pass"])
 
-    def register(*arguments: object) -> Registration:
+    def register(*arguments: object, one_frame: bool) -> Registration:
         registers.verdict = next(answers)
-        return registers(*arguments)  # type: ignore[arg-type]
+        return registers(*arguments, one_frame)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dictionary, "register", register)
     case = chain({"ct": image(0), "mr": image(1), "pet": image(2)})

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import CaseError
 from pipeline.registration import Method, Registerd, Registration, RegistrationSettings, Side
-from pipeline.registration.headers import UNKNOWN, require_one_frame
+from pipeline.registration.headers import UNKNOWN, share_frame
 from pipeline.registration.register import register
 from pipeline.spec.register import Register
 from pipeline.volumes import affine_of, volume
@@ -91,5 +91,6 @@ def test_one_frame_is_believed_and_an_unknown_one_is_said(aligned: HeadPair, tmp
     assert unknown["mr_quality"]["reason"].endswith(UNKNOWN)
     assert unknown["mr_quality"]["verdict"] == known["mr_quality"]["verdict"] == "pass"
     assert unknown["flags"] == []
-    assert require_one_frame({"frames": frames(tmp_path, ct=1, mr=1)}, "ct", "mr")
-    assert not require_one_frame({"frames": frames(tmp_path, ct=1)}, "ct", "mr")
+    assert share_frame({"frames": frames(tmp_path, ct=1, mr=1)}, "ct", "mr") is True
+    assert share_frame({"frames": frames(tmp_path, ct=1, mr=2)}, "ct", "mr") is False
+    assert share_frame({"frames": frames(tmp_path, ct=1)}, "ct", "mr") is None

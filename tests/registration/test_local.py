@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from pipeline.body import body_mask
-from pipeline.registration.local import PART_MM, STEPS_MM, local_shift_mm, pointwise_information
+from pipeline.registration.local import PART_MM, STEPS_MM, astray_fraction, local_shift_mm, pointwise_information
 from pipeline.registration.quality import Pair, QualityLimits, measure
 from pipeline.registration.similarity import BINS, SampledPair, bin_indices, robust_limits
 from pipeline.volumes import affine_of, volume
@@ -101,3 +101,31 @@ def test_a_noise_image_does_not_pass(pair: HeadPair) -> None:
     noise = np.random.default_rng(6).normal(300, 50, pair.mr.shape).astype(np.float32)
     strange = Pair(pair.ct, volume(noise, affine_of(pair.mr)), body_mask(pair.ct, "CT"), body_mask(pair.mr, "MR"))
     assert measure(strange, [pair.truth, pair.truth], None, LIMITS)["verdict"] == "fail"
+
+
+def in_part(image: np.ndarray, share: float, how: str) -> np.ndarray:
+    """A copy in which some of the slices (K) of a stack are in reversed order, or mirrored (I)."""
+    changed, count = image.copy(), image.shape[2]
+    low = (count - round(share * count)) // 2
+    part = np.s_[:, :, low : low + round(share * count)]
+    changed[part] = image[part][:, :, ::-1] if how == "reversed" else image[part][::-1]
+    return changed
+
+
+@pytest.mark.parametrize("how", ["reversed", "mirrored"])
+@pytest.mark.parametrize("share", [0.25, 0.45])
+@pytest.mark.parametrize("turned", [False, True])
+def test_slices_that_are_reversed_or_mirrored_are_astray(how: str, share: float, turned: bool) -> None:
+    """Whichever of the two images they are in, and in the inverted contrast, too."""
+    image = blobs(7)
+    pair = sampled(image, 3 - in_part(image, share, how))
+    if turned:
+        pair = sampled(in_part(image, share, how), 3 - image)
+    assert astray_fraction(pair, np.eye(4)) == pytest.approx(share * 60 / 44, abs=0.17)  # of the slices looked at
+
+
+def test_no_slice_is_astray_in_a_pose_that_is_right_or_a_little_off(measured: Pair, pair: HeadPair) -> None:
+    image = blobs(8)
+    for mm in ((0.0, 0.0, 0.0), (1.5, 0.0, -1.5)):
+        assert astray_fraction(sampled(image, 3 - image), shifted(mm)) == 0
+    assert measured.astray_fraction(pair.truth) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.body import body_mask
-from pipeline.registration.quality import Pair, QualityLimits, judge, measure
+from pipeline.registration.quality import NO_HEADERS, Pair, QualityLimits, against_headers, judge, measure
 from pipeline.volumes import affine_of, volume
 from tests.registration.phantom import HeadPair, rigid
 
@@ -18,6 +18,7 @@ GOOD = {
     "nmi_mirrored": 1.11,
     "nmi_peak_fraction": 1.0,
     "local_shift_mm": 0.8,
+    "astray_fraction": 0.0,
     "overlap_dice_after": 0.95,
     "header_kept": False,
 }
@@ -49,11 +50,30 @@ def measured(pair: HeadPair) -> Pair:
         ({"local_shift_mm": 2.6}, "warn", "better 2.6 mm away"),
         ({"local_shift_mm": 3.6}, "fail", "another patient"),
         ({"local_shift_mm": None}, "warn", "Too little is in view"),
+        ({"astray_fraction": 0.3}, "warn", "30% of the body fit better mirrored or in reversed order"),
         ({"overlap_dice_after": 0.7}, "warn", "Dice of 0.70"),
         ({"overlap_dice_after": 0.3}, "fail", "Dice of 0.30"),
         ({"overlap_dice_after": None}, "fail", "do not meet"),
         ({"header_kept": True, "start_disagreement_mm": 9.0}, "warn", "was kept: the best start ends 9.0 mm from it"),
+        ({"header_kept": True, "start_disagreement_mm": 0.9}, "pass", "NMI rose"),
         ({"nmi_peak_fraction": 0.5, "overlap_dice_after": 0.3}, "fail", "Dice of 0.30"),
+        (
+            {"header_conflict_mm": 8.8, "header_conflict_nmi": 1.15, "overlap_dice_after": 0.3},
+            "fail",
+            "match best 8.8 mm away from there (NMI 1.1500, by the headers 1.0300): the images were believed.",
+        ),
+        (
+            {
+                "header_kept": True,
+                "header_conflict_mm": 8.8,
+                "header_conflict_nmi": 1.031,
+                "start_disagreement_mm": 12.0,
+                "nmi_after": 1.03,
+                "nmi_mirrored": None,
+            },
+            "warn",
+            "(NMI 1.0310, by the headers 1.0300): the headers were believed.",
+        ),
     ],
 )
 def test_verdict(change: dict, verdict: str, words: str) -> None:
@@ -62,7 +82,7 @@ def test_verdict(change: dict, verdict: str, words: str) -> None:
     assert words in reasons[0]
 
 
-@pytest.mark.parametrize("name", list(asdict(LIMITS)))
+@pytest.mark.parametrize("name", [name for name in asdict(LIMITS) if not name.startswith("headers_")])
 def test_every_limit_decides(name: str) -> None:
     """Numbers that lie just on the good side of the limits are judged otherwise once that limit alone is tightened."""
     edge = {
@@ -75,6 +95,7 @@ def test_every_limit_decides(name: str) -> None:
         "peak_pass": ({"nmi_peak_fraction": 0.8}, 0.85),
         "local_shift_pass_mm": ({"local_shift_mm": 2.4}, 2.3),
         "local_shift_warn_mm": ({"local_shift_mm": 3.4}, 3.3),
+        "astray_pass": ({"astray_fraction": 0.07}, 0.06),
     }
     change, tighter = edge[name]
     before = judge({**GOOD, **change}, LIMITS)[0]
@@ -88,6 +109,21 @@ def test_the_true_pose_is_a_sharp_peak_and_passes(measured: Pair, pair: HeadPair
     assert quality["verdict"] == "pass", quality["reason"]
     assert quality["nmi_peak_fraction"] >= 0.9
     assert quality["start_disagreement_mm"] == 0
+
+
+def test_headers_of_one_frame_stand_unless_the_images_speak_clearly(pair: HeadPair) -> None:
+    aligned = volume(pair.mr.numpy(), np.linalg.inv(pair.truth) @ affine_of(pair.mr))
+    right = Pair(pair.ct, aligned, body_mask(pair.ct, "CT"), body_mask(aligned, "MR"))
+    near, far = rigid((0, 0, 0), (0, 0, 1)), rigid((0, 0, 0), (0, 8, 0))
+    assert against_headers(right, near, LIMITS, True) == {**NO_HEADERS, "header_kept": True}  # it is a little worse
+    told = against_headers(right, far, LIMITS, True)
+    assert told["header_kept"] and told["header_conflict_mm"] == pytest.approx(8)
+    assert told["header_conflict_nmi"] == right.nmi(far)
+    wrong = volume(aligned.numpy(), far @ affine_of(aligned))  # now the headers are 8 mm off
+    moved = Pair(pair.ct, wrong, body_mask(pair.ct, "CT"), body_mask(wrong, "MR"))
+    told = against_headers(moved, far, LIMITS, True)
+    assert not told["header_kept"] and told["header_conflict_mm"] == pytest.approx(8)
+    assert against_headers(moved, far, LIMITS, False) == NO_HEADERS  # of two frames nothing else is expected
 
 
 def test_numbers_of_a_known_motion(measured: Pair, pair: HeadPair) -> None:
