@@ -27,7 +27,7 @@ COUCH_RADIUS_MM = 2.0
 #: Closes nostrils and ear canals, and the gap that cortical bone leaves between brain and scalp in MR.
 CLOSING_RADIUS_MM = 5.0
 #: These show uptake, many times higher in a tumour than in the body: the body is where there is this part of the usual
-#: uptake. Source: benchmarks/bodies.py, 33 patients.
+#: uptake. Source: benchmarks/verdict_limits.py, 33 patients.
 UPTAKE = frozenset({"PT", "NM"})
 PART_OF_UPTAKE = 1 / 3
 #: Ratio images (MP2RAGE) are noise of full strength where there is no signal: at the rim voxels differ from their

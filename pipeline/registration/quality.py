@@ -48,7 +48,7 @@ class QualityLimits:
         headers_apart_mm: headers that name one frame of reference and images that match best further than this (mean
             over the body) from there contradict each other: a warning.
         headers_gain: the images are then believed when they raise NMI, counted from 1, by this fraction; else the
-            headers are. Source: benchmarks/real_pairs.py.
+            headers are. Source: benchmarks/verdict_limits.py.
     """
 
     start_disagreement_pass_mm: float = 1.0
