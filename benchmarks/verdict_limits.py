@@ -132,8 +132,8 @@ def text_of_headers(rows: list[Row]) -> str:
         "## Headers against images\n",
         "Sarcoma of the limbs, CT with the MR that the clinic aligned with it, and with PET of the same scan, on the",
         "headers of one frame of reference. *Gain* is the rise of NMI, counted from 1, from the headers to the pose",
-        f"that the images like best; from {LIMITS.headers_gain:g} on the images are believed. Limbs lie otherwise in the MR",
-        "than in the CT.\n",
+        f"that the images like best; from {LIMITS.headers_gain:g} on the images are believed. Limbs lie otherwise in",
+        "the MR than in the CT.\n",
         "| pair | images match best away (mm) | NMI by headers | NMI there | gain | believed | verdict |",
         "|---|---|---|---|---|---|---|",
     ]
