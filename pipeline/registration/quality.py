@@ -55,7 +55,7 @@ class QualityLimits:
     start_disagreement_warn_mm: float = 3.0
     nmi_noise: float = 0.002
     nmi_least: float = 1.01
-    overlap_dice_pass: float = 0.75
+    overlap_dice_pass: float = 0.65
     overlap_dice_warn: float = 0.5
     peak_pass: float = 0.75
     local_shift_pass_mm: float = 2.5
