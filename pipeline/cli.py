@@ -238,7 +238,7 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     method: Annotated[
         str, typer.Option(help="temperature, platt, vector, beta, dirichlet, matrix, isotonic; or recommended.")
     ] = "temperature",
-    cases: Annotated[Path | None, typer.Option(help="The case of each row: a case's rows stay together.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="The patient or case of each row: its rows stay together.")] = None,
     report: Annotated[Path | None, typer.Option(help="A PDF that compares all methods on held-out cases.")] = None,
     source: Annotated[str, typer.Option(help="Where the logits come from: validation or out_of_fold.")] = "validation",
     sets: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 
 from pipeline.calibration.base import Calibration, Fit
-from pipeline.calibration.optimise import events_note, log_softmax, minimise, weighted_nll
+from pipeline.calibration.newton import Regression, newton
+from pipeline.calibration.optimise import events_note, log_softmax, weighted_nll
 from pipeline.calibration.rows import Rows, grouped_folds
 from pipeline.calibration.scaling import find_inverse_temperature, require_overlap
 
@@ -108,17 +108,9 @@ def solve(rows: Rows, inverse: float, penalty: float, start: torch.Tensor, name:
         (C, C + 1).
     """
     count = rows.classes
-    outside = ~torch.eye(count, dtype=torch.bool)
-
-    def parts(parameters: torch.Tensor) -> Iterator[torch.Tensor]:
-        matrix = parameters.reshape(count, count + 1)
-        for logits, labels, weights in rows.pieces():
-            scaled = (logits * inverse) @ matrix[:, :-1].T + matrix[:, -1]
-            yield weighted_nll(scaled, labels, weights)
-        if penalty > 0:
-            yield penalty * ((matrix[:, :-1][outside] ** 2).mean() + (matrix[:, -1] ** 2).mean())
-
-    return minimise(parts, start.ravel(), name).reshape(count, count + 1)
+    shrunk = (1 - torch.eye(count, count + 1).double()) / (count * (count - 1))
+    shrunk[:, -1] = 1 / count
+    return newton(Regression(rows, inverse, penalty * shrunk), start, name)
 
 
 def choose_penalty(rows: Rows, inverse: float, name: str) -> float:

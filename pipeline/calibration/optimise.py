@@ -55,10 +55,19 @@ def minimise(parts: Parts, start: torch.Tensor, name: str) -> torch.Tensor:
     with one_thread():
         search.step(closure)
         closure()
-    steepest = float(parameters.grad.abs().max()) if parameters.grad is not None else torch.inf
+    require_settled(parameters.grad, name)
+    return parameters.detach()
+
+
+def require_settled(gradient: torch.Tensor | None, name: str) -> None:
+    """Refuse what is no minimum of a mean loss.
+
+    Raises:
+        UsageError: E_CAL_NO_FIT.
+    """
+    steepest = torch.inf if gradient is None else float(gradient.abs().max())
     if not steepest <= GRADIENT_FAILED:
         raise UsageError("E_CAL_NO_FIT", f"Expected {name} scaling to settle, got a gradient of {steepest:.1e}.")
-    return parameters.detach()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.columns import PATIENT, find_columns, say_unused
 from pipeline.errors import UsageError
 from pipeline.store.files import write_atomic
 
@@ -35,11 +36,11 @@ def read_array(path: Path) -> Array:
 
 
 def read_names(path: Path) -> Array:
-    """Read one name (or number) a row, such as the case that each row belongs to.
+    """Read one name (or number) a row: which rows belong together, the patient's where it is known, else the case's.
 
     Args:
-        path: `.csv` whose column `case_id` or `case`, or else only column, holds the names; `.npy` or `.npz` of shape
-            (N,).
+        path: `.csv` whose column `patient_id` (as `find_columns` finds it), else `case_id` or `case`, or else only
+            column, holds the names; `.npy` or `.npz` of shape (N,).
 
     Returns:
         (N,) texts.
@@ -91,6 +92,10 @@ def _read_csv(path: Path) -> list[list[str]]:
 
 def _numbers(rows: list[list[str]], path: Path) -> Array:
     first = 0 if all(_is_number(cell) for cell in rows[0]) else 1
+    named = find_columns(rows[0], ("case_id", "case", "label"), path.name) if first and len(rows[0]) > 1 else {}
+    if named:
+        got = rows[0][min(named.values())].strip()
+        raise UsageError("E_TABLE", f"Expected columns of numbers for the classes in {path.name}, got {got}.")
     values = np.empty((len(rows) - first, len(rows[0])))
     for number, row in enumerate(rows[first:]):
         place = f"row {number + first + 1} of {path.name}"
@@ -106,13 +111,15 @@ def _numbers(rows: list[list[str]], path: Path) -> Array:
 
 
 def _named_column(rows: list[list[str]], path: Path) -> Array:
-    head = [cell.strip().lower() for cell in rows[0]]
-    named = [name for name in ("case_id", "case") if name in head]
-    if not named and len(head) > 1:
-        raise UsageError("E_TABLE", f"Expected a column case_id in {path.name}, got {', '.join(rows[0])[:80]}.")
-    column = head.index(named[0]) if named else 0
+    at = find_columns(rows[0], ("case_id", "case"), path.name)
+    named = [at[name] for name in (PATIENT, "case_id", "case") if name in at]
+    if not named and len(rows[0]) > 1:
+        what = f"Expected a column patient_id or case_id in {path.name}, got {', '.join(rows[0])[:80]}."
+        raise UsageError("E_TABLE", what, "Name the column so that says which rows belong together.")
+    column = named[0] if named else 0
     if any(len(row) <= column for row in rows):
         raise UsageError("E_TABLE", f"Expected {column + 1} columns in every row of {path.name}.")
+    say_unused(rows[0], at.values() if named else [0], path.name)
     return np.array([row[column].strip() for row in rows[1 if named else 0 :]], dtype=str)
 
 

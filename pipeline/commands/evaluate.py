@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -65,8 +64,7 @@ def evaluate_classification(  # noqa: PLR0913 - each is an option of the command
         probabilities: one file a model: (N, K), or (N,) for class 1 of two; `.npy`, `.npz` or `.csv`.
         labels: (N,) true classes, 0 … K - 1.
         out: the folder to write to.
-        cases: a CSV with a column `patient_id`, the unit that is resampled, or `case_id`; every row is a patient of its
-            own without it.
+        cases: which rows are one patient's, the unit that is resampled (`read_names`); without it every row is one.
         name: one for each model; the files' names without suffix when left out.
         class_name: one for each of the K classes.
         specificity: at which sensitivity is read, in [0, 1].
@@ -135,26 +133,11 @@ def read_models(
     if not probabilities or len(called) != len(probabilities) or len(set(called)) != len(called):
         got = ", ".join(called) or "none"
         raise UsageError("E_NAMES", f"Expected {max(1, len(probabilities))} different names of models, got {got}.")
-    truth, patients = read_array(labels), None if cases is None else read_patients(cases)
+    truth, patients = read_array(labels), None if cases is None else read_names(cases).tolist()
     return {
         name: predictions(read_array(path), truth, patients, classes, path.name)
         for name, path in zip(called, probabilities, strict=True)
     }
-
-
-def read_patients(path: Path) -> Sequence[str]:
-    """The patient of each row: the column `patient_id` of a CSV, or what `read_names` finds.
-
-    Raises:
-        UsageError: E_TABLE.
-    """
-    if "patient_id" not in _header(path):
-        return [str(name) for name in read_names(path)]
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        found = [(row["patient_id"] or "").strip() for row in csv.DictReader(stream, skipinitialspace=True)]
-    if not all(found):
-        raise UsageError("E_TABLE", f"Expected a patient_id in every row of {path.name}, got an empty one.")
-    return found
 
 
 def report_content(
@@ -176,14 +159,6 @@ def report_content(
         confusions=tuple(Confusion(item.model, one.classes, item.confusion) for item in evaluations),
         methods=_methods(first, settings, bool(comparisons)),
     )
-
-
-def _header(path: Path) -> list[str]:
-    """The first row of a CSV; nothing of any other file, nor of one of which `read_names` has to say what is wrong."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        return next(csv.reader(stream, skipinitialspace=True), [])
 
 
 def _panels(models: Mapping[str, Predictions], index: int, settings: Settings) -> list[Panel]:

@@ -11,10 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.columns import find_columns, say_unused
 from pipeline.errors import CaseError, UsageError
 
 #: Class of a case whose class is not known: no loss of it is asked for.
 UNKNOWN = -1
+_OPTIONAL = ("patient_id", "label", "mask", "fold")
+_WITH_COLUMN = "Give the table this column; docs/how-to/train-and-fuse.md says what each one holds."
+_WITHOUT_CLASS = "Give the table the column label, or `--classes 0` where no class is learned or judged."
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
 
     Args:
         path: a CSV with the columns `case_id`, one a modality (a file, relative to the table's folder; empty where it
-            is missing), and where there are any `patient_id`, `label`, `mask`, `fold` and further numbers.
+            is missing), and where there are any `patient_id`, `label`, `mask`, `fold` and further numbers; names as
+            `find_columns` takes them.
         modalities: the names of the columns with images.
         classes: how many classes there are; 0 where no class is learned.
         columns: the further numbers that the network is given.
@@ -116,7 +121,7 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
         CaseError: E_MISSING_ROLE for a case without any image.
     """
     path = Path(path)
-    lines = _lines(path, ["case_id", *modalities, *(["label"] if classes else []), *columns])
+    lines = _lines(path, ["case_id", *modalities, *(["label"] if classes else []), *columns], _OPTIONAL)
     rows = [_row(line, path, modalities, classes, columns) for line in lines]
     names = [row.case_id for row in rows]
     if len(set(names)) < len(names):
@@ -228,20 +233,27 @@ def standardised(rows: Sequence[Row], standard: Standard) -> list[Row]:
     return [replace(row, table=standard(row.table)) if standard.columns else row for row in rows]
 
 
-def _lines(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+def _lines(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, skipinitialspace=True, restval="")
-            lines = [{key: (value or "").strip() for key, value in line.items() if key} for line in reader]
-            head = reader.fieldnames or []
+            head, *rows = [row for row in csv.reader(stream, skipinitialspace=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError("E_TABLE", f"The table of the data set cannot be read ({type(error).__name__}).") from error
-    absent = [name for name in needed if name not in head]
+    at = find_columns(head, [*needed, *optional], path.name)
+    absent = [name for name in needed if name not in at]
     if absent:
-        raise UsageError("E_TABLE", f"Expected the columns {', '.join(needed)} in {path.name}, got no {absent[0]}.")
-    if not lines:
-        raise UsageError("E_TABLE", f"Expected cases in {path.name}, got none.")
-    return lines
+        got = f"no {absent[0]} among {', '.join(head)[:200]}"
+        what = f"Expected the columns {', '.join(needed)} in {path.name}, got {got}."
+        raise UsageError("E_TABLE", what, _WITHOUT_CLASS if absent[0] == "label" else _WITH_COLUMN)
+    if not rows:
+        raise UsageError("E_TABLE", f"Expected cases in {path.name}, got none.", _WITH_COLUMN)
+    longer = [number for number, row in enumerate(rows, start=2) if any(cell.strip() for cell in row[len(head) :])]
+    if longer:
+        what = f"Expected {len(head)} cells in row {longer[0]} of {path.name}, got more."
+        raise UsageError("E_TABLE", what, "Quote cells that hold commas, and write decimal points.")
+    if optional:
+        say_unused(head, at.values(), path.name)
+    return [{name: row[number].strip() if number < len(row) else "" for name, number in at.items()} for row in rows]
 
 
 def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: int, columns: Sequence[str]) -> Row:

@@ -18,7 +18,8 @@ import numpy as np
 from monai.transforms import MapTransform
 
 from pipeline.cases import Document
-from pipeline.errors import CaseError
+from pipeline.columns import find_columns
+from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 
 Convention = Literal["RAS", "LPS"]
@@ -71,6 +72,8 @@ def read_landmarks(path: Path, affine: FloatArray | None, convention: Convention
             found = _elastix(text, affine)
         else:
             found = {".csv": _csv, ".fcsv": _fcsv, ".json": _markups}[path.suffix.lower()](text, convention)
+    except UsageError as error:
+        raise _fault(error.message) from error
     except UNREADABLE as error:
         raise _fault(f"The landmarks cannot be read ({type(error).__name__}).") from error
     if not len(found.points) or not np.isfinite(found.points).all():
@@ -207,9 +210,11 @@ def _elastix(text: str, affine: FloatArray | None) -> Landmarks:
 def _csv(text: str, convention: Convention | None) -> Landmarks:
     lines = text.splitlines()
     stated = [found.group(1) for line in lines if (found := re.match(r"#\s*convention\s*[:=]\s*(\w+)", line))]
-    rows = list(csv.DictReader(line for line in lines if line.strip() and not line.startswith("#")))
-    if any(None in row for row in rows):
+    head, *cells = list(csv.reader(line for line in lines if line.strip() and not line.startswith("#"))) or [[]]
+    if any(len(row) > len(head) for row in cells):
         raise _fault("Expected as many cells as columns in every row, got more (decimal commas?).")
+    at = find_columns(head, (*"xyz", "convention", "name"), "the landmarks")
+    rows = [{name: row[number].strip() for name, number in at.items() if number < len(row)} for row in cells]
     stated += [row["convention"] for row in rows if row.get("convention")]
     points = np.array([[float(row[axis]) for axis in "xyz"] for row in rows]).reshape(-1, 3)
     names = tuple(row["name"] for row in rows if row.get("name"))

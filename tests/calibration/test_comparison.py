@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.calibration import METHODS, About, Resampling, compare
 from pipeline.calibration.rows import Rows, grouped_folds
@@ -83,3 +84,15 @@ def test_platt_for_two_classes_only_and_a_method_that_fails_says_why():
     assert named["temperature"].fault.startswith("E_CAL_NO_FIT: Expected logits that speak for")
     assert named["temperature"].measures == () and "temperature" not in found.held_out
     assert found.recommended == "isotonic"
+
+
+@pytest.mark.parametrize("cases", [1, 4], ids=["a row each", "several rows each"])
+def test_folds_are_those_of_scikit_learn(cases, monkeypatch):
+    random = np.random.default_rng(5)
+    y, names = random.choice(4, 240, p=[0.5, 0.3, 0.15, 0.05]), random.permutation(240) // cases
+    rows = Rows.of(random.normal(size=(240, 4)), y, names)
+    theirs = [held_out for _, held_out in StratifiedGroupKFold(3, shuffle=True, random_state=1).split(y, y, rows.cases)]
+    # scikit-learn's own search takes a second for 5,000 cases
+    monkeypatch.delattr(StratifiedGroupKFold, "_find_best_fold")
+    ours = [held_out for _, held_out in grouped_folds(rows, 3, 1)]
+    assert all(np.array_equal(one, other) for one, other in zip(ours, theirs, strict=True))

@@ -142,6 +142,24 @@ def test_a_strong_penalty_leaves_a_diagonal():
     assert held.record.nll_after > free.record.nll_after
 
 
+@pytest.mark.parametrize(("classes", "penalty"), [(8, 1e-4), (23, 1e-2)], ids=["few", "more than a Hessian is made of"])
+@pytest.mark.parametrize("name", ["matrix", "dirichlet"])
+def test_all_but_separated_classes_are_fitted_to_the_minimum(name, classes, penalty):
+    """The gradient by the formula of softmax regression: in a flat loss a search by slopes stops early."""
+    random = np.random.default_rng(3)
+    y = random.permutation(np.arange(600) % classes)
+    z = 3 * random.normal(size=(len(y), classes)) + 14 * np.eye(classes)[y] + 2 * random.normal(size=classes)
+    y[:6] = (y[:6] + 1) % classes
+    found = METHODS[name].fit(z, y, ABOUT, penalty=penalty)
+    inverse = 1 / METHODS["temperature"].fit(z, y, ABOUT).temperature
+    given = (np.log(softmax(z)) if name == "dirichlet" else z) * inverse
+    weight, offset = np.array(found.weight) / inverse, np.array(found.offset)
+    pull = (softmax(given @ weight.T + offset) - np.eye(classes)[y]) / len(y)
+    shrunk = 2 * penalty * weight * (1 - np.eye(classes)) / (classes * (classes - 1))
+    assert np.abs(pull.T @ given + shrunk).max() < 1e-6
+    assert np.abs(pull.sum(axis=0) + 2 * penalty * offset / classes).max() < 1e-6
+
+
 def test_beta_recovers_its_curve_and_keeps_it_rising():
     random = np.random.default_rng(7)
     p = random.beta(0.7, 0.9, 60_000)

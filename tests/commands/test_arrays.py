@@ -89,3 +89,16 @@ def test_names(tmp_path):
     for text in ("x,y\n1,2\n", "case_id,x\nA,1\n,2\n", "x,case_id\n1,A\n2\n"):
         with pytest.raises(UsageError, match="E_TABLE"):
             read_names(written(tmp_path / "c.csv", text))
+
+
+@pytest.mark.parametrize("head", ["patient_id", "PatientID", "patient_id ", "Participant-ID"])
+def test_rows_of_a_patient_belong_together_whatever_the_column_is_called(tmp_path, head, capsys):
+    text = f"case_id,{head},site\nA1,p,x\nA2,p,x\nB1,q,y\n"
+    assert read_names(written(tmp_path / "cases.csv", text)).tolist() == ["p", "p", "q"]
+    assert capsys.readouterr().out == "cases.csv: not used: site.\n"
+
+
+@pytest.mark.parametrize("head", ["case_id", "Patient ID", "label"])
+def test_a_column_that_is_no_class_is_not_taken_for_one(tmp_path, head):
+    with pytest.raises(UsageError, match=f"columns of numbers for the classes in s.csv, got {head}"):
+        read_array(written(tmp_path / "s.csv", f"{head},a,b\n1,0.5,0.5\n2,0.25,0.75\n"))

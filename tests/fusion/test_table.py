@@ -121,3 +121,39 @@ def test_an_infinite_number_is_refused_and_a_missing_one_is_not(tmp_path: Path) 
     rows[3] |= {"age": "-inf"}
     with pytest.raises(UsageError, match=r"E_TABLE.*a finite number as age of c3, got -inf"):
         read_table(write(tmp_path, rows), ["ct", "mr"], 2, ["age"])
+
+
+@pytest.mark.parametrize("head", ["PatientID", "Patient_ID", "patient_id ", "participant_id", "Subject", "PatientName"])
+def test_a_patient_stays_on_one_side_whatever_the_column_is_called(tmp_path: Path, head: str) -> None:
+    path = write(tmp_path, twelve())
+    path.write_text(path.read_text().replace("case_id,patient_id,ct,mr,label", f" Case ID,{head},CT,mr,Label"))
+    found = split_table(path, ["ct"], 2, folds=3)
+    sides = [{row.patient_id for row in side} for side in (found.training, found.validation)]
+    assert sides[0].isdisjoint(sides[1]) and sides[0] | sides[1] == {f"p{n}" for n in range(6)}
+    assert [row.label for row in found.validation[:2]] == [0, 1]
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read_table(write(tmp_path, twelve(klass=1, age=60)), ["ct"], 2, ["age"])
+    assert capsys.readouterr().out == "cases.csv: not used: mr, klass.\n"
+
+
+def test_of_two_columns_the_one_that_is_spelt_as_asked_for_is_meant(tmp_path: Path) -> None:
+    rows = read_table(write(tmp_path, twelve(Label="1", PatientID="x")), ["ct"], 2)
+    assert [row.label for row in rows[:2]] == [0, 1] and [row.patient_id for row in rows[:3]] == ["p0", "p0", "p1"]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("case_id,subject,ct,participant,label", "one column patient_id in cases.csv, got subject, participant"),
+        ("case_id,patient_id,ct,mr,klass", "no label among .* or `--classes 0` where no class"),
+        ("case_id,patient_id,ct,mr", "4 cells in row 2 of cases.csv, got more"),
+    ],
+)
+def test_a_head_that_leaves_open_what_is_meant(tmp_path: Path, head: str, words: str) -> None:
+    path = write(tmp_path, twelve())
+    path.write_text(path.read_text().replace("case_id,patient_id,ct,mr,label", head))
+    with pytest.raises(UsageError, match=words) as caught:
+        read_table(path, ["ct"], 0 if "more" in words else 2)
+    assert caught.value.code == "E_TABLE"

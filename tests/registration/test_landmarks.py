@@ -35,6 +35,13 @@ def test_a_table_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read_landmarks(tmp_path / "x.csv", None).names == ()
 
 
+def test_a_tables_columns_are_found_whatever_their_case_and_spaces(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("Name, X,Y ,z,Convention\nnose,1,2,3,LPS\nvertex,4,5,6,LPS\ninion,7,8,1,LPS\n")
+    found = read_landmarks(tmp_path / "x.csv", None, "RAS")  # what the table says itself counts
+    assert found.names == ("nose", "vertex", "inion")
+    np.testing.assert_array_equal(found.points, [[-1, -2, 3], [-4, -5, 6], [-7, -8, 1]])
+
+
 def test_voxels_need_an_image(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("index\n1\n1 2 3\n")
     np.testing.assert_allclose(
