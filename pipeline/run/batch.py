@@ -22,7 +22,7 @@ from pipeline.shipped import bundle_root
 from pipeline.spec.spec import of_ingest
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
-from pipeline.store.files import run_lock, write_atomic, write_text
+from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
 
 MANIFEST = "run.json"
 
@@ -47,6 +47,8 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     """
     spec = of_ingest(plan.spec_file or "")
     stages = in_order(plan.stages, spec)
+    if STAGES[0] in stages:
+        require_apart(plan.output_dir, plan.dataset_dir)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
         _write_manifest(plan, stages)
         for name in stages:

@@ -15,7 +15,7 @@ from pipeline.nifti.ingest import FindFiles
 from pipeline.registration.landmarks import landmarks_key
 from pipeline.spec.paths import compile_pattern, owner
 from pipeline.spec.spec import Spec
-from pipeline.store.files import walk
+from pipeline.store.files import require_apart, walk
 from pipeline.store.pseudonyms import Pseudonyms
 
 Case = dict[str, Any]
@@ -29,7 +29,11 @@ def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> C
         dataset_dir: the input folder.
         output_dir: the run folder.
         spec: with `files` for its roles: NIfTI; without: DICOM. With `register.landmarks`: their files too.
+
+    Raises:
+        UsageError: E_OUT when the run folder lies in the input folder.
     """
+    require_apart(Path(output_dir), Path(dataset_dir))
     find = (FindFiles if spec.from_files else FindSeries)(dataset_dir, output_dir, spec)
     return partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec) if spec.landmark_files else find
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,11 +181,13 @@ def _silence() -> Iterator[None]:
 
 
 def _read(path: Path) -> FileDataset | None:
-    """Read a file; None where it is not DICOM, or only an index of DICOM files.
+    """Read a file; None where it is not DICOM, only an index of DICOM files, or no file but a pipe or a device.
 
     Raises:
         CaseError: E_DECODE.
     """
+    if not stat.S_ISREG(path.stat().st_mode):
+        return None
     with path.open("rb") as stream:
         start = stream.read(132)
     bare = start[128:] != b"DICM"
