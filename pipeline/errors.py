@@ -98,8 +98,8 @@ REMEDIES: dict[str, str] = {
     "E_OUTPUT": "Check the stage's chain: it has to give every output that it declares.",
     "E_CHANGED": "The file is not the one that was recorded: run the stage that made it again with --overwrite.",
     "E_VERIFY": "Check the disk (space, quota, network), then run again.",
-    "E_DISK": "Free some space on the disk of the file that the message names, or choose another folder, then run again: "
-    "finished cases are not repeated.",
+    "E_DISK": "Free some space on the disk of the file that the message names, or choose another folder, then run "
+    "again: finished cases are not repeated.",
     "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
     "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",

@@ -232,7 +232,7 @@ def _require_free(out: Path, names: Mapping[str, str]) -> None:
 
 
 def _link(out: Path, names: Mapping[str, str]) -> None:
-    """Put the plain names beside the cases, as links or, where the disk has none, as copies; one without a file goes."""
+    """Put the plain names beside the cases, as links or, where there are none, as copies; one without a file goes."""
     for name, target in names.items():
         (out / name).unlink(missing_ok=True)
         if (out / "cases" / CASE_ID / target).is_file():

@@ -46,7 +46,16 @@ def show(output_dir: Path) -> int:
     cases = of_folder(output_dir)
     stages = records.stages_in_order(cases)
     labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
-    table = Table("case", *stages, "verdict", *(escape(label.lower()) for label in labels), "code", "reason", box=None, header_style="bold")
+    table = Table(
+        "case",
+        *stages,
+        "verdict",
+        *(escape(label.lower()) for label in labels),
+        "code",
+        "reason",
+        box=None,
+        header_style="bold",
+    )
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
     print_table(table)

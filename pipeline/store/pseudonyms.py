@@ -72,7 +72,9 @@ class Pseudonyms:
             write_atomic(path, lambda temporary: write_text(temporary, name))
         elif path.read_text(encoding="utf-8") != name:
             what = f"The cases of {output_dir} are named with another pseudonym key than that in {self.folder}."
-            raise UsageError("E_KEY", what, "Set TANDEM_HOME to the folder of that key, or choose another output folder.")
+            raise UsageError(
+                "E_KEY", what, "Set TANDEM_HOME to the folder of that key, or choose another output folder."
+            )
 
     def uid(self, original: str) -> str:
         """The UID that stands for one of the hospital's, the same everywhere. Source: DICOM PS3.5 B.2 (root 2.25)."""

@@ -138,7 +138,14 @@ def test_another_component_has_other_arguments() -> None:
 
 
 #: Names that folders have, and that MONAI's parser, or the library that reads its command line, would not leave alone.
-HOSTILE = ("$__import__('pathlib').Path('made').touch() or 'x'", "@max_epochs", "%other.yaml::x", "run#1", "a/b#c", "x@#y")
+HOSTILE = (
+    "$__import__('pathlib').Path('made').touch() or 'x'",
+    "@max_epochs",
+    "%other.yaml::x",
+    "run#1",
+    "a/b#c",
+    "x@#y",
+)
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "(run)", "run ", "{'_target_': 'os.system', 'command': 'touch made'}"])

@@ -110,7 +110,9 @@ def test_no_text_that_a_person_or_a_file_gives_is_run(
     monkeypatch.chdir(tmp_path)
     hostile = "$__import__('pathlib').Path('made').touch() or 'x'"
     root, out, spec = Path(hostile), Path("@run#1::x"), Path("%spec#1.yaml")
-    write_series(position_phantom(shape=(12, 10, 6)), root, SeriesHeader(series_description=f"{hostile} [/red] {{{{1}}}}"[:64]))
+    write_series(
+        position_phantom(shape=(12, 10, 6)), root, SeriesHeader(series_description=f"{hostile} [/red] {{{{1}}}}"[:64])
+    )
     role = {"modality": ["CT"], "any": [{"tag": "SeriesDescription", "matches": "^\\$__import__"}]}
     text = {"name": "hostile", "description": f"{hostile} [/red] <script>", "roles": {"ct": role}}
     spec.write_text(yaml.safe_dump({**text, "ct_windows": {"$made": [40.0, 400.0], "@ct": [0.0, 10.0]}}))
