@@ -9,6 +9,11 @@ Three kinds, by what happens next:
 
 from __future__ import annotations
 
+import errno
+
+#: What an `OSError` has where a disk is full, a quota is reached or a file has grown too large.
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 #: code -> what a person can do about it. The codes are stable: scripts may rely on them.
 REMEDIES: dict[str, str] = {
     # the command
@@ -96,7 +101,8 @@ REMEDIES: dict[str, str] = {
     "E_OUTPUT": "Check the stage's chain: it has to give every output that it declares.",
     "E_CHANGED": "The file is not the one that was recorded: run the stage that made it again with --overwrite.",
     "E_VERIFY": "Check the disk (space, quota, network), then run again.",
-    "E_DISK": "Free some space or choose another output folder, then run again: finished cases are not repeated.",
+    "E_DISK": "Free some space on the disk of the file that the message names, or choose another folder, then run "
+    "again: finished cases are not repeated.",
     "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
     "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
@@ -185,10 +191,15 @@ class QuarantineError(CaseError):
 
 
 def pipeline_cause(error: BaseException) -> PipelineError | None:
-    """Find the `PipelineError` behind an error that MONAI has wrapped in `RuntimeError`s, or None."""
+    """Find the `PipelineError` behind an error that MONAI has wrapped in `RuntimeError`s, or None.
+
+    A full disk is one wherever it shows: E_DISK.
+    """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, PipelineError):
             return seen
+        if isinstance(seen, OSError) and seen.errno in DISK_IS_FULL:
+            return CaseError("E_DISK", f"Expected room to write {seen.filename or 'a file'}, but its disk is full.")
         seen = seen.__cause__ or seen.__context__
     return None

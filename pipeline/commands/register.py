@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from filecmp import cmp
 from pathlib import Path
 from typing import cast, get_args
 
@@ -21,7 +23,7 @@ from pipeline.spec.register import Transform
 from pipeline.spec.spec import Mask, Moving, Register, Role, Spec, save_spec
 from pipeline.store import records
 from pipeline.store.artifacts import save
-from pipeline.store.files import run_lock, writable_folder
+from pipeline.store.files import require_apart, run_lock, writable_folder
 
 CASE_ID = "pair"
 Image = tuple[Path, str]
@@ -99,6 +101,8 @@ def register(  # noqa: PLR0913 - each is an option of the command
     _require_landmarks(marks, pair)
     volumes = {**masks, **{key: path for key, (_, path) in labels.items()}, **drawn}
     plain = [path for path, _ in pair.values() if not path.is_dir()]
+    for path in {path for path, _ in pair.values()} - {*plain}:
+        require_apart(out, path)
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
     with shown(progress):
         images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
@@ -123,8 +127,8 @@ def _given(paths: Mapping[str, str | Path | None]) -> dict[str, Path]:
 
 def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> None:
     loaded = batch.load(name, batch.Plan(out, out, overwrite=overwrite))
-    found = loaded.find_cases()[0] if (out / "cases").is_dir() else {}
-    loaded.stage.run([{**found, **inputs, "case_id": CASE_ID}])
+    known = loaded.find_cases() if (out / "cases").is_dir() else []  # none for `register`, whose inputs no stage made
+    loaded.stage.run([{**next(iter(known), {}), **inputs, "case_id": CASE_ID}])
     records.write_table(out)
     for step in loaded.after:
         step(out)
@@ -220,17 +224,22 @@ def _require_landmarks(marks: Mapping[str, Path], pair: Mapping[str, Image]) -> 
 
 
 def _require_free(out: Path, names: Mapping[str, str]) -> None:
-    for name in names:
-        if (out / name).exists() and not (out / name).is_symlink():
+    for name, target in names.items():
+        path, source = out / name, out / "cases" / CASE_ID / target
+        own = path.is_symlink() or not path.exists() or (source.is_file() and cmp(path, source, shallow=False))
+        if not own:
             raise UsageError("E_OUT", f"The output folder has a file {name} of its own.")
 
 
 def _link(out: Path, names: Mapping[str, str]) -> None:
-    """Put the plain names beside the cases; a name without a file is taken away."""
+    """Put the plain names beside the cases, as links or, where there are none, as copies; one without a file goes."""
     for name, target in names.items():
         (out / name).unlink(missing_ok=True)
         if (out / "cases" / CASE_ID / target).is_file():
-            (out / name).symlink_to(Path("cases") / CASE_ID / target)
+            try:
+                (out / name).symlink_to(Path("cases") / CASE_ID / target)
+            except OSError:  # a disk without symbolic links
+                shutil.copyfile(out / "cases" / CASE_ID / target, out / name)
 
 
 def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingested: Path) -> Image:

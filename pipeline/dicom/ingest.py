@@ -49,6 +49,7 @@ class FindSeries:
         """
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
+        names.hold(self.output_dir)
         found = scan(self.dataset_dir, self._rule_tags(), self.output_dir)
         series = candidates(found.series)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))

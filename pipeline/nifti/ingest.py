@@ -69,6 +69,7 @@ class FindFiles:
         """
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
+        names.hold(self.output_dir)
         paths = list(walk(self.dataset_dir, self.output_dir))
         others = {path: fault for path in paths if (fault := _other(path))}
         files = [self._look(path) for path in paths if path not in others]

@@ -26,6 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, PipelineError, QuarantineError, UsageError
+from pipeline.store.files import open_file
 
 #: How far apart (mm) sform, qform and pixdim may put a corner voxel.
 AFFINE_TOLERANCE_MM = 0.1
@@ -304,7 +305,7 @@ def _readable() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """A file's content, unpacked where it is packed, whatever its name says."""
-    with path.open("rb") as raw:
+    with open_file(path) as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed:

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
-from pipeline.run.options import require_known
+from pipeline.run.options import as_value, require_known
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
@@ -22,7 +22,7 @@ from pipeline.shipped import bundle_root
 from pipeline.spec.spec import of_ingest
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
-from pipeline.store.files import run_lock, write_atomic, write_text
+from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
 
 MANIFEST = "run.json"
 
@@ -47,6 +47,8 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     """
     spec = of_ingest(plan.spec_file or "")
     stages = in_order(plan.stages, spec)
+    if STAGES[0] in stages:
+        require_apart(plan.output_dir, plan.dataset_dir)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
         _write_manifest(plan, stages)
         for name in stages:
@@ -77,7 +79,7 @@ def load(name: str, plan: Plan) -> Loaded:
     folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
     settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
     require_known([path], settings)
-    parser.update(settings)
+    parser.update({key: as_value(value) for key, value in settings.items()})
     if plan.device and "device" in parser:
         parser["device"] = torch.device(plan.device)
     try:
@@ -93,7 +95,7 @@ def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
     """Keep how the run was started. The input path may name a patient, so it is not kept."""
     import torch
 
-    arguments = [word.replace(str(plan.dataset_dir), "<input>") for word in sys.argv[1:]]
+    arguments = [_without_input(word, plan.dataset_dir) for word in sys.argv[1:]]
     manifest = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["tandem", *arguments],
@@ -103,6 +105,13 @@ def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
         "versions": records.versions(),
     }
     write_atomic(plan.output_dir / MANIFEST, lambda path: write_text(path, as_json(manifest)))
+
+
+def _without_input(word: str, dataset_dir: Path) -> str:
+    head, equals, path = word.rpartition("=")
+    if Path(path).resolve() == dataset_dir.resolve():  # however it was written, such as `in//case`
+        return f"{head}{equals}<input>"
+    return word.replace(str(dataset_dir), "<input>")
 
 
 @contextlib.contextmanager

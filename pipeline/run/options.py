@@ -1,7 +1,8 @@
 """What may be changed in a bundle: a key that it does not have, or a value of another kind, is refused.
 
 MONAI merges what was typed into a configuration without a word: `--max_epoch 3` would change nothing, and
-`--mirror false` would be a text that counts as true. Nothing of what was typed is evaluated here.
+`--mirror false` would be a text that counts as true. Nothing of what was typed is evaluated, here or by MONAI: a text
+that its parser would take for more than a text is refused on its command line, and given as a literal from Python.
 """
 
 from __future__ import annotations
@@ -29,8 +30,12 @@ _SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off"})
 _COMMON = frozenset({"bundle_root", "_meta_"})
 #: What every component may have beside its arguments.
 _OF_COMPONENTS = frozenset({"_target_", "_disabled_", "_requires_", "_mode_", "_desc_"})
+#: What makes MONAI's parser evaluate, look up or change a text: `#` becomes `::`, and `@::` names a place.
+_MARKS = re.compile(r"^[$@%]|#|[@%]::")
 _SWITCH = "True or False, with a capital,"
 _REMEDY = "The bundle's configuration lists its keys, with their values and what they mean, at its top."
+_COMPONENT = "Put a component into a file that lies over the bundle's configuration."
+_PATH_REMEDY = "Write a path as ./…; for a name with # use `tandem`, or a link without it."
 _KINDS = {bool: _SWITCH, int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping"}
 
 _TYPES: dict[type, Any] = {str: (str, Path), list: (list, tuple), dict: Mapping}
@@ -62,7 +67,10 @@ def require_typed(words: Sequence[str]) -> None:
     files = [files] if isinstance(files, str) else list(files)
     named = frozenset(str(given[name]) for name in ("run_id", "init_id", "final_id") if name in given)
     added = _of_tracking(given.get("tracking"))
-    require_known(files, {name: value for name, value in given.items() if name not in _of_monai()}, named | added)
+    own = {name: value for name, value in given.items() if name not in _of_monai()}
+    for name, value in own.items():
+        _require_plain(name, value, words)
+    require_known(files, own, named | added)
 
 
 def workflow(files: Sequence[Path], settings: Mapping[str, Any]) -> ConfigWorkflow:
@@ -70,7 +78,7 @@ def workflow(files: Sequence[Path], settings: Mapping[str, Any]) -> ConfigWorkfl
 
     Args:
         files: of one bundle's `configs/`, the first directly in it; each lies over those before it.
-        settings: keys and their values.
+        settings: keys and their values; no text among them is evaluated.
 
     Raises:
         UsageError: E_OPTION, E_CONFIG.
@@ -79,13 +87,25 @@ def workflow(files: Sequence[Path], settings: Mapping[str, Any]) -> ConfigWorkfl
 
     require_known(files, settings)
     metadata = str(files[0].parent / "metadata.json")
-    return ConfigWorkflow([str(path) for path in files], metadata, False, workflow_type=None, **settings)
+    given = {name: as_value(value) for name, value in settings.items()}
+    return ConfigWorkflow([str(path) for path in files], metadata, False, workflow_type=None, **given)
+
+
+def as_value(value: Any) -> Any:
+    """What MONAI's parser makes this very value of: a text that it would take for more becomes a quoted literal."""
+    if isinstance(value, str):
+        quoted = re.sub("[#@%]", lambda found: rf"\x{ord(found[0]):02x}", ascii(value))
+        return f"${quoted}" if _MARKS.search(value) else value
+    if isinstance(value, Mapping):
+        return {name: as_value(item) for name, item in value.items()}
+    return [as_value(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require_known(files: Sequence[str | Path], given: Mapping[str, Any], added: frozenset[str] = frozenset()) -> None:
     """Refuse keys that a bundle does not have, and values of another kind than its own.
 
-    A file that lies over another may add a key, if something refers to it.
+    A file that lies over another may add a key, if something refers to it. What is given is a value, never an
+    expression: `$@seed + 1` is a text.
 
     Args:
         files: the bundle's configuration, and those that lie over it in this order.
@@ -99,7 +119,7 @@ def require_known(files: Sequence[str | Path], given: Mapping[str, Any], added: 
     from monai.bundle.utils import merge_kv
 
     contents = [ConfigParser.load_config_file(str(path)) for path in files]
-    used = {name for text in _texts([contents, given]) for name in re.findall(r"[@%](\w+)", text)}
+    used = {name for text in _texts(contents) for name in re.findall(r"[@%](\w+)", text)}
     parser, free = ConfigParser(contents[0]), _COMMON | added | used | {"finalize"}
     for path, content in zip(files[1:], contents[1:], strict=True):
         for key, value in content.items():
@@ -108,6 +128,8 @@ def require_known(files: Sequence[str | Path], given: Mapping[str, Any], added: 
             merge_kv(parser, key, value)
     for key in sorted(given, key=lambda name: not name.endswith("_target_")):
         _Place(parser.config, free, "E_OPTION", "").require(key, given[key])
+        if _makes_component(given[key]):
+            raise UsageError("E_OPTION", f"Expected a plain value for {key}, got {given[key]}.", _COMPONENT)
         if key.endswith("_target_"):  # another component, whose arguments are not looked up
             parser[key] = ""
 
@@ -156,7 +178,7 @@ class _Place:
         return UsageError(self.code, f"Expected a key that the bundle has{self.where}, got {key}{hint}", _REMEDY)
 
     def _fit(self, key: str, own: Any, value: Any) -> None:
-        wanted = _misses(own, value)
+        wanted = "" if self.code == "E_CONFIG" and _is_expression(value) else _misses(own, value)
         if wanted:
             raise UsageError(self.code, f"Expected {wanted} for {key}{self.where}, got {value}.", _REMEDY)
         if isinstance(own, Mapping) and own and isinstance(value, Mapping) and not {"_target_"} & {*own, *value}:
@@ -166,7 +188,7 @@ class _Place:
 
 def _misses(own: Any, value: Any) -> str:
     """What should have been given; empty where the value fits."""
-    if own is None or _is_expression(value):
+    if own is None:
         return ""
     if _is_expression(own) or (isinstance(own, Mapping) and "_target_" in own):
         return _SWITCH if isinstance(value, str) and value.lower() in _SWITCHES else ""
@@ -220,6 +242,35 @@ def _components() -> ComponentLocator:
     from monai.bundle import ComponentLocator
 
     return ComponentLocator()
+
+
+def _require_plain(key: str, value: Any, words: Sequence[str]) -> None:
+    """Refuse a typed value that MONAI, or the library that reads its command line, takes for another than was typed.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    texts = list(_texts(value))
+    if bad := [text for text in texts if _MARKS.search(text)]:
+        what = f"Expected a plain value for {key}, got {bad[0]}, which MONAI would evaluate or change."
+        raise UsageError("E_OPTION", what, _PATH_REMEDY)
+    word = _word_of(key, words)
+    if isinstance(value, str) and word is not None and value not in (word, word.strip("'\"")):  # `(a)` is read as `a`
+        raise UsageError("E_OPTION", f"Expected a plain value for {key}, got {word}.", _PATH_REMEDY)
+
+
+def _word_of(key: str, words: Sequence[str]) -> str | None:
+    """What was typed for a key, as `--key VALUE` or `--key=VALUE`."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name.replace("-", "_") == key:
+            return value if equals else after
+    return None
+
+
+def _makes_component(value: Any) -> bool:
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return (isinstance(value, Mapping) and "_target_" in value) or any(map(_makes_component, inside))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -64,22 +64,24 @@ def configuration(stage: str) -> Path:
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:
-    """The stages of a run with a data spec: those that need a section of it only where it has that section."""
-    named = {"register": spec.register_, "fuse": spec.fuse}
-    return tuple(name for name in STAGES if name not in named or named[name] is not None)
+    """The stages of a run with a data spec: those that need a section or a modality of it only where it has that."""
+    prepared = spec.of_modality("CT") or spec.of_modality("MR") or None
+    needed = {"register": spec.register_, "preprocess": prepared, "fuse": spec.fuse}
+    return tuple(name for name in STAGES if name not in needed or needed[name] is not None)
 
 
 def in_order(stages: Sequence[str], spec: Spec) -> tuple[str, ...]:
     """The stages of a plan in the order in which they run: a stage that is not of `STAGES` runs before the report.
 
     Raises:
-        UsageError: E_SPEC when the data spec has no section for one of them.
+        UsageError: E_SPEC when the data spec has no section, or no role, for one of them.
     """
     usable = stages_for(spec)
     for name in stages:
         if name in STAGES and name not in usable:
-            what = f"Expected a section `{name}` in the data spec {spec.name}, for the stage of that name, got none."
-            raise UsageError("E_SPEC", what, "Leave the stage out, or add the section: docs/reference/data-specs.md.")
+            part = "role of CT or MR" if name == "preprocess" else f"section `{name}`"
+            what = f"Expected a {part} in the data spec {spec.name}, for the stage {name}, got none."
+            raise UsageError("E_SPEC", what, "Leave the stage out, or add that: docs/reference/data-specs.md.")
     places = {name: float(index) for index, name in enumerate(STAGES)}
     return tuple(sorted(dict.fromkeys(stages), key=lambda name: places.get(name, len(STAGES) - 1.5))) or usable
 

@@ -17,7 +17,7 @@ from pipeline.run.plan import STAGES
 from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Spec
 from pipeline.store import records
-from pipeline.store.files import walk
+from pipeline.store.files import require_apart, walk
 from pipeline.store.pseudonyms import Pseudonyms
 
 Case = dict[str, Any]
@@ -31,7 +31,11 @@ def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> C
         dataset_dir: the input folder.
         output_dir: the run folder.
         spec: with `files` for its roles: NIfTI; without: DICOM. With `register.landmarks`: their files too.
+
+    Raises:
+        UsageError: E_OUT when the run folder lies in the input folder.
     """
+    require_apart(Path(output_dir), Path(dataset_dir))
     find: Callable[[], list[Case]] = (FindFiles if spec.from_files else FindSeries)(dataset_dir, output_dir, spec)
     if spec.landmark_files:
         find = partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec)

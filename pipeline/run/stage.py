@@ -99,7 +99,7 @@ class Stage:
             records.forget(folder)
             record = self._done(record, self.chain(dict(case)), folder)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
-            record, log = _failed(record, error, case)
+            record, log = _failed(record, error, case, self.output_dir)
         record = replace(record, measures={"seconds": round(time.perf_counter() - started, 3), **record.measures})
         return _keep(record, folder, log)
 
@@ -190,11 +190,11 @@ def writes_of(chain: Any) -> dict[str, str]:
     return found
 
 
-def _failed(record: Record, error: Exception, case: Case) -> tuple[Record, str]:
+def _failed(record: Record, error: Exception, case: Case, output_dir: Path) -> tuple[Record, str]:
     """The record of a case that went wrong, and a log of what happened where that is a defect of ours."""
     known = pipeline_cause(error) or _as_pipeline_error(error)
     status: Status = "quarantined" if isinstance(known, QuarantineError) else "failed"
-    fault = Fault(known.code, scrub(known.message, case), known.remedy)
+    fault = Fault(known.code, scrub(known.message, case).replace(f"{output_dir}/", ""), known.remedy)
     log = scrub("".join(traceback.format_exception(error)), case) if known.code == "E_INTERNAL" else ""
     return replace(record, status=status, error=fault), log
 

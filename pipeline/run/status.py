@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.cases import Grade, Record, worst
@@ -45,7 +46,16 @@ def show(output_dir: Path) -> int:
     cases = of_folder(output_dir)
     stages = records.stages_in_order(cases)
     labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
-    table = Table("case", *stages, "verdict", *map(str.lower, labels), "code", "reason", box=None, header_style="bold")
+    table = Table(
+        "case",
+        *stages,
+        "verdict",
+        *(escape(label.lower()) for label in labels),
+        "code",
+        "reason",
+        box=None,
+        header_style="bold",
+    )
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
     print_table(table)
@@ -119,7 +129,7 @@ def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) 
     return [
         *(marks.get(stage, "-") for stage in stages),
         f"[{_COLOURS[judged.grade]}]{judged.grade}[/]" if judged else "-",
-        *(answers.get(label, "") for label in labels),
+        *(escape(answers.get(label, "")) for label in labels),
         fault.code if fault else "",
-        fault.message if fault else doubts[0],
+        escape(fault.message if fault else doubts[0]),
     ]

@@ -12,6 +12,7 @@ from typing import Literal
 
 import yaml
 from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
+from yaml.reader import ReaderError
 
 from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, explain, find_spec
@@ -229,15 +230,23 @@ def load_spec(path: str | Path) -> Spec:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError("E_SPEC", f"The data spec {path} cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise _not_text(path) from error
     try:
         data, root = yaml.safe_load(text), yaml.compose(text)
         return Spec.model_validate(data)
+    except ReaderError as error:  # such as UTF-16, in which every second byte is 0
+        raise _not_text(path) from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
     except ValidationError as error:
         faults = "; ".join(explain(path, root, item, _keys_beside) for item in error.errors())
         raise UsageError("E_SPEC", faults) from error
+
+
+def _not_text(path: Path) -> UsageError:
+    return UsageError("E_SPEC", f"The data spec {path} is not UTF-8 text.", "Save it as UTF-8.")
 
 
 def save_spec(spec: Spec, folder: Path) -> None:

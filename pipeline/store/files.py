@@ -7,21 +7,35 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
-from pipeline.errors import CaseError, UsageError
+from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
 LINK = "a link to a folder that is read elsewhere"
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        OSError: when it is none, but a pipe, a socket or a device: reading one can wait for ever.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.open("rb")
+
+
 def sha256_file(path: Path) -> str:
     """Hash of a file's bytes, hexadecimal."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -39,9 +53,9 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
     Raises:
         CaseError: E_DISK when the disk is full or a quota is reached.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         _fsync(temporary)
         if check is not None:
@@ -50,8 +64,8 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
         temporary.replace(path)
         _fsync(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise CaseError("E_DISK", f"Expected room to write {path.name}, but the disk is full.") from error
+        if error.errno in DISK_IS_FULL:
+            raise CaseError("E_DISK", f"Expected room to write {path}, but its disk is full.") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -164,7 +178,8 @@ def writable_folder(folder: Path) -> Path:
     """Create the folder if needed and prove that it can be written to.
 
     Raises:
-        UsageError: E_OUT; also for a path that is not UTF-8 text, with which ITK ends the process.
+        UsageError: E_OUT; also for a path that is not UTF-8 text, with which ITK ends the process; E_DISK when its
+            disk is full.
     """
     if not _is_text(folder):
         raise UsageError("E_OUT", f"Expected an output folder whose path is UTF-8 text, got {folder}.")
@@ -174,6 +189,8 @@ def writable_folder(folder: Path) -> Path:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
+        if error.errno in DISK_IS_FULL:
+            raise UsageError("E_DISK", f"Expected room to write into {folder}, but its disk is full.") from error
         raise UsageError("E_OUT", f"The output folder {folder} cannot be written to ({error.strerror}).") from error
     return folder
 
@@ -190,13 +207,62 @@ def run_lock(folder: Path) -> Iterator[None]:
         UsageError: E_BUSY when another run holds it; E_OUT when the folder cannot be written to.
     """
     writable_folder(folder)
-    with (folder / ".lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.") from error
+    with (folder / ".lock").open("a+") as stream, ExitStack() as stack:
+        if not _held(stream, stack, folder / ".lock-owner"):
+            raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.")
         sweep(folder)
         yield
+
+
+def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
+    """Whether this process now holds a lock, by what the disk knows: flock, or a record lock, or a file of its own.
+
+    Some Lustre and NFS know the second alone, some disks neither.
+    """
+    for lock in (fcntl.flock, fcntl.lockf):
+        try:
+            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+        else:
+            return True
+    return _claimed(owner, stack)
+
+
+def _claimed(owner: Path, stack: ExitStack) -> bool:
+    """Whether the file that names the owner of a lock is this process's; one of a process that has ended is not kept.
+
+    Raises:
+        UsageError: E_BUSY for a process of another machine, of which nothing is known.
+    """
+    host, me = socket.gethostname(), str(os.getpid())
+    for _ in range(2):
+        try:
+            with owner.open("x") as stream:
+                stream.write(f"{host}\n{me}")
+        except FileExistsError:
+            where, _, process = owner.read_text(encoding="utf-8").partition("\n")
+            if where != host:
+                remedy = f"Wait for it to end; delete {owner} if it has."
+                raise UsageError("E_BUSY", f"A run on {where} is using the output folder.", remedy) from None
+            if not process.isdigit() or _is_alive(int(process)):
+                return False
+            owner.unlink(missing_ok=True)
+        else:
+            stack.callback(owner.unlink, missing_ok=True)
+            return True
+    return False
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _fsync(path: Path) -> None:

@@ -10,12 +10,15 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.store.files import write_atomic
+from pipeline.store.files import write_atomic, write_text
 
 KEY_BYTES = 32
+#: The file of a run folder that tells which key it was made with, without telling the key.
+KEY_NAME = ".key"
 PRIVATE_MODE = 0o600
 #: Ten years: neither the season nor the year tells the date.
 LONGEST_SHIFT_DAYS = 3652
@@ -24,8 +27,16 @@ _BYTE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def private_folder() -> Path:
-    """Where the key and the link tables are kept: TANDEM_HOME, else `~/.tandem`."""
-    return Path(os.environ.get("TANDEM_HOME") or Path.home() / ".tandem")
+    """Where the key and the link tables are kept: TANDEM_HOME, else `~/.tandem`.
+
+    Raises:
+        UsageError: E_KEY for a user without a home, as in a container that runs under any number.
+    """
+    try:
+        return Path(os.environ.get("TANDEM_HOME") or Path.home() / ".tandem")
+    except RuntimeError as error:
+        what = "Expected a home folder for the pseudonym key, but this user has none."
+        raise UsageError("E_KEY", what, "Set TANDEM_HOME to a folder of your own that stays.") from error
 
 
 class Pseudonyms:
@@ -52,6 +63,21 @@ class Pseudonyms:
     def of(self, kind: str, *identifiers: str) -> str:
         """The pseudonym of identifiers, such as `case-1f3a09c2b7de`."""
         return f"{kind}-{self._digest(kind, *identifiers).hex()[:12]}"
+
+    def hold(self, output_dir: Path) -> None:
+        """Let a run folder remember the key that its cases are named with: with another one a patient would be two.
+
+        Raises:
+            UsageError: E_KEY when it was another one.
+        """
+        path, name = output_dir / KEY_NAME, self.of("key")
+        if not path.is_file():
+            write_atomic(path, lambda temporary: write_text(temporary, name))
+        elif path.read_text(encoding="utf-8") != name:
+            what = f"The cases of {output_dir} are named with another pseudonym key than that in {self.folder}."
+            raise UsageError(
+                "E_KEY", what, "Set TANDEM_HOME to the folder of that key, or choose another output folder."
+            )
 
     def uid(self, original: str) -> str:
         """The UID that stands for one of the hospital's, the same everywhere. Source: DICOM PS3.5 B.2 (root 2.25)."""
@@ -108,14 +134,17 @@ def _key(path: Path) -> bytes:
 
 def _create_key(path: Path) -> None:
     """Make the key so that of two processes that start at once both end with the same one."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    _write_private(temporary, secrets.token_bytes(KEY_BYTES))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()
+    temporary, content = path.with_name(f".{path.name}-{secrets.token_hex(4)}"), secrets.token_bytes(KEY_BYTES)
+    _write_private(temporary, content)
+    with suppress(FileExistsError):
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a disk without links
+            _write_private(path, content)
+        finally:
+            temporary.unlink()
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.shipped import shipped
 from pipeline.simulation.dicom import SeriesHeader, write_series
@@ -101,3 +102,22 @@ def test_help_answers_at_once_and_names_the_commands(tandem_home: Path) -> None:
     assert run.code == 0
     for name in ("run", "ingest", "register", "status", "demo"):
         assert name in run.out
+
+
+def test_no_text_that_a_person_or_a_file_gives_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tandem_home: Path
+) -> None:
+    """Names of folders, texts of the spec and of tags that MONAI's parser, rich or a report could take for code."""
+    monkeypatch.chdir(tmp_path)
+    hostile = "$__import__('pathlib').Path('made').touch() or 'x'"
+    root, out, spec = Path(hostile), Path("@run#1::x"), Path("%spec#1.yaml")
+    write_series(
+        position_phantom(shape=(12, 10, 6)), root, SeriesHeader(series_description=f"{hostile} [/red] {{{{1}}}}"[:64])
+    )
+    role = {"modality": ["CT"], "any": [{"tag": "SeriesDescription", "matches": "^\\$__import__"}]}
+    text = {"name": "hostile", "description": f"{hostile} [/red] <script>", "roles": {"ct": role}}
+    spec.write_text(yaml.safe_dump({**text, "ct_windows": {"$made": [40.0, 400.0], "@ct": [0.0, 10.0]}}))
+    found = call("run", root, "--out", out, "--spec", spec, "--stages", "ingest,preprocess,report")
+    assert (found.code, found.err) == (0, ""), (found.out, found.err)
+    assert call("status", out).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, (root, out, spec)))

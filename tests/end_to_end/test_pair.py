@@ -44,6 +44,41 @@ def test_dicom_and_nifti_give_one_answer_and_it_is_right(cohort: Cohort, tmp_pat
         assert fiducial_error_mm(matrix_of(tmp_path / name), expected, points).mean_mm < 1.0
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_a_second_time_in_one_folder_is_done_already(
+    cohort: Cohort, tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk without symbolic links, the plain names are copies."""
+
+    def unknown(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", unknown)
+    truth = cohort.truth / cohort.patients[0].patient_id
+    seconds = []
+    for _ in range(2):
+        run = call("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", tmp_path / "out")
+        assert run.code == 0, run.err
+        record = json.loads((tmp_path / "out/cases/pair/register/record.json").read_text())
+        seconds.append(record["measures"]["seconds"])
+        moved = tmp_path / "out/moved.nii.gz"
+        assert moved.is_symlink() == links
+        assert moved.read_bytes() == (tmp_path / "out/cases/pair/register/moving_aligned.nii.gz").read_bytes()
+    assert seconds[0] == seconds[1]  # the record of the first time
+    moved.unlink()
+    moved.write_bytes(b"a file of my own")
+    refused = call("register", truth / "ct.nii.gz", truth / "mr.nii.gz", "--out", tmp_path / "out")
+    assert (refused.code, refused.err.split(":")[0], moved.read_bytes()) == (2, "E_OUT", b"a file of my own")
+
+
+def test_an_output_folder_in_a_dicom_folder_is_refused_before_anything_is_written(cohort: Cohort) -> None:
+    folders = [cohort.dicom / name for name in (cohort.patients[0].ct_folder, cohort.patients[0].mr_folder)]
+    run = call("register", *folders, "--out", folders[1] / "out")
+    assert (run.code, run.err.split(":")[0]) == (2, "E_OUT")
+    assert not (folders[1] / "out").exists()
+
+
 def test_what_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     patient = cohort.patients[0]
     ct = cohort.truth / patient.patient_id / "ct.nii.gz"

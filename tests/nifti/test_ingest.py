@@ -193,6 +193,23 @@ def test_a_bad_file_is_its_case_alone(tree: Path, tmp_path: Path) -> None:
     assert found[case_id(tmp_path, NAME)].status == found[case_id(tmp_path, "2")].status == "done"
 
 
+def test_a_pipe_is_no_volume_to_wait_for(tree: Path, tmp_path: Path) -> None:
+    (tree / "piped").mkdir()
+    os.mkfifo(tree / "piped" / "CT_image.nii.gz")
+    found = run(tree, tmp_path, spec())
+    record = found[case_id(tmp_path, "piped")]
+    assert record.error is not None and record.error.code == "E_UNREADABLE" and "not a file" in record.error.message
+    assert found[case_id(tmp_path, "2")].status == "done"
+
+
+def test_another_key_is_refused(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run(tree, tmp_path, spec())
+    monkeypatch.setenv("TANDEM_HOME", str(tmp_path / "another"))
+    with pytest.raises(UsageError, match=r"E_KEY: .*another pseudonym key"):
+        run(tree, tmp_path, spec())
+    assert records.of_run(tmp_path / "out").keys() == before.keys()
+
+
 def test_rounding_of_a_header_is_no_other_grid(tree: Path, tmp_path: Path) -> None:
     """A mask whose header is 0.02 mm off lies on the image's grid, and gets exactly its affine."""
     write(moved(0.02), tree / NAME / "CT_mask.nii.gz", np.uint8)

@@ -47,9 +47,10 @@ def test_a_stage_keeps_the_code_of_its_parts(tmp_path: Path) -> None:
         batch.load("register", batch.Plan(tmp_path, tmp_path / "out"))
 
 
-def test_the_manifest_does_not_name_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["{0}/DOE^JANE", "--input={0}/DOE^JANE", "{0}//DOE^JANE/", "-i={0}/x/../DOE^JANE"])
+def test_the_manifest_does_not_name_the_input(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "DOE^JANE"
-    monkeypatch.setattr("sys.argv", ["tandem", "run", str(root), "--out", "out"])
+    monkeypatch.setattr("sys.argv", ["tandem", "run", written.format(tmp_path), "--out", "out"])
     (tmp_path / "out").mkdir()
     batch._write_manifest(batch.Plan(root, tmp_path / "out"), ("ingest",))
     text = (tmp_path / "out" / "run.json").read_text()

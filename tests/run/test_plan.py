@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.run import batch, plan
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
-from pipeline.spec.spec import every_volume, load_spec
+from pipeline.spec.spec import Role, Spec, every_volume, load_spec
 
 HERE = Path("in"), Path("out")
 
@@ -37,6 +37,22 @@ def test_every_stage_has_a_configuration() -> None:
 def test_a_stage_that_the_spec_has_no_section_for_is_refused() -> None:
     with pytest.raises(UsageError, match=r"E_SPEC.*section `fuse` in the data spec ct_mr_head"):
         in_order(("ingest", "fuse"), load_spec("ct_mr_head"))
+
+
+def test_pet_alone_has_nothing_to_prepare() -> None:
+    pet = Spec(name="pet", description="", roles={"pet": Role(modality=("PT",))})
+    assert in_order((), pet) == ("ingest", "report")
+    with pytest.raises(UsageError, match=r"E_SPEC: Expected a role of CT or MR in the data spec pet, for the"):
+        in_order(("ingest", "preprocess"), pet)
+
+
+@pytest.mark.parametrize("run", ["run", "load"])
+def test_a_run_folder_in_the_input_is_refused_before_anything_is_written(run: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    here = Plan(tmp_path / "in", tmp_path / "in" / "out")
+    with pytest.raises(UsageError, match=r"^E_OUT: .* lies in the input folder"):
+        batch.run(here) if run == "run" else batch.load("ingest", here)
+    assert not list((tmp_path / "in").iterdir())
 
 
 def machine_with(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:

@@ -74,3 +74,13 @@ def test_status_shows_verdicts_answers_and_the_reason(tmp_path: Path, capsys: py
     assert "kind_b, probability 0.87" in rows["one"]
     assert "fail" in rows["two"] and "The mirror image matches better." in rows["two"]
     assert "E_CRASH" in rows["three"] and "It crashed." in rows["three"]
+
+
+def test_what_was_found_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fault = Fault("E_GAP", "Between [/red] and [bold].", "")
+    records.write(
+        Record("c", "ingest", "k", "failed", answers={"[i]Class": "[/] b"}, error=fault), tmp_path / "cases/c/x"
+    )
+    show(tmp_path)
+    out = capsys.readouterr().out
+    assert "[i]class" in out and "[/] b" in out and "Between [/red] and [bold]." in out

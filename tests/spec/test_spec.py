@@ -105,6 +105,15 @@ def test_an_empty_or_missing_spec_is_refused(tmp_path: Path) -> None:
         load_spec(tmp_path / "no.yaml")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-32"])
+def test_a_spec_that_is_not_utf8_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "spec.yaml").write_bytes(f"# Müller\n{GOOD}".encode(encoding))
+    with pytest.raises(UsageError, match=r"^E_SPEC: The data spec .*spec\.yaml is not UTF-8 text\. Save it as UTF-8\."):
+        load_spec(tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_bytes(f"# Müller\n{GOOD}".encode("utf-8-sig"))
+    assert load_spec(tmp_path / "spec.yaml") == load(tmp_path, GOOD)
+
+
 def test_the_run_keeps_its_spec(tmp_path: Path) -> None:
     spec = load(tmp_path, GOOD)
     save_spec(spec, tmp_path)

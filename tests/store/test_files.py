@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import CaseError, UsageError
+from pipeline.errors import CaseError, UsageError, pipeline_cause
 from pipeline.store.files import (
     LINK,
     require_file,
@@ -139,3 +140,77 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="E_OUT"):
         writable_folder(tmp_path / "file" / "out")
+
+
+def test_a_full_disk_is_named_wherever_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file's whole path says which disk it is: that of the run folder, or that of the key."""
+    with pytest.raises(CaseError, match=rf"^E_DISK: .*{tmp_path}/a/b.txt"):
+        write_atomic(tmp_path / "a" / "b.txt", lambda path: _full(path))
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device", "/full/x.csv")
+    assert str(pipeline_cause(wrapped)).startswith("E_DISK: Expected room to write /full/x.csv")
+    monkeypatch.setattr(Path, "write_bytes", lambda path, _: _full(path))
+    with pytest.raises(UsageError, match=rf"^E_DISK: .*{tmp_path}/out"):
+        writable_folder(tmp_path / "out")
+
+
+def _full(path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_pipe_is_no_file_to_wait_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with socket.socket(socket.AF_UNIX) as listening:
+        os.mkfifo(path) if kind == "pipe" else listening.bind(str(path))
+        with pytest.raises(OSError, match="not a file"):
+            sha256_file(path)
+
+
+def _unknown(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.store import files
+{without}
+with files.run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+#: What a disk may not know; the lock of the process that is killed counts no more.
+WITHOUT = {
+    "flock": "files.fcntl.flock = lambda *_: (_ for _ in ()).throw(OSError(38, ''))",
+    "locks": "files.fcntl.flock = files.fcntl.lockf = lambda *_: (_ for _ in ()).throw(OSError(95, ''))",
+}
+
+
+@pytest.mark.parametrize("without", WITHOUT)
+def test_a_disk_without_flock_is_locked_in_another_way(
+    without: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = HOLD.format(without=WITHOUT[without])
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    monkeypatch.setattr("pipeline.store.files.fcntl.flock", _unknown)
+    if without == "locks":
+        monkeypatch.setattr("pipeline.store.files.fcntl.lockf", _unknown)
+    with pytest.raises(UsageError, match="E_BUSY"), run_lock(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with run_lock(tmp_path):
+        pass
+    assert not (tmp_path / ".lock-owner").exists()
+
+
+def test_a_lock_of_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(f"pipeline.store.files.fcntl.{name}", _unknown)
+    (tmp_path / ".lock-owner").write_text("elsewhere\n17")
+    with pytest.raises(UsageError, match=r"E_BUSY: A run on elsewhere .* delete .*/.lock-owner"), run_lock(tmp_path):
+        pass

@@ -23,6 +23,7 @@ from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import UID
 
 from pipeline import __version__
+from pipeline.dicom.confidentiality.bits import clear_unused_bits
 from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.quarantine import reason_to_leave
@@ -148,9 +149,10 @@ class FileDeidentifier:
         if fault is not None:
             raise QuarantineError(fault.code, fault.message)
         _require_pixels(dataset)
+        syntax = _transfer_syntax(dataset)
+        clear_unused_bits(dataset, found.source.path, syntax)
         days = self.names.days(found.identity.patient)
         cleaner = Cleaner(self.options, Subject(found.patient, days, self.names.uid, _own_words(dataset)))
-        syntax = _transfer_syntax(dataset)
         cleaner.clean(dataset)
         cleaner.mark(dataset)
         _renew_file_meta(dataset, syntax)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
 
 from pydicom import Dataset
 from pydicom import uid as uids
@@ -39,7 +39,25 @@ _RADIOGRAPHS = frozenset(
 )
 _STRUCTURED = ("Key Object Selection", "Presentation State", " SR Storage")
 _PICTURES = ("Ultrasound", "Video", "Endoscop", "Photograph", "Microscop")
-_SCREEN_TERMS = ("SCREEN", "DOSE", "REPORT", "CAPTURE", "PHOTO", "PROTOCOL")
+#: What scanners write for sheets and captures into a value of ImageType (0008,0008), Siemens also into SoftwareVersions
+#: (0018,1020).
+_SCREEN_TERM = re.compile(r"SCREEN|DOSE|REPORT|CAPTURE|PHOTO|PROTOCOL|\bPROT\b|\bSAVE\b")
+_SHEET_SOFTWARE = re.compile(r"CT_SOM\d+ PROT")
+#: In SeriesDescription (0008,103E), ProtocolName (0018,1030) and ImageComments (0020,4000): how they are described.
+_SCREEN_WORDS = re.compile(
+    r"\b(DOSE|DOSIS|EXAM)[ _-]?(REPORT|INFO|RECORD|SUMMARY|SHEET|PAGE)|\bPATIENT(EN)?[ _-]?PROTO[CK]OL"
+    r"|\bSCREEN[ _-]?(SAVE|SHOT|CAP|GRAB)|\bSECONDARY CAPTURE|\bPROTOCOL (PAGE|SHEET)"
+)
+_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "ImageComments")
+#: Attributes of the device that has captured a screen (PS3.3 C.8.6.1), which no scanner's own slice has.
+_CAPTURED_BY = (
+    *("ConversionType", "SecondaryCaptureDeviceID", "DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
+    *("SecondaryCaptureDeviceManufacturer", "SecondaryCaptureDeviceManufacturerModelName"),
+    *("SecondaryCaptureDeviceSoftwareVersions", "HardcopyDeviceManufacturer", "DigitalImageFormatAcquired"),
+)
+#: Slices, each of which says where it lies (PS3.3 C.7.6.2, type 1); ACR-NEMA's attribute serves as well.
+_SLICES = (uids.CTImageStorage, uids.MRImageStorage, uids.PositronEmissionTomographyImageStorage)
+_POSITIONS = ("ImagePositionPatient", 0x00200030)
 _COLOURS = ("RGB", "YBR")
 
 
@@ -70,8 +88,10 @@ def _pixels(dataset: Dataset, radiograph: bool) -> Fault | None:
     flag = _text(dataset, "BurnedInAnnotation")
     if flag == "YES":
         return _fault("E_BURNED_IN", "The header says that text is burned into the pixels.")
-    if _text(dataset, "ConversionType") or _is_screen(_texts(dataset, "ImageType")):
+    if any(_text(dataset, name) for name in _CAPTURED_BY) or _is_screen(dataset):
         return _fault("E_SCREENSHOT", "The header says that the image shows a screen or a sheet.")
+    if dataset.get("SOPClassUID") in _SLICES and not any(dataset.get(tag) for tag in _POSITIONS):
+        return _fault("E_SCREENSHOT", "The image does not say where it lies, as sheets and screens do not.")
     if _text(dataset, "PhotometricInterpretation").startswith(_COLOURS):
         return _fault("E_SCREENSHOT", "The image is in colour, as screens are and slices are not.")
     if radiograph and flag != "NO":
@@ -81,8 +101,14 @@ def _pixels(dataset: Dataset, radiograph: bool) -> Fault | None:
     return None
 
 
-def _is_screen(terms: Iterable[str]) -> bool:
-    return any(part in term for term in terms for part in _SCREEN_TERMS)
+def _is_screen(dataset: Dataset) -> bool:
+    """Whether an image is named or described as scanners and workstations do with dose sheets and screens."""
+    return bool(
+        any(_SCREEN_WORDS.search(_text(dataset, name)) for name in _DESCRIPTIONS)
+        or any(map(_SCREEN_TERM.search, _texts(dataset, "ImageType")))
+        or _SHEET_SOFTWARE.search(_text(dataset, "SoftwareVersions"))
+        or "DLP" in _text(dataset, "CommentsOnRadiationDose")
+    )
 
 
 def _has_overlay_in_pixels(dataset: Dataset) -> bool:

@@ -117,9 +117,10 @@ def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> d
     Raises:
         UsageError: E_OPTION when it had other options.
     """
-    rows = [_from_private(row) for row in names.kept(TABLE)]
-    settings = {"version": __version__, "options": asdict(options), "key": names.of("key")}
     path = out / SETTINGS
+    there = path.is_file() or (out / TABLE).exists() or any(out.glob(_COPIES))  # else its copies were deleted
+    rows = [_from_private(row) for row in names.kept(TABLE)] if there else []
+    settings = {"version": __version__, "options": asdict(options), "key": names.of("key")}
     same = path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings and bool(rows)
     if (rows or (out / TABLE).exists()) and not same and not overwrite:
         raise UsageError(

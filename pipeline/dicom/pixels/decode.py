@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from pipeline.cases import Pixels
 from pipeline.dicom.headers.encoding import open_dataset
 from pipeline.errors import QuarantineError
 
 Array = npt.NDArray[Any]
+
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 
 
 def read_frame(
@@ -93,6 +104,7 @@ class Frames:
         rows: of a stored frame.
         columns: of a stored frame.
         numbers: which frames, from 0.
+        padding: see `read_frame`.
     """
 
     path: Path
@@ -100,19 +112,24 @@ class Frames:
     rows: int
     columns: int
     numbers: tuple[int, ...]
+    padding: tuple[int, int] | None = None
 
 
 def decode(frames: Frames) -> Array:
     """The stored values of frames, (frames, rows, columns); pydicom tries each of its plugins until one succeeds.
 
+    What lies above the stored bits is taken out here, and not by pydicom, which looks at it in few syntaxes alone.
+
     Raises:
+        QuarantineError: as `read_frame` and `_decoded_bits`.
         Exception: of many kinds, when none can.
     """
     pixels = frames.pixels
     with frames.path.open("rb") as file:
         if pixels.syntax == DeflatedExplicitVRLittleEndian:
             stream = open_dataset(file).stream
-            return np.stack([read_frame(stream, pixels, frames.rows, frames.columns, n) for n in frames.numbers])
+            size = frames.rows, frames.columns
+            return np.stack([read_frame(stream, pixels, *size, number, frames.padding) for number in frames.numbers])
         file.seek(pixels.offset)
         encoded = io.BytesIO(file.read())
     options = {
@@ -125,7 +142,37 @@ def decode(frames: Frames) -> Array:
         "bits_stored": pixels.bits_stored,
         "pixel_representation": int(pixels.signed),
         "pixel_keyword": "PixelData",
+        "correct_unused_bits": False,
     }
     decoder = get_decoder(UID(pixels.syntax))
     found = decoder.iter_array(encoded, indices=frames.numbers, raw=True, **options)  # type: ignore[arg-type]
-    return np.stack([values for values, _ in found])
+    values = np.stack([values for values, _ in found])
+    return _decoded_bits(values, encoded.getbuffer(), pixels, frames.padding)
+
+
+def _decoded_bits(values: Array, encoded: memoryview, pixels: Pixels, padding: tuple[int, int] | None) -> Array:
+    """Take out what a codec has kept above the stored bits.
+
+    RLE keeps whole cells. All others keep samples, whose highest stored bit is BitsStored - 1 whatever HighBit says.
+
+    Raises:
+        QuarantineError: E_DECODE where the stored bits cannot be told from others: HighBit is another bit, or the codec
+            was lossy, which mixes both.
+
+    Source: DICOM PS3.5 8.1.1, 8.2 (one cell holds one sample; HighBit is BitsStored - 1), A.4.
+    """
+    if values.dtype.itemsize * 8 != pixels.bits_allocated or pixels.syntax == RLELossless:
+        return _used_bits(values, pixels, padding) if pixels.syntax == RLELossless else values
+    used = _used_bits(values, replace(pixels, high_bit=pixels.bits_stored - 1), padding)
+    rest = values >> min(pixels.bits_stored, pixels.bits_allocated - 1)
+    mixed = pixels.high_bit != pixels.bits_stored - 1 or _is_lossy(encoded, pixels.syntax)
+    if mixed and ((used != values) & (rest != 0) & (rest != -1)).any():
+        what = f"Expected compressed samples of {pixels.bits_stored} bits, got larger ones"
+        raise QuarantineError("E_DECODE", f"{what} ({UID(pixels.syntax).name}, HighBit {pixels.high_bit}).")
+    return used
+
+
+def _is_lossy(encoded: memoryview, syntax: str) -> bool:
+    """Of JPEG 2000 the first code stream says it: 1 stands for the reversible transform (ITU-T T.800 A.6.1)."""
+    place = bytes(encoded[: 2**17]).find(b"\xff\x52") if syntax in JPEG2000TransferSyntaxes else -1
+    return syntax in _LOSSY or (place >= 0 and encoded[place + 13] != 1)

@@ -61,8 +61,7 @@ def _native(instances: Sequence[Instance], path: Path, indices: Iterable[int]) -
         for index in indices:
             instance = instances[index]
             pixels = _pixels(instance)
-            rows, columns = instance.rows * pixels.tiles, instance.columns * pixels.tiles
-            stored = read_frame(stream, pixels, rows, columns, _frame(instance), padding_of(instance))
+            stored = read_frame(stream, pixels, *_stored_size(instance), _frame(instance), padding_of(instance))
             yield index, _tile(stored, instance)
 
 
@@ -91,7 +90,13 @@ def _task(instances: Sequence[Instance], group: Sequence[int]) -> Frames:
     first = instances[group[0]]
     pixels = _pixels(first)
     numbers = tuple(sorted({_frame(instances[index]) for index in group}))
-    return Frames(first.path, pixels, first.rows * pixels.tiles, first.columns * pixels.tiles, numbers)
+    return Frames(first.path, pixels, *_stored_size(first), numbers, padding_of(first))
+
+
+def _stored_size(instance: Instance) -> tuple[int, int]:
+    """Rows and columns of the stored frame."""
+    tiles = _pixels(instance).tiles
+    return instance.rows * tiles, instance.columns * tiles
 
 
 def _frame(instance: Instance) -> int:

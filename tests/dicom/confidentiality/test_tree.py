@@ -7,20 +7,25 @@ import hashlib
 import os
 import random
 import shutil
+import socket
 import stat
 import subprocess
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom import Dataset, FileDataset, dcmread, uid
+from pydicom import DataElement, Dataset, FileDataset, dcmread, dcmwrite, uid
 
 from pipeline.commands.deidentify import show
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.tree import deidentify_tree
+from pipeline.errors import UsageError
+from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.store.pseudonyms import LONGEST_SHIFT_DAYS, Pseudonyms
 from tests.dicom.confidentiality.deidentified import changed, copies, table, write
+from tests.phantoms.phantom import position_phantom
 
 
 def private_rows(home: Path) -> list[dict[str, str]]:
@@ -197,6 +202,14 @@ def test_what_may_show_a_name_stays_behind(tmp_path: Path) -> None:
         "dose sheet": ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "DOSE_INFO"]}, "E_SCREENSHOT"),
         "screen save": ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "E_SCREENSHOT"),
         "converted": ({"ConversionType": "WSD"}, "E_SCREENSHOT"),
+        "sheet by software": ({"SoftwareVersions": ["VA44A", "CT_SOM5 PROT"]}, "E_SCREENSHOT"),
+        "sheet by type": ({"ImageType": ["DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT"]}, "E_SCREENSHOT"),
+        "sheet by name": ({"SeriesDescription": "Patient Protocol"}, "E_SCREENSHOT"),
+        "dose by name": ({"SeriesDescription": "Dose Report"}, "E_SCREENSHOT"),
+        "dose by comment": ({"CommentsOnRadiationDose": "TOTAL DLP=512 mGycm"}, "E_SCREENSHOT"),
+        "captured": ({"SecondaryCaptureDeviceManufacturer": "Vital Images"}, "E_SCREENSHOT"),
+        "capture date": ({"DateOfSecondaryCapture": "20240115"}, "E_SCREENSHOT"),
+        "a page": ({"ImagePositionPatient": None, "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}, "E_SCREENSHOT"),
         "colour": ({"PhotometricInterpretation": "RGB"}, "E_SCREENSHOT"),
         "radiograph": ({"SOPClassUID": uid.ComputedRadiographyImageStorage}, "E_BURNED_IN"),
     }
@@ -215,6 +228,90 @@ def test_what_may_show_a_name_stays_behind(tmp_path: Path) -> None:
     assert len(copies(tmp_path / "out")) == 3  # the overlay's neighbours
     rows = [row for row in table(tmp_path / "out") if row["verdict"] == "quarantined"]
     assert len(rows) == len(codes) and all(row["reason"] and not row["file"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"SeriesDescription": "SnapShot Freeze 70% low dose", "ProtocolName": "Radiation planning"},
+        {"CommentsOnRadiationDose": "", "SoftwareVersions": "VA44A", "ImageComments": "report follows"},
+    ],
+)
+def test_slices_that_only_sound_like_a_sheet_are_copied(values: dict[str, str], tmp_path: Path) -> None:
+    changed(write(tmp_path / "in")[0], **values)
+    assert deidentify_tree(tmp_path / "in", tmp_path / "out", Options()).count("copied") == 4
+
+
+#: Stored bits, highest bit, signed, and what lies in the other bits of a cell of 16.
+@pytest.mark.parametrize(
+    ("stored", "high", "signed", "stray"),
+    [(12, 11, False, 0x8000), (12, 11, True, 0x1000), (12, 15, False, 0x0001), (15, 14, True, 0x8000)],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_a_name_in_unused_bits_is_cleared(
+    stored: int, high: int, signed: bool, stray: int, big: bool, tmp_path: Path
+) -> None:
+    """The bits of an overlay whose group was stripped: every stored value stays, and so does padding."""
+    path = write(tmp_path / "in")[0]
+    data = dcmread(path)
+    low = -(1 << (stored - 1)) if signed else 0
+    truth = np.random.default_rng(stored).integers(low, low + (1 << stored), (data.Rows, data.Columns))
+    plain = (truth << (high + 1 - stored)) & 0xFFFF
+    words = plain.copy()
+    words[2:5] ^= stray  # against the sign, too
+    words[0] = plain[0] = 63536
+    data.BitsStored, data.HighBit, data.PixelRepresentation = stored, high, int(signed)
+    data.add(DataElement(0x00280120, "SS" if signed else "US", -2000 if signed else 63536))
+    data.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian if big else uid.ExplicitVRLittleEndian
+    data.PixelData = words.astype(">u2" if big else "<u2").tobytes()
+    data["PixelData"].VR = "OW"
+    dcmwrite(path, data, little_endian=not big, implicit_vr=False)
+    (outcome,) = (
+        item
+        for item in deidentify_tree(tmp_path / "in", tmp_path / "out", Options()).outcomes
+        if item.source.path == path
+    )
+    copy = np.frombuffer(dcmread(tmp_path / "out" / outcome.output).PixelData, ">u2" if big else "<u2")
+    np.testing.assert_array_equal(copy.reshape(words.shape), plain)
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+@pytest.mark.parametrize("stray", [0, 0x8000])
+def test_a_name_in_unused_bits_of_compressed_pixels_is_refused(syntax: uid.UID, stray: int, tmp_path: Path) -> None:
+    (path,) = write_series(position_phantom(shape=(40, 36, 2)), tmp_path / "in", SeriesHeader())[:1]
+    data = dcmread(path)
+    words = np.random.default_rng(3).integers(0, 4096, (data.Rows, data.Columns)).astype("<u2")
+    words[2:5] |= stray
+    data.PixelData, data.PixelRepresentation, data.BitsStored, data.HighBit = words.tobytes(), 0, 16, 15
+    data.compress(syntax, generate_instance_uid=False)
+    data.BitsStored, data.HighBit = 12, 11
+    data.save_as(path, enforce_file_format=True)
+    (outcome,) = (
+        item
+        for item in deidentify_tree(tmp_path / "in", tmp_path / "out", Options()).outcomes
+        if item.source.path == path
+    )
+    assert (outcome.verdict, outcome.code) == (("quarantined", "E_BURNED_IN") if stray else ("copied", ""))
+
+
+def test_pipes_and_sockets_are_no_files(tree: Path, tmp_path: Path) -> None:
+    os.mkfifo(tree / "pipe.dcm")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tree / "s"))
+        found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.count("copied"), found.count("failed"), found.count("not DICOM")) == (12, 0, 2)
+
+
+def test_copies_that_were_deleted_are_made_again(tree: Path, tmp_path: Path) -> None:
+    """With other options, too: the private table beside the key is no copy."""
+    deidentify_tree(tree, tmp_path / "out", Options())
+    shutil.rmtree(tmp_path / "out")
+    found = deidentify_tree(tree, tmp_path / "out", Options(shift_dates=True))
+    assert (found.count("copied"), found.reused) == (12, 0)
+    for path in (tmp_path / "out").glob("deidentified.*"):
+        path.unlink()
+    with pytest.raises(UsageError, match="E_OPTION"):
+        deidentify_tree(tree, tmp_path / "out", Options())
 
 
 def test_a_radiograph_that_says_it_is_clean_is_copied(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import (
+    JPEG2000,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -89,6 +91,58 @@ def test_syntaxes_give_the_values_that_were_written(paths: list[Path], syntax: p
             slice_.save_as(path, enforce_file_format=True, implicit_vr=True)
     instances = [read_header(path).instances[0] for path in paths]
     np.testing.assert_array_equal(values_of(instances), truth)
+
+
+ENCAPSULATED = [RLELossless, JPEGLSLossless, JPEG2000Lossless, JPEG2000]
+
+
+def stored(path: Path, words: np.ndarray, syntax: pydicom.uid.UID, signed: bool, high_bit: int = 11) -> Instance:
+    """A slice of 12 stored bits in cells of 16, whose other bits hold what `words` have there."""
+    slice_ = pydicom.dcmread(path)
+    slice_.PixelRepresentation, slice_.BitsAllocated, slice_.BitsStored, slice_.HighBit = int(signed), 16, 12, high_bit
+    slice_.Rows, slice_.Columns = words.shape
+    slice_.PixelPaddingValue = -2000 if signed else 63536
+    slice_["PixelPaddingValue"].VR = "SS" if signed else "US"
+    slice_.PixelData = words.astype("<u2").tobytes()
+    if syntax == DeflatedExplicitVRLittleEndian:
+        slice_.file_meta.TransferSyntaxUID = syntax
+    elif syntax.is_compressed:  # the codec is told of 16 bits, so that it keeps them
+        slice_.BitsStored, slice_.HighBit = 16, 15
+        lossy = {"j2k_psnr": [60]} if syntax == JPEG2000 else {}
+        slice_.compress(syntax, generate_instance_uid=False, encoding_plugin="", **lossy)
+        slice_.BitsStored, slice_.HighBit = 12, high_bit
+    slice_.save_as(path, enforce_file_format=True)
+    return read_header(path).instances[0]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, *ENCAPSULATED[:3]])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_above_the_stored_ones_are_ignored_in_every_syntax(
+    paths: list[Path], syntax: pydicom.uid.UID, signed: bool
+) -> None:
+    truth = np.random.default_rng(12).integers(-2048 if signed else 0, 2048 if signed else 4096, (40, 36))
+    words = truth & 0xFFF
+    words[:, ::3] |= 0x8000  # an overlay in bit 15
+    words[:, ::5] |= 0x1000  # and one in bit 12
+    words[:4, :4] = truth[:4, :4] = -2000 if signed else 63536  # padding, which needs more bits than are stored
+    (found,) = values_of([stored(paths[0], words & 0xFFFF, syntax, signed)])
+    np.testing.assert_array_equal(found, truth)
+
+
+def test_rle_keeps_cells_whose_highest_stored_bit_the_header_names(paths: list[Path]) -> None:
+    truth = np.random.default_rng(12).integers(0, 4096, (40, 36))
+    (found,) = values_of([stored(paths[0], truth << 2 | 0xC001, RLELossless, False, high_bit=13)])
+    np.testing.assert_array_equal(found, truth)
+
+
+@pytest.mark.parametrize(("syntax", "high_bit"), [(JPEG2000, 11), (JPEG2000Lossless, 13), (JPEGLSLossless, 15)])
+def test_stored_bits_that_cannot_be_told_from_others_are_refused(
+    paths: list[Path], syntax: pydicom.uid.UID, high_bit: int
+) -> None:
+    words = np.random.default_rng(12).integers(0, 4096, (40, 36)) | 0x8000
+    instance = stored(paths[0], words, syntax, False, high_bit)
+    with pytest.raises(QuarantineError, match=rf"^E_DECODE: .*12 bits.*HighBit {high_bit}"):
+        values_of([instance])
 
 
 def test_a_stream_that_no_codec_reads_is_refused(paths: list[Path]) -> None:
