@@ -20,6 +20,7 @@ from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.artifacts import as_json, escape_cell
 from pipeline.store.files import require_apart, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.words import counted
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 _SHARPEN = "Sharpen `files` in the data spec: one file for each role of a case; see series.csv."
@@ -140,7 +141,7 @@ class FindFiles:
         counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": others}
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
         if unreadable:
-            echo(f"{unreadable} files could not be read: see {where}", error=True)
+            echo(f"{counted(unreadable, 'file')} could not be read: see {where}", error=True)
 
     def _row(self, file: MatchedFile, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
         """A file in `series.csv`: no name, no path."""

@@ -13,6 +13,7 @@ from pipeline.cases import Grade, Record, worst
 from pipeline.console import echo, print_table
 from pipeline.errors import UsageError
 from pipeline.store import records
+from pipeline.words import counted
 
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
 _VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
@@ -98,7 +99,7 @@ def _reasons(found: Iterable[Record], unreadable: int) -> Iterator[str]:
     if judged:
         yield f"{judged} with a verdict of fail"
     if unreadable:
-        yield f"{unreadable} files could not be read"
+        yield f"{counted(unreadable, 'file')} could not be read"
 
 
 def _unreadable(output_dir: Path) -> int:

@@ -191,7 +191,7 @@ def _read(path: Path) -> FileDataset | None:
     if bare and (start[:2] not in _BARE_STARTS or len(start) < 132):
         return None
     if not bare and read_file_meta_info(path).get("TransferSyntaxUID") == uids.DeflatedExplicitVRLittleEndian:
-        raise CaseError("E_DECODE", "The data set is deflated, which is not read.")
+        raise CaseError("E_DECODE", "The transfer syntax (Deflated Explicit VR Little Endian) is not read.")
     try:
         dataset = dcmread(path, force=bare)
         sop_class = dataset.get("SOPClassUID")
