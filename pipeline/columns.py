@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from pipeline.console import echo
 from pipeline.errors import UsageError
 
 PATIENT = "patient_id"
+_WITH_COLUMN = "Give the table this column; docs/how-to/train-and-fuse.md says what each one holds."
+_WITHOUT_CLASS = "Give the table the column label, or `--classes 0` where no class is learned or judged."
 #: What else a column is called that says whose row it is (DICOM, BIDS, spreadsheets), without case and punctuation.
 _PERSON = re.compile(
     r"(patient(en)?|pat|participant|subject|subj|sub|person|proband)s?(id|identifier|nr|no|num|number|key|code|name)?"
@@ -49,6 +53,39 @@ def say_unused(head: Sequence[str], used: Iterable[int], table: str) -> None:
     left = [name.strip() or "without a name" for number, name in enumerate(head) if number not in set(used)]
     if left:
         echo(f"{table}: not used: {', '.join(left[:20])[:300]}.")
+
+
+def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of the table of a data set: column -> text, empty where a row is short.
+
+    Args:
+        path: a CSV.
+        needed: names of columns, as `find_columns` takes them.
+        optional: others; where there are any asked for, those that nothing reads are named.
+
+    Raises:
+        UsageError: E_TABLE when it cannot be read, lacks a column or all rows, or a row has more cells than columns.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            head, *rows = [row for row in csv.reader(stream, skipinitialspace=True) if row] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError("E_TABLE", f"The table of the data set cannot be read ({type(error).__name__}).") from error
+    at = find_columns(head, [*needed, *optional], path.name)
+    absent = [name for name in needed if name not in at]
+    if absent:
+        got = f"no {absent[0]} among {', '.join(head)[:200]}"
+        what = f"Expected the columns {', '.join(needed)} in {path.name}, got {got}."
+        raise UsageError("E_TABLE", what, _WITHOUT_CLASS if absent[0] == "label" else _WITH_COLUMN)
+    if not rows:
+        raise UsageError("E_TABLE", f"Expected cases in {path.name}, got none.", "Add a row for each case.")
+    longer = [number for number, row in enumerate(rows, start=2) if any(cell.strip() for cell in row[len(head) :])]
+    if longer:
+        what = f"Expected {len(head)} cells in row {longer[0]} of {path.name}, got more."
+        raise UsageError("E_TABLE", what, "Quote cells that hold commas, and write decimal points.")
+    if optional:
+        say_unused(head, at.values(), path.name)
+    return [{name: row[number].strip() if number < len(row) else "" for name, number in at.items()} for row in rows]
 
 
 def _plain(name: str) -> str:

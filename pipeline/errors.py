@@ -23,7 +23,7 @@ REMEDIES: dict[str, str] = {
     "E_NO_STAGE": "Use the name of a folder below bundles/ that holds configs/inference.yaml.",
     "E_OUT": "Choose an output folder that can be created and written to, outside the input folder.",
     "E_BUSY": "Wait for the other run to end, or choose another output folder.",
-    "E_SPEC": "Correct the data spec at that line; docs/reference/data-specs.md explains every key.",
+    "E_SPEC": "Correct the data spec; docs/reference/data-specs.md explains every key.",
     "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",
     "E_CASE_ID": "Use letters, digits, _ and - in case ids.",
     "E_CONFIG": "Correct the bundle's configuration.",
@@ -57,8 +57,10 @@ REMEDIES: dict[str, str] = {
     "E_MIXED_MODALITY": "Correct the identifiers: the images of one series have one modality.",
     "E_CONTRADICTION": "Correct the headers that the private table contradictions.csv names, or part the persons.",
     "E_UNIT": "Give the role the unit of its images, or use images in the role's unit.",
-    "E_AMBIGUOUS": "Sharpen the role's rules in the data spec, or give it `prefer` or `part`.",
-    "E_MISSING_ROLE": "Add the missing series, loosen the role's rules, or set `required: false`; see series.csv.",
+    "E_AMBIGUOUS": "Sharpen the role's rules in the spec (`tandem series ROOT` has the descriptions), or add `prefer` "
+    "or `part`.",
+    "E_MISSING_ROLE": "Add the missing series, loosen the role's rules, or set `required: false`; `tandem series ROOT` "
+    "has the descriptions.",
     # masks and uptake values
     "E_MASK": "Export the structure set or segmentation again, drawn on the slices of the series that it refers to.",
     "E_MASK_ROI": "Correct the mask's `labels` in the spec (rois.csv, the private table, has the names), or add the "

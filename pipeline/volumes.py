@@ -15,7 +15,7 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.geometry import LPS_RAS, FloatArray, apply, check_affine, itk_geometry, same_grid
+from pipeline.geometry import LPS_RAS, FloatArray, apply, check_affine, corners, itk_geometry, same_grid
 
 
 def volume(array: npt.ArrayLike | torch.Tensor, affine: npt.ArrayLike) -> MetaTensor:
@@ -52,8 +52,10 @@ def require_same_grid(a: MetaTensor, b: MetaTensor, names: tuple[str, str]) -> N
         CaseError: E_GRID.
     """
     if not same_grid(a.shape, affine_of(a), b.shape, affine_of(b)):
-        sizes = f"{tuple(a.shape[-3:])} and {tuple(b.shape[-3:])}"
-        raise CaseError("E_GRID", f"Expected {names[0]} and {names[1]} on one grid, got {sizes} voxels.")
+        got = f"{tuple(a.shape[-3:])} and {tuple(b.shape[-3:])} voxels"
+        apart = np.linalg.norm(corners(a.shape, affine_of(a)) - corners(b.shape, affine_of(b)), axis=1).max()
+        got += f", corners up to {apart:.3g} mm apart"
+        raise CaseError("E_GRID", f"Expected {names[0]} and {names[1]} on one grid, got {got}.")
 
 
 def to_sitk(image: MetaTensor) -> sitk.Image:

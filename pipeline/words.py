@@ -37,6 +37,11 @@ def clean(text: object) -> str:
     return "".join(character if character.isprintable() else " " for character in str(text)).strip()
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 file`, `2 files`, `2 files or folders`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {' or '.join(f'{one}s' for one in noun.split(' or '))}"
+
+
 def unit_of(key: str) -> str:
     """The unit that a key's suffix names, or an empty text where it is dimensionless."""
     return UNITS.get(key.rsplit("_", 1)[-1], "")

@@ -21,6 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.spec.roles import SUV_BODY_WEIGHT
 from pipeline.spec.spec import Spec, load_spec
 from pipeline.store.files import write_text
+from pipeline.words import counted
 
 #: Read beside what ingest reads.
 TAGS = ("SeriesNumber", "StudyDate", "RepetitionTime")
@@ -76,7 +77,7 @@ def series(root: str | Path, progress: bool = False) -> tuple[SeriesRow, ...]:
     found = scan(Path(root), TAGS)
     if lost := len(found.unreadable) + len(found.rejected):
         with shown(progress):
-            echo(f"{lost} files or folders could not be read, or belong to no series.", error=True)
+            echo(f"{counted(lost, 'file or folder')} could not be read, or belong to no series.", error=True)
     items = sorted(candidates(found.series), key=_place)
     patients = {name: index for index, name in enumerate(dict.fromkeys(item.patient_id for item in items), start=1)}
     return tuple(_row(item, patients[item.patient_id]) for item in items)

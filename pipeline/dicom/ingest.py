@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline.spec.spec import Spec, save_spec
 from pipeline.store.artifacts import as_json, escape_cell
 from pipeline.store.files import require_apart, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.words import counted
 
 SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
@@ -59,8 +61,12 @@ class FindSeries:
         self._write_tables(series, selection.choices, found, names)
         self._keep_contradictions(series, selection, names)
         if not selection.cases:
-            reason = f"None of the {len(series)} series fits a role of the data spec {self.spec.name}."
-            raise UsageError("E_NO_CASES", reason, f"See {self.output_dir / SERIES_TABLE} for the reasons.")
+            reason = "The tree holds DICOM files, but no series of images."
+            if series:
+                fits = "The one series fits no" if len(series) == 1 else f"None of the {len(series)} series fits a"
+                reason = f"{fits} role of the data spec {self.spec.name}."
+            see = f"`tandem series {shlex.quote(str(self.dataset_dir))}` describes what there is and drafts a spec"
+            raise UsageError("E_NO_CASES", reason, f"See {self.output_dir / SERIES_TABLE} for the reasons; {see}.")
         return [case.as_dict() for case in selection.cases]
 
     def _rule_tags(self) -> set[str]:
@@ -111,9 +117,12 @@ class FindSeries:
         counts = _counts(found, apart.keys())
         write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
         if found.unreadable or lost:
-            rejected = counts["files_rejected"]
-            unread = len(found.unreadable)
-            echo(f"{unread} files or folders could not be read, {rejected} were rejected: see {where}", error=True)
+            told = [
+                (len(found.unreadable), "file or folder", "could not be read"),
+                (counts["files_rejected"], "DICOM file", "cannot be used"),
+            ]
+            said = " and ".join(f"{counted(number, noun)} {what}" for number, noun, what in told if number)
+            echo(f"{said}: see {where} for each one's reason.", error=True)
 
 
 def _series_id(series: Series) -> tuple[str, ...]:

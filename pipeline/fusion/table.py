@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.columns import find_columns, say_unused
+from pipeline.columns import read_rows
 from pipeline.errors import CaseError, UsageError
 
 #: Class of a case whose class is not known: no loss of it is asked for.
 UNKNOWN = -1
 _OPTIONAL = ("patient_id", "label", "mask", "fold")
-_WITH_COLUMN = "Give the table this column; docs/how-to/train-and-fuse.md says what each one holds."
-_WITHOUT_CLASS = "Give the table the column label, or `--classes 0` where no class is learned or judged."
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
         CaseError: E_MISSING_ROLE for a case without any image.
     """
     path = Path(path)
-    lines = _lines(path, ["case_id", *modalities, *(["label"] if classes else []), *columns], _OPTIONAL)
+    lines = read_rows(path, ["case_id", *modalities, *(["label"] if classes else []), *columns], _OPTIONAL)
     rows = [_row(line, path, modalities, classes, columns) for line in lines]
     names = [row.case_id for row in rows]
     if len(set(names)) < len(names):
@@ -138,7 +135,7 @@ def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, .
             two rows have one name.
     """
     found: dict[str, tuple[float, ...]] = {}
-    for line in _lines(path, ["case_id", *columns]):
+    for line in read_rows(path, ["case_id", *columns]):
         name = line["case_id"]
         if name in found:
             raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {name}.")
@@ -231,29 +228,6 @@ def standard_of(training: Sequence[Row], columns: Sequence[str]) -> Standard:
 def standardised(rows: Sequence[Row], standard: Standard) -> list[Row]:
     """The rows with their further numbers standardised."""
     return [replace(row, table=standard(row.table)) if standard.columns else row for row in rows]
-
-
-def _lines(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            head, *rows = [row for row in csv.reader(stream, skipinitialspace=True) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError("E_TABLE", f"The table of the data set cannot be read ({type(error).__name__}).") from error
-    at = find_columns(head, [*needed, *optional], path.name)
-    absent = [name for name in needed if name not in at]
-    if absent:
-        got = f"no {absent[0]} among {', '.join(head)[:200]}"
-        what = f"Expected the columns {', '.join(needed)} in {path.name}, got {got}."
-        raise UsageError("E_TABLE", what, _WITHOUT_CLASS if absent[0] == "label" else _WITH_COLUMN)
-    if not rows:
-        raise UsageError("E_TABLE", f"Expected cases in {path.name}, got none.", _WITH_COLUMN)
-    longer = [number for number, row in enumerate(rows, start=2) if any(cell.strip() for cell in row[len(head) :])]
-    if longer:
-        what = f"Expected {len(head)} cells in row {longer[0]} of {path.name}, got more."
-        raise UsageError("E_TABLE", what, "Quote cells that hold commas, and write decimal points.")
-    if optional:
-        say_unused(head, at.values(), path.name)
-    return [{name: row[number].strip() if number < len(row) else "" for name, number in at.items()} for row in rows]
 
 
 def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: int, columns: Sequence[str]) -> Row:

@@ -20,6 +20,7 @@ from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.artifacts import as_json, escape_cell
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.words import counted
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
 _SHARPEN = "Sharpen `files` in the data spec: one file for each role of a case; see series.csv."
@@ -154,7 +155,7 @@ class FindFiles:
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
         if unreadable:
             tables = f"{where} and files.csv beside it"
-            echo(f"{unreadable} files or folders could not be read: see {tables}", error=True)
+            echo(f"{counted(unreadable, 'file or folder')} could not be read: see {tables}", error=True)
         if links := sum(fault.message == LINK for fault in others.values()):
             echo(f"{links} links lead to folders that are read elsewhere, and were not followed", error=True)
 

@@ -238,7 +238,10 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("E_CONFIG", f"Expected an elastix parameter file, got {path}.") from error
+        remedy = (
+            "Give a path that holds from this folder; the shipped ones lie in configs/ of the bundle (--bundle_root)."
+        )
+        raise UsageError("E_CONFIG", f"Expected an elastix parameter file, got {path}.", remedy) from error
 
 
 def _checked(text: str, transform: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.cases import Grade, Record, worst
 from pipeline.console import echo, print_table
 from pipeline.errors import UsageError
 from pipeline.store import records
+from pipeline.words import counted
 
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
 _VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
@@ -114,9 +115,9 @@ def _lost(output_dir: Path) -> Iterator[str]:
     scan = output_dir / "scan.json"
     counts = json.loads(scan.read_text(encoding="utf-8")) if scan.is_file() else {}
     if unreadable := counts.get("files_unreadable"):
-        yield f"{unreadable} files or folders could not be read"
+        yield f"{counted(unreadable, 'file or folder')} could not be read"
     if homeless := counts.get("files_of_no_series"):
-        yield f"{homeless} broken files belong to no series"
+        yield f"{counted(homeless, 'broken file')} of no series"
 
 
 def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) -> list[str]:

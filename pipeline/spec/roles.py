@@ -77,6 +77,11 @@ class Rule(Model):
         return self
 
 
+#: What people call modalities -> the value of Modality (0008,0060). Source: DICOM PS3.3 C.7.3.1.1.1.
+_MODALITIES = {"PET": "PT", "PET/CT": "PT", "MRI": "MR", "MRT": "MR", "CAT": "CT", "XRAY": "DX", "X-RAY": "DX"}
+_MODALITIES |= {"SPECT": "NM", "ULTRASOUND": "US", "MAMMO": "MG"}
+
+
 class Role(Model):
     """What a series has to be to play a role.
 
@@ -127,6 +132,15 @@ class Role(Model):
     @classmethod
     def _several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("modality")
+    @classmethod
+    def _of_dicom(cls, modality: tuple[str, ...]) -> tuple[str, ...]:
+        for value in modality:
+            meant = _MODALITIES.get(value.strip().upper(), value.strip().upper())
+            if meant != value:
+                raise ValueError(f"`{value}` is no value of Modality (0008,0060); did you mean `{meant}`?")
+        return modality
 
     @model_validator(mode="after")
     def _suv_is_of_pet(self) -> Role:

@@ -121,7 +121,7 @@ class Spec(Model):
         """
         if self.register_ is None:
             what = f"The data spec {self.name} has no `register` section: nothing says what is fixed."
-            raise UsageError("E_SPEC", what)
+            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
         return self.register_
 
     @property
@@ -229,7 +229,9 @@ def load_spec(path: str | Path) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError("E_SPEC", f"The data spec {path} cannot be read ({error.strerror}).") from error
+        raise UsageError(
+            "E_SPEC", f"The data spec {path} cannot be read ({error.strerror}).", "Check its permissions."
+        ) from error
     except UnicodeDecodeError as error:
         raise _not_text(path) from error
     try:
@@ -266,7 +268,8 @@ def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
     stored = Path(dataset_dir) / SPEC_FILE
     if stored.is_file():
         return load_spec(stored)
-    raise UsageError("E_SPEC", f"Expected a data spec: none was named (--spec_file) and {dataset_dir} holds none.")
+    what = f"Expected a data spec: none was named (--spec_file) and {dataset_dir} holds none."
+    raise UsageError("E_SPEC", what, "Name one, or give the folder that ingest has filled (--dataset_dir).")
 
 
 def of_ingest(spec_file: str | Path) -> Spec:

@@ -141,9 +141,24 @@ def test_output_in_the_input_is_refused(tree: Path) -> None:
         FindSeries(tree, tree / "out", every_volume())()
 
 
+def test_files_without_a_series_are_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An object without a SeriesInstanceUID belongs to no series."""
+    path = write_series(position_phantom(shape=(12, 10, 6)), tmp_path / "in", SeriesHeader(modality="CT"))[0]
+    for other in path.parent.iterdir():
+        if other != path:
+            other.unlink()
+    dataset = pydicom.dcmread(path)
+    del dataset.SeriesInstanceUID
+    dataset.save_as(path)
+    with pytest.raises(UsageError, match="E_NO_CASES: The tree holds DICOM files, but no series of images"):
+        FindSeries(tmp_path / "in", tmp_path / "out", every_volume())()
+    said = capsys.readouterr().err
+    assert said.startswith("1 DICOM file cannot be used: see ") and said.endswith(" for each one's reason.\n")
+
+
 def test_no_series_for_any_role(tree: Path, tmp_path: Path) -> None:
     spec = Spec(name="x", description="x", roles={"pet": Role(modality="PT")})
-    with pytest.raises(UsageError, match="E_NO_CASES"):
+    with pytest.raises(UsageError, match=r"E_NO_CASES: None of the 3 series .* `tandem series .*dicom` describes"):
         FindSeries(tree, tmp_path / "out", spec)()
     assert {row["reason"] for row in rows(tmp_path / "out/series.csv")} == {
         "pet: modality CT instead of PT",

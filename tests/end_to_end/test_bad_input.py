@@ -73,7 +73,7 @@ def test_an_unreadable_file_is_reported_and_the_rest_is_done(tree: Path, tmp_pat
     (tree / "dangling").symlink_to(tree / "nowhere")
     run = call("ingest", tree, "--out", tmp_path / "out")
     assert run.code == 1
-    assert "ingest: 1 done" in run.out and "1 files or folders could not be read" in run.err
+    assert "ingest: 1 done" in run.out and "1 file or folder could not be read: see " in run.err
     assert str(tree) not in run.err
     assert len(list((tmp_path / "out").glob("cases/*/ingest/image.nii.gz"))) == 1
 

@@ -50,7 +50,7 @@ def test_modalities_become_channels_in_the_network_s_order() -> None:
 def test_unaligned_modalities_are_refused() -> None:
     moved = AFFINE.copy()
     moved[0, 3] += 0.5
-    with pytest.raises(CaseError, match=r"E_GRID.*ct and mr"):
+    with pytest.raises(CaseError, match=r"E_GRID.*ct and mr .* voxels, corners up to 0.5 mm apart"):
         StackModalitiesd(["ct", "mr"])({"ct": image(1), "mr": image(1, moved)})
     with pytest.raises(CaseError, match=r"E_GRID.*one channel of ct, got 2"):
         StackModalitiesd(["ct"])({"ct": volume(np.zeros((2, *SHAPE)), AFFINE)})

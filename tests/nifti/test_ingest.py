@@ -320,7 +320,7 @@ def test_entries_that_are_not_read_are_counted_by_their_reason(
         "note.txt": ("", "not NIfTI"),
     }
     said = capsys.readouterr().err
-    assert "1 files or folders could not be read" in said and "1 links lead to folders that are read elsewhere" in said
+    assert "1 file or folder could not be read" in said and "1 links lead to folders that are read elsewhere" in said
 
 
 def test_units_are_flagged(tree: Path, tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ def test_maps_that_are_refused(tmp_path, transform: str, text: str, words: str) 
     assert caught.value.code == "E_CONFIG"
 
 
+def test_a_map_that_is_not_there_says_where_the_shipped_ones_lie() -> None:
+    with pytest.raises(UsageError, match=r"E_CONFIG: .*got rigid_of_mine\..*--bundle_root"):
+        method("rigid", ("CT", "MR"), MAPS, "rigid_of_mine")
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_map_says_where_its_values_come_from(name: str) -> None:
     """A map is of the transform in its name, repeats itself (a seed), and passes no number of threads."""

@@ -47,7 +47,7 @@ def test_verdicts_and_faults_are_said_with_their_reason(tmp_path: Path, capsys: 
 def test_a_broken_file_that_no_series_has_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "scan.json").write_text('{"files_unreadable": 0, "files_of_no_series": 3}')
     assert finish(tmp_path, {"c": [DONE]}) == 1
-    assert capsys.readouterr().err == "Exit code 1: 3 broken files belong to no series.\n"
+    assert capsys.readouterr().err == "Exit code 1: 3 broken files of no series.\n"
 
 
 def test_an_unreadable_file_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import UsageError
+from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import shipped
 from pipeline.spec.explain import find_spec, shipped_specs
-from pipeline.spec.spec import load_spec, of_ingest
+from pipeline.spec.spec import load_spec, of_ingest, of_run
 
 
 def test_the_shipped_specs_are_the_files_of_the_folder() -> None:
@@ -35,3 +35,9 @@ def test_what_is_neither_is_refused_with_the_nearest_name(wrong: str) -> None:
 def test_a_name_like_no_other_has_no_nearest() -> None:
     with pytest.raises(UsageError, match=r"shipped one\. Give a path"):
         find_spec("zzz")
+
+
+def test_no_spec_at_all_is_not_at_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"E_SPEC: .*\(--spec_file\) and .* holds none\. Name one") as refused:
+        of_run("", tmp_path)
+    assert "line" not in refused.value.remedy and "line" not in REMEDIES["E_SPEC"]

@@ -61,6 +61,8 @@ def test_a_spec_is_read(tmp_path: Path) -> None:
         ("moving: [mr]", "moving: [pet]", 1, "`register` names the role `pet`"),
         ("moving: [mr]", "moving: [ct]", 1, "as fixed and as moving"),
         ("  ct:", "  CT scan:", 3, "cannot name a role"),
+        ("modality: CT", "modality: [CT, PET]", 5, "`PET` is no value of Modality (0008,0060); did you mean `PT`?"),
+        ("modality: CT", "modality: ct", 5, "did you mean `CT`?"),
         ("modality: CT", "modality: [CT", 6, "not valid YAML"),
         (
             "SeriesDescription",

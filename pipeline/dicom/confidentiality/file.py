@@ -198,7 +198,7 @@ def _read(path: Path) -> FileDataset:
     encoded.stream.close()
     content = path.read_bytes() if encoded.bare else b""
     if encoded.declared == uids.DeflatedExplicitVRLittleEndian:
-        raise CaseError("E_DECODE", "The data set is deflated, which is not read.")
+        raise CaseError("E_DECODE", "The transfer syntax (Deflated Explicit VR Little Endian) is not read.")
     try:
         dataset = dcmread(BytesIO(content.removeprefix(PREFIX)) if content else path, force=encoded.bare)
         known = encoded.certain or any(dataset.get(keyword) for keyword in ("SOPClassUID", "RecognitionCode", "Rows"))

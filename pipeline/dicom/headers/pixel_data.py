@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -68,8 +69,17 @@ def find_pixels(texts: Mapping[str, str], element: Element | None, encoded: Enco
     else:
         _require_length(pixels, rows * columns, encoded)
     if encoded.declared and not declared and pixels.length is not None:
-        raise QuarantineError("E_DECODE", "The transfer syntax is unknown, and the pixel data do not tell it.")
+        raise QuarantineError(
+            "E_DECODE", f"The transfer syntax {_named(encoded)} is unknown, and the pixel data do not tell it."
+        )
     return pixels, bool(encoded.declared) and pixels.syntax != encoded.declared
+
+
+def _named(encoded: Encoded) -> str:
+    """The declared transfer syntax, for a message: its name, else its number."""
+    if not re.fullmatch(r"[0-9.]{1,64}", encoded.declared):
+        return "of no valid UID" if encoded.declared else "none is declared"
+    return uids.UID(encoded.declared).name
 
 
 def _layout(texts: Mapping[str, str], element: Element, encoded: Encoded) -> Pixels:
@@ -141,7 +151,9 @@ def _encapsulated(offset: int, frames: int, encoded: Encoded, declared: str) -> 
     if declared in found or (not found and declared and declared not in _NATIVE):
         return declared
     if not found:
-        raise QuarantineError("E_DECODE", "The pixel data are compressed in a way that is not known.")
+        raise QuarantineError(
+            "E_DECODE", f"The pixel data ({_named(encoded)}) are compressed in a way that is not known."
+        )
     return str(found[0])
 
 

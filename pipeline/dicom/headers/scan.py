@@ -71,7 +71,10 @@ def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Sca
             raise found
     if not headers and not unreadable and not lost:
         code, what = ("E_NO_DICOM", f"{len(others)} files, none of them DICOM") if others else ("E_EMPTY", "no file")
-        raise UsageError(code, f"Expected DICOM files below {root}, got {what}.")
+        # NIfTI files are asked for in the spec
+        nifti = "These are NIfTI files: give the roles of the data spec `files` (docs/reference/data-specs.md)."
+        remedy = nifti if any(item.path.name.endswith((".nii", ".nii.gz")) for item in others) else ""
+        raise UsageError(code, f"Expected DICOM files below {root}, got {what}.", remedy)
     lost += [instance for header in headers if not header.series_uid for instance in header.instances]
     known = with_issuers(header for header in headers if header.series_uid)
     neighbours = Neighbours(known)

@@ -17,6 +17,7 @@ from pipeline.cases import Instance
 from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.pixels.pixels import stored_values
 from pipeline.errors import QuarantineError
+from pipeline.words import counted
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -196,10 +197,15 @@ def _put(mask: BoolArray, shown: BoolArray, to_voxel: geometry.FloatArray) -> No
     origin = np.rint(to_voxel[:3, 3])
     exact = [origin + i * steps[:, 0] + j * steps[:, 1] for i in (0, size[0] - 1) for j in (0, size[1] - 1)]
     along_axes = (np.abs(steps).sum(axis=0) == 1).all() and np.abs(steps).sum(axis=1).max() == 1
-    if not along_axes or np.abs(corners - exact).max() > GRID_TOLERANCE:
-        raise QuarantineError("E_GRID", "The segmentation does not lie on the voxels of the image that it refers to.")
+    off = float(np.abs(corners - exact).max())
+    if not along_axes or off > GRID_TOLERANCE:
+        how = f"up to {off:.2g} voxels beside them" if along_axes else "its pixels are turned or of another size"
+        what = f"The segmentation does not lie on the voxels of the image that it refers to: {how}."
+        raise QuarantineError("E_GRID", what)
     columns, rows = np.nonzero(shown)
     voxels = (origin[:, None] + steps @ np.stack([columns, rows])).astype(np.int64)
-    if (voxels < 0).any() or (voxels >= np.array(mask.shape)[:, None]).any():
-        raise QuarantineError("E_GRID", "The segmentation reaches beyond the image that it refers to.")
+    over = int(np.maximum(-voxels, voxels - np.array(mask.shape)[:, None] + 1).max(initial=0))
+    if over > 0:
+        beyond = counted(over, "voxel")
+        raise QuarantineError("E_GRID", f"The segmentation reaches {beyond} beyond the image that it refers to.")
     mask[tuple(voxels)] = True

@@ -49,7 +49,8 @@ def read_frame(
     Source: DICOM PS3.5 8.1.1 (cells of BitsAllocated), 8.2 and A.3 (big endian).
     """
     if pixels.bits_allocated not in (8, 16, 32, 64):
-        raise QuarantineError("E_DECODE", f"Expected samples of 8, 16, 32 or 64 bits, got {pixels.bits_allocated}.")
+        got = f"{pixels.bits_allocated} ({UID(pixels.syntax).name})"
+        raise QuarantineError("E_DECODE", f"Expected samples of 8, 16, 32 or 64 bits, got {got}.")
     width = pixels.bits_allocated // 8
     size = rows * columns * width
     big = pixels.syntax == ExplicitVRBigEndian

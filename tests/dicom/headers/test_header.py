@@ -106,6 +106,7 @@ def test_a_transfer_syntax_that_nobody_knows_is_not_guessed(path: Path) -> None:
     faults.declared_syntax(path.parent, "1.2.840.113619.5.2")
     (instance,) = read_header(path).instances
     assert code_of(instance) == "E_DECODE"
+    assert instance.fault is not None and "1.2.840.113619.5.2" in instance.fault.message
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED)

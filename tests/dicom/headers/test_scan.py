@@ -49,6 +49,9 @@ def test_no_folder_no_file_no_dicom(tmp_path: Path) -> None:
         (tmp_path / f"{index}.txt").write_text("a text that is long enough to be taken for something else " * 9)
     with pytest.raises(UsageError, match=r"E_NO_DICOM: .*3 files, none of them DICOM"):
         scan(tmp_path)
+    (tmp_path / "ct.nii.gz").write_bytes(bytes(400))
+    with pytest.raises(UsageError, match=r"E_NO_DICOM: .* NIfTI files: give the roles of the data spec `files`"):
+        scan(tmp_path)
 
 
 def test_clutter_is_counted_and_nothing_else(files: list[Path]) -> None:

@@ -126,7 +126,7 @@ def test_another_grid_is_refused(images: list[Path], tmp_path: Path) -> None:
     finer = AFFINE @ np.diag([0.5, 1, 1, 1])
     beyond = AFFINE.copy()
     beyond[:3, 3] += 5 * AFFINE[:3, 2]
-    for affine, words in ((half, "voxels"), (finer, "voxels"), (beyond, "beyond")):
+    for affine, words in ((half, "0.5 voxels beside"), (finer, "another size"), (beyond, r"reaches \d voxels? beyond")):
         with pytest.raises(QuarantineError, match=words) as caught:
             placed(path, 1, affine=affine)
         assert caught.value.code == "E_GRID"
