@@ -148,7 +148,7 @@ def test_files_without_a_series_are_said_in_a_sentence(tmp_path: Path, capsys: p
         if other != path:
             other.unlink()
     dataset = pydicom.dcmread(path)
-    del dataset.SeriesInstanceUID
+    del dataset.SeriesInstanceUID, dataset.Rows
     dataset.save_as(path)
     with pytest.raises(UsageError, match="E_NO_CASES: The tree holds DICOM files, but no series of images"):
         FindSeries(tmp_path / "in", tmp_path / "out", every_volume())()
