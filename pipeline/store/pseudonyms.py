@@ -126,7 +126,8 @@ def _key(path: Path) -> bytes:
             raise UsageError("E_KEY", f"The pseudonym key {path} can be read by others: expected mode 0600.")
         key = path.read_bytes()
     except OSError as error:
-        raise UsageError("E_KEY", f"The pseudonym key {path} cannot be read or made ({error.strerror}).") from error
+        what = f"The pseudonym key {path} cannot be read or made ({error.strerror})."
+        raise UsageError("E_KEY", what, "Set TANDEM_HOME to a folder of your own that you can write to.") from error
     if len(key) != KEY_BYTES:
         raise UsageError("E_KEY", f"The pseudonym key {path} has {len(key)} bytes instead of {KEY_BYTES}.")
     return key

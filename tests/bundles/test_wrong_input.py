@@ -49,6 +49,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("ingest/configs/inference.yaml", ("--spec_file", "no.yaml"), "E_SPEC"),
         ("fuse/configs/train.yaml", ("--resume", "false"), "E_OPTION"),
         ("preprocess/configs/inference.yaml", ("--clahe_clip_limt=0.02",), "E_OPTION"),
+        ("ingest/configs/inference.yaml", ("--spec_file", "$__import__('pathlib').Path('made').touch()"), "E_OPTION"),
+        ("report/configs/inference.yaml", ("--output_dir", "run#1"), "E_OPTION"),
     ],
 )
 def test_it_says_one_sentence(config: str, options: tuple[str, ...], code: str, tmp_path: Path) -> None:
@@ -57,6 +59,7 @@ def test_it_says_one_sentence(config: str, options: tuple[str, ...], code: str, 
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
     (said,) = [line for line in done.stderr.splitlines() if line.startswith(code)]
     assert said.startswith(f"{code}: ") and said == done.stderr.splitlines()[-1]
+    assert not shipped("made").exists()
 
 
 HOOKED = "import sys; from pipeline.console import end_plainly; {before}; end_plainly(); {then}"

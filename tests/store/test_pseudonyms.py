@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,14 @@ def test_a_user_without_a_home_is_told_of_the_variable(monkeypatch: pytest.Monke
     monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])
     with pytest.raises(UsageError, match=r"^E_KEY: .* has none\. Set TANDEM_HOME"):
         private_folder()
+
+
+def test_a_user_without_a_name_gets_one_before_libraries_ask() -> None:
+    """MONAI asks when it is imported; in a container that runs under any number nobody answers."""
+    code = "import pwd; pwd.getpwuid = lambda _: {}[0]; import pipeline, getpass; print(getpass.getuser())"
+    given = {key: value for key, value in os.environ.items() if key not in ("USER", "LOGNAME", "LNAME", "USERNAME")}
+    found = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(os.getuid())
 
 
 def test_a_disk_without_hard_links_takes_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
