@@ -201,18 +201,24 @@ def _means(
     confidence: FloatArray, bins: int, scheme: Scheme, hits_of: Callable[[IntArray], npt.NDArray[np.bool_]]
 ) -> Callable[[FloatArray, IntArray], BinMeans]:
     members = make_bins(confidence, bins, scheme).members()
+    confidences = members * confidence[:, None]
 
     def means(weights: FloatArray, labels: IntArray) -> BinMeans:
         total = weights @ members
         filled = np.where(total > 0, total, 1.0)
-        confident = (weights * confidence) @ members / filled
-        frequency = (weights * hits_of(labels)) @ members / filled
+        confident = weights @ confidences / filled
+        hits = hits_of(labels)
+        # the smaller of the two is multiplied: (N, B) where one set of labels meets many of weights
+        held = weights @ (members * hits.T) if len(hits) == 1 else (weights * hits) @ members
+        frequency = held / filled
         return confident, frequency, total / total.sum(axis=1, keepdims=True)
 
     return means
 
 
 def _mean(weights: FloatArray, losses: FloatArray) -> FloatArray:
+    if len(losses) == 1 and np.isfinite(losses).all():
+        return np.asarray(weights @ losses[0] / weights.sum(axis=1))
     # 0 times an infinite loss is no loss: a row that a resample has left out
     with np.errstate(invalid="ignore"):
         weighted = np.where(weights > 0, weights * losses, 0.0)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.optimize import minimize
 
 from pipeline.calibration.rows import Rows
 from pipeline.errors import UsageError
@@ -21,7 +23,7 @@ GRADIENT_END, GRADIENT_FAILED = 1e-7, 1e-5
 
 
 def minimise(parts: Parts, start: torch.Tensor, name: str) -> torch.Tensor:
-    """Find the parameters with the smallest sum of losses (LBFGS, strong Wolfe conditions).
+    """Find the parameters with the smallest sum of losses (L-BFGS-B).
 
     Args:
         parts: yields the losses of the parts; each is differentiated and let go of before the next one is made.
@@ -34,38 +36,32 @@ def minimise(parts: Parts, start: torch.Tensor, name: str) -> torch.Tensor:
     Raises:
         UsageError: E_CAL_NO_FIT when no minimum was found.
     """
-    parameters = start.detach().clone().requires_grad_(True)
-    search = torch.optim.LBFGS(
-        [parameters],
-        max_iter=ITERATIONS,
-        tolerance_grad=GRADIENT_END,
-        tolerance_change=1e-14,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    gradient = torch.zeros_like(start)
 
-    def closure() -> torch.Tensor:
-        search.zero_grad()
-        total = torch.zeros((), dtype=torch.float64)
+    def closure(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        parameters = torch.tensor(values, requires_grad=True)
+        total = 0.0
         for part in parts(parameters):
             part.backward()
-            total += part.detach()
-        return total
+            total += float(part.detach())
+        gradient.copy_(torch.zeros_like(start) if parameters.grad is None else parameters.grad)
+        return total, gradient.numpy().copy()
 
+    ends = {"maxiter": ITERATIONS, "gtol": GRADIENT_END, "ftol": 0, "maxcor": 20, "maxfun": 2 * ITERATIONS}
     with one_thread():
-        search.step(closure)
-        closure()
-    require_settled(parameters.grad, name)
-    return parameters.detach()
+        found = minimize(closure, start.numpy(), jac=True, method="L-BFGS-B", options=ends).x
+        closure(found)
+    require_settled(gradient, name)
+    return torch.from_numpy(found)
 
 
-def require_settled(gradient: torch.Tensor | None, name: str) -> None:
+def require_settled(gradient: torch.Tensor, name: str) -> None:
     """Refuse what is no minimum of a mean loss.
 
     Raises:
         UsageError: E_CAL_NO_FIT.
     """
-    steepest = torch.inf if gradient is None else float(gradient.abs().max())
+    steepest = float(gradient.abs().max())
     if not steepest <= GRADIENT_FAILED:
         raise UsageError("E_CAL_NO_FIT", f"Expected {name} scaling to settle, got a gradient of {steepest:.1e}.")
 
