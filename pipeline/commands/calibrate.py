@@ -110,7 +110,8 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
     if out.suffix.lower() != ".npy":
         raise UsageError("E_OUT", f"Expected a .npy file to write, got {out.name}.")
     found, values = read_calibration(Path(calibration)), read_array(Path(logits))
-    probabilities, sets = found.apply(values), found.sets(values) if values.ndim < 3 else None
+    probabilities = found.apply(values)
+    sets = found.sets(values) if values.ndim < 3 else None
     with _writing(out):
         write_array(out, probabilities)
         beside = out.with_name(f"{out.stem}_sets.npy")

@@ -228,9 +228,9 @@ def window_text(window: Window, unit: str) -> str:
 
 
 def _ends(window: Window) -> tuple[str, str]:
-    """Both ends to about a hundredth of what lies between: what is nothing beside the other end is 0."""
-    step = 10.0 ** (np.floor(np.log10(window[1] - window[0])) - 2)
-    low, high = (number_text(round(end / step) * step) for end in window)
+    """Both ends, to three digits; what is less than a thousandth of what lies between is 0."""
+    least = (window[1] - window[0]) / 1000
+    low, high = (number_text(float(f"{end if abs(end) >= least else 0.0:.3g}")) for end in window)
     return low, high
 
 

@@ -132,6 +132,11 @@ def test_what_is_accepted(key: str, value: object) -> None:
     require_known([TRAIN], {key: value})
 
 
+@pytest.mark.parametrize("bundle", ["calibrate", "fuse"])
+def test_a_level_of_sets_is_a_fraction(bundle: str) -> None:
+    require_known([shipped("bundles", bundle, "configs", "calibrate.yaml")], {"set_level": 0.1})
+
+
 def test_another_component_has_other_arguments() -> None:
     require_known([TRAIN], {"optimizer::momentum": 0.9, "optimizer::_target_": "torch.optim.SGD"})
     assert "optimizer::momentum" in refused(TRAIN, "optimizer::momentum", 0.9)
