@@ -106,9 +106,12 @@ def _tissue(values: Values, spacing: npt.NDArray[np.float64], modality: str) -> 
 
 
 def _quiet(values: Values) -> Mask:
-    """Where the image is no noise of full strength; everywhere, unless its rim is."""
+    """Where the image is no noise of full strength; everywhere, unless its rim is (and there is one)."""
+    rim = _rim(values.shape)
+    if not rim.any():
+        return np.ones(values.shape, np.bool_)
     rough = ndimage.gaussian_filter(np.abs(values - ndimage.uniform_filter(values, 3)), ROUGHNESS_VOXELS)
-    noisy = np.percentile(rough[_rim(rough.shape)], 25) > NOISY_AIR * np.ptp(np.percentile(values, (1, 99)))
+    noisy = np.percentile(rough[rim], 25) > NOISY_AIR * np.ptp(np.percentile(values, (1, 99)))
     return np.asarray(rough < threshold_otsu(rough)) if noisy else np.ones(values.shape, np.bool_)
 
 

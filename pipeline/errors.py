@@ -205,3 +205,11 @@ def pipeline_cause(error: BaseException) -> PipelineError | None:
             return CaseError("E_DISK", f"Expected room to write {seen.filename or 'a file'}, but its disk is full.")
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def root_words(error: BaseException) -> str:
+    """The first error behind one that nobody foresaw: its name and the first line of its words, for E_INTERNAL."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return f"{type(root).__name__}: {root}".split("\n")[0][:300]

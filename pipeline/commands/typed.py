@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from pipeline.console import print_table
-from pipeline.errors import UsageError, pipeline_cause
+from pipeline.errors import UsageError, pipeline_cause, root_words
 from pipeline.spec.explain import find_spec, shipped_specs
 from pipeline.spec.spec import Spec, load_spec
 
@@ -70,7 +70,7 @@ def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
             known = pipeline_cause(error)
             if known is None and verbose:
                 raise
-            echo(str(known or UsageError("E_INTERNAL", f"{type(error).__name__}: {error}.", DEFECT)), error=True)
+            echo(str(known or UsageError("E_INTERNAL", f"{root_words(error)}.", DEFECT)), error=True)
             raise typer.Exit(2) from error
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.console import echo
-from pipeline.errors import PipelineError, UsageError, pipeline_cause
+from pipeline.errors import PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
 from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
@@ -296,5 +296,5 @@ def _timed(names: Sequence[str], settings: Mapping[str, Any]) -> float:
 def _described(error: BaseException) -> dict[str, str]:
     known: PipelineError | None = pipeline_cause(error)
     if known is None:
-        return {"code": "E_INTERNAL", "message": f"{type(error).__name__}: {error}"}
+        return {"code": "E_INTERNAL", "message": root_words(error)}
     return {"code": known.code, "message": known.message}

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
-from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause
+from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
 from pipeline.run.fingerprint import describe
 from pipeline.run.status import finish, summary
 from pipeline.store import records
@@ -231,10 +231,7 @@ def scrub(text: str, case: Case) -> str:
 def _as_pipeline_error(error: Exception) -> PipelineError:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         return CaseError("E_UNREADABLE", f"A file could not be read or written ({error.strerror or error}).")
-    root: BaseException = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    return CaseError("E_INTERNAL", f"{type(root).__name__}: {root}".split("\n")[0][:300])
+    return CaseError("E_INTERNAL", root_words(error))
 
 
 def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None:
