@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.inference_scenes import GRIDS, Scene, scene, trained_network
-from pipeline.fusion.engine import Engine
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.tiles import Grid, TiledInferer
+from pipeline.inference.engine import Engine
 from pipeline.simulation.head import load_head_template
 
 #: The patient that is measured.

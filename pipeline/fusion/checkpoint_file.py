@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -132,15 +131,6 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
         raise UsageError("E_CHECKPOINT", "Expected the definition of a fusion network, got another one.") from error
     restore(network, found)
     return Trained(network.to(device).eval(), preparation, cases)
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """A hash of a network's weights: the same in whatever checkpoint they stand."""
-    digest = hashlib.sha256()
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def definition_of(network: nn.Module) -> str:

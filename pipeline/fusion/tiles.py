@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,10 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.fusion.engine import Engine, Forward, compiled, require_engine, require_processor
+from pipeline.fusion.engine import Forward, compiled
 from pipeline.fusion.network import FusionNet
+from pipeline.inference.engine import Engine, require_engine, require_processor
+from pipeline.inference.tiles import TileSum, groups, mirrors
 
 Pooling = Literal["top_k", "attention"]
 Grid = Literal["image", "body"]
@@ -22,8 +24,8 @@ Grid = Literal["image", "body"]
 MARGIN = 0.125
 #: Logit of the background against all labels where no tile was looked at: a probability of 1 - 2e-9 for two labels.
 SURE = 20.0
-#: Axes along which an image is mirrored: none, each, each two, all.
-MIRRORS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (4,), (2, 3), (2, 4), (3, 4), (2, 3, 4))
+#: Axes along which an image is mirrored.
+MIRRORS = mirrors((2, 3, 4))
 Box = tuple[slice, slice, slice]
 
 
@@ -169,23 +171,20 @@ class TiledInferer:
         there = torch.ones(len(image), dtype=torch.bool) if available is None else available
         there = there.to(image.device)[None]
         padded = padded_to(image, self.patch)
-        total = torch.zeros((network.labels, *padded.shape[1:]), device=image.device)
         weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
-        norm = torch.zeros(padded.shape[1:], device=image.device)
+        total = TileSum(network.labels, padded.shape[1:], weight)
         forward = self._engine(network)
         classes, evidence = [], []
-        for group in _groups(boxes, self.batch):
+        for group in groups(boxes, self.batch):
             stack = torch.stack([padded[(slice(None), *box)] for box in group])
             numbers = None if table is None else table.expand(len(group), -1)
             voxels, class_logits = self._forward_mirrored(stack, forward, there.expand(len(group), -1), numbers)
-            for box, logits in zip(group, voxels, strict=True):
-                total[(slice(None), *box)].addcmul_(logits, weight)
-                norm[box] += weight
+            total.add(group, voxels)
             classes.append(class_logits)
             evidence.append(_evidence(voxels, class_logits))
-        logits = total / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+        logits = total.mean()
         if network.labels:
-            logits[0, norm == 0] = SURE
+            logits[0, total.norm == 0] = SURE
         return Tiled(without_padding(logits, shape), torch.cat(classes), torch.cat(evidence), tuple(boxes))
 
     def _forward_mirrored(
@@ -269,13 +268,6 @@ def _starts(first: int, last: int, size: int, side: int, step: int) -> list[int]
     reach = min(steps * step + side, size)
     start = min(max(0, (first + last - reach) // 2), size - reach)
     return [start + round(number * (reach - side) / max(1, steps)) for number in range(steps + 1)]
-
-
-def _groups(boxes: Sequence[Box], most: int) -> Iterator[Sequence[Box]]:
-    """Groups of about the same size: a single tile costs a processor up to three times its share of two."""
-    count = math.ceil(len(boxes) / most)
-    for number in range(count):
-        yield boxes[number * len(boxes) // count : (number + 1) * len(boxes) // count]
 
 
 def _evidence(voxels: Tensor, classes: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UsageError
-from pipeline.fusion import engine
 from pipeline.fusion.engine import compiled
 from pipeline.fusion.network import BLOCKS, MODES, FusionNet
 from pipeline.fusion.tiles import TiledInferer
+from pipeline.inference import engine
 
 PATCH = (16, 8, 16)
 IMAGE = torch.randn(3, 2, *PATCH, generator=torch.Generator().manual_seed(1))
@@ -89,12 +91,17 @@ def test_bfloat16_says_nearly_the_same() -> None:
 def test_weights_that_change_are_compiled_anew() -> None:
     net = small()
     first = compiled(net, PATCH)
-    assert compiled(pickle.loads(pickle.dumps(net)), PATCH) is first  # as a process is given it with every case
+    misses = engine.compiled.cache_info().misses
+    compiled(pickle.loads(pickle.dumps(net)), PATCH)  # as a process is given it with every case
+    assert engine.compiled.cache_info().misses == misses
     with torch.no_grad():
         net.voxel_heads[0].maps[0].bias.add_(1.0)  # type: ignore[index, union-attr, operator]
     before, after = first(IMAGE, SOME, None)[0], compiled(net, PATCH)(IMAGE, SOME, None)[0]
     assert torch.allclose(after, before + 1, atol=1e-4)
-    assert compiled(net, PATCH, bfloat16=True) is not first and compiled(net, PATCH[::-1]) is not first
+    misses = engine.compiled.cache_info().misses
+    compiled(net, PATCH, bfloat16=True)
+    compiled(net, (8, 16, 16))
+    assert engine.compiled.cache_info().misses == misses + 2
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -146,13 +153,13 @@ def test_a_network_elsewhere_is_refused() -> None:
 def test_a_compiled_network_that_says_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     export = engine._export
 
-    def other(network: FusionNet, given: tuple[Tensor, ...], path: Path) -> None:
-        changed = small()
+    def other(task: engine.Task, path: Path) -> None:
+        changed = copy.deepcopy(task.network)
         with torch.no_grad():
-            changed.class_heads[0].out.bias.add_(1.0)  # type: ignore[union-attr, operator]
-        export(changed, given, path)
+            changed.network.class_heads[0].out.bias.add_(1.0)  # type: ignore[union-attr, operator, index]
+        export(replace(task, network=changed), path)
 
     monkeypatch.setattr(engine, "_export", other)
-    engine._made.cache_clear()
+    engine.compiled.cache_clear()
     with pytest.raises(UsageError, match=r"E_ENGINE.*got 1 apart"):
         compiled(small(), PATCH)

@@ -1,0 +1,1 @@
+"""What runs networks over images, whatever room they are from: engines, and tiles put together again."""
