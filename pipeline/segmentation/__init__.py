@@ -1,0 +1,1 @@
+"""Segmentation with nnU-Net: data sets, weights, training, and prediction that keeps geometry, labels and logits."""
