@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.commands.evaluate import evaluate_classification
     from pipeline.commands.register import register
     from pipeline.commands.run import ingest, run, status
+    from pipeline.commands.segment import segment
     from pipeline.commands.series import draft_spec, series
     from pipeline.commands.typed import specs
     from pipeline.comparison.cohort import compare
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "apply_calibration", "calibrate", "compare", "deidentify", "draft_spec", "evaluate_classification", "ingest",
-    "register", "run", "series", "specs", "status",
+    "register", "run", "segment", "series", "specs", "status",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.

@@ -160,6 +160,32 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
 
 
 @command(app)
+def segment(  # noqa: PLR0913 - one flag for each setting of a prediction
+    *,
+    input_: Annotated[list[str], typer.Option("--input", "-i", help="An image, or ROLE=IMAGE; repeatable.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A model's folder, or a name that is installed.")],
+    out: Out,
+    folds: Annotated[str, typer.Option(help="Of the model, separated by commas; all when left out.")] = "",
+    engine: Annotated[str, typer.Option(help="torch, or openvino: faster on a processor.")] = "torch",
+    step: Annotated[float, typer.Option(help="From one tile to the next, as a part of its side.")] = 0.5,
+    mirroring: Annotated[bool, typer.Option(help="Average over mirror images, at several times the cost.")] = True,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="Faster on some processors, a little less exact.")
+    ] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write a volume for each label, too.")] = False,
+    dicom_seg: Annotated[bool | None, typer.Option(help="Labels as DICOM SEG; by default where DICOM came in.")] = None,
+    calibration: Annotated[str, typer.Option(help="Of the logits; the model's own when left out.")] = "",
+    keep_names: Annotated[bool, typer.Option("--keep-names", help="Name cases as their files are named.")] = False,
+    device: Device = "",
+    overwrite: Overwrite = False,
+) -> int:
+    """Segment images with a trained nnU-Net: labels, entropy and volumes in ml, on the grid of the images."""
+    chosen = [int(fold) if fold.isdigit() else fold for fold in _names(folds)]
+    settings = (chosen, engine, step, mirroring, bfloat16, probabilities, dicom_seg, calibration, keep_names, device)
+    return _finish(out, api.segment(input_, model, out, *settings, overwrite, progress=True))
+
+
+@command(app)
 def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
     """Show what is done, failed and quarantined in a run folder."""
     from pipeline.run.status import show

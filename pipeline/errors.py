@@ -91,6 +91,7 @@ REMEDIES: dict[str, str] = {
     "E_CAL_TRAINING": "Calibrate on validation or out-of-fold cases: on its training cases a model is overconfident.",
     "E_TABLE": "Give a .npy, .npz (one array) or .csv file that holds the numbers or names alone.",
     # networks
+    "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",
     "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
@@ -156,6 +157,7 @@ NOTES: dict[str, str] = {
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
     "N_NOT_FUSED": "The fusion network did without a modality of which there was no aligned image.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
+    "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",
 }
 

@@ -244,8 +244,15 @@ def _link(out: Path, names: Mapping[str, str]) -> None:
 
 def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingested: Path) -> Image:
     """A NIfTI file on its own grid, in mm and plain; a DICOM folder as the one volume that ingest makes of it."""
-    if path in files:
-        return _save("image", files[path], ingested), modality
+    return (_save("image", files[path], ingested), modality) if path in files else dicom_volume(path, ingested)
+
+
+def dicom_volume(path: Path, ingested: Path) -> Image:
+    """A folder of one DICOM series as the one volume that ingest makes of it, in a run folder of its own.
+
+    Raises:
+        UsageError: E_AMBIGUOUS when it holds more, and what ingest raises.
+    """
     found = batch.run(batch.Plan(path, ingested, stages=("ingest",)))
     done = [case[0] for case in found.values() if case[0].status == "done"]
     if len(done) != 1:

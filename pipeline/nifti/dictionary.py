@@ -108,3 +108,24 @@ def on_grid_of(mask: MetaTensor, image: MetaTensor, name: str) -> MetaTensor:
     if apart > MASK_TOLERANCE_VOXELS * geometry.spacing_mm(grid).min():
         raise QuarantineError("E_GRID", f"Expected the grid of {name}, got one that lies {apart:.2f} mm off.")
     return volumes.volume(mask.as_tensor(), grid)
+
+
+class ReadNatived(MapTransform):
+    """Read NIfTI files whole and checked, on the grids that they come on; keys that a case lacks are passed over."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        super().__init__(keys, allow_missing_keys=True)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace each path by its volume (1, I, J, K).
+
+        Raises:
+            QuarantineError: E_NIFTI when a file is damaged or holds NaN.
+        """
+        case = dict(data)
+        for key in self.key_iterator(case):
+            try:
+                case[key] = image_of(read_nifti(case[key]))
+            except CaseError as error:
+                raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
+        return case

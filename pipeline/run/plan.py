@@ -15,7 +15,7 @@ from pipeline.spec.explain import did_you_mean
 if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
 
-STAGES = ("ingest", "register", "preprocess", "fuse", "report")
+STAGES = ("ingest", "register", "preprocess", "segment", "fuse", "report")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def configuration(stage: str) -> Path:
 def stages_for(spec: Spec) -> tuple[str, ...]:
     """The stages of a run with a data spec: those that need a section or a modality of it only where it has that."""
     prepared = spec.of_modality("CT") or spec.of_modality("MR") or None
-    needed = {"register": spec.register_, "preprocess": prepared, "fuse": spec.fuse}
+    segmented = spec.segment and (spec.segment.model or None)  # without a model the section serves conversion
+    needed = {"register": spec.register_, "preprocess": prepared, "segment": segmented, "fuse": spec.fuse}
     return tuple(name for name in STAGES if name not in needed or needed[name] is not None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +34,7 @@ LAYERS = ("torch.nn.", "dynamic_network_architectures.")
 ORIENTATION = "RAS"
 
 
-class Configuration(ConfigurationManager):  # type: ignore[misc]  # nnU-Net is not typed
+class Configuration(ConfigurationManager):
     """A configuration for prediction: the mask of what is not 0, which prediction has no use for, is not resampled."""
 
     @property
@@ -73,9 +74,8 @@ class Model:
 
     @property
     def channels(self) -> list[str]:
-        """The channels in the model's order: the roles of `tandem.json`, else the names of `dataset.json`."""
-        named = self.dataset.get("channel_names") or self.dataset["modality"]
-        return list(self.about.get("channels") or (named[key] for key in sorted(named, key=int)))
+        """The roles of the channels, in the model's order."""
+        return channels_of(self.dataset, self.about)
 
     @property
     def label_names(self) -> dict[str, int]:
@@ -111,6 +111,20 @@ class Model:
         return {fold: weights_sha256(network) for fold, network in self.networks.items()}
 
 
+def channels_of(dataset: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """The roles of a model's channels, in order: of `tandem.json`, else made of the names in `dataset.json`."""
+    named = dataset.get("channel_names") or dataset["modality"]
+    names = [re.sub("[^a-z0-9_]+", "_", str(named[key]).lower()) for key in sorted(named, key=int)]
+    different = [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
+    return list(about.get("channels") or different)
+
+
+def described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a model's folder says of it: `dataset.json`, and `tandem.json` where there is one."""
+    about = _json(folder / "tandem.json") if (folder / "tandem.json").is_file() else {}
+    return _json(folder / "dataset.json"), about
+
+
 def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str | torch.device = "cpu") -> Model:
     """Load a model.
 
@@ -124,7 +138,7 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
             plans'; E_FOLD for a fold that was not trained; E_EXTRA where nnU-Net is not installed.
     """
     folder = Path(folder)
-    plans, dataset = PlansManager(_json(folder / "plans.json")), _json(folder / "dataset.json")
+    plans, (dataset, about) = PlansManager(_json(folder / "plans.json")), described(folder)
     chosen = [str(fold) for fold in folds] or _folds_in(folder)
     checkpoints = {fold: load_checkpoint(_checkpoint(folder, fold)) for fold in chosen}
     first = next(iter(checkpoints.values()))
@@ -137,7 +151,6 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
         for fold, item in checkpoints.items()
     }
     axes = first.get("inference_allowed_mirroring_axes")
-    about = _json(folder / "tandem.json") if (folder / "tandem.json").is_file() else {}
     before = configuration.previous_stage_name
     previous = load_model(_beside(folder, name, before), folds, device) if before else None
     return Model(plans, configuration, dataset, networks, tuple(axes or ()), about, previous, _steps(folder))

@@ -39,7 +39,13 @@ MEMORY_FLAG = "N_MEMORY: the device's memory was too small for the whole image: 
 
 
 class Calibrated(Protocol):
-    """What turns logits into calibrated probabilities."""
+    """What turns logits into calibrated probabilities.
+
+    Attributes:
+        in_words: the method, and on what it was fitted.
+    """
+
+    in_words: str
 
     def apply(self, logits: Any) -> Any:
         """Probabilities of a volume (C, z, y, x)."""

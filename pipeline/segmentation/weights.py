@@ -20,7 +20,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UsageError: E_WEIGHTS when it cannot be read, holds code, or is no checkpoint of nnU-Net.
     """
     numpy_types = [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["All"] if code != "V"}]
-    allowed = [(np.core.multiarray.scalar, "numpy.core.multiarray.scalar"), np._core.multiarray.scalar, *numpy_types]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, *numpy_types]
     try:
         with torch.serialization.safe_globals(allowed):
             found = torch.load(path, map_location="cpu", weights_only=True)

@@ -20,6 +20,7 @@ from pipeline.spec.fuse import Fuse
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
+from pipeline.spec.segment import Segment
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -46,6 +47,7 @@ class Spec(Model):
     roles: dict[str, Role] = Field(min_length=1)
     masks: dict[str, Mask] = Field(default={})
     register_: Register | None = Field(default=None, alias="register")
+    segment: Segment | None = None
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
 
@@ -128,6 +130,18 @@ class Spec(Model):
     def fusion(self) -> Fuse:
         """The `fuse` section; where there is none, one that names nothing."""
         return self.fuse or Fuse()
+
+    @property
+    def segmentation(self) -> Segment:
+        """The `segment` section.
+
+        Raises:
+            UsageError: E_SPEC when the spec has none.
+        """
+        if self.segment is None:
+            what = f"The data spec {self.name} has no `segment` section: nothing says which images a network sees."
+            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
+        return self.segment
 
     @property
     def landmark_files(self) -> dict[str, str]:
@@ -280,6 +294,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
+    models["segment"] = Segment
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:

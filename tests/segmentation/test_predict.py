@@ -90,7 +90,7 @@ def test_it_says_what_nnunets_own_loop_says(
 
 
 def test_half_precision_sums_are_as_near_as_they_can_be(toy: Toy) -> None:
-    """Away from the corners of tiles, where nnU-Net's weights are hardly more than the least number that it can hold."""
+    """Away from the corners of tiles, where nnU-Net's weights are hardly more than the least number there is."""
     model, array = toy(), image(shape=(5, 8, 5))
     _, chances = theirs(model, array, SPACING)
     found = Predictor(model)(array, SPACING, probabilities=True)
@@ -127,6 +127,8 @@ def test_entropy_is_that_of_the_probabilities(toy: Toy) -> None:
 
 class Halved:
     """A calibration of temperature 2."""
+
+    in_words = "halving"
 
     def apply(self, logits: Any) -> Any:
         odds = np.exp(logits / 2)
