@@ -98,6 +98,7 @@ def show(found: Mapping[str, Spec]) -> None:
 
 
 def sections(spec: Spec) -> list[str]:
-    """Which of the sections that a spec may do without it has: `masks`, `register`, `fuse`."""
-    there = {"masks": bool(spec.masks), "register": spec.register_ is not None, "fuse": spec.fuse is not None}
+    """Which of the sections that a spec may do without it has: `masks`, `register`, `segment`, `fuse`."""
+    there = {"masks": bool(spec.masks), "register": spec.register_ is not None}
+    there |= {"segment": spec.segment is not None, "fuse": spec.fuse is not None}
     return [name for name, given in there.items() if given]

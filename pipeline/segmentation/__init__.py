@@ -1,0 +1,1 @@
+"""Segmentation with nnU-Net v2: its datasets, models, trainings and predictions."""
