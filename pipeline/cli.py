@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__, api
+from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
@@ -27,6 +28,8 @@ evaluate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
 )
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(convert_app, name="convert")
+app.add_typer(weights_app, name="weights")
 
 Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]

@@ -75,8 +75,7 @@ REMEDIES: dict[str, str] = {
     # predictions
     "E_ROWS": "Give one row a case, in the same order, in every file.",
     "E_PROBABILITY": "Give probabilities, not logits or scores: in [0, 1], finite, each row with the sum 1.",
-    "E_LABEL": "Give classes as whole numbers from 0, in the order of the probabilities' columns; of label images those "
-    "that are declared.",
+    "E_LABEL": "Give classes as whole numbers from 0, in the columns' order; in label images, those that are declared.",
     "E_NAMES": "Give as many names as there are files or classes, each of them once.",
     "E_OPTION": "Give a value in the range that the message names.",
     "E_CONFORMAL": "Use a level between 0 and 1 and a rule of sets that there is, or more cases.",

@@ -54,7 +54,8 @@ def patient_folds(
 
 def rare_labels(labels: Mapping[str, Sequence[int]], patients: Mapping[str, str], folds: int) -> dict[int, int]:
     """Label -> number of patients who show it, where they are fewer than the folds: a fold does without it."""
-    shown = {
-        label: {patients[case] for case in labels if label in labels[case]} for of in labels.values() for label in of
-    }
+    shown: dict[int, set[str]] = {}
+    for case, of in labels.items():
+        for label in of:
+            shown.setdefault(label, set()).add(patients[case])
     return {label: len(whose) for label, whose in sorted(shown.items()) if len(whose) < folds}

@@ -63,9 +63,7 @@ def wrong_channel(role: str, name: str, modality: str) -> str:
     """
     plain = name.casefold()
     if modality == "CT" and plain not in NORMALISATIONS:
-        return (
-            f"the CT role `{role}` is named `{name}`: nnU-Net would take its z-score; name it CT, or zscore to mean it"
-        )
+        return f"the CT role `{role}` is named `{name}`: nnU-Net would not take it as HU; name it CT, or zscore"
     if modality != "CT" and plain == "ct":
         return f"`{role}` is {modality}, but named `{name}`: nnU-Net would normalise it as HU"
     return ""
