@@ -162,8 +162,9 @@ def _patients_of_run(out: Path, spec: Spec) -> dict[str, str]:
 
 def _of_pack(root: Path, spec: Spec, patients: Mapping[str, str]) -> Source:
     section = spec.segmentation
-    entries = {**spec.roles, **spec.masks}
-    patterns = {key: entries[key].files or "" for key in (*section.channels, section.label) if key in entries}
+    files = {name: role.files or "" for name, role in spec.roles.items()}
+    files |= {name: mask.files or "" for name, mask in spec.masks.items()}
+    patterns = {key: files[key] for key in (*section.channels, section.label) if key in files}
     return sources.of_patterns(patterns, spec, patients, root)
 
 

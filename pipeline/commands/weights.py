@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pipeline.console import echo, print_table
 from pipeline.errors import UsageError
-from pipeline.segmentation.weights import Model, add, installed, remove, verify
+from pipeline.segmentation.weights import Model, add, installed, names, remove, verify
 
 __all__ = ["add", "installed", "remove", "show", "verify", "verify_all"]
 
@@ -33,11 +33,11 @@ def verify_all(name: str = "") -> int:
         echo(f"{name}: whole")
         return 0
     broken = 0
-    for model in installed():
+    for one in names():
         try:
-            verify(model.name)
-            echo(f"{model.name}: whole")
+            verify(one)
+            echo(f"{one}: whole")
         except UsageError as error:
             broken += 1
-            echo(f"{model.name}: {error}", error=True)
+            echo(f"{one}: {error}", error=True)
     return int(broken > 0)

@@ -123,9 +123,18 @@ def verify(name: str) -> Path:
     return folder
 
 
+def names() -> list[str]:
+    """The names of the installed models."""
+    return sorted(_manifest())
+
+
 def installed() -> list[Model]:
-    """The installed models, by name; their files are not compared."""
-    return [_model(name, weights_home() / name) for name in sorted(_manifest())]
+    """The installed models, by name; their files are not compared.
+
+    Raises:
+        UsageError: E_WEIGHTS when what one says of itself cannot be read.
+    """
+    return [_model(name, weights_home() / name) for name in names()]
 
 
 def add(file: Path, name: str = "", sha256: str = "") -> list[Model]:
@@ -146,13 +155,13 @@ def add(file: Path, name: str = "", sha256: str = "") -> list[Model]:
         if not sources:
             what = f"Expected {PLANS} with fold_*/{CHECKPOINT} beside it in {file.name}, got none."
             raise UsageError("E_WEIGHTS", what, "Give a results folder of nnU-Net, or a zip of its export.")
-        names = [name if len(sources) == 1 and name else _own_name(name, source) for source in sources]
-        taken = [one for one in names if one in _manifest() or names.count(one) > 1 or not _NAME.fullmatch(one)]
+        called = [name if len(sources) == 1 and name else _own_name(name, source) for source in sources]
+        taken = [one for one in called if one in _manifest() or called.count(one) > 1 or not _NAME.fullmatch(one)]
         if taken:
             what = f"Expected a free name of letters, digits, _, . and -, got {taken[0]}."
             raise UsageError("E_NAMES", what, "Choose another --name, or remove that model first.")
         try:
-            return [_install(source, one) for source, one in zip(sources, names, strict=True)]
+            return [_install(source, one) for source, one in zip(sources, called, strict=True)]
         except CaseError as error:
             raise UsageError(error.code, error.message) from error
 
@@ -188,10 +197,10 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
     try:
         labels = dataset["labels"].values()
         numbers = {value for of in labels for value in (of if isinstance(of, list) else [of]) if value}
-        names = [dataset["channel_names"][key] for key in sorted(dataset["channel_names"], key=int)]
+        channels = [dataset["channel_names"][key] for key in sorted(dataset["channel_names"], key=int)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError("E_WEIGHTS", f"Expected nnU-Net's {DATASET}, got one without labels or channels.") from error
-    roles = [re.sub(r"\W+", "_", str(name)).strip("_").lower() for name in names]
+    roles = [re.sub(r"\W+", "_", str(name)).strip("_").lower() for name in channels]
     known = {"label_map": {str(n): n for n in sorted(numbers)}, "channels": roles, "spec": "", "calibration": None}
     known |= {key: value for key, value in (about or {}).items() if key in known}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / TANDEM)
@@ -202,14 +211,14 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
 
 def _install(source: Path, name: str) -> Model:
     """Copy a model lean under a temporary name, describe it, and only then put it in its place and the manifest."""
+    about = _read_json(source / TANDEM) if (source / TANDEM).is_file() else {}
+    _require_files(name, source, about.get("sha256") or {}, alone=False)
     folder = weights_home() / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}"
     try:
         for path in _checkpoints(source):
             write_lean(load_checkpoint(path), folder / path.parent.name / CHECKPOINT)
         for kept in (DATASET, PLANS):
-            text = as_json(_read_json(source / kept))
-            write_atomic(folder / kept, lambda path, text=text: write_text(path, text))
-        about = _read_json(source / TANDEM) if (source / TANDEM).is_file() else {}
+            _write_json(folder / kept, _read_json(source / kept))
         hashes = {**describe(folder, about)["sha256"], TANDEM: sha256_file(folder / TANDEM)}
         shutil.rmtree(weights_home() / name, ignore_errors=True)  # what a removal that was killed has left
         folder.rename(weights_home() / name)
@@ -262,10 +271,11 @@ def _model(name: str, folder: Path) -> Model:
     return Model(name, folder, tuple(about["channels"]), labels, folds, size)
 
 
-def _require_files(name: str, folder: Path, hashes: Mapping[str, str]) -> None:
+def _require_files(name: str, folder: Path, hashes: Mapping[str, str], alone: bool = True) -> None:
+    """Refuse files that are not those of the hashes; with `alone`, also files of a model that have no hash."""
     there = {path for path in folder.rglob("*") if path.is_file() and _is_model_file(path, folder)}
     stranger = sorted(path.name for path in there if path.relative_to(folder).as_posix() not in {*hashes, TANDEM})
-    if stranger:
+    if stranger and alone:
         raise UsageError("E_WEIGHTS", f"Expected the files of the model {name}, got {stranger[0]} beside them.", _ADD)
     for part, digest in hashes.items():
         path = folder / part
