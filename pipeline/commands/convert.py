@@ -72,7 +72,7 @@ def convert_nnunet(  # noqa: PLR0913 - each is an option of the command
     if len(chosen) != 1:
         what = f"Expected one of --{', --'.join(given)}, got {' and '.join(chosen) or 'none'}."
         raise UsageError("E_OPTION", what)
-    whose = _patients(patients)
+    whose = read_patients(patients)
     if cases:
         source = _of_run(Path(cases), of_run(str(spec), cases), whose)
     elif msd:
@@ -176,8 +176,11 @@ def _patterns(given: Sequence[str]) -> dict[str, str]:
     return {key: pattern for key, _, pattern in parts}
 
 
-def _patients(table: str | Path | None) -> dict[str, str]:
-    if table is None:
-        return {}
-    rows = read_rows(Path(table), ["case_id", PATIENT])
+def read_patients(table: str | Path | None) -> dict[str, str]:
+    """Case -> patient of a CSV with `case_id` and `patient_id`; nothing where there is none.
+
+    Raises:
+        UsageError: E_TABLE.
+    """
+    rows = read_rows(Path(table), ["case_id", PATIENT]) if table is not None else []
     return {row["case_id"]: row[PATIENT] for row in rows}

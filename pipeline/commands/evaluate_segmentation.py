@@ -4,23 +4,72 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from pipeline.cases import Document
-from pipeline.columns import PATIENT, read_rows
-from pipeline.commands.convert import read
-from pipeline.commands.segmentation_content import dice_charts, report_content, with_interval, worst_charts
-from pipeline.commands.segmentation_judged import ENDING, Regions, SegmentationEvaluation, evaluate_cases
+from pipeline.cases import Document, Fault
+from pipeline.commands.convert import read, read_patients
 from pipeline.console import echo
 from pipeline.errors import CaseError, UsageError
-from pipeline.evaluation.results import Settings
-from pipeline.evaluation.segmentation import MEASURES
+from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
+from pipeline.evaluation.segmentation import MEASURES, NAN, compare_means, judged, mean_over_cases
+from pipeline.geometry import spacing_mm
 from pipeline.report.segmentation import SegmentationContent, segmentation_pdf
-from pipeline.report.slices import voxels
+from pipeline.report.slices import canonical, voxels
 from pipeline.store.files import run_lock
+from pipeline.volumes import affine_of, require_same_grid
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+ENDING = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class Regions:
+    """What is judged: name -> values in the label images; voxels of `ignored` in the truth are not."""
+
+    values: Mapping[str, tuple[int, ...]]
+    ignored: int | None = None
+
+    def masks(self, labels: npt.NDArray[Any], judged_at: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[np.bool_]]:
+        """Name -> mask (I, J, K)."""
+        return {name: np.isin(labels, values) & judged_at for name, values in self.values.items()}
+
+    @property
+    def known(self) -> list[int]:
+        """All values that a label image may hold."""
+        return sorted({0, *(value for of in self.values.values() for value in of)})
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationEvaluation:
+    """What an evaluation has found.
+
+    Attributes:
+        case_ids: N names, sorted.
+        patients: of each case.
+        regions: what was judged.
+        values: model -> region -> measure -> (N,), NaN where a case does not tell it.
+        failed: (model, case) -> why it could not be judged.
+        means: (model, region) -> one estimate a measure.
+        comparisons: region -> paired differences of the models' Dice and NSD.
+    """
+
+    case_ids: tuple[str, ...]
+    patients: tuple[str, ...]
+    regions: Regions
+    values: Mapping[str, Mapping[str, Mapping[str, Floats]]]
+    failed: Mapping[tuple[str, str], Fault]
+    means: Mapping[tuple[str, str], tuple[Estimate, ...]]
+    comparisons: Mapping[str, tuple[Comparison, ...]]
 
 
 def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
@@ -56,6 +105,8 @@ def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
     Raises:
         UsageError: E_NO_CASES, E_NAMES, E_OPTION, E_LABEL, E_TABLE, E_NIFTI; E_OUT, E_BUSY, E_DISK.
     """
+    from pipeline.commands.segmentation_content import dice_charts, report_content, worst_charts
+
     folders = _models([Path(folder) for folder in predictions], name)
     files = {path.name.removesuffix(ENDING): path for path in sorted(Path(truth).glob(f"*{ENDING}"))}
     if not files:
@@ -63,10 +114,10 @@ def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
     if not tolerance > 0:
         raise UsageError("E_OPTION", f"Expected a tolerance above 0 mm, got {tolerance:g}.")
     regions = _regions(label, Path(truth), files)
-    whose = _patients(cases)
+    whose = read_patients(cases)
     patients = tuple(whose.get(case, case) for case in files)
     with run_lock(Path(out)):
-        found = evaluate_cases(folders, files, regions, patients, (tolerance, Settings(resamples=resamples, seed=seed)))
+        found = _evaluate(folders, files, regions, patients, (tolerance, Settings(resamples=resamples, seed=seed)))
         if len(found.failed) == len(files) * len(folders):
             first = next(iter(found.failed.values()))
             raise UsageError(first.code, f"No case could be judged. {first.message}", first.remedy)
@@ -80,6 +131,8 @@ def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
 
 def show(found: SegmentationEvaluation, out: Path) -> int:
     """Say what was found; the exit code."""
+    from pipeline.commands.segmentation_content import with_interval
+
     for (model, case), fault in found.failed.items():
         echo(f"{model}: {case}: {fault.code}: {fault.message}", error=True)
     for (model, region), items in found.means.items():
@@ -87,6 +140,79 @@ def show(found: SegmentationEvaluation, out: Path) -> int:
         echo(f"{model}: {region}: Dice {with_interval(dice)}")
     echo(f"Report: {out / 'report.pdf'}")
     return int(bool(found.failed))
+
+
+def _evaluate(
+    folders: Mapping[str, Path],
+    files: Mapping[str, Path],
+    regions: Regions,
+    patients: tuple[str, ...],
+    how: tuple[float, Settings],
+) -> SegmentationEvaluation:
+    """Judge every case of every model, and compare the models; `how`: tolerance in mm, settings of the bootstrap."""
+    tolerance, settings = how
+    failed: dict[tuple[str, str], Fault] = {}
+    values = {
+        model: {region: {name: np.full(len(files), NAN) for name in MEASURES} for region in regions.values}
+        for model in folders
+    }
+    for row, (case, path) in enumerate(files.items()):
+        for model, folder in folders.items():
+            try:
+                measured = _judge(folder / path.name, path, regions, tolerance)
+            except CaseError as error:
+                failed[model, case] = Fault(error.code, error.message, error.remedy)
+                continue
+            for region, numbers in measured.items():
+                for name, value in numbers.items():
+                    values[model][region][name][row] = value
+    means = {
+        (model, region): tuple(
+            mean_over_cases(name, values[model][region][name], patients, settings) for name in MEASURES
+        )
+        for model in folders
+        for region in regions.values
+    }
+    pairs = list(combinations(folders, 2))
+    compare = partial(compare_means, pairs=pairs, patients=patients, settings=settings)
+    comparisons = {
+        region: tuple(
+            item for name in ("dice", "nsd") for item in compare(name, {m: values[m][region][name] for m in folders})
+        )
+        for region in (regions.values if pairs else ())
+    }
+    return SegmentationEvaluation(tuple(files), patients, regions, values, failed, means, comparisons)
+
+
+def _judge(predicted: Path, truth: Path, regions: Regions, tolerance: float) -> dict[str, dict[str, float]]:
+    """Region -> measures of one case.
+
+    Raises:
+        CaseError: E_INPUT when there is no prediction; E_NIFTI, E_GRID, E_LABEL.
+    """
+    true, given = read_labels(truth), read_labels(predicted)
+    require_same_grid(true, given, ("the truth", "the prediction"))
+    judged_at = np.ones(true.shape[1:], bool)
+    if regions.ignored is not None:
+        judged_at = voxels(true) != regions.ignored
+    strange = np.setdiff1d(
+        np.concatenate([np.unique(voxels(true)[judged_at]), np.unique(voxels(given))]), regions.known
+    )
+    if strange.size:
+        wanted, got = (", ".join(f"{value:g}" for value in part) for part in (regions.known, strange[:5]))
+        raise CaseError("E_LABEL", f"Expected the labels {wanted}, got {got} too.")
+    sides = spacing_mm(affine_of(true)).tolist()
+    pairs = zip(
+        regions.masks(voxels(given), judged_at).items(), regions.masks(voxels(true), judged_at).values(), strict=True
+    )
+    return {region: judged(mask, of_truth, sides, tolerance) for (region, mask), of_truth in pairs}
+
+
+def read_labels(path: Path) -> MetaTensor:
+    """A label image, RAS+."""
+    if not path.is_file():
+        raise CaseError("E_INPUT", "Expected a prediction of this case, got none.", "Predict it, or check the names.")
+    return canonical(read(path)[0])
 
 
 def _models(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:
@@ -122,11 +248,6 @@ def _regions(given: Sequence[str], truth: Path, files: Mapping[str, Path]) -> Re
     if not found - {0}:
         raise UsageError("E_LABEL", f"Expected labels in {truth}, got none.")
     return Regions({f"label {value:g}": (int(value),) for value in sorted(found - {0})})
-
-
-def _patients(cases: str | Path | None) -> dict[str, str]:
-    rows = read_rows(Path(cases), ["case_id", PATIENT]) if cases else []
-    return {row["case_id"]: row[PATIENT] for row in rows}
 
 
 def _images(given: str | Path | None, truth: Path) -> Path | None:

@@ -9,7 +9,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from pipeline.commands.convert import read
-from pipeline.commands.segmentation_judged import ENDING, SegmentationEvaluation, read_labels
+from pipeline.commands.evaluate_segmentation import ENDING, SegmentationEvaluation, read_labels
 from pipeline.evaluation.results import Comparison, Estimate
 from pipeline.report.classification import PlainTable, interval, number, p_text
 from pipeline.report.curves import Chart

@@ -5,6 +5,7 @@ What a case cannot tell is NaN, left out of the mean, and counted.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,12 @@ def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance
         return Overlap(0.0, 0.0, float(np.linalg.norm(np.asarray(truth.shape) * np.asarray(spacing_mm))))
     pair = [torch.from_numpy(mask)[None, None] for mask in (predicted, truth)]
     spacing = [float(side) for side in spacing_mm]
-    surface = compute_surface_dice(*pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True)
-    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges")  # of an argument of its own
+        surface = compute_surface_dice(
+            *pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
+        )
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
     dice = 2 * int((predicted & truth).sum()) / sum(sizes)
     return Overlap(dice, float(surface[0, 0]), float(distance[0, 0]))
 

@@ -30,6 +30,8 @@ EVALUATION_TITLE = "Tandem evaluation of segmentations"
 TRUTH_COLOUR = "#f0e442"
 #: Of the first column of a table; the others share what is left.
 FIRST_COLUMN = 0.24
+#: Of a picture.
+HIGHEST = 95 * mm
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def outline_chart(
     spacing = plane_spacing(spacing_mm(affine_of(truth)), "axial")
     figure = Figure(figsize=(3.0 * len(images), 3.9), dpi=DPI, facecolor="white", layout="constrained")
     figure.suptitle(title, color=INK, size=10, weight="bold", family=FONT)
-    outlines: list[tuple[str, MetaTensor, str, Any]] = [("drawn by hand", truth, TRUTH_COLOUR, "-")]
+    outlines: list[tuple[str, MetaTensor, str, Any]] = [("truth", truth, TRUTH_COLOUR, "-")]
     outlines += [
         (name, mask, COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)])
         for number, (name, mask) in enumerate(predicted.items())
@@ -150,7 +152,8 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
         story += [paragraph(item.note, "caption")] if item.note else []
     for chart in content.charts:
         image = Image(io.BytesIO(chart.png), hAlign="LEFT")
-        image.drawWidth, image.drawHeight = TEXT_WIDTH, TEXT_WIDTH * image.imageHeight / image.imageWidth
+        width = min(TEXT_WIDTH, HIGHEST * image.imageWidth / image.imageHeight)
+        image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
         story += [CondPageBreak(image.drawHeight + 20 * mm), image, paragraph(chart.caption, "caption")]
     story += [CondPageBreak(40 * mm), paragraph("How the numbers were made", "heading")]
     story += [paragraph(sentence, "body") for sentence in content.methods]
