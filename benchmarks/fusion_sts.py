@@ -21,11 +21,11 @@ import typer
 
 from benchmarks.document import write_section
 from benchmarks.segmentation_comparison import SegmentationComparison, compare_segmentations
-from benchmarks.segmentation_pages import SegmentationContent
 from benchmarks.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
 from pipeline.comparison.trials import EVALUATION, Protocol, Variant, run_trials, trials_of
 from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError
+from pipeline.report.segmentation import SegmentationContent
 
 FILES = {"ct": "CT", "mr": "MR_T1", "pet": "PET_SUVx100", "mask": "GTV"}
 FOLDS = range(5)

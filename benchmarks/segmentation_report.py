@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.segmentation_comparison import MEASURES, SegmentationComparison, cases_in, read_kept
-from benchmarks.segmentation_pages import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf
 from pipeline.cases import Document
 from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import Protocol, Trial, Variant
@@ -19,6 +18,7 @@ from pipeline.evaluation.results import Comparison, Estimate
 from pipeline.fusion.table import read_table
 from pipeline.report.classification import PlainTable, interval, number, p_text
 from pipeline.report.curves import Chart
+from pipeline.report.segmentation import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf
 from pipeline.store.artifacts import save
 from pipeline.volumes import affine_of, volume
 

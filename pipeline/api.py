@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.commands.calibrate import apply_calibration, calibrate
+    from pipeline.commands.convert import convert_back, convert_nnunet
     from pipeline.commands.deidentify import deidentify
     from pipeline.commands.evaluate import evaluate_classification
+    from pipeline.commands.evaluate_segmentation import evaluate_segmentation
     from pipeline.commands.register import register
     from pipeline.commands.run import ingest, run, status
     from pipeline.commands.segment import segment
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "apply_calibration", "calibrate", "compare", "deidentify", "draft_spec", "evaluate_classification", "ingest",
-    "register", "run", "segment", "series", "specs", "status",
+    "apply_calibration", "calibrate", "compare", "convert_back", "convert_nnunet", "deidentify", "draft_spec",
+    "evaluate_classification", "evaluate_segmentation", "ingest", "register", "run", "segment", "series", "specs",
+    "status",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.
 _HOMES = {
     **{"apply_calibration": "commands.calibrate", "evaluate_classification": "commands.evaluate"},
     **{"draft_spec": "commands.series", "compare": "comparison.cohort", "specs": "commands.typed"},
+    **dict.fromkeys(("convert_back", "convert_nnunet"), "commands.convert"),
     **dict.fromkeys(("ingest", "run", "status"), "commands.run"),
 }
 

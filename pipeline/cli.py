@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__, api
+from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
@@ -27,6 +28,8 @@ evaluate_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
 )
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(convert_app, name="convert")
+app.add_typer(weights_app, name="weights")
 
 Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
@@ -310,6 +313,29 @@ def evaluate_classification(
     for found in api.evaluate_classification(probabilities, labels, out, cases, *names, specificity, seed):
         _echo(headline(found))
     _echo(f"Report: {out / 'report.html'}")
+
+
+@command(evaluate_app, "segmentation")
+def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
+    predictions: Annotated[Path, typer.Argument(help="A folder of label images, named as those of the truth.")],
+    truth: Annotated[Path, typer.Argument(help="The folder of the true label images (.nii.gz).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another model's label images; repeatable.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images for the pictures; else imagesTr beside labelsTr.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="A CSV with case_id and patient_id.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A region: NAME=VALUE or NAME=1,2; else those of dataset.json; repeatable.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Of the normalised surface Dice, mm.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> int:
+    """Evaluate label images, and compare several models on the same cases: tables, worst cases as pictures, PDF."""
+    from pipeline.commands.evaluate_segmentation import show
+
+    folders = [predictions, *(against or ())]
+    found = api.evaluate_segmentation(folders, truth, out, images, cases, name or (), label or (), tolerance, seed)
+    return show(found, out)
 
 
 @command(app)

@@ -75,7 +75,7 @@ REMEDIES: dict[str, str] = {
     # predictions
     "E_ROWS": "Give one row a case, in the same order, in every file.",
     "E_PROBABILITY": "Give probabilities, not logits or scores: in [0, 1], finite, each row with the sum 1.",
-    "E_LABEL": "Give the true classes as whole numbers from 0, in the order of the probabilities' columns.",
+    "E_LABEL": "Give classes as whole numbers from 0, in the columns' order; in label images, those that are declared.",
     "E_NAMES": "Give as many names as there are files or classes, each of them once.",
     "E_OPTION": "Give a value in the range that the message names.",
     "E_CONFORMAL": "Use a level between 0 and 1 and a rule of sets that there is, or more cases.",
@@ -91,11 +91,11 @@ REMEDIES: dict[str, str] = {
     "E_CAL_TRAINING": "Calibrate on validation or out-of-fold cases: on its training cases a model is overconfident.",
     "E_TABLE": "Give a .npy, .npz (one array) or .csv file that holds the numbers or names alone.",
     # networks
-    "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",
     "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
     "E_MODALITY": "Use modalities that the network was trained on; the message names them.",
+    "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
     "E_ENGINE": "Use `engine: torch`, and report it: this processor's compiled network is not the network.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",

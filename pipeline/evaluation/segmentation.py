@@ -1,10 +1,11 @@
-"""Segmentations judged case by case, and compared: Dice, NSD, HD95, and means over cases with patient intervals.
+"""Segmentations judged case by case, and compared: overlap, surfaces, volume, lesions; means with patient intervals.
 
 What a case cannot tell is NaN, left out of the mean, and counted.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy import ndimage
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.classification import bootstrap_p_value, holm_corrected
@@ -21,6 +23,8 @@ from pipeline.probabilities import group_indices
 
 Mask = npt.NDArray[np.bool_]
 NAN = float("nan")
+#: What `judged` measures of a region.
+MEASURES = ("dice", "nsd", "hd95_mm", "volume_error_ml", "volume_error_percent", "lesion_f1")
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,55 @@ def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance
         return Overlap(0.0, 0.0, float(np.linalg.norm(np.asarray(truth.shape) * np.asarray(spacing_mm))))
     pair = [torch.from_numpy(mask)[None, None] for mask in (predicted, truth)]
     spacing = [float(side) for side in spacing_mm]
-    surface = compute_surface_dice(*pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True)
-    distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges")  # of an argument of its own
+        surface = compute_surface_dice(
+            *pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
+        )
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
     dice = 2 * int((predicted & truth).sum()) / sum(sizes)
     return Overlap(dice, float(surface[0, 0]), float(distance[0, 0]))
+
+
+def judged(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, float]:
+    """All of `MEASURES` of one region of one case; arguments as those of `overlap`.
+
+    Errors of the volume are predicted less true; the second one in percent of the true volume, NaN where that is 0.
+
+    Raises:
+        UsageError: E_ROWS when the shapes differ.
+    """
+    found = overlap(predicted, truth, spacing_mm, tolerance_mm)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    error, size = int(predicted.sum()) - int(truth.sum()), int(truth.sum())
+    percent = 100 * error / size if size else NAN
+    values = (found.dice, found.nsd, found.hd95_mm, error * voxel_ml, percent, lesion_f1(predicted, truth))
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def lesion_f1(predicted: Mask, truth: Mask) -> float:
+    """F1 of lesions: pieces that touch at faces, edges or corners, found where they share a voxel with the other mask.
+
+    Recall is the part of the true lesions that are found, precision the part of the predicted ones that are true. NaN
+    where both masks are empty, 0 where one is. One predicted piece may find several lesions.
+
+    Args:
+        predicted: (I, J, K).
+        truth: (I, J, K).
+
+    Source: Carass et al., NeuroImage 148, 2017 (lesion-wise true and false positive rates: any overlap counts).
+    """
+    recall, precision = _found_part(truth, predicted), _found_part(predicted, truth)
+    if np.isnan(recall) and np.isnan(precision):
+        return NAN
+    total = np.nan_to_num(recall) + np.nan_to_num(precision)
+    return float(2 * np.nan_to_num(recall) * np.nan_to_num(precision) / total) if total else 0.0
+
+
+def _found_part(pieces: Mask, other: Mask) -> float:
+    """The part of the pieces of a mask that share a voxel with another one; NaN where there are none."""
+    numbers, count = ndimage.label(pieces, np.ones((3, 3, 3)))
+    return len(np.unique(numbers[pieces & other])) / count if count else NAN
 
 
 def mean_over_cases(measure: str, values: Floats, patients: Sequence[object], settings: Settings) -> Estimate:

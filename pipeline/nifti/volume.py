@@ -53,6 +53,7 @@ class Header:
         affine: 4 x 4, voxel index to RAS mm.
         pair: the voxels lie in a file of their own (`.img`).
         notes: what was seen and repaired (`N_...`).
+        channels: how many volumes stand behind each other along K.
     """
 
     shape: tuple[int, int, int]
@@ -63,6 +64,7 @@ class Header:
     affine: npt.NDArray[np.float64]
     pair: bool
     notes: tuple[str, ...] = ()
+    channels: int = 1
 
     @property
     def size_bytes(self) -> int:
@@ -75,8 +77,12 @@ def refusal(message: str) -> QuarantineError:
     return QuarantineError("E_NIFTI", message)
 
 
-def parse_header(stream: BinaryIO) -> Header:
+def parse_header(stream: BinaryIO, channels: bool = False) -> Header:
     """Read a header from the start of a stream, and refuse what does not say one thing.
+
+    Args:
+        stream: the file's bytes.
+        channels: the fourth axis, where there is one, is channels; `shape` then has them behind each other along K.
 
     Returns:
         The header; the stream stands behind its 348 (NIfTI-1) or 540 (NIfTI-2) bytes.
@@ -85,11 +91,15 @@ def parse_header(stream: BinaryIO) -> Header:
         QuarantineError: E_NIFTI.
     """
     fields, pair = _fields(stream)
+    count = int(fields["dim"][4]) if channels and int(fields["dim"][0]) == 4 else 1
+    if count > 1:
+        fields["dim"][4] = 1
     shape, dtype = _shape(fields), _dtype(fields)
     slope, intercept = _scaling(fields)
     with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers are refused, not warned of
         affine, notes = _affine(fields, shape)
-    return Header(shape, dtype, _offset(fields, pair), slope, intercept, affine, pair, notes)
+    shape = (shape[0], shape[1], shape[2] * count)
+    return Header(shape, dtype, _offset(fields, pair), slope, intercept, affine, pair, notes, count)
 
 
 def _fields(stream: BinaryIO) -> tuple[Any, bool]:
@@ -239,8 +249,17 @@ def read_nifti(path: Path) -> Nifti:
         QuarantineError: E_NIFTI when it is damaged, is not one scalar volume, or does not say where that lies.
         CaseError: E_UNREADABLE when the file cannot be opened.
     """
+    return read_channels(path, channels=False)[0]
+
+
+def read_channels(path: Path, channels: bool = True) -> list[Nifti]:
+    """Read a NIfTI file like `read_nifti`; its fourth axis may be channels of one scene, each of which is a volume.
+
+    Raises:
+        QuarantineError, CaseError: as `read_nifti`.
+    """
     with _readable(), _opened(path) as stream:
-        header = parse_header(stream)
+        header = parse_header(stream, channels)
         source = NiftiFile(path).files[-1]
         if header.pair and source == path:
             raise refusal("Expected an .img file beside the .hdr of a NIfTI pair, got none.")
@@ -249,7 +268,8 @@ def read_nifti(path: Path) -> Nifti:
                 stored = _stored(voxels, header, source)
         else:
             stored = _stored(stream, header, path)
-    return Nifti(_real(stored, header), header.affine, header.notes)
+    parts = np.split(_real(stored, header), header.channels, axis=2)
+    return [Nifti(part, header.affine, header.notes) for part in parts]
 
 
 def read_header(path: Path) -> Header:

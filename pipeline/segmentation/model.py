@@ -114,9 +114,9 @@ class Model:
 def channels_of(dataset: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
     """The roles of a model's channels, in order: of `tandem.json`, else made of the names in `dataset.json`."""
     named = dataset.get("channel_names") or dataset["modality"]
-    names = [re.sub("[^a-z0-9_]+", "_", str(named[key]).lower()) for key in sorted(named, key=int)]
-    different = [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
-    return list(about.get("channels") or different)
+    made = [re.sub("[^a-z0-9_]+", "_", str(named[key]).lower()) for key in sorted(named, key=int)]
+    names = list(about.get("channels") or made)
+    return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
 
 
 def described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

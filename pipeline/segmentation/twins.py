@@ -40,4 +40,6 @@ class SegResNet(nets.SegResNet):
     ) -> None:
         levels = len(strides)
         down, up = (1, *[2] * (levels - 2), 4)[:levels], (1,) * (levels - 1)
-        super().__init__(len(strides[0]), features_per_stage[0], input_channels, num_classes, blocks_down=down, blocks_up=up)
+        super().__init__(
+            len(strides[0]), features_per_stage[0], input_channels, num_classes, blocks_down=down, blocks_up=up
+        )

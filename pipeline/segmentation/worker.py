@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.segmentation.model import CHECKPOINT, build_network
-from pipeline.segmentation.weights import allowed_globals, load_checkpoint
+from pipeline.segmentation.weights import allowed_globals, describe, load_checkpoint
 from pipeline.segmentation.workspace import PLANS, TRAINER
 
 #: Preset -> nnU-Net's planner.
@@ -31,7 +32,7 @@ SMALL_FEATURES, SMALL_SIDE = (16, 32, 64), 64
 KEPT = ("splits_final.json", "tandem.json")
 
 
-def plan(
+def plan(  # noqa: PLR0913 - each is a setting of plan.yaml
     dataset: str,
     preset: str,
     plans: str,
@@ -108,9 +109,7 @@ def _adapt(configurations: dict[str, Any], name: str, preset: str, network: str,
         own["batch_size"] = 2
     own["patch_size"] = [int(side) for side in patch] or own["patch_size"]
     own["batch_size"] = batch or own["batch_size"]
-    steps = [1] * len(own["patch_size"])
-    for stride in arguments["strides"]:
-        steps = [2 * step if network == "segresnet" and stride is not arguments["strides"][0] else step * by for step, by in zip(steps, stride, strict=True)]
+    steps = _steps(arguments["strides"], network)
     own["patch_size"] = [-(-side // step) * step for side, step in zip(own["patch_size"], steps, strict=True)]
     if network != "unet":
         kind = {"dynunet": "DynUNet", "segresnet": "SegResNet"}[network]
@@ -120,6 +119,13 @@ def _adapt(configurations: dict[str, Any], name: str, preset: str, network: str,
             "arch_kwargs": kept,
             "_kw_requires_import": [],
         }
+
+
+def _steps(strides: Sequence[Sequence[int]], network: str) -> list[int]:
+    """What a patch's sides are multiples of: all strides together; SegResNet halves along every axis."""
+    if network == "segresnet":
+        return [2 ** (len(strides) - 1)] * len(strides[0])
+    return [math.prod(sides) for sides in zip(*strides, strict=True)]
 
 
 def train(
@@ -166,15 +172,13 @@ def train(
         continue_training=goes_on,
         device=torch.device(device),
     )
-    if (place / "tandem.json").is_file():
-        about = json.loads((place / "tandem.json").read_text(encoding="utf-8"))
-        kept = {key: about[key] for key in ("spec", "channels", "label_map") if key in about}
-        (model / "tandem.json").write_text(json.dumps({**kept, "calibration": None}, indent=2), encoding="utf-8")
+    kept = place / "tandem.json"
+    describe(model, json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {})
     return "went on" if goes_on else "trained"
 
 
 def _fitting(pretrained: Path, network: torch.nn.Module) -> Path | None:
-    """The checkpoint of a pretrained model whose weights fit a network, but for its last layers; None where none is named.
+    """The checkpoint of a pretrained model whose weights fit a network, but for its last layers; None for no model.
 
     Raises:
         UsageError: E_WEIGHTS.
@@ -217,7 +221,9 @@ def best(
     ]
     steps = Path(chosen["postprocessing_file"]).with_suffix(".json")
     for name in names:
-        shutil.copyfile(steps, Path(nnUNet_results) / dataset / name / steps.name)
+        model = Path(nnUNet_results) / dataset / name
+        shutil.copyfile(steps, model / steps.name)
+        describe(model, json.loads((model / "tandem.json").read_text(encoding="utf-8")))
     scores = {key: chosen[f"result_on_crossval_{key}"] for key in ("pre_pp", "post_pp")}
     return {"models": names, "dice": scores, "all": found["all_results"]}
 

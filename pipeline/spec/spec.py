@@ -20,7 +20,7 @@ from pipeline.spec.fuse import Fuse
 from pipeline.spec.paths import placeholders
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
-from pipeline.spec.segment import Segment
+from pipeline.spec.segment import Segment, wrong_channel
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -82,6 +82,19 @@ class Spec(Model):
         return self
 
     @model_validator(mode="after")
+    def _segment_is_whole(self) -> Spec:
+        if self.segment is None:
+            return self
+        for role, name in self.segment.channels.items():
+            if role not in self.roles:
+                raise ValueError(f"`segment` has the channel `{role}`, which `roles` does not define")
+            if wrong := wrong_channel(role, name, self.roles[role].modality[0]):
+                raise ValueError(f"`segment`: {wrong}")
+        if self.segment.label and self.segment.label not in self.masks:
+            raise ValueError(f"`segment` learns `{self.segment.label}`, which `masks` does not define")
+        return self
+
+    @model_validator(mode="after")
     def _masks_have_roles(self) -> Spec:
         for name, mask in self.masks.items():
             if not re.match(ROLE_NAME, name) or name in (*RESERVED_NAMES, *self.roles):
@@ -139,7 +152,7 @@ class Spec(Model):
             UsageError: E_SPEC when the spec has none.
         """
         if self.segment is None:
-            what = f"The data spec {self.name} has no `segment` section: nothing says which images a network sees."
+            what = f"The data spec {self.name} has no `segment` section: nothing says what a network sees and learns."
             raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
         return self.segment
 
@@ -294,7 +307,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
-    models["segment"] = Segment
+    models |= {"segment": Segment}
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:

@@ -21,12 +21,12 @@ from benchmarks.segmentation_comparison import (
     read_kept,
     voxel_logits,
 )
-from benchmarks.segmentation_pages import SegmentationContent
 from benchmarks.segmentation_report import dice_chart, example_chart, markdown, tables_of, write_report
 from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
+from pipeline.report.segmentation import SegmentationContent
 from tests.phantoms.mechanism_files import write_mechanism_cases
 
 FOLDS = (0, 1)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.evaluation.segmentation import compare_means, mean_over_cases, overlap
+from pipeline.evaluation.segmentation import MEASURES, compare_means, judged, lesion_f1, mean_over_cases, overlap
 
 SETTINGS = Settings(resamples=4000)
 SPACING = (4.0, 2.0, 1.0)
@@ -104,3 +104,30 @@ def test_only_cases_that_both_tell_are_compared() -> None:
     (test,) = compare_means("dice", values, [("a", "b")], range(4), SETTINGS)
     assert test.difference == pytest.approx(0.2)
     assert test.note.startswith("2 cases are not told by both")
+
+
+def test_volume_errors_are_predicted_less_true() -> None:
+    truth, larger = box((5, 5, 5), (15, 15, 15)), box((5, 5, 5), (17, 15, 15))
+    found = judged(larger, truth, SPACING, 1.0)
+    assert list(found) == list(MEASURES)
+    assert found["volume_error_ml"] == pytest.approx(200 * 8 / 1000)
+    assert found["volume_error_percent"] == pytest.approx(20)
+    assert judged(truth, larger, SPACING, 1.0)["volume_error_ml"] == pytest.approx(-1.6)
+    none = np.zeros_like(truth)
+    assert np.isnan(judged(truth, none, SPACING, 1.0)["volume_error_percent"])
+    assert judged(none, truth, SPACING, 1.0)["volume_error_percent"] == -100
+    assert {name: found[name] for name in ("dice", "nsd", "hd95_mm")} == vars(overlap(larger, truth, SPACING, 1.0))
+
+
+def test_lesions_are_counted_by_pieces() -> None:
+    """Four true lesions, of which three are found; two predicted ones of five are none."""
+    truth = box((1, 1, 1), (3, 3, 3)) | box((3, 3, 3), (4, 4, 4)) | box((8, 8, 8), (10, 10, 10))
+    truth |= box((15, 1, 1), (17, 3, 3)) | box((20, 20, 20), (22, 22, 22))
+    predicted = box((2, 2, 2), (3, 3, 3)) | box((9, 9, 9), (12, 12, 12)) | box((15, 1, 1), (16, 2, 2))
+    predicted |= box((25, 1, 1), (26, 2, 2)) | box((25, 25, 1), (26, 26, 2))
+    assert lesion_f1(predicted, truth) == pytest.approx(2 * (3 / 4) * (3 / 5) / (3 / 4 + 3 / 5))
+    none = np.zeros_like(truth)
+    assert np.isnan(lesion_f1(none, none))
+    assert lesion_f1(predicted, none) == lesion_f1(none, truth) == 0
+    assert lesion_f1(box((25, 1, 1), (26, 2, 2)), box((1, 1, 1), (3, 3, 3))) == 0
+    assert lesion_f1(truth, truth) == 1

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
-from benchmarks.segmentation_pages import outline_chart
 from pipeline.errors import CaseError
+from pipeline.report.segmentation import outline_chart
 from pipeline.volumes import volume
 
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])

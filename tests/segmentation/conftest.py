@@ -12,6 +12,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from pipeline.segmentation.model import Model, build_network, load_model
+from pipeline.segmentation.weights import describe
 
 LABELS = {"background": 0, "head": 1, "tail": 2}
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "middle": [3]}
@@ -120,8 +121,7 @@ def write_model(
         torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    if about is not None:
-        (folder / "tandem.json").write_text(json.dumps(about))
+    describe(folder, about)
     return folder
 
 

@@ -148,3 +148,53 @@ def test_limits_are_those_of_the_registration() -> None:
 @pytest.mark.parametrize(("word", "means"), [("no", False), ("off", False), ("yes", True), ("on", True)])
 def test_the_switches_of_yaml_stay_switches(tmp_path: Path, word: str, means: bool) -> None:
     assert load(tmp_path, GOOD.replace("required: false", f"required: {word}")).roles["mr"].required is means
+
+
+SEGMENT = """
+masks: {tumour: {of: ct, labels: {gtv: GTV}}}
+segment:
+  channels: {ct: CT, mr: T1}
+  label: tumour
+"""
+
+
+def test_the_section_segment_says_what_a_network_sees(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD + SEGMENT).segmentation
+    assert list(found.channels.items()) == [("ct", "CT"), ("mr", "T1")]
+    assert (found.engine, found.step, found.mirroring, found.folds) == ("torch", 0.5, True, ())
+    save_spec(load(tmp_path, GOOD + SEGMENT), tmp_path)
+    assert of_run("", tmp_path).segmentation == found
+    with pytest.raises(UsageError, match="has no `segment` section"):
+        _ = load(tmp_path, GOOD).segmentation
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("ct: CT,", "ct: CTA,", "the CT role `ct` is named `CTA`: nnU-Net would not take it as HU"),
+        ("mr: T1", "mr: ct", "`mr` is MR, but named `ct`: nnU-Net would normalise it as HU"),
+        ("mr: T1", "pet: SUV", "`segment` has the channel `pet`, which `roles` does not define"),
+        ("mr: T1", "mr: ' '", "every channel needs a name"),
+        ("label: tumour", "label: lesion", "`segment` learns `lesion`, which `masks` does not define"),
+        ("label: tumour", "step: 2", "less than or equal to 1"),
+        ("label: tumour", "folds: [-1]", "greater than or equal to 0"),
+        ("label: tumour", "mirrorring: false", "unknown key; did you mean `mirroring`?"),
+    ],
+)
+def test_a_wrong_channel_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(UsageError) as failed:
+        load(tmp_path, GOOD + SEGMENT.replace(old, new))
+    assert failed.value.code == "E_SPEC"
+    assert words in failed.value.message
+
+
+@pytest.mark.parametrize("name", ["CT", "ct", "noNorm", "zscore", "rescale_to_0_1", "RGB_to_0_1", "T1", "CTA"])
+def test_the_names_that_normalise_are_nnunets(name: str) -> None:
+    from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import (
+        channel_name_to_normalization_mapping as theirs,
+    )
+
+    from pipeline.spec.segment import NORMALISATIONS, wrong_channel
+
+    assert set(NORMALISATIONS) == set(theirs)
+    assert bool(wrong_channel("x", name, "CT")) == (name.casefold() not in theirs)

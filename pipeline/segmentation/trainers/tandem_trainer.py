@@ -42,7 +42,7 @@ class TandemTrainer(nnUNetTrainer):
     def _seed(self, epoch: int) -> None:
         seed = (self.settings["seed"] * 100_003 + epoch + 1) % 2**32
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - nnU-Net and batchgenerators draw from it
+        np.random.seed(seed)
         torch.manual_seed(seed)
 
     def configure_optimizers(self) -> Any:

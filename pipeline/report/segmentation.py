@@ -1,4 +1,4 @@
-"""The report of a comparison of segmentations: tables, a chart of every case, outlines on one case, as a PDF."""
+"""The report of segmentations judged: tables, a chart of every case, outlines on single cases, as a PDF."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean
 
 TITLE = "Tandem comparison of segmentations"
+EVALUATION_TITLE = "Tandem evaluation of segmentations"
 TRUTH_COLOUR = "#f0e442"
 #: Of the first column of a table; the others share what is left.
 FIRST_COLUMN = 0.24
+#: Of a picture.
+HIGHEST = 95 * mm
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class SegmentationContent:
         tables: of texts.
         charts: with captions.
         methods: sentences on how the numbers were made.
+        title: above the heading, and on every page.
     """
 
     name: str
@@ -48,6 +52,7 @@ class SegmentationContent:
     tables: tuple[PlainTable, ...]
     charts: tuple[Chart, ...]
     methods: tuple[str, ...]
+    title: str = TITLE
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def outline_chart(
 ) -> Chart:
     """Draw the axial plane with the most of the truth, in each image, with the outline of the truth and of predictions.
 
+    Where there is no truth, the plane with the most of the first prediction.
+
     Args:
         key: file name without its suffix.
         title: above the chart.
@@ -106,12 +113,13 @@ def outline_chart(
     images, predicted = ({name: canonical(item) for name, item in group.items()} for group in (images, predicted))
     for name, item in (*images.items(), *predicted.items()):
         require_same_grid(truth, item, ("the mask", name))
-    inside = voxels(truth) > 0
+    inside = next((mask for mask in (voxels(item) > 0 for item in (truth, *predicted.values())) if mask.any()), None)
+    inside = voxels(truth) > 0 if inside is None else inside
     frame = Frame((0, 0, int(inside.sum((0, 1)).argmax())), (0, 0, 0), inside.shape)
     spacing = plane_spacing(spacing_mm(affine_of(truth)), "axial")
     figure = Figure(figsize=(3.0 * len(images), 3.9), dpi=DPI, facecolor="white", layout="constrained")
     figure.suptitle(title, color=INK, size=10, weight="bold", family=FONT)
-    outlines: list[tuple[str, MetaTensor, str, Any]] = [("drawn by hand", truth, TRUTH_COLOUR, "-")]
+    outlines: list[tuple[str, MetaTensor, str, Any]] = [("truth", truth, TRUTH_COLOUR, "-")]
     outlines += [
         (name, mask, COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)])
         for number, (name, mask) in enumerate(predicted.items())
@@ -135,7 +143,7 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
     Returns:
         PDF bytes; the same for the same content.
     """
-    story: list[Flowable] = [paragraph(TITLE, "kicker"), paragraph(content.name, "title"), Spacer(0, 2 * mm)]
+    story: list[Flowable] = [paragraph(content.title, "kicker"), paragraph(content.name, "title"), Spacer(0, 2 * mm)]
     story += [paragraph(sentence, "lead") for sentence in content.summary]
     for item in content.tables:
         others = len(item.columns) - 1
@@ -144,11 +152,12 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
         story += [paragraph(item.note, "caption")] if item.note else []
     for chart in content.charts:
         image = Image(io.BytesIO(chart.png), hAlign="LEFT")
-        image.drawWidth, image.drawHeight = TEXT_WIDTH, TEXT_WIDTH * image.imageHeight / image.imageWidth
+        width = min(TEXT_WIDTH, HIGHEST * image.imageWidth / image.imageHeight)
+        image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
         story += [CondPageBreak(image.drawHeight + 20 * mm), image, paragraph(chart.caption, "caption")]
     story += [CondPageBreak(40 * mm), paragraph("How the numbers were made", "heading")]
     story += [paragraph(sentence, "body") for sentence in content.methods]
-    return build(story, TITLE, clean(content.name), f"Tandem {__version__}")
+    return build(story, content.title, clean(content.name), f"Tandem {__version__}")
 
 
 def _outline(axes: Any, mask: npt.NDArray[np.bool_], colour: str, dash: Any) -> None:

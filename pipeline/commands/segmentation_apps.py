@@ -1,0 +1,99 @@
+"""`tandem convert …` and `tandem weights …` as they are typed; what they do stands in the modules of these names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.typed import command
+
+convert_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Datasets for nnU-Net, and its labels back to their source."
+)
+weights_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Models of nnU-Net: kept with their hashes, checked before use.",
+)
+
+
+@command(convert_app)
+def nnunet(  # noqa: PLR0913 - each is an option of the command
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", envvar="nnUNet_raw", help="The folder of raw datasets (nnUNet_raw).")
+    ],
+    dataset: Annotated[int, typer.Option(help="Number of the dataset, 1 to 999.")],
+    name: Annotated[str, typer.Option(help="Name of the dataset: letters and digits.")],
+    spec: Annotated[
+        str, typer.Option("--spec", "-s", help="A data spec with the section `segment`; the run's own for --cases.")
+    ] = "",
+    cases: Annotated[Path | None, typer.Option(help="From a run folder of Tandem.")] = None,
+    msd: Annotated[Path | None, typer.Option(help="From a dataset of the Medical Segmentation Decathlon.")] = None,
+    nifti: Annotated[
+        list[str] | None, typer.Option(help="From files: ROLE=PATTERN, such as mr=/data/{case}_mr.nii.gz; repeatable.")
+    ] = None,
+    hippocampus: Annotated[Path | None, typer.Option(help="From Udacity's pack of hippocampi.")] = None,
+    sts: Annotated[Path | None, typer.Option(help="From sarcomas on one grid: {case}/CT.nii.gz and others.")] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="A CSV with case_id and patient_id, where a case is not a patient of its own.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds by patient.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the folds.")] = 0,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy files; without it they are hard links.")] = False,
+) -> int:
+    """Write a raw dataset of nnU-Net: RAS+ on one grid, consecutive labels, folds by patient, checked."""
+    from pipeline.commands.convert import convert_nnunet, show_written
+
+    given = (spec, cases, msd, nifti or (), hippocampus, sts, patients)
+    return show_written(convert_nnunet(out, dataset, name, *given, folds, seed, copy))
+
+
+@command(convert_app)
+def back(
+    predictions: Annotated[Path, typer.Argument(help="A folder of nnU-Net's label images.")],
+    dataset: Annotated[Path, typer.Option(help="The dataset that `tandem convert nnunet` has written.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the label images.")],
+) -> int:
+    """Give label images the values and the grids of the dataset's source."""
+    from pipeline.commands.convert import convert_back, show_back
+
+    return show_back(convert_back(predictions, dataset, out), out)
+
+
+@command(weights_app, "add")
+def add_weights(
+    file: Annotated[Path, typer.Argument(help="A results folder of nnU-Net, or a zip of its export.")],
+    name: Annotated[str, typer.Option(help="Of the model; its dataset and configuration when left out.")] = "",
+    sha256: Annotated[str, typer.Option(help="That the zip has to have.")] = "",
+) -> None:
+    """Take in a model, offline: checked, without its training's state, with the sha256 of each file."""
+    from pipeline.commands.weights import add, show
+
+    show(add(file, name, sha256))
+
+
+@command(weights_app, "list")
+def list_weights() -> None:
+    """List the models: channels, labels, folds, size."""
+    from pipeline.commands.weights import installed, show
+
+    show(installed())
+
+
+@command(weights_app, "verify")
+def verify_weights(name: Annotated[str, typer.Argument(help="A model; all of them when left out.")] = "") -> int:
+    """Compare the files of models with their sha256."""
+    from pipeline.commands.weights import verify_all
+
+    return verify_all(name)
+
+
+@command(weights_app, "remove")
+def remove_weights(name: Annotated[str, typer.Argument(help="A model.")]) -> None:
+    """Forget a model and delete its files."""
+    from pipeline.commands.weights import remove
+
+    remove(name)
