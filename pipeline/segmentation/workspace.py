@@ -88,7 +88,8 @@ class Workspace:
             "nnUNet_extTrainer": str(Path(__file__).parent / "trainers"),
             "nnUNet_compile": "f",
             "nnUNet_def_n_proc": str(self.processes),
-            "nnUNet_n_proc_DA": "0" if self.processes == 1 else str(self.processes),
+            # of a training 0: its own process draws the batches; planning takes as many threads, so 1 at least
+            "nnUNet_n_proc_DA": "0" if settings and self.processes == 1 else str(self.processes),
             "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",  # no checkpoint is trusted, not even where nnU-Net would
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count),
             "PYTHONPATH": os.pathsep.join(sys.path),
