@@ -250,6 +250,7 @@ def outcome(
     if probabilities or calibration is not None:
         stacked = torch.stack(list(heads))
         if calibration is not None:
+            stacked = torch.log_softmax(stacked, 0)  # what a calibration is fitted on out of fold
             stacked = torch.as_tensor(np.asarray(calibration.apply(stacked.numpy()), dtype=np.float32)).clamp_(0, 1)
             heads = iter(stacked.clamp(min=torch.finfo(torch.float32).tiny).log_())
         else:

@@ -224,6 +224,9 @@ def best(
         model = Path(nnUNet_results) / dataset / name
         shutil.copyfile(steps, model / steps.name)
         describe(model, json.loads((model / "tandem.json").read_text(encoding="utf-8")))
+    results = Path(nnUNet_results) / dataset
+    for path in (*results.glob("inference_*"), *results.glob("*/crossval_results_*"), *results.glob("ensembles/*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # they name the machine's folders
     scores = {key: chosen[f"result_on_crossval_{key}"] for key in ("pre_pp", "post_pp")}
     return {"models": names, "dice": scores, "all": found["all_results"]}
 
