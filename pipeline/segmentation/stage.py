@@ -151,6 +151,11 @@ def images_of(channels: Mapping[str, str], aligned: Mapping[str, str], given: Se
     return {role: found[role] for role in given or found}
 
 
+def reads_of(images: Mapping[str, str]) -> dict[str, str]:
+    """What the stage reads: key -> kind. All may be missing: the stage itself says which, and all that it expects."""
+    return dict.fromkeys(images.values(), "image?")
+
+
 def stacked(case: Mapping[Hashable, Any], images: Mapping[str, str]) -> MetaTensor:
     """The images of a case as one (C, I, J, K), in order.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
@@ -91,7 +92,7 @@ class Planning:
             what = "Expected a pretrained model with the preset pretrained, and with no other"
             raise UsageError("E_CONFIG", f"{what}, got {preset} and {pretrained or 'none'}.")
         about = {"preset": preset, "network": network, "configurations": list(configurations)}
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             **about,
             "patch": list(patch),
             "batch": batch,

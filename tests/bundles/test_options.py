@@ -26,7 +26,7 @@ def in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def files_of(config: str) -> list[str]:
     """A configuration, over the one that it lies over."""
-    return [TRAIN, config] if config.endswith("evaluate.yaml") else [config]
+    return [TRAIN, config] if config == f"{FUSE}/evaluate.yaml" else [config]
 
 
 def of_kind(*kinds: type) -> list[tuple[str, str]]:
