@@ -107,7 +107,11 @@ class OutOfFold:
             self._judge(self.workspace.model(self.plans, configuration))
         if self.find_best:
             models = [[self.plans, name] for name in self.configurations]
-            arguments: dict[str, Any] = {"folds": self.folds, "ensembles": len(models) > 1, "processes": self.workspace.processes}
+            arguments: dict[str, Any] = {
+                "folds": self.folds,
+                "ensembles": len(models) > 1,
+                "processes": self.workspace.processes,
+            }
             found = self.workspace.call("best", models=models, **arguments)
             echo(f"Best: {' with '.join(found['models'])}, Dice {found['dice']['post_pp']:.4f} after postprocessing.")
 

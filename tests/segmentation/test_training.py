@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -171,9 +172,11 @@ def test_a_model_is_planned_trained_and_gone_on_with(tmp_path: Path, monkeypatch
     """Two trainings with one seed give the same weights, and so does one that was broken off after its first epoch."""
     place = write_dataset(tmp_path)
     weights = []
+    whole = str(tmp_path / "whole")
+    Planning(str(place), whole, preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
+    shutil.copytree(whole, tmp_path / "broken")
     for name in ("whole", "broken"):
         out = str(tmp_path / name)
-        Planning(str(place), out, preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
         train = Training(str(place), out, SETTINGS, preset="small", folds=[0])
         if name == "broken":
             broken_off(train, monkeypatch)

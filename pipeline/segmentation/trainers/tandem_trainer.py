@@ -6,6 +6,7 @@ import json
 import os
 import random
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,13 @@ class TandemTrainer(nnUNetTrainer):
     def _precision(self) -> AbstractContextManager[Any]:
         short = self.settings["bfloat16"] and self.device.type == "cpu"
         return torch.autocast("cpu", torch.bfloat16) if short else nullcontext()
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write a checkpoint that is whole or not there: a training may be killed while it writes."""
+        unfinished = f"{filename}.tmp"
+        super().save_checkpoint(unfinished)
+        if Path(unfinished).is_file():
+            Path(unfinished).replace(filename)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Nothing to do for a network of one output."""
