@@ -1,4 +1,4 @@
-"""The stage `segment` as `tandem run` loads it: a run folder in, records out; a missing channel fails its case alone."""
+"""The stage `segment` as `tandem run` loads it: a run folder in, records out; a case without a channel fails alone."""
 
 from __future__ import annotations
 
