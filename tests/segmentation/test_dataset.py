@@ -17,7 +17,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline.cases import Artifact, Record
-from pipeline.commands.convert import convert_back, convert_nnunet
+from pipeline.commands.convert import convert_back, convert_nnunet, show_written
 from pipeline.errors import CaseError, UsageError
 from pipeline.segmentation.dataset import check_case
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
@@ -361,6 +361,51 @@ def test_a_file_with_other_channels_than_its_role_is_refused(source: Path, tmp_p
     with pytest.raises(UsageError, match=r"FLAIR|flair, t1w, got 1 of them") as error:
         convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=task, folds=2)
     assert error.value.code == "E_NO_CASES"
+
+
+def test_a_source_that_cannot_be_read_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no usable dataset") as error:
+        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=source)
+    assert error.value.code == "E_INPUT"
+    task = decathlon(tmp_path)
+    (task / "dataset.json").write_text((task / "dataset.json").read_text().replace("T1w", "CTA"))
+    with pytest.raises(UsageError, match="named `CTA`") as error:
+        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=task)
+    assert error.value.code == "E_SPEC"
+    write(np.ones(SHAPE), source / "again" / "p0" / "mr.nii.gz")
+    given = [f"mr={source}/**/{{case}}/mr.nii.gz", *(item for item in patterns(source) if not item.startswith("mr="))]
+    assert "mr of the case p0, got two" in refused("E_AMBIGUOUS", source, nifti=given)
+    assert "Expected ROLE=PATTERN" in refused("E_OPTION", source, nifti=["mr"])
+    (source.parent / "two.yaml").write_text(SPEC.replace("  label: lesion\n", ""))
+    assert "Expected a `label`" in refused("E_SPEC", source)
+    assert "letters and digits" in refusal_of_name(source)
+
+
+def refusal_of_name(source: Path) -> str:
+    (source.parent / "two.yaml").write_text(SPEC)
+    with pytest.raises(UsageError) as error:
+        convert_nnunet(source.parent / "raw", 7, "a/b", source.parent / "two.yaml", nifti=patterns(source))
+    assert error.value.code == "E_OPTION"
+    return error.value.message
+
+
+def test_a_disk_without_links_gets_copies_and_the_command_says_so(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def apart(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    for number in range(4):
+        write_case(source, f"p{number}", number, np.diag([1.0, 2, 3, 1]))
+    write(np.full(SHAPE, 7), source / "p0" / "lesion.nii.gz", np.diag([1.0, 2, 3, 1]), np.uint8)
+    monkeypatch.setattr(os, "link", apart)
+    found = convert(source, folds=4)
+    assert found.copied == 8 and found.rare == {"core": 3}
+    copy = found.folder / "imagesTr" / "p2_0001.nii.gz"
+    assert copy.read_bytes() == (source / "p2" / "ct.nii.gz").read_bytes() and copy.stat().st_nlink == 1
+    assert show_written(found) == 0
+    said = capsys.readouterr().err
+    assert "8 files copied" in said and "Only 3 patients show core" in said
 
 
 def test_without_the_extra_it_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
