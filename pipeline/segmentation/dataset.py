@@ -23,7 +23,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from pipeline.cases import Fault
-from pipeline.errors import CaseError, PipelineError, UsageError
+from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause
 from pipeline.geometry import orientation_of
 from pipeline.segmentation.labels import LabelMap, renumbered, require_channels
 from pipeline.segmentation.splits import SPLITS, patient_folds, rare_labels
@@ -83,6 +83,7 @@ class Written:
         failed: case -> why it was left out.
         copied: how many files were copied because the disk cannot link them.
         rare: name of a label -> number of patients who show it, where they are fewer than the folds.
+        grids: case -> `shape` and `affine` of its first channel in the source.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class Written:
     failed: dict[str, Fault] = field(default_factory=dict)
     copied: int = 0
     rare: dict[str, int] = field(default_factory=dict)
+    grids: dict[str, Any] = field(default_factory=dict)
 
 
 def write_dataset(
@@ -122,20 +124,22 @@ def write_dataset(
             found = _fill(source, Written(folder), read, copy)
             _describe(source, found, name, folds, seed)
             found.folder = folder.rename(out / name)
-        except CaseError as error:
-            raise UsageError(error.code, error.message, error.remedy) from error
+        except (CaseError, OSError) as error:
+            known = pipeline_cause(error)  # a full disk is one wherever it shows
+            if known is None:
+                raise
+            raise UsageError(known.code, known.message, known.remedy) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
 def _fill(source: Source, found: Written, read: Read, copy: bool) -> Written:
-    grids: dict[str, Any] = {}
     for case in source.cases:
         case_folder(found.folder, case.case_id)  # its name is fit to be one
         files = _Files(found, case, list(source.channels), copy)
         try:
-            grids[case.case_id] = files.write(source.labels, read)
+            files.write(source.labels, read)
         except PipelineError as error:
             if error.code == "E_DISK":
                 raise
@@ -145,7 +149,6 @@ def _fill(source: Source, found: Written, read: Read, copy: bool) -> Written:
         reasons = [fault.message for fault in found.failed.values()]
         what = f"Expected cases to learn from, got none. {reasons[0] if reasons else ''}".strip()
         raise UsageError("E_NO_CASES", what, "Check the input.")
-    _write_json(found.folder / TANDEM, {"grids": grids})
     return found
 
 
@@ -157,39 +160,33 @@ class _Files:
         part = "Tr" if case.label else "Ts"
         self.images, self.labels = (writable_folder(found.folder / f"{kind}{part}") for kind in ("images", "labels"))
 
-    def write(self, labels: LabelMap, read: Read) -> dict[str, Any]:
+    def write(self, labels: LabelMap, read: Read) -> None:
         """Write and check the case.
-
-        Returns:
-            The grid of its source.
 
         Raises:
             CaseError: E_CHANNELS, E_GRID, E_LABEL, E_NIFTI, E_VERIFY, E_DISK.
         """
-        held = {path: read(path) for path in dict.fromkeys(self.case.images.values())}
-        images = [self._channel(held, number, role) for number, role in enumerate(self.channels)]
+        require_channels(self.channels, [role for role in self.channels if role in self.case.images])
+        files = dict.fromkeys(self.case.images[role] for role in self.channels)
+        parts = {path: read(path) for path in files}
+        # one file for several channels holds all of them; else each file is one
+        whole = [1] * len(self.channels) if len(files) > 1 else [len(self.channels)]
+        if [len(parts[path]) for path in files] != whole:
+            got = " and ".join(str(len(parts[path])) for path in files)
+            what = f"Expected files with the channels {', '.join(self.channels)}, got {got} of them."
+            raise CaseError("E_CHANNELS", what)
+        images = [image for path in files for image in parts[path]]
         upright = [_upright(image) for image in images]
         paths = []
         for number, (role, image, turned) in enumerate(zip(self.channels, images, upright, strict=True)):
             require_same_grid(upright[0], turned, (self.channels[0], role))
             placed, path = _on_grid(turned, upright[0]), self.case.images[role]
-            source = path if placed is image and len(held[path]) == 1 else None
+            source = path if placed is image and len(parts[path]) == 1 else None
             paths.append(self._put(self.images, f"{self.case.case_id}_{number:04d}", "image", placed, source))
         if self.case.label is not None:
             self._write_label(labels, read(self.case.label), upright[0], paths)
-        return {"shape": list(images[0].shape[1:]), "affine": affine_of(images[0]).tolist()}
-
-    def _channel(self, held: Mapping[Path, Sequence[MetaTensor]], number: int, role: str) -> MetaTensor:
-        if role not in self.case.images:
-            try:
-                require_channels(self.channels, list(self.case.images))
-            except UsageError as error:
-                raise CaseError(error.code, error.message) from error
-        parts = held[self.case.images[role]]
-        if len(parts) not in (1, len(self.channels)):
-            what = f"Expected the channels {', '.join(self.channels)}, got a file with {len(parts)} of them."
-            raise CaseError("E_CHANNELS", what)
-        return parts[number if len(parts) > 1 else 0]
+        grid = {"shape": list(images[0].shape[1:]), "affine": affine_of(images[0]).tolist()}
+        self.found.grids[self.case.case_id] = grid
 
     def _write_label(
         self, labels: LabelMap, parts: Sequence[MetaTensor], grid: MetaTensor, images: Sequence[Path]
@@ -224,11 +221,9 @@ class _Files:
 
     def remove(self) -> None:
         """Leave nothing of the case."""
-        for path in (
-            *self.images.glob(f"{self.case.case_id}_????{ENDING}"),
-            self.labels / f"{self.case.case_id}{ENDING}",
-        ):
-            path.unlink(missing_ok=True)
+        name = self.case.case_id
+        for path in (*self.images.glob(f"{name}_????{ENDING}"), *self.labels.glob(f"{name}{ENDING}")):
+            path.unlink()
 
 
 def check_case(images: Sequence[Path], label: Path, labels: Sequence[int]) -> None:
@@ -282,9 +277,8 @@ def _describe(source: Source, found: Written, name: str, folds: int, seed: int) 
         "overwrite_image_reader_writer": "SimpleITKIO",
         "converted_by": "Tandem",
     }
-    kept = json.loads((found.folder / TANDEM).read_text(encoding="utf-8"))
     about = {"spec": source.spec, "channels": list(source.channels), "label_map": source.labels.label_map}
-    _write_json(found.folder / TANDEM, {**about, "patients": patients, **kept})
+    _write_json(found.folder / TANDEM, {**about, "patients": patients, "grids": found.grids})
     _write_json(found.folder / SPLITS, splits)
     _write_json(found.folder / "dataset.json", dataset)
     for empty in found.folder.glob("*T[rs]"):

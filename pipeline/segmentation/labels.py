@@ -125,11 +125,11 @@ def require_channels(expected: Sequence[str], got: Sequence[str]) -> None:
     """Refuse other channels than a network's, or the same in another order.
 
     Raises:
-        UsageError: E_CHANNELS, with both lists.
+        CaseError: E_CHANNELS, with both lists.
     """
     if list(expected) != list(got):
         what = f"Expected the channels {', '.join(expected)}, in this order, got {', '.join(got) or 'none'}."
-        raise UsageError("E_CHANNELS", what)
+        raise CaseError("E_CHANNELS", what)
 
 
 def _require_different(values: Sequence[tuple[str, int]]) -> None:

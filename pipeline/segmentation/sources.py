@@ -139,9 +139,8 @@ def _found(key: str, pattern: str, root: Path | None) -> dict[tuple[str, ...], P
             continue
         whose = owner(match)
         if whose in found:
-            raise UsageError(
-                "E_AMBIGUOUS", f"Two files are {key} of the case {'_'.join(whose)}.", "Sharpen the pattern."
-            )
+            what = f"Expected one file as {key} of the case {'_'.join(whose)}, got two."
+            raise UsageError("E_AMBIGUOUS", what, "Sharpen the pattern.")
         found[whose] = path
     return found
 

@@ -11,9 +11,11 @@ import re
 import shutil
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.errors import CaseError, UsageError
+from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
 from pipeline.segmentation.dataset import TANDEM
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic, write_text
@@ -93,7 +95,7 @@ def write_lean(found: Mapping[str, Any], path: Path) -> str:
         The file's sha256.
     """
     kept = {key: found[key] for key in LEAN}
-    return write_atomic(path, lambda temporary: torch.save(kept, temporary), lambda temporary: _reread(temporary))
+    return write_atomic(path, lambda temporary: torch.save(kept, temporary), _reread)
 
 
 def find_model(name_or_path: str) -> Path:
@@ -105,13 +107,11 @@ def find_model(name_or_path: str) -> Path:
     Raises:
         UsageError: E_WEIGHTS when there is none, or a file is missing, changed or not in the manifest.
     """
-    if not name_or_path:
-        raise UsageError("E_WEIGHTS", "Expected the name or folder of a model, got none.", _ADD)
     given = Path(name_or_path)
-    if given.is_dir():
-        _require_files(given.name, given, _hashes(given))
-        return given
-    return verify(name_or_path)
+    if not name_or_path or name_or_path in _manifest() or not given.is_dir():
+        return verify(name_or_path)
+    _require_files(given.name, given, _hashes(given))
+    return given
 
 
 def verify(name: str) -> Path:
@@ -120,12 +120,8 @@ def verify(name: str) -> Path:
     Raises:
         UsageError: E_WEIGHTS.
     """
-    manifest = _manifest()
-    if name not in manifest:
-        got = f"{name}, which is none of {', '.join(sorted(manifest)) or 'none'}"
-        raise UsageError("E_WEIGHTS", f"Expected an installed model, got {got}.", "`tandem weights list` shows them.")
-    folder = weights_home() / name
-    _require_files(name, folder, manifest[name])
+    hashes, folder = _entry(name), weights_home() / name
+    _require_files(name, folder, hashes)
     return folder
 
 
@@ -179,13 +175,8 @@ def remove(name: str) -> None:
         UsageError: E_WEIGHTS when there is none of this name; E_BUSY.
     """
     with run_lock(weights_home()):
-        manifest = _manifest()
-        if name not in manifest:
-            raise UsageError(
-                "E_WEIGHTS", f"Expected an installed model, got {name}.", "`tandem weights list` shows them."
-            )
-        del manifest[name]
-        _write_json(weights_home() / MANIFEST, manifest)
+        _entry(name)
+        _write_json(weights_home() / MANIFEST, {key: value for key, value in _manifest().items() if key != name})
         shutil.rmtree(weights_home() / name, ignore_errors=True)
 
 
@@ -225,7 +216,8 @@ def _install(source: Path, name: str) -> Model:
         for path in _checkpoints(source):
             write_lean(load_checkpoint(path), folder / path.parent.name / CHECKPOINT)
         for kept in (DATASET, PLANS, *(name for name in FOUND if (source / name).is_file())):
-            _write_json(folder / kept, _read_json(source / kept))
+            _read_json(source / kept)
+            write_atomic(folder / kept, partial(shutil.copyfile, source / kept))
         hashes = {**describe(folder, about)["sha256"], TANDEM: sha256_file(folder / TANDEM)}
         shutil.rmtree(weights_home() / name, ignore_errors=True)  # what a removal that was killed has left
         folder.rename(weights_home() / name)
@@ -250,7 +242,9 @@ def _unpacked(file: Path) -> Iterator[Path]:
                         raise UsageError("E_WEIGHTS", f"Expected files below one folder in {file.name}, got others.")
                     if parts.name in (PLANS, DATASET, TANDEM, CHECKPOINT):
                         archive.extract(item, name)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+                raise
             what = f"Expected a results folder of nnU-Net or a zip of one, got {file.name} ({type(error).__name__})."
             raise UsageError("E_WEIGHTS", what) from error
         yield Path(name)
@@ -299,6 +293,15 @@ def _hashes(folder: Path) -> dict[str, str]:
     if not isinstance(found, dict) or not {PLANS, DATASET} <= found.keys() or len(found) < 3:
         raise UsageError("E_WEIGHTS", f"Expected the sha256 of each file in {TANDEM} of {folder.name}, got none.", _ADD)
     return found
+
+
+def _entry(name: str) -> dict[str, str]:
+    """What the manifest says of a model: file -> sha256."""
+    manifest = _manifest()
+    if name not in manifest:
+        got = f"{name or 'no name'}, which is none of {', '.join(sorted(manifest)) or 'none'}"
+        raise UsageError("E_WEIGHTS", f"Expected an installed model, got {got}.", _ADD)
+    return manifest[name]
 
 
 def _manifest() -> dict[str, dict[str, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from pipeline.cases import Artifact, Record
-from pipeline.commands.convert import convert_back, convert_nnunet
+from pipeline.commands.convert import convert_back, convert_nnunet, show_written
 from pipeline.errors import CaseError, UsageError
 from pipeline.segmentation.dataset import check_case
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store import records
+from pipeline.store.pseudonyms import Pseudonyms
 from tests.tandem_process import call
 
 #: Oblique, anisotropic, axes in another order than RAS.
@@ -281,6 +284,42 @@ def test_a_run_folder_gives_the_aligned_images(tmp_path: Path) -> None:
     )
 
 
+def test_whose_a_case_is_comes_from_the_private_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_HOME", str(tmp_path / "home"))
+    spec = Spec(
+        name="x",
+        description="x",
+        case="study",
+        roles={"ct": Role(modality="CT")},
+        masks={"lesion": Mask(of="ct", labels={"rim": "a", "core": "b"})},
+        segment={"channels": {"ct": "CT"}, "label": "lesion"},
+    )
+    out = run_folder(tmp_path, spec, {"ct": "image", "lesion": "label"})
+    for path in out.rglob("lesion.nii.gz"):
+        write(np.ones(SHAPE), path, np.diag([1.0, 2, 3, 1]), np.uint8)
+    with pytest.raises(UsageError, match=r"whose each case of .* is") as error:
+        convert_nnunet(tmp_path / "raw", 1, "Run", cases=out, folds=2)
+    assert error.value.code == "E_FOLD" and "--patients" in error.value.remedy
+    rows = [(f"case-{number:04d}", f"DOE {number // 3}") for number in range(1, 4)]
+    Pseudonyms(out).keep("series.csv", ("case_id", "patient_id"), rows)
+    folder = convert_nnunet(tmp_path / "raw", 1, "Run", cases=out, folds=2).folder
+    folds = json.loads((folder / "splits_final.json").read_text())
+    assert sorted(fold["val"] for fold in folds) == [["case-0001", "case-0002"], ["case-0003"]]
+    assert b"DOE" not in b"".join(path.read_bytes() for path in folder.glob("*.*s*"))
+
+
+@pytest.mark.parametrize("where", ["link", "written"])
+def test_a_full_disk_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if where == "link":
+        for number in range(4):
+            write_case(source, f"p{number}", number, np.diag([1.0, 2, 3, 1]))
+    monkeypatch.setattr(*((os, "link") if where == "link" else (Path, "replace")), full)
+    assert "disk is full" in refused("E_DISK", source)
+
+
 def decathlon(root: Path, labels: str = '{"0": "background", "1": "edema", "2": "tumour"}') -> Path:
     task = root / "Task01_Tumour"
     for number in range(3):
@@ -310,6 +349,68 @@ def test_the_decathlons_channels_are_parted(tmp_path: Path) -> None:
     dataset = json.loads((found.folder / "dataset.json").read_text())
     assert dataset["channel_names"] == {"0": "FLAIR", "1": "T1w"} and dataset["numTraining"] == 2
     assert dataset["labels"] == {"background": 0, "edema": 1, "tumour": 2}
+
+
+def test_a_file_with_other_channels_than_its_role_is_refused(source: Path, tmp_path: Path) -> None:
+    """Two volumes in the file of one role, and one file for two roles: neither is a guess worth making."""
+    write(np.ones((*SHAPE, 2)), source / "p0" / "mr.nii.gz")
+    assert convert(source).failed["p0"].code == "E_CHANNELS"
+    task = decathlon(tmp_path)
+    for number in range(2):
+        write(np.ones(SHAPE), task / "imagesTr" / f"T_{number}.nii.gz")
+    with pytest.raises(UsageError, match=r"FLAIR|flair, t1w, got 1 of them") as error:
+        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=task, folds=2)
+    assert error.value.code == "E_NO_CASES"
+
+
+def test_a_source_that_cannot_be_read_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no usable dataset") as error:
+        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=source)
+    assert error.value.code == "E_INPUT"
+    task = decathlon(tmp_path)
+    (task / "dataset.json").write_text((task / "dataset.json").read_text().replace("T1w", "CTA"))
+    with pytest.raises(UsageError, match="named `CTA`") as error:
+        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=task)
+    assert error.value.code == "E_SPEC"
+    write(np.ones(SHAPE), source / "again" / "p0" / "mr.nii.gz")
+    given = [f"mr={source}/**/{{case}}/mr.nii.gz", *(item for item in patterns(source) if not item.startswith("mr="))]
+    assert "mr of the case p0, got two" in refused("E_AMBIGUOUS", source, nifti=given)
+    assert "Expected ROLE=PATTERN" in refused("E_OPTION", source, nifti=["mr"])
+    (source.parent / "two.yaml").write_text(SPEC.replace("  label: lesion\n", ""))
+    assert "Expected a `label`" in refused("E_SPEC", source)
+    assert "letters and digits" in refusal_of_name(source)
+
+
+def refusal_of_name(source: Path) -> str:
+    (source.parent / "two.yaml").write_text(SPEC)
+    with pytest.raises(UsageError) as error:
+        convert_nnunet(source.parent / "raw", 7, "a/b", source.parent / "two.yaml", nifti=patterns(source))
+    assert error.value.code == "E_OPTION"
+    return error.value.message
+
+
+def test_a_disk_without_links_gets_copies_and_the_command_says_so(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def apart(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    for number in range(4):
+        write_case(source, f"p{number}", number, np.diag([1.0, 2, 3, 1]))
+    write(np.full(SHAPE, 7), source / "p0" / "lesion.nii.gz", np.diag([1.0, 2, 3, 1]), np.uint8)
+    monkeypatch.setattr(os, "link", apart)
+    found = convert(source, folds=4)
+    assert found.copied == 8 and found.rare == {"core": 3}
+    copy = found.folder / "imagesTr" / "p2_0001.nii.gz"
+    assert copy.read_bytes() == (source / "p2" / "ct.nii.gz").read_bytes() and copy.stat().st_nlink == 1
+    assert show_written(found) == 0
+    said = capsys.readouterr().err
+    assert "8 files copied" in said and "Only 3 patients show core" in said
+
+
+def test_without_the_extra_it_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nnunetv2", None)
+    assert "tandem-imaging[segment]" in refused("E_EXTRA", source)
 
 
 @pytest.mark.parametrize(

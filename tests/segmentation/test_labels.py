@@ -85,7 +85,7 @@ def test_a_value_that_is_not_declared_is_refused() -> None:
 def test_channels_in_another_order_are_refused() -> None:
     require_channels(["ct", "pet"], ["ct", "pet"])
     for got in (["pet", "ct"], ["ct"], []):
-        with pytest.raises(UsageError, match=r"Expected the channels ct, pet, in this order, got ") as refused:
+        with pytest.raises(CaseError, match=r"Expected the channels ct, pet, in this order, got ") as refused:
             require_channels(["ct", "pet"], got)
         assert refused.value.code == "E_CHANNELS"
 

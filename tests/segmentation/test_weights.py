@@ -124,6 +124,11 @@ def test_a_zip_is_a_model_too_and_its_hash_is_asked_for(results: Path, tmp_path:
     assert model.name == NAME and verify(NAME) == model.folder
     path.write_bytes(b"no zip" * 99)
     assert "BadZipFile" in refused("E_WEIGHTS", add, path, "other")
+    path = exported(results, tmp_path / "model.zip")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    assert "BadZipFile" in refused("E_WEIGHTS", add, path, "other")
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr("../plans.json", "{}")
     assert "below one folder" in refused("E_WEIGHTS", add, tmp_path / "evil.zip")
@@ -194,6 +199,22 @@ def test_names_are_given_once(results: Path) -> None:
     assert installed() == [] and not (results.parents[2] / "home" / "weights" / "one").exists()
     refused("E_WEIGHTS", remove, "one")
     refused("E_WEIGHTS", verify, "one")
+
+
+def test_a_name_goes_before_a_folder_of_the_same_name(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model,) = add(results, "one")
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_model("one") == model.folder
+    assert "got no name" in refused("E_WEIGHTS", find_model, "")
+
+
+def test_plans_keep_their_bytes(results: Path) -> None:
+    (results / "plans.json").write_text('{"b": NaN, "a": 1}')
+    (model,) = add(results)
+    assert (model.folder / "plans.json").read_text() == '{"b": NaN, "a": 1}'
 
 
 def test_the_commands(results: Path) -> None:
