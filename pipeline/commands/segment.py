@@ -15,7 +15,7 @@ from pipeline.console import quiet_libraries, shown
 from pipeline.errors import UsageError
 from pipeline.run.options import as_value, require_known
 from pipeline.run.plan import configuration, require_device
-from pipeline.segmentation.model import CHECKPOINT, Model, channels_of, described
+from pipeline.segmentation.model import CHECKPOINT, ENSEMBLE, Model, channels_of, described, partners_of
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import find_model
 from pipeline.shipped import bundle_root
@@ -26,7 +26,7 @@ from pipeline.store.files import run_lock, writable_folder
 from pipeline.store.pseudonyms import Pseudonyms
 
 #: What a model's folder may hold beside its folds that changes what it says.
-PARTS = ("plans.json", "dataset.json", "tandem.json", "postprocessing.json")
+PARTS = ("plans.json", "dataset.json", "tandem.json", "postprocessing.json", ENSEMBLE)
 ENDING = ".nii.gz"
 _INPUTS = "Give -i ROLE=FILE once for each channel, a file or folder of DICOM a case for a model of one channel, or a "
 _INPUTS += "folder of files CASE_0000.nii.gz, CASE_0001.nii.gz …"
@@ -50,7 +50,8 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
     Raises:
         UsageError: E_CAL_NETWORK when it was fitted on other logits; E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
     """
-    own = str(predictor.model.about.get("calibration") or "")
+    # of one model's logits; an ensemble averages probabilities
+    own = "" if predictor.model.partners else str(predictor.model.about.get("calibration") or "")
     found = path or (str(Path(model_dir) / own) if own else "")
     if not found:
         return None
@@ -77,7 +78,8 @@ def files_of(model_dir: str | Path, trained: Model, calibration: str = "") -> li
     fitted = Path(calibration) if calibration else folder / own if own else None
     before = trained.configuration.previous_stage_name
     first = sorted(folder.parent.glob(f"*__{before}/fold_*/{CHECKPOINT}")) if before else []
-    return [*kept, *folds, *first, *([fitted] if fitted else [])]
+    others = [item for path in partners_of(folder) for item in sorted(path.glob(f"fold_*/{CHECKPOINT}"))]
+    return [*kept, *folds, *first, *others, *([fitted] if fitted else [])]
 
 
 def segment(  # noqa: PLR0913 - each is an option of the command

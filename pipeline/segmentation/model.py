@@ -26,6 +26,8 @@ from pipeline.segmentation.nnunet import (
 from pipeline.segmentation.weights import load_checkpoint
 
 CHECKPOINT = "checkpoint_final.pth"
+#: In a model's folder: with which models beside it it is averaged.
+ENSEMBLE = "ensemble.json"
 #: Where the networks of plans may come from: plans name classes, and a class that they name is called.
 NETWORKS = ("dynamic_network_architectures.", "pipeline.segmentation.twins.")
 #: And what their settings may name.
@@ -56,6 +58,7 @@ class Model:
         about: `tandem.json`: `label_map`, `channels` (roles), `orientation` …; empty where there is none.
         previous: of a cascade: the model of its first stage.
         postprocessing: nnU-Net's: labels or regions of which only the largest piece is kept, each step's in turn.
+        partners: of an ensemble: the models with whose probabilities its own are averaged.
     """
 
     plans: PlansManager
@@ -66,6 +69,7 @@ class Model:
     about: Mapping[str, Any]
     previous: Model | None = None
     postprocessing: tuple[Any, ...] = ()
+    partners: tuple[Model, ...] = ()
 
     @cached_property
     def labels(self) -> LabelManager:
@@ -153,7 +157,9 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
     axes = first.get("inference_allowed_mirroring_axes")
     before = configuration.previous_stage_name
     previous = load_model(_beside(folder, name, before), folds, device) if before else None
-    return Model(plans, configuration, dataset, networks, tuple(axes or ()), about, previous, _steps(folder))
+    partners = tuple(load_model(path, folds, device) for path in partners_of(folder))
+    own = (plans, configuration, dataset, networks, tuple(axes or ()), about)
+    return Model(*own, previous, _steps(folder), partners)
 
 
 def build_network(plans: PlansManager, configuration: ConfigurationManager, dataset: Mapping[str, Any]) -> nn.Module:
@@ -211,6 +217,19 @@ def _beside(folder: Path, name: str, before: str) -> Path:
     found = folder.with_name(folder.name.removesuffix(name) + before)
     if not found.is_dir():
         raise UsageError("E_WEIGHTS", f"Expected the cascade's first stage beside it, in {found.name}, got none.")
+    return found
+
+
+def partners_of(folder: Path) -> list[Path]:
+    """The folders of an ensemble's other models, beside its own (`ensemble.json`, which evaluate.yaml writes).
+
+    Raises:
+        UsageError: E_WEIGHTS when one is not there.
+    """
+    path = folder / ENSEMBLE
+    found = [folder.resolve().parent / str(name) for name in (_json(path)["with"] if path.is_file() else ())]
+    if gone := [item.name for item in found if item.parent != folder.resolve().parent or not item.is_dir()]:
+        raise UsageError("E_WEIGHTS", f"Expected the ensemble's other model {gone[0]} beside it, got none.")
     return found
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -130,11 +130,34 @@ class Predictor:
             CaseError: E_BLANK for an image of zeros.
         """
         model = self.model
+        if model.partners:
+            return self._ensemble(image, spacing_mm, probabilities, calibration)
         before = None if model.previous is None else self._stage_before(image, spacing_mm)
         prepared = prepare(model, image, spacing_mm, before)
         logits, flags = self.logits(prepared.data)
         found = outcome(model, logits, prepared.properties, probabilities, calibration)
         return Predicted(found.labels, found.entropy, found.probabilities, flags)
+
+    def _ensemble(
+        self, image: Array, spacing_mm: tuple[float, ...], probabilities: bool, calibration: Calibrated | None
+    ) -> Predicted:
+        """Models' probabilities are averaged, where folds' logits are: nnU-Net's rule.
+
+        Raises:
+            UsageError: E_CAL_NETWORK for a calibration, which is fitted on one model's logits.
+        """
+        if calibration is not None:
+            raise UsageError("E_CAL_NETWORK", "Expected no calibration for an ensemble of models, got one.")
+        models = (replace(self.model, partners=()), *self.model.partners)
+        each = [replace(self, model=model)(image, spacing_mm, probabilities=True) for model in models]
+        mean = torch.from_numpy(np.mean([np.asarray(found.probabilities) for found in each], axis=0))
+        sure = mean.clamp(torch.finfo(torch.float32).tiny, 1)
+        regions = self.model.labels.has_regions
+        order = self.model.dataset.get("regions_class_order", [])
+        label, entropy = _regions(iter(mean.logit(1e-7)), order) if regions else _largest(iter(sure.log()))
+        labels = _kept(self.model, label.numpy().astype(each[0].labels.dtype))
+        flags = tuple(dict.fromkeys(flag for found in each for flag in found.flags))
+        return Predicted(labels, entropy.numpy(), mean.numpy() if probabilities else None, flags)
 
     def _stage_before(self, image: Array, spacing_mm: tuple[float, ...]) -> Array:
         assert self.model.previous is not None
@@ -259,9 +282,7 @@ def outcome(
     if stacked is not None and calibration is None:
         stacked = stacked.sigmoid_() if regions else torch.softmax(stacked, 0)
     kind = np.uint8 if max(model.label_names.values(), default=0) <= 255 else np.uint16
-    labels = _uncropped(model, found.numpy().astype(kind), properties)
-    for step in model.postprocessing:
-        labels = remove_all_but_largest_component_from_segmentation(labels, step)
+    labels = _kept(model, _uncropped(model, found.numpy().astype(kind), properties))
     chances = None
     if probabilities and stacked is not None:
         background = [0.0 if regions or number else 1.0 for number in range(len(stacked))]
@@ -319,6 +340,13 @@ def _regions(heads: Iterator[Tensor], order: list[int]) -> tuple[Tensor, Tensor]
         entropy = torch.maximum(entropy, own / math.log(2))
     assert label is not None
     return label, entropy.clamp(0, 1)
+
+
+def _kept(model: Model, labels: Array) -> Array:
+    """Labels (z, y, x) after nnU-Net's postprocessing, where the model has one."""
+    for step in model.postprocessing:
+        labels = remove_all_but_largest_component_from_segmentation(labels, step)
+    return labels
 
 
 def _uncropped(model: Model, values: Array, properties: dict[str, Any], outside: float = 0) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
-from pipeline.segmentation.model import CHECKPOINT, build_network
+from pipeline.segmentation.model import CHECKPOINT, ENSEMBLE, build_network
 from pipeline.segmentation.weights import allowed_globals, describe, load_checkpoint
 from pipeline.segmentation.workspace import PLANS, TRAINER
 
@@ -220,9 +220,13 @@ def best(
         for item in chosen["selected_model_or_models"]
     ]
     steps = Path(chosen["postprocessing_file"]).with_suffix(".json")
-    for name in names:
+    for plans, name in models:
+        (Path(nnUNet_results) / dataset / f"{TRAINER}__{plans}__{name}" / ENSEMBLE).unlink(missing_ok=True)
+    for number, name in enumerate(names):
         model = Path(nnUNet_results) / dataset / name
         shutil.copyfile(steps, model / steps.name)
+        if len(names) > 1 and not number:
+            (model / ENSEMBLE).write_text(json.dumps({"with": names[1:]}), encoding="utf-8")
         describe(model, json.loads((model / "tandem.json").read_text(encoding="utf-8")))
     results = Path(nnUNet_results) / dataset
     for path in (*results.glob("inference_*"), *results.glob("*/crossval_results_*"), *results.glob("ensembles/*")):

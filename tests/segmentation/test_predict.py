@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +21,9 @@ from scipy import ndimage
 from pipeline.errors import CaseError, UsageError
 from pipeline.inference import tiles
 from pipeline.segmentation import predict
-from pipeline.segmentation.model import Model
+from pipeline.segmentation.model import Model, load_model
 from pipeline.segmentation.predict import Predictor, outcome
-from tests.segmentation.conftest import LABELS, REGIONS
+from tests.segmentation.conftest import LABELS, REGIONS, write_model
 
 Toy = Callable[..., Model]
 SHAPE, SPACING = (14, 19, 11), (1.0, 1.0, 1.0)
@@ -198,3 +201,33 @@ def test_the_cascade_sees_what_its_first_stage_says(toy: Toy) -> None:
         _, chances = theirs(second, image(), SPACING, before=labels[None].astype(np.int16))
     found = Predictor(second)(image(), SPACING, probabilities=True)
     assert np.abs(found.probabilities - chances).max() <= 1e-4
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": REGIONS}], ids=["labels", "regions"])
+def test_an_ensemble_averages_its_models_probabilities(toy: Toy, options: dict[str, Any]) -> None:
+    second = toy(name="3d_lowres", spacing=(1.5, 1.5, 1.5), **options)
+    first = toy(**options)
+    found = Predictor(replace(first, partners=(second,)))(image(), SPACING, probabilities=True)
+    one, other = (Predictor(model)(image(), SPACING, probabilities=True).probabilities for model in (first, second))
+    mean = (one + other) / 2  # type: ignore[operator]
+    assert found.probabilities is not None and np.allclose(found.probabilities, mean, atol=1e-6)
+    assert np.array_equal(found.labels, first.labels.convert_probabilities_to_segmentation(mean))
+
+
+def test_the_largest_piece_is_kept_as_nnunets_own_file_says(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "TandemTrainer__nnUNetPlans__3d_fullres")
+    partner = write_model(
+        tmp_path / "TandemTrainer__nnUNetPlans__2d", name="2d", patch=(8, 8), spacing=(1.0, 1.0), mirror=()
+    )
+    name = "remove_all_but_largest_component_from_segmentation"
+    steps = {"postprocessing_fns": [name], "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}]}
+    (folder / "postprocessing.json").write_text(json.dumps(steps))
+    (folder / "ensemble.json").write_text(json.dumps({"with": [partner.name]}))
+    model = load_model(folder)
+    assert model.postprocessing == ([1, 2],) and [len(item.patch) for item in model.partners] == [2]
+    (folder / "postprocessing.json").write_text(json.dumps({**steps, "postprocessing_fns": ["os.system"]}))
+    with pytest.raises(UsageError, match=r"E_WEIGHTS.*got os\.system"):
+        load_model(folder)
+    (folder / "ensemble.json").write_text(json.dumps({"with": ["../elsewhere"]}))
+    with pytest.raises(UsageError, match="E_WEIGHTS"):
+        load_model(folder)

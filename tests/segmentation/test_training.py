@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
 from pipeline.errors import UsageError
@@ -21,6 +23,7 @@ from pipeline.segmentation.model import build_network, load_model
 from pipeline.segmentation.nnunet import PlansManager
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.tasks import Planning, Training, TrainingSettings
+from pipeline.segmentation.trainers.tandem_trainer import TandemTrainer
 from pipeline.segmentation.weights import find_model, load_checkpoint
 from pipeline.segmentation.workspace import Workspace, plans_name
 from tests.segmentation.conftest import plans_of, write_model
@@ -88,6 +91,18 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small")
     with pytest.raises(UsageError, match=r"E_CONFIG.*pretrained"):
         Planning(place, str(tmp_path / "out"), preset="pretrained")
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = object.__new__(TandemTrainer)
+    trainer.settings, trainer.device = asdict(SETTINGS), torch.device("cpu")
+    for loss in (0.5, float("nan"), float("inf")):
+        monkeypatch.setattr(nnUNetTrainer, "train_step", lambda self, batch, loss=loss: {"loss": np.float32(loss)})
+        if np.isfinite(loss):
+            assert trainer.train_step({"keys": ["a", "b"]})["loss"] == loss
+            continue
+        with pytest.raises(UsageError, match=r"E_NAN_LOSS.*cases a, b"):
+            trainer.train_step({"keys": ["a", "b"]})
 
 
 @pytest.mark.parametrize("network", ["unet", "dynunet", "segresnet"])
