@@ -25,6 +25,7 @@ import torch
 
 from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
 from pipeline.segmentation.dataset import TANDEM
+from pipeline.shipped import shipped
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic, write_text
 from pipeline.store.pseudonyms import private_folder
@@ -102,12 +103,14 @@ def find_model(name_or_path: str) -> Path:
     """The folder of a model, every file of which is the one that was taken in.
 
     Args:
-        name_or_path: an installed model's name, or a folder with tandem.json.
+        name_or_path: an installed model's name, that of one that comes with Tandem, or a folder with tandem.json.
 
     Raises:
         UsageError: E_WEIGHTS when there is none, or a file is missing, changed or not in the manifest.
     """
-    given = Path(name_or_path)
+    given, own = Path(name_or_path), shipped("bundles", "segment", "models", name_or_path)
+    if _NAME.fullmatch(name_or_path) and name_or_path not in _manifest() and own.is_dir():
+        given = own
     if not name_or_path or name_or_path in _manifest() or not given.is_dir():
         return verify(name_or_path)
     _require_files(given.name, given, _hashes(given))

@@ -18,7 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
 from pipeline.errors import UsageError
-from pipeline.segmentation import worker
+from pipeline.segmentation import weights, worker
 from pipeline.segmentation.model import build_network, load_model
 from pipeline.segmentation.nnunet import PlansManager
 from pipeline.segmentation.predict import Predictor
@@ -153,6 +153,16 @@ def test_a_fold_that_was_not_trained_is_refused(tmp_path: Path, folds: list[Any]
         load_model(write_model(tmp_path / "model"), folds)
 
 
+def test_a_model_that_comes_with_tandem_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_HOME", str(tmp_path / "home"))
+    write_model(tmp_path / "demo_head")
+    monkeypatch.setattr(weights, "shipped", lambda *parts: tmp_path / parts[-1])
+    assert find_model("demo_head") == tmp_path / "demo_head"
+    (tmp_path / "demo_head" / "plans.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"E_WEIGHTS.*plans.json"):
+        find_model("demo_head")
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     folder, other = write_model(tmp_path / "model"), write_model(tmp_path / "other", channels=("CT", "MR"))
     (other / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_final.pth")
@@ -186,7 +196,7 @@ def broken_off(train: Training, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_is_planned_trained_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trainings with one seed give the same weights, and so does one that was broken off after its first epoch."""
     place = write_dataset(tmp_path)
-    weights = []
+    found = []
     whole = str(tmp_path / "whole")
     Planning(str(place), whole, preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
     shutil.copytree(whole, tmp_path / "broken")
@@ -198,8 +208,8 @@ def test_a_model_is_planned_trained_and_gone_on_with(tmp_path: Path, monkeypatch
             train = Training(str(place), out, SETTINGS, preset="small", folds=[0])
         train.run()
         folder = train.workspace.model("nnUNetPlans_small", "3d_fullres")
-        weights.append(load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")["network_weights"])
-    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+        found.append(load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")["network_weights"])
+    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
     model = load_model(find_model(str(folder)))
     assert model.channels == ["mr"] and model.about["label_map"] == {"1": 3, "2": 8} and model.mirror_axes == ()
     image = np.asarray(nib.load(place / "imagesTr" / "case_0_0000.nii.gz").dataobj).T[None]
