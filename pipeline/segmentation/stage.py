@@ -56,7 +56,10 @@ class Segmentd(Transform):
     ) -> None:
         self.predictor, self.images, self.probabilities = predictor, dict(images), probabilities
         self.calibration = calibration
-        require_channels(predictor.model.channels, list(images))
+        try:
+            require_channels(predictor.model.channels, list(images))
+        except CaseError as error:  # not of one case: none can be segmented
+            raise UsageError(error.code, error.message, error.remedy) from error
 
     @property
     def model(self) -> Model:
