@@ -18,7 +18,9 @@ from pipeline.segmentation import model as models
 from pipeline.segmentation.model import load_model
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.stage import Segmentd
+from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.volumes import volume
+from tests.phantoms.phantom import position_phantom
 from tests.segmentation.conftest import write_model
 from tests.tandem_process import call
 
@@ -140,3 +142,17 @@ def test_two_files_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None
     paths = [folder / "Doe_0.nii.gz"] * 2
     with pytest.raises(UsageError, match="E_NAMES"):
         command.segment(paths, write_model(tmp_path / "model"), tmp_path / "out")
+
+
+def test_a_folder_of_dicom_gives_a_dicom_seg_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TANDEM_HOME", str(tmp_path / "home"))
+    write_series(position_phantom((12, 10, 9)), tmp_path / "dicom", SeriesHeader(patient_id="DOE-JANE"))
+    out = tmp_path / "out"
+    found = api.segment([tmp_path / "dicom"], write_model(tmp_path / "model"), out, mirroring=False)
+    (record,) = next(iter(found.values()))
+    assert record.status == "done" and {"segment_label", "segment_seg"} <= {item.key for item in record.artifacts}
+    image = next((out / "input_0_mr").glob("cases/*/ingest/image.nii.gz"))
+    labels = nib.load(next(out.glob("*.nii.gz")))
+    assert labels.shape == nib.load(image).shape and np.allclose(labels.affine, nib.load(image).affine)
+    for path in out.rglob("*"):
+        assert "DOE" not in path.name and (not path.is_file() or b"DOE-JANE" not in path.read_bytes())
