@@ -76,8 +76,12 @@ def long_axis_mm(region: Mask, affine: npt.ArrayLike) -> float | None:
     axis = next(number for number, letter in enumerate(orientation_of(affine)) if letter in "SI")
     sides = np.delete(spacing_mm(affine), axis)
     planes = np.moveaxis(region, axis, 0)
-    longest = [_longest(np.argwhere(piece) * sides) for plane in planes for piece in _pieces(plane)]
-    return round(max(longest), 3) if longest else None
+    longest: float | None = None
+    for piece in (piece for plane in planes for piece in _pieces(plane)):
+        # a piece cannot be longer than its box: specks, of which there may be thousands, are passed over
+        if longest is None or float(np.linalg.norm((np.array(piece.shape) - 1) * sides)) > longest:
+            longest = max(longest or 0.0, _longest(np.argwhere(piece) * sides))
+    return None if longest is None else round(longest, 3)
 
 
 def _pieces(plane: Mask) -> Iterator[Mask]:
