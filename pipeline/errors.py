@@ -55,7 +55,7 @@ REMEDIES: dict[str, str] = {
     "E_RESCALE": "Export the series again with a valid RescaleSlope and RescaleIntercept.",
     "E_UID_COLLISION": "Correct the identifiers: one series belongs to one patient and one study.",
     "E_MIXED_MODALITY": "Correct the identifiers: the images of one series have one modality.",
-    "E_CONTRADICTION": "Correct the headers that the private table contradictions.csv names, or part the persons.",
+    "E_CONTRADICTION": "Correct the headers that the private table names, or part the persons.",
     "E_UNIT": "Give the role the unit of its images, or use images in the role's unit.",
     "E_AMBIGUOUS": "Sharpen the role's rules in the spec (`tandem series ROOT` has the descriptions), or add `prefer` "
     "or `part`.",
