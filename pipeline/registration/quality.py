@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,8 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
     """
     started = "start_disagreement_mm" in numbers
     conflict = _judge_headers(numbers)
-    started = started and not (conflict and numbers["header_kept"])  # no start confirms headers
+    if conflict and numbers["header_kept"]:  # no start confirms headers, and that parts match elsewhere is the conflict
+        started, limits = False, replace(limits, local_shift_warn_mm=math.inf)
     findings = [
         *(_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits) if started else ()),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),

@@ -71,6 +71,7 @@ def measured(pair: HeadPair) -> Pair:
                 "start_disagreement_mm": 12.0,
                 "nmi_after": 1.03,
                 "nmi_mirrored": None,
+                "local_shift_mm": 6.2,
             },
             "warn",
             "(NMI 1.0310, by the headers 1.0300): the headers were believed.",
