@@ -281,7 +281,8 @@ def _judge_headers(numbers: Mapping[str, Any]) -> Findings:
         return []
     apart_mm, nmi = numbers["header_conflict_mm"], numbers["header_conflict_nmi"]
     believed = "headers" if numbers["header_kept"] else "images"
-    text = "The headers name one frame of reference, but the images match best"
+    best = "images match best" if nmi > numbers["nmi_before"] else "search for the best match ends"
+    text = f"The headers name one frame of reference, but the {best}"
     text += f" {apart_mm:.1f} mm away from there (NMI {nmi:.4f}, by the headers {numbers['nmi_before']:.4f})"
     return [("warn", f"{text}: the {believed} were believed.")]
 

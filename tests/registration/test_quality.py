@@ -120,7 +120,8 @@ def test_headers_of_one_frame_stand_unless_the_images_speak_clearly(pair: HeadPa
     assert against_headers(right, near, LIMITS, True) == {**NO_HEADERS, "header_kept": True}  # it is a little worse
     told = against_headers(right, far, LIMITS, True)
     assert told["header_kept"] and told["header_conflict_mm"] == pytest.approx(8)
-    assert told["header_conflict_nmi"] == right.nmi(far)
+    assert told["header_conflict_nmi"] == right.nmi(far) < right.nmi(np.eye(4))
+    assert "the search for the best match ends 8.0 mm away" in judge({**GOOD, **told, "nmi_before": 1.15}, LIMITS)[1][0]
     wrong = volume(aligned.numpy(), far @ affine_of(aligned))  # now the headers are 8 mm off
     moved = Pair(pair.ct, wrong, body_mask(pair.ct, "CT"), body_mask(wrong, "MR"))
     told = against_headers(moved, far, LIMITS, True)
