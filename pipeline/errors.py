@@ -89,7 +89,8 @@ REMEDIES: dict[str, str] = {
     "E_CAL_PROBABILITIES": "Give the model's logits, or the logarithm of its probabilities.",
     "E_CAL_TOO_FEW": "Use more cases, or fewer folds.",
     "E_CAL_TRAINING": "Calibrate on validation or out-of-fold cases: on its training cases a model is overconfident.",
-    "E_TABLE": "Give a .npy, .npz (one array) or .csv file that holds the numbers or names alone.",
+    "E_TABLE": "Correct the table that the message names; an array is a .npy, .npz (one array) or .csv file of its "
+    "values alone.",
     # networks
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",

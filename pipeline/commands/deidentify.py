@@ -53,7 +53,7 @@ def show(found: TreeOutcome, out: Path) -> int:
             f"{found.parted} PatientIDs have an issuer in some files and none in others: copies of two patients each"
         )
         echo(words, error=True)
-    echo(f"Copies: {out}; which is whose: {found.private_table}")
+    echo(f"Copies: {out}; the private table that says whose each copy is: {found.private_table}")
     return 1 if found.count("quarantined") or found.count("failed") else 0
 
 

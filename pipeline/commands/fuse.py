@@ -236,7 +236,8 @@ class FoldCalibration:
         parts = {CLASSES: ("class", "class_cases.csv"), VOXELS: ("voxel", "voxel_cases.npy")}
         there = {name: part for name, part in parts.items() if (self.folder / f"{part[0]}_logits.npy").is_file()}
         if not there:
-            raise UsageError("E_TABLE", f"Expected the logits of an evaluation in {self.folder}, got none.")
+            what = f"Expected the logits of an evaluation in {self.folder}, got none."
+            raise UsageError("E_TABLE", what, "Run evaluate.yaml first, or check --output_dir.")
         named = self.folder / OUTPUTS
         outputs = json.loads(named.read_text(encoding="utf-8")) if named.is_file() else {}
         for name, (prefix, cases) in there.items():

@@ -198,11 +198,11 @@ def test_what_is_done_is_not_done_again_unless_the_weights_change(home: Path, in
     ("settings", "code"),
     [
         ({"roles": {"pet": "t1"}}, "E_MODALITY"),
-        ({"weights": "no.pt"}, "E_WEIGHTS"),
+        ({"weights": "no.pt"}, "E_INPUT"),
         ({"class_names": ["benign"]}, "E_NAMES"),
         ({"pooling": "mean"}, "E_CONFIG"),
         ({"explain": ["saliency"]}, "E_EXPLAIN"),
-        ({"class_calibration": "no.json"}, "E_CAL_FILE"),
+        ({"class_calibration": "no.json"}, "E_INPUT"),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(home: Path, ingested: Path, settings: dict[str, Any], code: str) -> None:

@@ -20,7 +20,7 @@ from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.headers.neighbours import Names
 from pipeline.dicom.headers.persons import Person, clashes
 from pipeline.errors import UsageError
-from pipeline.store.files import require_apart, run_lock, sha256_file, walk, write_atomic, write_text
+from pipeline.store.files import left_as_found, require_apart, run_lock, sha256_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
 
 TABLE = "deidentified.csv"
@@ -91,17 +91,17 @@ def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, over
     if not sources:
         raise UsageError("E_EMPTY", f"Expected DICOM files below {root}, got no file.")
     names = Pseudonyms(out)
-    with run_lock(out):
+    with left_as_found(out, SETTINGS, TABLE), run_lock(out):
         known = _known(names, out, options, overwrite)
         done = _deidentify(sources, known, FileDeidentifier(out, names, options), jobs)
         rows = _without_losses(_without_two_persons(_without_contradictions({**known, **done})))
         _remove_unlisted(out, rows.values())
         _write_table(out, rows.values())
         table = _keep(names, rows.values())
-    outcomes = tuple(rows[source.path] for source in sources)
-    if all(item.verdict == "not DICOM" for item in outcomes):
-        got = f"{len(outcomes)} files, none of them DICOM"
-        raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
+        outcomes = tuple(rows[source.path] for source in sources)
+        if all(item.verdict == "not DICOM" for item in outcomes):
+            got = f"{len(outcomes)} files, none of them DICOM"
+            raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
     reused = sum(known.get(item.source.path) is item and item.verdict == "copied" for item in outcomes)
     left = (row for path, row in rows.items() if row.verdict == "copied" and path.is_relative_to(root.resolve()))
     gone = {row.source.path for row in left} - {source.path for source in sources}
