@@ -1,6 +1,6 @@
 """Simulations with known truth behind the figures of calibration: recovery, nulls, coverage, speed and memory.
 
-    OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.calibration [--simulations 1000]
+    OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.calibration [--simulations 1000] [--costs-alone]
 
 Prints the tables of docs/benchmarks/calibration.md.
 """
@@ -8,7 +8,11 @@ Prints the tables of docs/benchmarks/calibration.md.
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +20,7 @@ import torch
 import typer
 
 from pipeline.calibration import METHODS, About, Resampling, measures
+from pipeline.calibration.comparison import compare
 from pipeline.calibration.metrics import MEASURES
 
 ABOUT = About("simulation", "2026-01-01")
@@ -26,12 +31,15 @@ COVERED = ("nll", "brier", "ks", "ece", "ece_debiased", "squared_error_debiased"
 def main(
     simulations: Annotated[int, typer.Option(min=10)] = 1000,
     resamples: Annotated[int, typer.Option(min=100)] = 400,
+    costs_alone: Annotated[bool, typer.Option("--costs-alone")] = False,
 ) -> None:
     """Print every table."""
-    print_recovery(simulations)
-    print_nulls(simulations, resamples)
-    print_coverage(simulations, resamples)
+    if not costs_alone:
+        print_recovery(simulations)
+        print_nulls(simulations, resamples)
+        print_coverage(simulations, resamples)
     print_costs()
+    print_recommendation()
 
 
 def simulate(
@@ -136,6 +144,27 @@ def print_costs() -> None:
     volume = torch.randn(3, 512, 512, 300, generator=generator).mul_(3)
     for name, calibration in fitted.items():
         print_cost(f"apply {name}, 3 x 512 x 512 x 300 float32", volume, lambda found=calibration: found.apply(volume))
+
+
+def print_recommendation(rows: int = 5000, classes: int = 10) -> None:
+    """Processor seconds of the whole command that compares all methods, and which of them cannot be fitted."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, classes, rows)
+    logits = random.normal(0, 1.2, (rows, classes))
+    logits[np.arange(rows), labels] += 3.0
+    with TemporaryDirectory() as folder:
+        files = {name: str(Path(folder, f"{name}.npy")) for name in ("logits", "labels")}
+        np.save(files["logits"], 2.2 * logits)
+        np.save(files["labels"], labels)
+        options = [word for name, path in files.items() for word in (f"--{name}", path)]
+        command = [sys.executable, "-m", "pipeline.cli", "calibrate", *options, "--method", "recommended"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*command, "--out", str(Path(folder, "found.json"))], capture_output=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    faults = [item.name for item in compare(2.2 * logits, labels).candidates if item.fault]
+    job = f"`tandem calibrate --method recommended`, {rows:,} x {classes}"
+    print(f"\n{job}: {spent:.1f} s of processor time; methods that cannot be fitted: {', '.join(faults) or 'none'}.")
 
 
 def print_fit_cost(generator: torch.Generator) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -14,6 +14,7 @@ from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.spec.explain import shipped_specs
+from pipeline.spec.register import Transform
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,7 +101,7 @@ def series(
     root: DicomRoot = None,
     input_: Input = None,
     draft: Annotated[
-        Path | None, typer.Option(help="Write a data spec drafted from them, such as my_study.yaml.")
+        Path | None, typer.Option(help="Write a data spec that fits these series, such as my_study.yaml.")
     ] = None,
 ) -> int:
     """Show on the screen which series a folder of DICOM holds, for writing a data spec. Private: nothing is kept."""
@@ -129,13 +130,11 @@ def specs(
 @command(app)
 def register(  # noqa: PLR0913 - a flag for each thing that may be known of the two images
     fixed: Annotated[Path, typer.Argument(help="The image that stays: a NIfTI file or a folder of one DICOM series.")],
-    moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: likewise.")],
+    moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: also a file or a folder.")],
     out: Out,
     fixed_modality: Annotated[str, typer.Option(help="Modality of a fixed NIfTI; DICOM says its own.")] = "CT",
     moving_modality: Annotated[str, typer.Option(help="Modality of a moving NIfTI; DICOM says its own.")] = "MR",
-    transform: Annotated[
-        str, typer.Option(help="rigid, affine, bspline; or by landmarks alone: landmarks_rigid, landmarks_affine.")
-    ] = "rigid",
+    transform: Annotated[str, typer.Option(help=f"How freely: {', '.join(get_args(Transform))}.")] = "rigid",
     parameters: Annotated[
         str | None, typer.Option(help="An elastix parameter file, or the name of a shipped one.")
     ] = None,
@@ -159,7 +158,7 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     marks = {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     given: dict[str, Any] = {**labels, **masks, **marks, "overwrite": overwrite, "progress": True}
     found = api.register(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
-    return _finish(out, found)
+    return _finish(out, found, passed=True)
 
 
 @command(app)
@@ -263,7 +262,7 @@ def demo(
 def calibrate(  # noqa: PLR0913 - each is an option of the command
     logits: Annotated[Path, typer.Option(help="The model's logits, (N, C) or (N,): .npy, .npz or .csv.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The calibration (.json), or with --apply the .npy file.")],
-    labels: Annotated[Path | None, typer.Option(help="The true classes, 0 … C - 1, one a row.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="The true classes, 0 … C - 1: one in each row.")] = None,
     method: Annotated[
         str, typer.Option(help="temperature, platt, vector, beta, dirichlet, matrix, isotonic; or recommended.")
     ] = "temperature",
@@ -273,16 +272,17 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     sets: Annotated[
         float | None, typer.Option(help="Fit sets of classes too, which miss the true class in at most this share.")
     ] = None,
-    sets_rule: Annotated[str | None, typer.Option(help="Of the sets: lac (when left out), aps, raps.")] = None,
+    sets_rule: Annotated[str | None, typer.Option(help="The rule of the sets: lac (the default), aps or raps.")] = None,
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
-    from pipeline.commands.calibrate import require_alone, required, summary
+    from pipeline.commands.calibrate import require_alone, required, sets_file, summary
 
     if apply is not None:
         require_alone(labels=labels, cases=cases, report=report, sets=sets, sets_rule=sets_rule)
         api.apply_calibration(apply, logits, out)
-        _echo(f"Probabilities: {out}")
+        sets_out = sets_file(out)
+        _echo(f"Probabilities: {out}" + (f", sets of classes: {sets_out}" if sets_out.is_file() else ""))
         return
     fitted = api.calibrate(logits, required(labels), out, method, cases, report, source, sets=sets, sets_rule=sets_rule)
     for note in fitted.record.notes:
@@ -294,17 +294,17 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
 @command(evaluate_app, "classification")
 def evaluate_classification(
     probabilities: Annotated[
-        list[Path], typer.Option("--probabilities", "-p", help="A file a model: .npy, .npz or .csv, one row a case.")
+        list[Path], typer.Option("--probabilities", "-p", help="One .npy, .npz or .csv file for each model.")
     ],
-    labels: Annotated[Path, typer.Option("--labels", "-l", help="The true classes, 0 … K - 1, one a row.")],
+    labels: Annotated[Path, typer.Option("--labels", "-l", help="The true classes, 0 … K - 1: one in each row.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
     cases: Annotated[
         Path | None, typer.Option(help="A CSV with a column patient_id or case_id: rows of one patient stay together.")
     ] = None,
     name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
     class_name: Annotated[list[str] | None, typer.Option(help="A name for each class, in order.")] = None,
-    specificity: Annotated[float, typer.Option(help="At which the sensitivity is read.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    specificity: Annotated[float, typer.Option(help="The specificity at which the sensitivity is read.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap's resampling.")] = 0,
 ) -> None:
     """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
     from pipeline.commands.evaluate import headline
@@ -343,9 +343,9 @@ def compare(
     cases: Annotated[Path, typer.Argument(help="A table: case_id, patient_id, a column for each modality, label.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the trainings and the report.")],
     modalities: Annotated[str, typer.Option(help="Columns of the table, separated by commas.")] = "ct,mr",
-    ct_modalities: Annotated[str, typer.Option(help="Those of them that are CT, in HU.")] = "ct",
-    classes: Annotated[int, typer.Option(help="How many there are.")] = 2,
-    folds: Annotated[int, typer.Option(help="How many, where the table has no column `fold`.")] = 5,
+    ct_modalities: Annotated[str, typer.Option(help="Which of these are CT, in HU.")] = "ct",
+    classes: Annotated[int, typer.Option(help="How many classes there are.")] = 2,
+    folds: Annotated[int, typer.Option(help="How many folds, where the table has no column `fold`.")] = 5,
     seeds: Annotated[int, typer.Option(help="How many trainings of each variant and fold.")] = 3,
     settings: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of train.yaml, such as max_epochs=50; repeatable.")
@@ -377,12 +377,12 @@ def _root(root: Path | None, given: Path | None) -> Path:
     return root or given or Path()
 
 
-def _finish(out: Path, found: dict[str, Any]) -> int:
+def _finish(out: Path, found: dict[str, Any], passed: bool = False) -> int:
     from pipeline.run.status import finish
 
     report = out / "report.html"
     _echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
-    return finish(out, found)
+    return finish(out, found, passed)
 
 
 def _echo(text: str, error: bool = False) -> None:

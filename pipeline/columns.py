@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.console import echo
 from pipeline.errors import UsageError
+from pipeline.store.files import require_given
 
 PATIENT = "patient_id"
 _WITH_COLUMN = "Give the table this column; docs/how-to/train-and-fuse.md says what each one holds."
@@ -64,13 +65,17 @@ def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -
         optional: others; where there are any asked for, those that nothing reads are named.
 
     Raises:
-        UsageError: E_TABLE when it cannot be read, lacks a column or all rows, or a row has more cells than columns.
+        UsageError: E_TABLE when it is no such table, lacks a column or all rows, or a row has more cells than columns;
+            E_INPUT, E_UNREADABLE when it cannot be opened.
     """
+    what = f"a table (.csv) with the columns {', '.join(needed)}"
+    require_given(path, what)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             head, *rows = [row for row in csv.reader(stream, skipinitialspace=True) if row] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError("E_TABLE", f"The table of the data set cannot be read ({type(error).__name__}).") from error
+        reason = f"Expected {what}, but {path} cannot be read: {error}."
+        raise UsageError("E_TABLE", reason, "Save the table as CSV in UTF-8.") from error
     at = find_columns(head, [*needed, *optional], path.name)
     absent = [name for name in needed if name not in at]
     if absent:

@@ -55,7 +55,7 @@ REMEDIES: dict[str, str] = {
     "E_RESCALE": "Export the series again with a valid RescaleSlope and RescaleIntercept.",
     "E_UID_COLLISION": "Correct the identifiers: one series belongs to one patient and one study.",
     "E_MIXED_MODALITY": "Correct the identifiers: the images of one series have one modality.",
-    "E_CONTRADICTION": "Correct the headers that the private table contradictions.csv names, or part the persons.",
+    "E_CONTRADICTION": "Correct the headers that the private table names, or part the persons.",
     "E_UNIT": "Give the role the unit of its images, or use images in the role's unit.",
     "E_AMBIGUOUS": "Sharpen the role's rules in the spec (`tandem series ROOT` has the descriptions), or add `prefer` "
     "or `part`.",
@@ -89,7 +89,8 @@ REMEDIES: dict[str, str] = {
     "E_CAL_PROBABILITIES": "Give the model's logits, or the logarithm of its probabilities.",
     "E_CAL_TOO_FEW": "Use more cases, or fewer folds.",
     "E_CAL_TRAINING": "Calibrate on validation or out-of-fold cases: on its training cases a model is overconfident.",
-    "E_TABLE": "Give a .npy, .npz (one array) or .csv file that holds the numbers or names alone.",
+    "E_TABLE": "Correct the table that the message names; an array is a .npy, .npz (one array) or .csv file of its "
+    "values alone.",
     # networks
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",

@@ -93,6 +93,15 @@ def number_text(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+def parted(value: float, limit: float, digits: int) -> str:
+    """A value with so many digits behind the point, or as many as part it from its limit: `0.7496` beside 0.75."""
+    for more in range(digits, digits + 12):
+        text = f"{value:.{more}f}"
+        if (float(text) > limit) == (value > limit) and (float(text) < limit) == (value < limit):
+            return text
+    return repr(value)
+
+
 def measure_text(key: str, value: Any) -> str:
     """A value with the unit of its key: `3.27 mm`, `12°`; no unit where there is no value.
 

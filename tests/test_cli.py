@@ -7,18 +7,24 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import nibabel as nib
 import numpy as np
 import pytest
 import typer
 
 from pipeline import __version__, api
+from pipeline.calibration.comparison import METHODS
+from pipeline.calibration.conformal import METHODS as RULES
+from pipeline.calibration.record import SOURCES
 from pipeline.cli import app
+from pipeline.commands.calibrate import RECOMMENDED
 from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.shipped import shipped
+from pipeline.spec.register import Transform
 from tests.tandem_process import call
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +77,38 @@ def test_the_help_of_run_lists_the_stages() -> None:
     assert f"{', '.join(STAGES)}." in re.sub(r"\s+", " ", call("run", "-h").out)
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "accepted"),
+    [
+        ("run", "--stages", STAGES),
+        ("register", "--transform", get_args(Transform)),
+        ("calibrate", "--method", (*METHODS, RECOMMENDED)),
+        ("calibrate", "--sets-rule", RULES),
+        ("calibrate", "--source", SOURCES),
+    ],
+)
+def test_the_help_names_every_value_that_is_accepted(command: str, option: str, accepted: tuple[str, ...]) -> None:
+    (found,) = [item for item in COMMANDS[command,].params if option in item.opts]
+    assert set(accepted) <= set(re.findall(r"\w+", found.help))
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("register image.nii image.nii -o out --transform rigd", "E_OPTION"),
+        ("calibrate --logits l.npy --labels y.npy -o c.json --method recomended", "E_CAL_METHOD"),
+    ],
+)
+def test_a_value_that_is_misspelt_is_answered_with_all_that_there_are(given: Path, line: str, code: str) -> None:
+    done = call(*line.split())
+    known, near = {
+        "E_OPTION": (get_args(Transform), "rigid"),
+        "E_CAL_METHOD": ((*METHODS, RECOMMENDED), RECOMMENDED),
+    }[code]
+    assert done.code == 2 and done.err.startswith(f"{code}: Expected one of {', '.join(known)}")
+    assert f"did you mean `{near}`?" in done.err
+
+
 @pytest.mark.parametrize("given", [("IN",), ("-i", "IN"), ("--input", "IN")])
 def test_the_input_may_be_an_option(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
     asked = asked_for(monkeypatch, "run", {})
@@ -103,6 +141,71 @@ def test_what_is_misspelt_is_refused_before_anything_runs(
     done = call("run", tmp_path / "in", "-o", tmp_path / "out", *options)
     assert done.code == 2 and done.err.startswith(f"{code}: ") and words in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an image, a mask, logits and labels."""
+    monkeypatch.chdir(tmp_path)
+    nib.save(nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), "image.nii")
+    np.save("l.npy", np.random.default_rng(0).normal(size=60))
+    np.save("p.npy", np.full(60, 0.5))
+    np.save("y.npy", np.arange(60) % 2)
+    Path("folder").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "register {} image.nii -o out",
+        "register image.nii {} -o out",
+        "register image.nii image.nii -o out --moving-mask {}",
+        "register image.nii image.nii -o out --apply-to {}",
+        "register image.nii image.nii -o out --fixed-landmarks {}",
+        "calibrate --logits {} --labels y.npy -o c.json",
+        "calibrate --logits l.npy --labels {} -o c.json",
+        "calibrate --logits l.npy --labels y.npy --cases {} -o c.json",
+        "calibrate --logits l.npy --apply {} -o c.npy",
+        "evaluate classification -p {} -l y.npy -o out",
+        "evaluate classification -p p.npy -l y.npy -o out --cases {}",
+        "compare {} -o out",
+    ],
+)
+def test_a_file_that_does_not_exist_is_said_to_be_so_and_nothing_is_written(given: Path, line: str) -> None:
+    for name in ("none.npy", "y.npy/none.csv"):
+        before = sorted(given.rglob("*"))
+        done = call(*line.format(name).split())
+        assert done.code == 2 and done.err.startswith("E_INPUT: Expected a ")
+        assert f"but {name} does not exist. Run the stage that makes this input first, or check the path." in done.err
+        assert sorted(given.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run {0}/none -o new/out -s ct_mr_head",
+        "run {0}/folder -o new/out -s ct_mr_head",
+        "ingest {0}/folder -o new/out",
+        "ingest {0}/folder -o folder",
+        "deidentify {0}/folder -o new/out",
+        "register {0}/folder image.nii -o new/out",
+        "register image.nii {0}/folder -o new/out",
+        "register image.nii image.nii -o new/out --parameters none.txt",
+        "register image.nii image.nii -o new/out --transform headers --parameters rigid_ct_mr",
+        "status new/out",
+        "compare none.csv -o new/out",
+    ],
+)
+def test_a_command_that_cannot_start_leaves_nothing(
+    given: Path, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.setenv("TANDEM_HOME", str(tmp_path_factory.mktemp("home")))
+    source = tmp_path_factory.mktemp("source")
+    (source / "folder").mkdir()
+    before = sorted(given.rglob("*"))
+    assert call(*line.format(source).split()).code == 2
+    assert sorted(given.rglob("*")) == before
 
 
 def test_the_specs_are_those_of_the_folder() -> None:

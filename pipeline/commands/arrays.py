@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.columns import PATIENT, find_columns, say_unused
 from pipeline.errors import UsageError
-from pipeline.store.files import write_atomic
+from pipeline.store.files import require_given, write_atomic
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,8 @@ def read_array(path: Path) -> Array:
         The array as it stands in the file; of a CSV (rows, columns) float64, or (rows,) where it has one column.
 
     Raises:
-        UsageError: E_TABLE when the file is missing, damaged, of another kind, or holds something but numbers.
+        UsageError: E_TABLE when the file is damaged, of another kind, or holds something but numbers; E_INPUT,
+            E_UNREADABLE when it cannot be opened.
     """
     array = _numbers(_read_csv(path), path) if path.suffix.lower() == ".csv" else _read_numpy(path)
     if array.dtype.kind not in "biuf":
@@ -67,6 +68,7 @@ def write_array(path: Path, array: Array) -> None:
 def _read_numpy(path: Path) -> Array:
     if path.suffix.lower() not in (".npy", ".npz"):
         raise UsageError("E_TABLE", f"Expected a .npy, .npz or .csv file, got {path.name}.")
+    require_given(path, "a .npy or .npz file")
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
@@ -76,15 +78,16 @@ def _read_numpy(path: Path) -> Array:
                 raise UsageError("E_TABLE", f"Expected one array in {path.name}, got {len(found.files)}.")
             return np.asarray(found[found.files[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {_reason(error)}.") from error
+        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {error}.") from error
 
 
 def _read_csv(path: Path) -> list[list[str]]:
+    require_given(path, "a table (.csv)")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = [row for row in csv.reader(stream) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {_reason(error)}.") from error
+        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {error}.") from error
     if not rows:
         raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
     return rows
@@ -129,8 +132,3 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.rstrip(".") or type(error).__name__

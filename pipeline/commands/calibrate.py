@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import reliability
-from pipeline.calibration.comparison import NONE, Candidate, Comparison, compare, from_json, method_of
+from pipeline.calibration.comparison import METHODS, NONE, Candidate, Comparison, compare, from_json, method_of
 from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit_sets, require_alpha
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
@@ -22,7 +22,8 @@ from pipeline.console import echo, plainly
 from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
 from pipeline.report.curves import Diagram
-from pipeline.store.files import sha256_file, write_atomic, write_text
+from pipeline.spec.explain import did_you_mean
+from pipeline.store.files import require_given, sha256_file, write_atomic, write_text
 
 #: Fits what the comparison recommends.
 RECOMMENDED = "recommended"
@@ -69,8 +70,9 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     found_logits, found_labels = read_array(logits), read_array(labels)
     names = None if cases is None else read_names(cases)
     about = About(data or _described(logits, cases), datetime.now(UTC).date().isoformat(), source, output)
-    if method != RECOMMENDED:
-        method_of(method)
+    if method not in (known := (*METHODS, RECOMMENDED)):
+        near = did_you_mean(method, known) or "."
+        raise UsageError("E_CAL_METHOD", f"Expected one of {', '.join(known)}, got {method}{near}")
     comparison = None
     if report is not None or method == RECOMMENDED:
         comparison = compare(found_logits, found_labels, names)
@@ -114,12 +116,17 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
     sets = found.sets(values) if values.ndim < 3 else None
     with _writing(out):
         write_array(out, probabilities)
-        beside = out.with_name(f"{out.stem}_sets.npy")
+        beside = sets_file(out)
         if sets is None:
             beside.unlink(missing_ok=True)  # of another calibration
         else:
             write_array(beside, sets)
     return probabilities
+
+
+def sets_file(out: Path) -> Path:
+    """Where the sets of classes go, beside the file of probabilities."""
+    return out.with_name(f"{out.stem}_sets.npy")
 
 
 def required(labels: Path | None) -> Path:
@@ -157,8 +164,9 @@ def read_calibration(path: Path) -> Calibration:
     """Read a calibration.
 
     Raises:
-        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING; E_INPUT, E_UNREADABLE when it cannot be opened.
     """
+    require_given(path, "a calibration")
     try:
         return from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

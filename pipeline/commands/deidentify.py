@@ -48,7 +48,12 @@ def show(found: TreeOutcome, out: Path) -> int:
         echo(f"{code}: {count} files", error=True)
     if found.gone:
         echo(f"{found.gone} copies of an earlier run stay whose files are no longer in the input", error=True)
-    echo(f"Copies: {out}; which is whose: {found.private_table}")
+    if found.parted:
+        words = (
+            f"{found.parted} PatientIDs have an issuer in some files and none in others: copies of two patients each"
+        )
+        echo(words, error=True)
+    echo(f"Copies: {out}; the private table that says whose each copy is: {found.private_table}")
     return 1 if found.count("quarantined") or found.count("failed") else 0
 
 

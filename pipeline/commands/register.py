@@ -19,11 +19,12 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.run import batch
+from pipeline.spec.explain import did_you_mean
 from pipeline.spec.register import Transform
-from pipeline.spec.spec import Mask, Moving, Register, Role, Spec, save_spec
+from pipeline.spec.spec import SPEC_FILE, Mask, Moving, Register, Role, Spec, save_spec
 from pipeline.store import records
 from pipeline.store.artifacts import save
-from pipeline.store.files import require_apart, run_lock, writable_folder
+from pipeline.store.files import left_as_found, require_apart, require_given, run_lock, writable_folder
 
 CASE_ID = "pair"
 Image = tuple[Path, str]
@@ -66,7 +67,7 @@ def register(  # noqa: PLR0913 - each is an option of the command
         out: the run folder; `NAMES` says what lies in it, with `<label>_moved.nii.gz` for each label volume.
         fixed_modality: of a fixed NIfTI file; DICOM says its own.
         moving_modality: likewise.
-        transform: how freely: `rigid`, `affine`, `bspline`, `landmarks_rigid`, `landmarks_affine`.
+        transform: how freely: one of `pipeline.spec.register.Transform`.
         parameters: an elastix parameter file, or the name of a shipped one.
         fixed_mask: where to look in the fixed image, in the place of the body; on its grid.
         moving_mask: likewise.
@@ -89,7 +90,8 @@ def register(  # noqa: PLR0913 - each is an option of the command
     """
     known = get_args(Transform)
     if transform not in known:
-        raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}.")
+        near = did_you_mean(transform, known) or "."
+        raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}{near}")
     out = Path(out)
     pair = {"fixed": (Path(fixed), fixed_modality), "moving": (Path(moving), moving_modality)}
     masks = _given({"fixed_mask": fixed_mask, "moving_mask": moving_mask})
@@ -104,7 +106,7 @@ def register(  # noqa: PLR0913 - each is an option of the command
     for path in {path for path, _ in pair.values()} - {*plain}:
         require_apart(out, path)
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
-    with shown(progress):
+    with shown(progress), left_as_found(out, "input_*", SPEC_FILE):
         images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
         inputs = {name: path for name, (path, _) in images.items()} | marks
         inputs |= {key: _save("label", files[path], out / f"input_{key}") for key, path in volumes.items()}
@@ -213,8 +215,7 @@ def _require_landmarks(marks: Mapping[str, Path], pair: Mapping[str, Image]) -> 
         UsageError: E_INPUT, E_LANDMARKS.
     """
     for path in marks.values():
-        if not path.is_file():
-            raise UsageError("E_INPUT", f"Expected a file of landmarks, got {path}.", "Check the path.")
+        require_given(path, "a file of landmarks")
     of_dicom = [landmarks_key(role) for role, (path, _) in pair.items() if path.is_dir()]
     for path in [marks[key] for key in of_dicom if key in marks]:
         try:

@@ -111,9 +111,11 @@ def draft_spec(found: Sequence[SeriesRow], path: str | Path) -> Spec:
         UsageError: E_OUT when there is such a file or its name cannot name a spec; E_NO_CASES without any volume.
     """
     path = Path(path)
-    if path.exists() or not re.fullmatch(r"[a-z][a-z0-9_-]*\.yaml", path.name):
-        remedy = "Give another file, such as my_study.yaml: lower-case letters, digits, _ and -."
-        raise UsageError("E_OUT", f"Expected a new .yaml file to write, got {path}.", remedy)
+    if path.exists():
+        raise UsageError("E_OUT", f"Expected a new file to write, but {path} exists.", "Give another.")
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*\.yaml", path.name) or not path.parent.is_dir():
+        remedy = "Give a name such as my_study.yaml (lower-case letters, digits, _ and -), in a folder that exists."
+        raise UsageError("E_OUT", f"Expected a .yaml file to write, got {path}.", remedy)
     usable = [row for row in found if _is_volume(row)]
     if not usable:
         raise UsageError("E_NO_CASES", f"Expected a volume to draft a spec of, got none in {len(found)} series.")

@@ -70,10 +70,10 @@ def compare(
     numbers = sorted({row.fold for row in rows if row.fold is not None})
     for fold in numbers:
         split(rows, fold, classes)
-    writable_folder(out)
-    write_table(out / TABLE, rows, modalities, columns)
     common = {**_common(out, rows, modalities, ct_modalities, classes), **chosen}
     variants = strategies(modalities, common)
+    writable_folder(out)
+    write_table(out / TABLE, rows, modalities, columns)
     protocol = Protocol(out, common)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
     return compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings())

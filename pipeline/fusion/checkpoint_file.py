@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.table import Standard
-from pipeline.store.files import sha256_file, write_atomic
+from pipeline.store.files import require_given, sha256_file, write_atomic
 
 #: Where the weights stand in a checkpoint, as `ckpt_export --key_in_ckpt` asks.
 WEIGHTS = "network"
@@ -89,7 +89,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint.
 
     Raises:
-        UsageError: E_WEIGHTS when it is not there, damaged or of another kind.
+        UsageError: E_WEIGHTS when it is damaged or of another kind; E_INPUT, E_UNREADABLE when it cannot be opened.
     """
     found = _read(Path(path))
     if not isinstance(found, dict) or not {WEIGHTS, DEFINITION} <= found.keys():
@@ -139,6 +139,7 @@ def definition_of(network: nn.Module) -> str:
 
 
 def _read(path: Path) -> Any:
+    require_given(path, "a checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on files that are no checkpoints
@@ -241,10 +242,8 @@ def _stages(encoder: nn.Module) -> list[nn.Module]:
 
 
 def _digest(path: Path, expected: str) -> str:
-    try:
-        digest = sha256_file(path)
-    except OSError as error:
-        raise UsageError("E_WEIGHTS", f"The weights {path} cannot be read ({error.strerror}).") from error
+    require_given(path, "a checkpoint")
+    digest = sha256_file(path)
     if expected and digest != expected:
         raise UsageError("E_WEIGHTS", f"The weights {path} are not the expected ones: sha256 {digest}.")
     return digest

@@ -260,8 +260,8 @@ class Checkpoints:
 def _require_divisible(patch: Sequence[int], network: FusionNet) -> None:
     encoder: Any = network.encoders[0]
     step = encoder.first_stride * 2 ** (len(encoder.channels) - 1)
-    if any(side < step or side % step for side in patch):
-        raise UsageError("E_CONFIG", f"Expected a patch with sides that are multiples of {step}, got {list(patch)}.")
-    if max(patch) == step:
-        # a single voxel cannot be normalised
-        raise UsageError("E_CONFIG", f"Expected a patch whose coarsest level keeps two voxels, got {list(patch)}.")
+    # of the smallest patch a single voxel would be left, which cannot be normalised
+    if len(patch) != 3 or any(side < step or side % step for side in patch) or max(patch) == step:
+        what = f"Expected a patch of three sides, each a multiple of {step} and one of them {2 * step} or more"
+        remedy = f"Give other sides, such as --patch [{2 * step},{2 * step},{2 * step}]."
+        raise UsageError("E_CONFIG", f"{what}, got {list(patch)}.", remedy)

@@ -249,7 +249,8 @@ def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: i
 def _file(name: str, table: Path, case_id: str) -> Path:
     path = table.parent / name
     if not path.is_file():
-        raise UsageError("E_TABLE", f"Expected the files that {table.name} names, got none for one of {case_id}.")
+        what = f"Expected the files that {table.name} names, but {path} of {case_id} is none."
+        raise UsageError("E_TABLE", what, "Correct the table: its files are relative to its own folder.")
     return path
 
 

@@ -26,7 +26,7 @@ from nibabel.spatialimages import HeaderDataError
 from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, PipelineError, QuarantineError, UsageError
-from pipeline.store.files import open_file
+from pipeline.store.files import open_file, require_given
 
 #: How far apart (mm) sform, qform and pixdim may put a corner voxel.
 AFFINE_TOLERANCE_MM = 0.1
@@ -289,12 +289,13 @@ def read_argument(path: Path) -> MetaTensor:
         (1, I, J, K), int16 or float32, on its native grid.
 
     Raises:
-        UsageError: E_NIFTI with the path and what is wrong.
+        UsageError: E_NIFTI with the path and what is wrong; E_INPUT, E_UNREADABLE when it cannot be opened.
     """
+    require_given(path, "a NIfTI file")
     try:
         return image_of(read_nifti(path))
     except PipelineError as error:
-        raise UsageError("E_NIFTI", f"{path}: {error.message}") from error
+        raise UsageError(error.code, f"{path}: {error.message}", error.remedy) from error
 
 
 def image_of(volume: Nifti) -> MetaTensor:

@@ -16,6 +16,7 @@ from pipeline.registration.quality import Findings, Pair, QualityLimits
 from pipeline.registration.transforms import resample_labels
 from pipeline.registration.warp import Warp
 from pipeline.volumes import affine_of
+from pipeline.words import parted
 
 SEVERITY = ("pass", "warn", "fail")
 #: The Jacobian is looked at in as many points of the body.
@@ -94,8 +95,8 @@ def judge_landmarks(numbers: Mapping[str, Any], limits: AlignmentLimits) -> Find
     apart = numbers["landmark_fre_mm"] if apart is None else apart
     if apart <= limits.landmark_pass_mm:
         return []
-    kind = "warn" if apart <= limits.landmark_warn_mm else "fail"
-    return [(kind, f"The landmarks lie {apart:.1f} mm apart (limit {limits.landmark_pass_mm:g} mm).")]
+    kind, limit = "warn" if apart <= limits.landmark_warn_mm else "fail", limits.landmark_pass_mm
+    return [(kind, f"The landmarks lie {parted(apart, limit, 1)} mm apart (limit {limit:g} mm).")]
 
 
 # ---- bending ---------------------------------------------------------------------------------------------------------
@@ -172,7 +173,8 @@ def _worse(pairs: Sequence[Pair], before: Warp, after: Warp, limits: AlignmentLi
             return f"NMI of {where} fell from {old or 0:.4f} to {text}"
     folding = float((_jacobian(pairs[0], after) <= 0).mean())
     if folding > limits.folding_most:
-        return f"it folds space in {folding:.2%} of the body (limit {limits.folding_most:.2%})"
+        most = 100 * limits.folding_most
+        return f"it folds space in {parted(100 * folding, most, 2)}% of the body (limit {most:g}%)"
     return ""
 
 
@@ -184,7 +186,8 @@ def _too_little(core: Pair, before: Warp, after: Warp, limits: AlignmentLimits) 
     gain = (new - 1) / (old - 1) - 1
     if gain >= limits.bending_gain_least:
         return ""
-    return f"NMI of the core, counted from 1, rose by {gain:.1%} only (limit {limits.bending_gain_least:.0%})"
+    least = 100 * limits.bending_gain_least
+    return f"NMI of the core, counted from 1, rose by only {parted(100 * gain, least, 1)}% (limit {least:g}%)"
 
 
 def _jacobian(pair: Pair, warp: Warp) -> FloatArray:
@@ -207,8 +210,9 @@ def _judge_jacobian(numbers: Mapping[str, Any], limits: AlignmentLimits) -> Find
     if numbers["jacobian_outside_fraction"] <= limits.folding_most:
         return []
     low, high = numbers["jacobian_min"], numbers["jacobian_max"]
-    text = f"Volumes change locally by factors from {low:.2f} to {high:.2f}"
-    return [("warn", f"{text} (limits {limits.jacobian_least:g} and {limits.jacobian_most:g}).")]
+    least, most = limits.jacobian_least, limits.jacobian_most
+    text = f"Volumes change locally by factors from {parted(low, least, 2)} to {parted(high, most, 2)}"
+    return [("warn", f"{text} (limits {least:g} and {most:g}).")]
 
 
 #: The centroid of as many points of a region, evenly drawn, is known to a fraction of a voxel.
@@ -245,8 +249,9 @@ def judge_labels(numbers: dict[str, Any], limits: AlignmentLimits) -> Findings:
     apart_mm = numbers.get("label_distance_mm", 0.0)
     if apart_mm <= limits.label_distance_pass_mm:
         return []
-    text = f"The same label lies {apart_mm:.1f} mm apart in the two images (limit {limits.label_distance_pass_mm:g} mm)"
-    return [("warn", f"{text}: it or the alignment is wrong.")]
+    limit = limits.label_distance_pass_mm
+    text = f"The same label lies {parted(apart_mm, limit, 1)} mm apart in the two images (limit {limit:g} mm)"
+    return [("warn", f"{text}: either the label or the alignment is wrong.")]
 
 
 def _centroid(image: MetaTensor, region: Any, transform: sitk.Transform | None = None) -> FloatArray:

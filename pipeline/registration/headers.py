@@ -39,7 +39,7 @@ def header_quality(pair: Pair, images: tuple[MetaTensor, MetaTensor], limits: Qu
     step_mm = max(PERTURBATION_MM, voxels_mm(images))
     turn_degrees = float(np.degrees(step_mm / _radius_mm(pair.points)))  # moves the body as far as the shift
     quality = measure_known(pair, np.eye(4), limits, (step_mm, turn_degrees))
-    return {**quality, "nmi_peak_step_mm": step_mm, "transform": "headers"}
+    return {**quality, "nmi_peak_step_mm": step_mm, "transform": "headers", "header_kept": True}
 
 
 def at_voxel_scale(limits: Limits, images: tuple[MetaTensor, MetaTensor]) -> Limits:

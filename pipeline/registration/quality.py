@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.geometry import FloatArray, apply
 from pipeline.registration.local import astray_fraction, local_shift_mm
 from pipeline.registration.similarity import Pose, SampledPair, robust_limits
 from pipeline.volumes import affine_of, to_sitk, transform_from_matrix
+from pipeline.words import parted
 
 #: Skin is left out of the interior: it would say that heads match even where brains do not.
 INTERIOR_MM = 5.0
@@ -254,7 +256,8 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
     """
     started = "start_disagreement_mm" in numbers
     conflict = _judge_headers(numbers)
-    started = started and not (conflict and numbers["header_kept"])  # no start confirms headers
+    if conflict and numbers["header_kept"]:  # no start confirms headers, and that parts match elsewhere is the conflict
+        started, limits = False, replace(limits, local_shift_warn_mm=math.inf)
     findings = [
         *(_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits) if started else ()),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
@@ -279,7 +282,8 @@ def _judge_headers(numbers: Mapping[str, Any]) -> Findings:
         return []
     apart_mm, nmi = numbers["header_conflict_mm"], numbers["header_conflict_nmi"]
     believed = "headers" if numbers["header_kept"] else "images"
-    text = "The headers name one frame of reference, but the images match best"
+    best = "images match best" if nmi > numbers["nmi_before"] else "search for the best match ends"
+    text = f"The headers name one frame of reference, but the {best}"
     text += f" {apart_mm:.1f} mm away from there (NMI {nmi:.4f}, by the headers {numbers['nmi_before']:.4f})"
     return [("warn", f"{text}: the {believed} were believed.")]
 
@@ -292,8 +296,8 @@ def _judge_starts(apart_mm: float | None, header_kept: bool, limits: QualityLimi
     if header_kept:
         text = f"The headers' alignment was kept: the best start ends {apart_mm:.1f} mm from it, with a lower NMI."
         return [("warn", text)]
-    kind = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail"
-    return [(kind, f"Two starts end {apart_mm:.1f} mm apart (limit {limits.start_disagreement_pass_mm:g} mm).")]
+    kind, limit = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail", limits.start_disagreement_pass_mm
+    return [(kind, f"Two starts end {parted(apart_mm, limit, 1)} mm apart (limit {limit:g} mm).")]
 
 
 def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits) -> Findings:
@@ -301,7 +305,8 @@ def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits)
         return [("fail", "The moving image shows too little of the fixed image's body.")]
     findings = []
     if after < limits.nmi_least:
-        findings.append(("fail", f"The interiors do not match: NMI {after:.3f} (limit {limits.nmi_least:g})."))
+        nmi = f"NMI {parted(after, limits.nmi_least, 3)} (limit {limits.nmi_least:g})"
+        findings.append(("fail", f"The interiors do not match: {nmi}."))
     if before is not None and after < before - limits.nmi_noise:
         findings.append(("fail", f"NMI fell from {before:.3f} to {after:.3f}: the headers' alignment was better."))
     return findings
@@ -326,7 +331,8 @@ def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
     if dice >= limits.overlap_dice_pass:
         return []
     kind = "warn" if dice >= limits.overlap_dice_warn else "fail"
-    return [(kind, f"The bodies overlap with a Dice of {dice:.2f} (limit {limits.overlap_dice_pass:g}).")]
+    least = limits.overlap_dice_pass
+    return [(kind, f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g}).")]
 
 
 def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:
@@ -334,15 +340,16 @@ def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:
         return [("warn", "Too little is in view to see whether the parts of the body fit.")]
     if apart_mm <= limits.local_shift_pass_mm:
         return []
-    kind = "warn" if apart_mm <= limits.local_shift_warn_mm else "fail"
-    text = f"Parts of the body match better {apart_mm:.1f} mm away (limit {limits.local_shift_pass_mm:g} mm)"
+    kind, limit = "warn" if apart_mm <= limits.local_shift_warn_mm else "fail", limits.local_shift_pass_mm
+    text = f"Parts of the body match better {parted(apart_mm, limit, 1)} mm away (limit {limit:g} mm)"
     return [(kind, f"{text}: the pose is wrong, the body has another shape, or it is another patient.")]
 
 
 def _judge_slices(astray: float, limits: QualityLimits) -> Findings:
     if astray <= limits.astray_pass:
         return []
-    text = f"{astray:.0%} of the body fit better mirrored or in reversed order (limit {limits.astray_pass:.0%})"
+    share = f"{parted(100 * astray, 100 * limits.astray_pass, 0)}%"
+    text = f"{share} of the body fits better mirrored or in reversed order (limit {100 * limits.astray_pass:g}%)"
     return [("warn", f"{text}: slices may be out of order or flipped.")]
 
 

@@ -34,6 +34,7 @@ from pipeline.registration.quality import Pair, against_headers, measure, measur
 from pipeline.registration.request import HEADERS, Method, Prepared, Side, prepare, write_request
 from pipeline.registration.transforms import back_and_forth_mm, outside_value, resample_image
 from pipeline.registration.warp import Spline, Warp, as_transform
+from pipeline.store.files import full_disk_named
 
 #: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
 CORE_MM = 20.0
@@ -193,7 +194,7 @@ def _by_images(
     limits: AlignmentLimits,
     one_frame: bool,
 ) -> Solution:
-    with tempfile.TemporaryDirectory(prefix="tandem-register-") as name:
+    with tempfile.TemporaryDirectory(prefix="tandem-register-") as name, full_disk_named(Path(name)):
         folder = Path(name)
         write_request(folder, prepared, settings.method, marks)
         quality, pose = _search(folder, pair, marks, settings, limits, one_frame)

@@ -241,7 +241,8 @@ def _read(path: Path) -> str:
         remedy = (
             "Give a path that holds from this folder; the shipped ones lie in configs/ of the bundle (--bundle_root)."
         )
-        raise UsageError("E_CONFIG", f"Expected an elastix parameter file, got {path}.", remedy) from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError("E_CONFIG", f"Expected an elastix parameter file, got {path} ({reason}).", remedy) from error
 
 
 def _checked(text: str, transform: str) -> str:

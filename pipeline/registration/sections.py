@@ -7,9 +7,11 @@ from typing import Any
 
 from pipeline.registration.findings import AlignmentLimits
 from pipeline.store.sections import Panel, Picture, Section, Table
-from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text
+from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, parted, unit_of, with_unit
 
 GRADE_WORDS = {"pass": "The alignment passed.", "warn": "Look at this alignment.", "fail": "The alignment failed."}
+#: What was warned of stands on the first page of a report, before any other result.
+RANKS = {"pass": 10, "warn": 40, "fail": 50}
 #: Measure -> the limit that it is judged by, and on which side of it is well.
 LIMITS = {
     "start_disagreement_mm": ("at most", "start_disagreement_pass_mm"),
@@ -91,7 +93,7 @@ def alignment_section(
             ),
             focus=focus,
             flicker=moving,
-            rank=10 if when == "after" else 0,
+            rank=RANKS[quality["verdict"]] if when == "after" else 0,
         )
         for when, (image, place) in places.items()
     )
@@ -102,4 +104,7 @@ def alignment_section(
 def _row(key: str, value: Any, limits: AlignmentLimits) -> tuple[str, str, str]:
     side, name = LIMITS.get(key, ("", ""))
     limit = f"{side} {measure_text(key, getattr(limits, name))}" if name else ""
-    return in_words(key), NOT_AVAILABLE if value is None else measure_text(key, value), limit
+    text = NOT_AVAILABLE if value is None else measure_text(key, value)
+    if value is not None and limit == f"{side} {text}":
+        text = with_unit(parted(value, getattr(limits, name), 4), unit_of(key))
+    return in_words(key), text, limit

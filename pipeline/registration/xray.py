@@ -20,7 +20,9 @@ from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.drr import Detector, Projector, attenuation
 from pipeline.registration.process import registrar
+from pipeline.store.files import full_disk_named
 from pipeline.volumes import affine_of, volume
+from pipeline.words import parted
 
 #: Where a row's end, a column's end and the rays point in the patient (LPS), for radiographs hung as usual.
 #: Source: DICOM PS3.3 C.8.1.1 (ViewPosition); frontal views with the patient's left on the right.
@@ -184,14 +186,16 @@ def judge_xray(numbers: dict[str, Any], limits: XrayLimits) -> tuple[str, str]:
     findings = []
     if likeness < limits.correlation_pass:
         kind = "warn" if likeness >= limits.correlation_warn else "fail"
-        text = f"The CT's projection looks little like the radiograph: gradient correlation {likeness:.2f}"
-        findings.append((kind, f"{text} (limit {limits.correlation_pass:g})."))
+        text = (
+            f"gradient correlation {parted(likeness, limits.correlation_pass, 2)} (limit {limits.correlation_pass:g})"
+        )
+        findings.append((kind, f"The CT's projection looks little like the radiograph: {text}."))
     if apart_mm is None:
         findings.append(("warn", "Only one start gave a result, so nothing confirms it."))
     elif apart_mm > limits.start_disagreement_pass_mm:
         kind = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail"
         limit = limits.start_disagreement_pass_mm
-        findings.append((kind, f"Two starts end {apart_mm:.1f} mm apart (limit {limit:g} mm)."))
+        findings.append((kind, f"Two starts end {parted(apart_mm, limit, 1)} mm apart (limit {limit:g} mm)."))
     if numbers["peak_fraction"] < limits.peak_pass:
         text = f"The correlation falls for only {numbers['peak_fraction']:.0%} of small shifts and turns"
         findings.append(("warn", f"{text}: the match is not sharp."))
@@ -202,7 +206,7 @@ def judge_xray(numbers: dict[str, Any], limits: XrayLimits) -> tuple[str, str]:
 
 
 def _search(request: dict[str, Any], images: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="tandem-xray-") as name:
+    with tempfile.TemporaryDirectory(prefix="tandem-xray-") as name, full_disk_named(Path(name)):
         folder = Path(name)
         (folder / "request.json").write_text(json.dumps(request))
         np.savez(folder / "images.npz", **images)

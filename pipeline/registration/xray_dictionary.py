@@ -13,6 +13,7 @@ from monai.transforms import MapTransform
 from pipeline.cases import Verdict
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import LPS_RAS, FloatArray
+from pipeline.registration.sections import RANKS
 from pipeline.registration.xray import VIEWS, View, XrayLimits, align_radiograph
 from pipeline.store.sections import Panel, Picture, Section, Sections, Table
 from pipeline.words import in_words, value_text
@@ -82,7 +83,7 @@ class AlignRadiographd(MapTransform):
             Panel("Checkerboard", self.radiograph, checkered=projected),
         )
         caption = "The CT projected as the radiograph was taken: edges should run on from tile to tile."
-        picture = Picture(f"{self.radiograph}_after", f"{name} and CT", caption, panels, rank=10)
+        picture = Picture(f"{self.radiograph}_after", f"{name} and CT", caption, panels, rank=RANKS[quality["verdict"]])
         table = Table("", ("Measure", "Value"), rows)
         return Sections((Section(f"CT aligned to {name}", (quality["reason"],), (table,), (picture,)),))
 

@@ -75,27 +75,27 @@ def summary(stage: str, found: Sequence[Record]) -> str:
     return f"{stage}: {', '.join(parts)}"
 
 
-def finish(output_dir: Path, cases: Cases) -> int:
-    """Print every verdict that is no pass and every fault, and last of all what an exit code of 1 comes from.
+def finish(output_dir: Path, cases: Cases, passed: bool = False) -> int:
+    """Print every fault and every verdict (with `passed` a pass, too), and last of all what exit code 1 comes from.
 
     Returns:
         The exit code.
     """
     found = [record for case in cases.values() for record in case]
     for record in found:
-        for line in _troubles(record):
-            echo(line, error=True)
+        for line in _said(record, passed):
+            echo(line, error=record.verdict is None or record.verdict.grade != "pass")
     reasons = [*_reasons(found), *_lost(output_dir)]
     if reasons:
         echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
     return int(bool(reasons))
 
 
-def _troubles(record: Record) -> Iterator[str]:
+def _said(record: Record, passed: bool) -> Iterator[str]:
     where = f"{record.case_id}, {record.stage}"
     if record.error is not None:
         yield f"{where}: {record.status}: {record.error.code}: {record.error.message} {record.error.remedy}".rstrip()
-    if record.verdict is not None and record.verdict.grade != "pass":
+    if record.verdict is not None and (passed or record.verdict.grade != "pass"):
         yield f"{where}: verdict {record.verdict.grade}: {' '.join(record.verdict.reasons)}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ class Model(BaseModel):
 
 
 def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[list[str]], list[str]]) -> str:
-    """One validation error as `file, line n: key: what is wrong`.
+    """One validation error as `file, line n: key: what is wrong`, as a sentence.
 
     Args:
         path: the file.
@@ -30,27 +31,59 @@ def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[li
         beside: gives the keys that are known at the place of an unknown one.
     """
     where = [str(part) for part in error["loc"]]
-    line, key = _line_of(root, list(error["loc"])), ".".join(where) or "the spec"
+    (line, node), key = _place_of(root, list(error["loc"])), ".".join(where) or "the spec"
     if error["type"] == "extra_forbidden":
         problem = f"unknown key{did_you_mean(where[-1], beside(where))}"
     elif error["type"] == "missing":
         problem = "this key is missing"
-    else:
+    elif error["type"] in ("model_type", "dict_type"):
+        problem = f"must be keys with their values, got {_shown(error['input'])}"
+    elif error["type"] == "value_error":
         problem = error["msg"].removeprefix("Value error, ")
-    return f"{path}, line {line}: {key}: {problem}"
+        line = _line_of_names(node, re.findall(r"`([^`]+)`", problem), line)
+    else:
+        problem = f"{error['msg'].replace('Input should', 'must')}, got {_shown(error['input'])}"
+        problem += did_you_mean(str(error["input"]), re.findall(r"'(\w+)'", error["msg"]))
+    return f"{path}, line {line}: {key}: {problem}" + ("" if problem.endswith("?") else ".")
 
 
-def _line_of(node: yaml.Node | None, loc: list[Any]) -> int:
-    """The line of the deepest part of `loc` that is in the file, counted from 1."""
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)[:60]
+
+
+def _line_of_names(node: yaml.Node | None, names: Iterable[str], line: int) -> int:
+    """The line of the last of a message's names, down to the first that is no key; each is below the one before."""
+    for name in ".".join(names).split("."):
+        if found := next((pair for pair in _named(node) if pair[0].value == name), None):
+            line, node = found[0].start_mark.line + 1, found[1]
+    return line
+
+
+def _named(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, yaml.Node | None]]:
+    """Every key with what stands below it, and every other text."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield key, value
+            yield from _named(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _named(item)
+    elif node is not None:
+        yield node, None
+
+
+def _place_of(node: yaml.Node | None, loc: list[Any]) -> tuple[int, yaml.Node | None]:
+    """The line of the deepest part of `loc` that is in the file, counted from 1, and what stands there."""
     if node is None:
-        return 1
+        return 1, None
     if loc and isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == str(loc[0]):
-                return key.start_mark.line + 1 if len(loc) == 1 else _line_of(value, loc[1:])
+                line, below = _place_of(value, loc[1:])
+                return key.start_mark.line + 1 if len(loc) == 1 else line, below
     if loc and isinstance(node, yaml.SequenceNode) and isinstance(loc[0], int) and loc[0] < len(node.value):
-        return _line_of(node.value[loc[0]], loc[1:])
-    return int(node.start_mark.line) + 1
+        return _place_of(node.value[loc[0]], loc[1:])
+    return int(node.start_mark.line) + 1, node
 
 
 def shipped_specs() -> dict[str, Path]:

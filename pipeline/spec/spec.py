@@ -109,7 +109,7 @@ class Spec(Model):
         entries |= {f"masks.{name}": mask.files for name, mask in self.masks.items()}
         without = [name for name, pattern in entries.items() if pattern is None]
         if without and len(without) < len(entries):
-            raise ValueError(f"{without[0]} has no `files`, but others have: all are NIfTI files, or none is")
+            raise ValueError(f"`{without[0]}` has no `files`, but others have: all are NIfTI files, or none is")
         if not without and len({placeholders(pattern) for pattern in entries.values() if pattern}) > 1:
             raise ValueError("either every `files` has {session}, or none has")
         marks = {placeholders(pattern) for pattern in self.landmark_files.values()}
@@ -270,7 +270,7 @@ def load_spec(path: str | Path) -> Spec:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
     except ValidationError as error:
-        faults = "; ".join(explain(path, root, item, _keys_beside) for item in error.errors())
+        faults = " ".join(explain(path, root, item, _keys_beside) for item in error.errors())
         raise UsageError("E_SPEC", faults) from error
 
 
@@ -295,7 +295,8 @@ def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
     stored = Path(dataset_dir) / SPEC_FILE
     if stored.is_file():
         return load_spec(stored)
-    what = f"Expected a data spec: none was named (--spec_file) and {dataset_dir} holds none."
+    there = "holds none" if Path(dataset_dir).is_dir() else "is no folder"
+    what = f"Expected a data spec: none was named (--spec_file) and {dataset_dir} {there}."
     raise UsageError("E_SPEC", what, "Name one, or give the folder that ingest has filled (--dataset_dir).")
 
 

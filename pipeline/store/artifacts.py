@@ -23,7 +23,7 @@ from monai.data import MetaTensor
 from pipeline import geometry, volumes
 from pipeline.cases import Artifact, Geometry
 from pipeline.errors import CaseError
-from pipeline.store.files import write_atomic
+from pipeline.store.files import full_disk_named, write_atomic
 
 Array = npt.NDArray[Any]
 
@@ -180,9 +180,11 @@ def _write_transform(transform: sitk.Transform, path: Path) -> None:
     """ITK's HDF5 file without what changes from run to run: its time stamps, and the system that wrote it."""
     raw = path.with_name(f"{path.stem}-itk{path.suffix}")
     try:
-        sitk.WriteTransform(transform, str(raw))
-        with h5py.File(raw) as source, h5py.File(path, "w") as target:
-            source["TransformGroup"].visititems(lambda name, item: _copy_part(f"TransformGroup/{name}", item, target))
+        with full_disk_named(path):  # before the raw file is taken away
+            sitk.WriteTransform(transform, str(raw))
+            with h5py.File(raw) as source, h5py.File(path, "w") as target:
+                parts = source["TransformGroup"]
+                parts.visititems(lambda name, item: _copy_part(f"TransformGroup/{name}", item, target))
     finally:
         raw.unlink(missing_ok=True)
 

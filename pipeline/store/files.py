@@ -16,9 +16,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
+from pipeline.errors import DISK_IS_FULL, CaseError, PipelineError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
+#: What lies in a run folder before any work is done.
+BEFORE_WORK = (".lock", ".lock-owner", ".key", "run.json")
+#: A disk without room for so much counts as full once something could not be written.
+ROOM_BYTES = 1 << 20
+#: The errors behind which a full disk may stand.
+_OF_FULL_DISKS = ("E_VERIFY", "E_CRASH", "E_REGISTER")
 LINK = "a link to a folder that is read elsewhere"
 
 
@@ -31,6 +37,21 @@ def open_file(path: Path) -> BufferedReader:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "not a file", str(path))
     return path.open("rb")
+
+
+def require_given(path: Path, what: str) -> None:
+    """Refuse a file that a person has named as `what` and that is not there, is none, or cannot be opened.
+
+    Raises:
+        UsageError: E_INPUT, E_UNREADABLE.
+    """
+    try:
+        open_file(path).close()
+    except OSError as error:
+        absent = {errno.ENOENT: "does not exist", errno.ENOTDIR: "does not exist", errno.EINVAL: "is not a file"}
+        reason = absent.get(error.errno or 0) or f"cannot be opened ({error.strerror})"
+        code = "E_INPUT" if error.errno in absent else "E_UNREADABLE"
+        raise UsageError(code, f"Expected {what}, but {path} {reason}.") from error
 
 
 def sha256_file(path: Path) -> str:
@@ -55,21 +76,38 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        _fsync(temporary)
-        if check is not None:
-            check(temporary)
-        digest = sha256_file(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
-    except OSError as error:
-        if error.errno in DISK_IS_FULL:
-            raise CaseError("E_DISK", f"Expected room to write {path}, but its disk is full.") from error
-        raise
+        with full_disk_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            _fsync(temporary)
+            if check is not None:
+                check(temporary)
+            digest = sha256_file(temporary)
+            temporary.replace(path)
+            _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Within the block, whatever goes wrong with a file because its disk is full is E_DISK.
+
+    Python says why a file cannot be written; ITK, HDF5, NumPy, torch and a process that has died do not.
+
+    Raises:
+        CaseError: E_DISK.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = error.errno if isinstance(error, OSError) else None
+        other = isinstance(error, PipelineError) and error.code not in _OF_FULL_DISKS
+        hidden = known is None and not other and path.parent.is_dir()
+        if known in DISK_IS_FULL or (hidden and shutil.disk_usage(path.parent).free < ROOM_BYTES):
+            raise CaseError("E_DISK", f"Expected room to write {path}, but its disk is full.") from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -200,14 +238,38 @@ def _is_text(path: Path) -> bool:
 
 
 @contextmanager
+def left_as_found(folder: Path, *own: str) -> Iterator[None]:
+    """Within the block, a command that cannot start takes away the folder that it has made.
+
+    One with anything else in it than `BEFORE_WORK`, and what the patterns of `own` name, stays as it is.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = bool(absent) or (folder.is_dir() and not any(folder.iterdir()))
+    try:
+        yield
+    except PipelineError as error:
+        made = list(folder.iterdir()) if new and folder.is_dir() and error.code != "E_BUSY" else []
+        if all(any(path.match(pattern) for pattern in (*BEFORE_WORK, *own)) for path in made):
+            for path in made:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            with suppress(OSError):  # another process has put something there
+                for path in absent:
+                    path.rmdir()
+        raise
+
+
+@contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold a run folder for one process. The kernel lets go of it when the process ends, however it ends.
+
+    A command that cannot start leaves none behind (`left_as_found`).
 
     Raises:
         UsageError: E_BUSY when another run holds it; E_OUT when the folder cannot be written to.
     """
-    writable_folder(folder)
-    with (folder / ".lock").open("a+") as stream, ExitStack() as stack:
+    with left_as_found(folder), ExitStack() as stack:
+        writable_folder(folder)
+        stream = stack.enter_context((folder / ".lock").open("a+"))
         if not _held(stream, stack, folder / ".lock-owner"):
             raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.")
         sweep(folder)

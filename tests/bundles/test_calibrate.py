@@ -40,4 +40,4 @@ def test_it_finds_the_temperature_and_writes_the_report(tmp_path: Path) -> None:
 def test_wrong_input_exits_with_two(tmp_path: Path) -> None:
     done = run("--logits", tmp_path / "no.npy", "--labels", tmp_path / "no.npy", "--output_dir", tmp_path)
     assert done.returncode == 2
-    assert "E_TABLE" in done.stderr
+    assert "E_INPUT" in done.stderr

@@ -6,13 +6,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from monai.bundle import ConfigParser
 
 from pipeline.errors import UsageError
 from pipeline.run.options import require_known, require_typed, workflow
 from pipeline.shipped import shipped
+from pipeline.words import unit_of
 
 FUSE = "bundles/fuse/configs"
 TRAIN, INFERENCE = f"{FUSE}/train.yaml", f"{FUSE}/inference.yaml"
@@ -217,6 +220,18 @@ def test_tracking_adds_its_own_keys() -> None:
 def test_the_shipped_overlays_are_accepted(overlay: Path) -> None:
     base = next(path for name in ("train", "inference") if (path := overlay.parents[1] / f"{name}.yaml").is_file())
     require_known([base, overlay], {})
+
+
+@pytest.mark.parametrize("path", sorted(shipped("bundles").glob("*/configs/**/*.yaml")), ids=lambda path: path.stem)
+def test_a_quantity_with_a_unit_takes_a_fraction(path: Path) -> None:
+    """`timeout_s: 900` would refuse half a second."""
+
+    def whole(found: Any, key: str) -> list[str]:
+        if isinstance(found, dict):
+            return [name for part, value in found.items() for name in whole(value, str(part))]
+        return [key] if isinstance(found, int) and not isinstance(found, bool) and unit_of(key) else []
+
+    assert whole(yaml.safe_load(path.read_text()), "") == []
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         (
             "fuse/configs/inference.yaml",
             ("--weights", "no.pt", "--spec_file", "data_specs/ct_mr_head.yaml"),
-            "E_WEIGHTS",
+            "E_INPUT",
         ),
         ("ingest/configs/inference.yaml", ("--spec_file", "no.yaml"), "E_SPEC"),
         ("fuse/configs/train.yaml", ("--resume", "false"), "E_OPTION"),

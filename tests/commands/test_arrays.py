@@ -66,8 +66,6 @@ def test_bad_files(tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00\x01")
     written(tmp_path / "a.txt", "1,2")
     for name in (
-        "none.npy",
-        "none.csv",
         "two.npz",
         "objects.npy",
         "texts.npy",
@@ -79,6 +77,9 @@ def test_bad_files(tmp_path):
         with pytest.raises(UsageError) as caught:
             read_array(tmp_path / name)
         assert caught.value.code == "E_TABLE", name
+    for name in ("none.npy", "none.csv"):
+        with pytest.raises(UsageError, match=rf"E_INPUT: .*{name} does not exist"):
+            read_array(tmp_path / name)
 
 
 def test_names(tmp_path):

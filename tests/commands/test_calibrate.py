@@ -85,7 +85,8 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
     worst = (1 - p[np.arange(240), y]).reshape(80, 3).max(axis=1)
     cut = np.sort(worst)[64]  # ceil(81 * 0.8) = 65
     assert json.loads((files / "c.json").read_text())["sets"]["threshold"] == pytest.approx(cut)
-    assert tandem(files, "--apply", "c.json", "--logits", "z.npy", "--out", "p.npy").exit_code == 0
+    applied = tandem(files, "--apply", "c.json", "--logits", "z.npy", "--out", "p.npy")
+    assert applied.exit_code == 0 and f", sets of classes: {files / 'p_sets.npy'}\n" in applied.stdout
     held = np.load(files / "p_sets.npy")
     assert held.dtype == bool and np.array_equal(held, 1 - p <= cut)
     assert tandem(files, "--logits", "z.npy", "--labels", "y.npy", "--out", "without.json").exit_code == 0
@@ -104,7 +105,7 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
         (("--logits", "z.npy", "--labels", "y.npy", "--sets=1", "--out", "c.json"), "E_CONFORMAL"),
         (("--logits", "z.npy", "--labels", "y.npy", "--sets-rule", "aps", "--out", "c.json"), "E_OPTION"),
         (("--apply", "good.json", "--logits", "z.npy", "--sets=1", "--out", "o.npy"), "E_CAL_METHOD"),
-        (("--logits", "none.npy", "--labels", "y.npy", "--out", "c.json"), "E_TABLE"),
+        (("--logits", "none.npy", "--labels", "y.npy", "--out", "c.json"), "E_INPUT"),
         (("--logits", "z.npy", "--out", "c.json"), "E_TABLE"),
         (("--logits", "z.npy", "--labels", "half.npy", "--out", "c.json"), "E_ROWS"),
         (("--logits", "nan.npy", "--labels", "y.npy", "--out", "c.json"), "E_CAL_NONFINITE"),
@@ -115,7 +116,7 @@ def test_sets_travel_with_the_calibration_and_are_applied(files):
         (("--logits", "z.npy", "--labels", "y.npy", "--method", "magic", "--out", "c.json"), "E_CAL_METHOD"),
         (("--logits", "z.npy", "--labels", "y.npy", "--method", "platt", "--out", "c.json"), "E_CAL_CLASSES"),
         (("--logits", "z.npy", "--labels", "y.npy", "--source", "training", "--out", "c.json"), "E_CAL_TRAINING"),
-        (("--apply", "none.json", "--logits", "z.npy", "--out", "o.npy"), "E_CAL_FILE"),
+        (("--apply", "none.json", "--logits", "z.npy", "--out", "o.npy"), "E_INPUT"),
         (("--apply", "y.csv", "--logits", "z.npy", "--out", "o.npy"), "E_CAL_FILE"),
         (("--apply", "good.json", "--logits", "pair.npy", "--out", "o.npy"), "E_CAL_CLASSES"),
         (("--apply", "good.json", "--logits", "z.npy", "--out", "o.csv"), "E_OUT"),

@@ -137,7 +137,7 @@ def test_bad_probabilities_are_refused_in_one_line(files: Path, name: str) -> No
 def test_bad_labels_names_options_and_files_are_refused_in_one_line(files: Path) -> None:
     np.save(files / "y.npy", np.full(90, 2))
     assert "got 2 in row 1" in refused(files, evaluate(files, "--labels", files / "y.npy"), "E_LABEL")
-    refused(files, evaluate(files, "--labels", files / "none.csv"), "E_TABLE")
+    refused(files, evaluate(files, "--labels", files / "none.csv"), "E_INPUT")
     refused(files, evaluate(files, "--name", "A", "--name", "B"), "E_NAMES")
     refused(files, evaluate(files, models=("ct.npy", "ct.npy")), "E_NAMES")
     refused(files, evaluate(files, "--class-name", "a"), "E_NAMES")

@@ -112,9 +112,19 @@ def test_what_it_cannot_tell_apart_is_said(tmp_path: Path) -> None:
     assert done.code == 1 and "E_AMBIGUOUS" in done.err and load_spec(tmp_path / "twice.yaml").name == "twice"
 
 
-@pytest.mark.parametrize("name", ["there.yaml", "My Study.yaml", "spec.txt"])
-def test_no_file_is_overwritten_and_a_name_has_to_be_one(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("there.yaml", "there.yaml exists. Give another."),
+        ("My Study.yaml", "Give a name such as my_study.yaml"),
+        ("spec.txt", "Give a name such as my_study.yaml"),
+        ("none/spec.yaml", "in a folder that exists"),
+    ],
+)
+def test_no_file_is_overwritten_and_a_name_has_to_be_one(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "there.yaml").write_text("mine")
     write(tmp_path / "in", CT, 5)
     done = call("series", tmp_path / "in", "--draft", tmp_path / name)
-    assert done.code == 2 and "E_OUT" in done.err and (tmp_path / "there.yaml").read_text() == "mine"
+    assert (
+        done.code == 2 and "E_OUT" in done.err and words in done.err and (tmp_path / "there.yaml").read_text() == "mine"
+    )

@@ -42,8 +42,11 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
             reporter.write_line(line)
 
 
-def read(folder: Path) -> list[Series]:
-    return [judge(part) for part in merge([part for series in scan(folder).series for part in split(series)])]
+def read(folder: Path) -> tuple[list[Series], set[str]]:
+    """The series; where there is none, the codes of the files."""
+    tree = scan(folder)
+    series = [judge(part) for part in merge([part for found in tree.series for part in split(found)])]
+    return series, {item.fault.code for item in tree.rejected if item.fault is not None and not series}
 
 
 def volumes_of(found: list[Series]) -> tuple[list[tuple[FloatArray, FloatArray]], set[str]]:
@@ -64,8 +67,8 @@ def codes_of(found: list[Series]) -> set[str]:
 def test_fault(tmp_path: Path, tally: Counter[str], item: Planted) -> None:
     truths = item.write(tmp_path)
     tally["series"] += 1
-    found = read(tmp_path)
-    codes = codes_of(found)
+    found, codes = read(tmp_path)
+    codes |= codes_of(found)
     try:
         volumes, seen = volumes_of(found)
     except QuarantineError as error:  # some faults show in the pixels alone
@@ -83,7 +86,7 @@ def test_fault(tmp_path: Path, tally: Counter[str], item: Planted) -> None:
 
 def test_the_clean_phantom_keeps_its_grid_and_whole_numbers(tmp_path: Path) -> None:
     write_series(position_phantom(), tmp_path)
-    (series,) = read(tmp_path)
+    ((series,), _) = read(tmp_path)
     volume = read_pixels(series).image
     assert volume.shape == (1, 32, 28, 20)
     assert volume.numpy().dtype == "int16"

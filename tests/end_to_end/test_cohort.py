@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import numpy as np
 import pandas as pd
@@ -59,16 +58,13 @@ def test_alignment_is_right_to_half_a_millimetre(whole_run: WholeRun, found: dic
 def test_a_second_run_does_no_work(whole_run: WholeRun) -> None:
     out = whole_run.out
     before = {path: path.stat().st_mtime_ns for path in (out / "cases").rglob("*") if path.is_file()}
-    started = time.perf_counter()
     again = tandem(whole_run.home, "run", whole_run.dicom, "--spec", SPEC, "--out", out)
-    seconds = time.perf_counter() - started
     assert again.code == 1
     for stage, cases in (("register", ALL - 1), ("preprocess", ALL - 1), ("report", ALL)):
         assert f"{stage}: {cases} done ({cases} already" in again.out
     after = {path: path.stat().st_mtime_ns for path in (out / "cases").rglob("*") if path.is_file()}
     changed = {path for path in after if after[path] != before.get(path)}
     assert all(path.name == "record.json" and path.parent.name == "ingest" for path in changed)
-    assert seconds < 60  # it did not register anything again; the real time is measured by benchmarks/stages.py
 
 
 def test_the_report_is_there_for_every_case(whole_run: WholeRun, found: dict[str, list[Record]]) -> None:

@@ -34,6 +34,7 @@ def test_dicom_and_nifti_give_one_answer_and_it_is_right(cohort: Cohort, tmp_pat
     for name, (fixed, moving) in {"dicom": folders, "nifti": files}.items():
         run = call("register", fixed, moving, "--out", tmp_path / name)
         assert run.code == 0, run.err
+        assert "\npair, register: verdict pass: Alignment of Moving: Two starts agree within " in run.out
         moved = nib.load(tmp_path / name / "moved.nii.gz")
         grid = nib.load(files[0]) if name == "nifti" else nib.as_closest_canonical(nib.load(files[0]))
         assert moved.shape == grid.shape
@@ -83,10 +84,13 @@ def test_what_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     patient = cohort.patients[0]
     ct = cohort.truth / patient.patient_id / "ct.nii.gz"
     missing = call("register", ct, tmp_path / "no.nii.gz", "--out", tmp_path / "out")
-    assert (missing.code, missing.err.split(":")[0]) == (2, "E_NIFTI")
+    assert (missing.code, missing.err.split(":")[0]) == (2, "E_INPUT")
     whole_patient = (cohort.dicom / patient.ct_folder).parent.parent
     several = call("register", ct, whole_patient, "--out", tmp_path / "out")
     assert (several.code, several.err.split(":")[0]) == (2, "E_AMBIGUOUS")
+    (tmp_path / "empty").mkdir()
+    assert call("register", ct, tmp_path / "empty", "--out", tmp_path / "out").err.startswith("E_EMPTY")
+    assert not (tmp_path / "out").exists()
 
 
 def test_landmarks_that_count_the_voxels_of_a_dicom_series_are_refused(cohort: Cohort, tmp_path: Path) -> None:
@@ -207,7 +211,8 @@ def test_options_that_are_refused(cohort: Cohort, tmp_path: Path) -> None:
     ):
         run = call(*pair, *options)
         assert (run.code, run.err.split(":")[0]) == (2, code)
-    (tmp_path / "out").mkdir(exist_ok=True)
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
     (tmp_path / "out/moved.nii.gz").write_bytes(b"mine")
     run = call(*pair)
     assert (run.code, run.err.split(":")[0]) == (2, "E_OUT")

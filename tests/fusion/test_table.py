@@ -87,13 +87,17 @@ def test_a_wrong_row_is_named(tmp_path: Path, change: dict[str, Any], code: str,
 
 
 def test_a_table_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"E_TABLE.*cannot be read"):
+    none = rf"E_INPUT: .* the columns case_id, ct, label, but {tmp_path}/cases.csv does not exist."
+    with pytest.raises(UsageError, match=none):
+        read_table(tmp_path / "cases.csv", ["ct"], 2)
+    (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=rf"E_TABLE: .*{tmp_path}/cases.csv cannot be read: .*Save the table as CSV"):
         read_table(tmp_path / "cases.csv", ["ct"], 2)
     path = write(tmp_path, twelve())
     with pytest.raises(UsageError, match=r"E_TABLE.*got no pet"):
         read_table(path, ["pet"], 2)
     (tmp_path / "0.nii").unlink()
-    with pytest.raises(UsageError, match=r"E_TABLE.*none for one of c0"):
+    with pytest.raises(UsageError, match=r"E_TABLE: .* cases.csv names, but .*0.nii of c0 is none. Correct the table"):
         read_table(path, ["ct"], 2)
 
 

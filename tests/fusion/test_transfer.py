@@ -64,7 +64,7 @@ def test_strangers_are_refused(tmp_path: Path, content: object, words: str) -> N
 
 def test_files_that_are_not_the_expected_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    with pytest.raises(UsageError, match=r"E_WEIGHTS.*cannot be read"):
+    with pytest.raises(UsageError, match=r"E_INPUT: .*weights.pth does not exist"):
         load_encoder(UnetEncoder(1, 8, 3), path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UsageError, match=r"E_WEIGHTS.*not a checkpoint"):

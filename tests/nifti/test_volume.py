@@ -291,8 +291,8 @@ def test_a_cut_pair(tmp_path: Path) -> None:
 def test_a_command_names_the_path(tmp_path: Path) -> None:
     assert position_error(read_argument(make(tmp_path / "x.nii"))) < 1e-3
     path = patched(tmp_path / "x.nii", Patch(QFORM_CODE, "2h", (0, 0)))
-    for name in (path, tmp_path / "missing.nii.gz"):
-        with pytest.raises(UsageError, match=f"E_NIFTI.*{name}"):
+    for name, code in ((path, "E_NIFTI"), (tmp_path / "missing.nii.gz", "E_INPUT")):
+        with pytest.raises(UsageError, match=f"{code}.*{name}"):
             read_argument(name)
     with pytest.raises(CaseError) as failed:
         read_nifti(tmp_path / "missing.nii.gz")

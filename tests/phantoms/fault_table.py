@@ -4,7 +4,8 @@ The numbers are those of a list of what goes wrong with real data; 0 stands for 
 they come. What a number does not show here is tested elsewhere: radiographs of 26 in
 tests/dicom/series/test_radiograph.py; 31 to 34 (NIfTI) in tests/nifti/; 35, 39 and 40 (outputs) in
 tests/store/test_output_faults.py; 36 (orientation) in tests/test_geometry.py; 37 (labels) in
-tests/registration/test_resample.py; 38 (failed registration) in tests/registration/test_quality.py.
+tests/registration/test_resample.py; 38 (failed registration) in tests/registration/test_quality.py. 41 (bits beside the
+stored ones) and 42 (files of before Part 10) came from reports of other readers' users.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from functools import partial
 
 from pydicom.uid import (
+    JPEG2000,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -222,11 +224,17 @@ FILES = (
         12, "pixels of the last slice cut", "refused", "E_GAP", phantom(partial(faults.truncated_pixels, last=True))
     ),
     planted(12, "header cut", "refused", "E_GAP", phantom(faults.truncated_header)),
+    planted(
+        12, "header of the last slice cut", "refused", "E_GAP", phantom(partial(faults.truncated_header, last=True))
+    ),
     planted(12, "an empty file", "refused", "E_GAP", phantom(faults.empty_file)),
+    planted(12, "the last file empty", "refused", "E_GAP", phantom(partial(faults.empty_file, last=True))),
+    planted(12, "the last file zeroed", "refused", "E_GAP", phantom(faults.zeroed_file)),
     planted(13, "short pixels", "refused", "E_GAP", phantom(faults.short_pixels)),
     planted(13, "short pixels everywhere", "refused", "E_GAP", phantom(partial(faults.short_pixels, everywhere=True))),
     planted(14, "clutter and a DICOMDIR", "read", "", phantom(faults.clutter)),
     planted(15, "no preamble", "fixed", "N_NO_PREAMBLE", phantom(faults.no_preamble)),
+    planted(16, "sequences as UN", "read", "", enhanced(Layout(shuffled=True), unknown=True)),
     planted(16, "native, declared JPEG", "fixed", "N_WRONG_SYNTAX", declared(JPEGBaseline8Bit)),
     planted(16, "native, declared RLE", "fixed", "N_WRONG_SYNTAX", declared(RLELossless)),
     planted(16, "explicit, declared implicit", "fixed", "N_WRONG_SYNTAX", declared(ImplicitVRLittleEndian)),
@@ -303,6 +311,39 @@ VALUES = (
     planted(30, "secondary capture", "refused", "E_SCREENSHOT", phantom(faults.secondary_capture)),
 )
 
+#: 12 bits stored in 16, overlays in the others (PS3.5 8.1.2): what a codec keeps of them is no part of a value.
+BITS = (
+    *(
+        planted(
+            *(41, f"overlays above 12 bits, {name}", "read", ""),
+            phantom(partial(faults.twelve_bits, syntax=syntax), image=LARGER),
+        )
+        for name, syntax in (("RLE", RLELossless), ("JPEG-LS", JPEGLSLossless), ("JPEG 2000", JPEG2000Lossless))
+    ),
+    *(
+        planted(
+            *(41, f"overlays on both sides of 12 bits, {name}", "read", ""),
+            phantom(partial(faults.twelve_bits, syntax=syntax, high_bit=13)),
+        )
+        for name, syntax in (("native", None), ("RLE", RLELossless))
+    ),
+    planted(
+        *(41, "overlays above 12 bits, JPEG 2000 with loss", "refused", "E_DECODE"),
+        phantom(partial(faults.twelve_bits, syntax=JPEG2000, lossy=True), image=LARGER),
+    ),
+    planted(
+        *(41, "overlays on both sides of 12 bits, JPEG-LS", "refused", "E_DECODE"),
+        phantom(partial(faults.twelve_bits, syntax=JPEGLSLossless, high_bit=13)),
+    ),
+)
+
+BARE = (
+    planted(
+        42, "the prefix without preamble", "fixed", "N_NO_PREAMBLE", phantom(partial(faults.no_preamble, prefix=True))
+    ),
+    planted(42, "ACR-NEMA", "refused", "E_HEADER", phantom(faults.acr_nema)),
+)
+
 TABLE: tuple[Planted, ...] = tuple(
-    sorted((*CLEAN, *COUNT, *MIXED, *PLACED, *FILES, *VALUES), key=lambda item: item.row)
+    sorted((*CLEAN, *COUNT, *MIXED, *PLACED, *FILES, *VALUES, *BITS, *BARE), key=lambda item: item.row)
 )

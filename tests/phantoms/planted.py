@@ -19,6 +19,7 @@ from tests.phantoms import faults
 from tests.phantoms.enhanced import Layout, write_enhanced
 from tests.phantoms.oracle import Truth
 from tests.phantoms.phantom import position_phantom
+from tests.phantoms.unknown import write_unknown
 
 Verdict = Literal["refused", "fixed", "read"]
 Plant = Callable[[Path], Sequence[Path]]
@@ -136,8 +137,11 @@ def volumes(count: int = 2, header: SeriesHeader | None = None, **values: Sequen
     return phantom(plant, truths=partial(several, count=count), header=header)
 
 
-def enhanced(layout: Layout, header: SeriesHeader | None = None, volumes: int = 1) -> Write:
-    """Write one enhanced file: further volumes are brighter, or another stack of another orientation."""
+def enhanced(layout: Layout, header: SeriesHeader | None = None, volumes: int = 1, unknown: bool = False) -> Write:
+    """Write one enhanced file: further volumes are brighter, or another stack of another orientation.
+
+    With `unknown` its sequences, the frames' places among them, have no VR.
+    """
 
     def write(folder: Path) -> tuple[Truth, ...]:
         images = [position_phantom()]
@@ -147,7 +151,9 @@ def enhanced(layout: Layout, header: SeriesHeader | None = None, volumes: int = 
             truths = (truths[0], _truth(images[1]))
         else:
             images += [_brighter(images[0], truth.offset_hu) for truth in truths[1:]]
-        write_enhanced(images, folder / "ENHANCED", header, layout)
+        path = write_enhanced(images, folder / "ENHANCED", header, layout)
+        if unknown:
+            write_unknown(path)
         return truths
 
     return write

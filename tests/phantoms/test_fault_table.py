@@ -15,7 +15,7 @@ from tests.phantoms.oracle import ROUNDING_HU
 from tests.phantoms.planted import Planted
 
 #: Rows whose files no simple reader takes, or whose frames do not lie in a file's own header.
-NOT_PLAIN = (16, 28)
+NOT_PLAIN = (16, 28, 41, 42)
 
 
 def plain() -> list[Planted]:

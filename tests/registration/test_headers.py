@@ -45,7 +45,7 @@ def test_the_identity_is_kept_and_passes_without_a_second_start(kept: Registrati
     np.testing.assert_array_equal(kept.warp.matrix, np.eye(4))
     assert kept.quality["transform"] == "headers"
     assert kept.quality["verdict"] == "pass", kept.quality["reason"]
-    assert "start_disagreement_mm" not in kept.quality
+    assert "start_disagreement_mm" not in kept.quality and kept.quality["header_kept"] is True
     assert kept.quality["nmi_peak_step_mm"] == pytest.approx(13.2)  # two of the coarsest voxels
     inside = aligned.ct.numpy() > -300
     bone, brain = inside & (aligned.ct.numpy() > 900), inside & (abs(aligned.ct.numpy() - 30) < 20)

@@ -37,6 +37,7 @@ def measured(pair: HeadPair) -> Pair:
         ({"nmi_before": 1.151}, "pass", "had aligned the images already"),
         ({"start_disagreement_mm": 1.0}, "pass", "agree within 1.00 mm"),
         ({"start_disagreement_mm": 1.1}, "warn", "1.1 mm apart"),
+        ({"start_disagreement_mm": 1.001}, "warn", "1.001 mm apart (limit 1 mm)"),
         ({"start_disagreement_mm": 3.1}, "fail", "3.1 mm apart"),
         ({"start_disagreement_mm": None}, "warn", "Only one start"),
         ({"nmi_before": 1.16}, "fail", "NMI fell from 1.160 to 1.150"),
@@ -50,9 +51,10 @@ def measured(pair: HeadPair) -> Pair:
         ({"local_shift_mm": 2.6}, "warn", "better 2.6 mm away"),
         ({"local_shift_mm": 3.6}, "fail", "another patient"),
         ({"local_shift_mm": None}, "warn", "Too little is in view"),
-        ({"astray_fraction": 0.3}, "warn", "30% of the body fit better mirrored or in reversed order"),
+        ({"astray_fraction": 0.3}, "warn", "30% of the body fits better mirrored or in reversed order"),
         ({"overlap_dice_after": 0.74}, "pass", "NMI rose"),
         ({"overlap_dice_after": 0.6}, "warn", "Dice of 0.60"),
+        ({"overlap_dice_after": 0.6499}, "warn", "Dice of 0.6499 (limit 0.65)"),
         ({"overlap_dice_after": 0.3}, "fail", "Dice of 0.30"),
         ({"overlap_dice_after": None}, "fail", "do not meet"),
         ({"header_kept": True, "start_disagreement_mm": 9.0}, "warn", "was kept: the best start ends 9.0 mm from it"),
@@ -71,6 +73,7 @@ def measured(pair: HeadPair) -> Pair:
                 "start_disagreement_mm": 12.0,
                 "nmi_after": 1.03,
                 "nmi_mirrored": None,
+                "local_shift_mm": 6.2,
             },
             "warn",
             "(NMI 1.0310, by the headers 1.0300): the headers were believed.",
@@ -119,7 +122,8 @@ def test_headers_of_one_frame_stand_unless_the_images_speak_clearly(pair: HeadPa
     assert against_headers(right, near, LIMITS, True) == {**NO_HEADERS, "header_kept": True}  # it is a little worse
     told = against_headers(right, far, LIMITS, True)
     assert told["header_kept"] and told["header_conflict_mm"] == pytest.approx(8)
-    assert told["header_conflict_nmi"] == right.nmi(far)
+    assert told["header_conflict_nmi"] == right.nmi(far) < right.nmi(np.eye(4))
+    assert "the search for the best match ends 8.0 mm away" in judge({**GOOD, **told, "nmi_before": 1.15}, LIMITS)[1][0]
     wrong = volume(aligned.numpy(), far @ affine_of(aligned))  # now the headers are 8 mm off
     moved = Pair(pair.ct, wrong, body_mask(pair.ct, "CT"), body_mask(wrong, "MR"))
     told = against_headers(moved, far, LIMITS, True)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -261,3 +263,13 @@ def test_parts_of_functional_images_need_not_follow_the_anatomy(
     found = register(Side(pair.ct, "CT"), Side(pair.mr, modality), RIGID)
     assert found.quality["local_shift_mm"] > LIMITS.local_shift_pass_mm
     assert ("Parts of the body match better" in found.quality["reason"]) == judged
+
+
+def test_a_full_disk_of_temporary_files_is_said_to_be_so(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise RuntimeError("ITK ERROR: no room")
+
+    monkeypatch.setattr(sitk, "WriteImage", cut)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(CaseError, match=r"^E_DISK: Expected room to write .*tandem-register-"):
+        register(*sides(pair), RIGID)

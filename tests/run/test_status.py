@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_verdicts_and_faults_are_said_with_their_reason(tmp_path: Path, capsys: 
         "c, register: verdict warn: NMI is low. Look.",
         "c, ingest: quarantined: E_GAP: 1 of 9 slices is missing. Export it.",
     ]
+
+
+def test_a_verdict_that_is_a_pass_is_said_where_it_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    passed = replace(WARNED, verdict=Verdict("pass", ("Two starts agree.",)))
+    assert finish(tmp_path, {"c": [DONE, passed]}) == 0
+    assert capsys.readouterr().out == ""
+    assert finish(tmp_path, {"c": [DONE, passed]}, passed=True) == 0
+    assert capsys.readouterr().out == "c, register: verdict pass: Two starts agree.\n"
 
 
 def test_a_broken_file_that_no_series_has_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -146,3 +148,20 @@ def test_tables_measures_and_documents(tmp_path: Path) -> None:
 def test_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="E_CONFIG"):
         artifacts.save("x", "picture", None, tmp_path)
+
+
+def test_a_transform_on_a_full_disk_is_said_to_be_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The raw file is full of what found room: the disk is looked at before it is taken away."""
+
+    def cut(_: sitk.Transform, name: str) -> None:
+        Path(name).touch()
+        raise RuntimeError("ITK ERROR: H5Dwrite failed")
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=0 if any(path.name.endswith("-itk.h5") for path in folder.iterdir()) else 1 << 30)
+
+    monkeypatch.setattr(sitk, "WriteTransform", cut)
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(CaseError, match=r"^E_DISK"):
+        artifacts.save("t", "transform", bent(), tmp_path)
+    assert not list(tmp_path.iterdir())

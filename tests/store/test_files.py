@@ -3,11 +3,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +19,9 @@ import pytest
 from pipeline.errors import CaseError, UsageError, pipeline_cause
 from pipeline.store.files import (
     LINK,
+    full_disk_named,
     require_file,
+    require_given,
     run_lock,
     sha256_file,
     sweep,
@@ -120,6 +126,45 @@ def test_a_really_full_device(tmp_path: Path) -> None:
         write_atomic(tmp_path / "a.txt", full)
 
 
+def test_a_file_that_is_named_is_there_is_a_file_and_can_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("x")
+    require_given(tmp_path / "a", "a table")
+    with pytest.raises(UsageError, match=f"^E_INPUT: Expected a table, but {tmp_path}/b does not exist."):
+        require_given(tmp_path / "b", "a table")
+    with pytest.raises(UsageError, match=f"^E_INPUT: Expected a table, but {tmp_path} is not a file."):
+        require_given(tmp_path, "a table")
+    monkeypatch.setattr(Path, "open", _closed)
+    with pytest.raises(
+        UsageError, match=f"^E_UNREADABLE: .*{tmp_path}/a cannot be opened .Permission denied.. Check the"
+    ):
+        require_given(tmp_path / "a", "a table")
+
+
+def _closed(path: Path, *_: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def test_a_new_folder_goes_where_a_command_cannot_start(tmp_path: Path) -> None:
+    """One that was there stays, and so does one in which work was done, or that another run has."""
+
+    def refused(folder: Path, code: str = "E_SPEC", *made: str) -> list[str]:
+        with suppress(UsageError), run_lock(folder):
+            for name in ("run.json", *made):
+                (folder / name).write_text("x")
+            raise UsageError(code, "Wrong.")
+        return sorted(path.name for path in tmp_path.rglob("*"))
+
+    assert refused(tmp_path / "a" / "b") == []
+    (tmp_path / "old").mkdir()
+    assert refused(tmp_path / "old") == ["old"]
+    assert refused(tmp_path / "old", "E_SPEC", "series.csv") == [".lock", "old", "run.json", "series.csv"]
+    (tmp_path / "old" / "series.csv").unlink()
+    assert refused(tmp_path / "old") == [".lock", "old", "run.json"]
+    assert refused(tmp_path / "new", "E_BUSY")[-2:] == ["run.json", "run.json"]
+
+
 def test_sweep_takes_only_temporary_files(tmp_path: Path) -> None:
     (tmp_path / ".tmp-1-a").write_text("x")
     (tmp_path / ".tmp-2").mkdir()
@@ -173,6 +218,7 @@ def _unknown(*_: object) -> None:
 
 HOLD = """
 import sys
+from contextlib import suppress
 from pathlib import Path
 from pipeline.store import files
 {without}
@@ -214,3 +260,19 @@ def test_a_lock_of_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / ".lock-owner").write_text("elsewhere\n17")
     with pytest.raises(UsageError, match=r"E_BUSY: A run on elsewhere .* delete .*/.lock-owner"), run_lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("ITK ERROR"), OSError("9 requested"), CaseError("E_VERIFY", "Cut.")])
+def test_a_full_disk_is_named_where_a_library_hides_it(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(_path: Path) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        write_atomic(tmp_path / "a.npy", write)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(CaseError, match=f"^E_DISK: Expected room to write {tmp_path}/a.npy, but its disk is full."):
+        write_atomic(tmp_path / "a.npy", write)
+    with pytest.raises(CaseError, match="E_DTYPE"), full_disk_named(tmp_path / "a.npy"):
+        raise CaseError("E_DTYPE", "Wrong values, whatever the disk is.")

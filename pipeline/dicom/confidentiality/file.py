@@ -28,6 +28,7 @@ from pipeline.dicom.confidentiality.cleaner import Cleaner, Subject
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.quarantine import reason_to_leave
 from pipeline.dicom.headers.encoding import PREFIX, NotDicomError, open_dataset
+from pipeline.dicom.headers.persons import PERSON_TAGS
 from pipeline.errors import CaseError, QuarantineError
 from pipeline.store.files import require_file, write_atomic
 from pipeline.store.pseudonyms import Pseudonyms
@@ -68,6 +69,9 @@ class Identity:
     study_uid: str = ""
     series_uid: str = ""
     sop_uid: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
+    sex: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def identity_of(dataset: Dataset) -> Identity:
     uids = [str(dataset.get(name) or "") for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
     issuer = f"{texts['IssuerOfPatientID']}/" if texts["IssuerOfPatientID"] else ""
     patient = f"{issuer}{texts['PatientID']}" if texts["PatientID"] else f"study {uids[0]}"
-    return Identity(patient, *uids)
+    return Identity(patient, *uids, *(str(dataset.get(name) or "") for name in PERSON_TAGS))
 
 
 @contextmanager

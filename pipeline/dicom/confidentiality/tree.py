@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,16 +18,19 @@ from pipeline.console import track
 from pipeline.dicom.confidentiality.file import FileDeidentifier, Identity, Outcome, Source
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.headers.neighbours import Names
+from pipeline.dicom.headers.persons import Person, clashes
 from pipeline.errors import UsageError
-from pipeline.store.files import require_apart, run_lock, sha256_file, walk, write_atomic, write_text
+from pipeline.store.files import left_as_found, require_apart, run_lock, sha256_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
 
 TABLE = "deidentified.csv"
 SETTINGS = "deidentified.json"
 _COLUMNS = ("patient", "file", "modality", "verdict", "code", "reason", "sha256")
+_IDENTITY = ("patient_id", "study_uid", "series_uid", "sop_uid", "patient_name", "birth_date", "sex")
 _PRIVATE_COLUMNS = (
-    *("source", "size_bytes", "changed_ns", "verdict", "code", "reason", "patient_id", "study_uid", "series_uid"),
-    *("sop_uid", "patient", "file", "modality", "sha256"),
+    *("source", "size_bytes", "changed_ns", "verdict", "code", "reason"),
+    *_IDENTITY,
+    *("patient", "file", "modality", "sha256"),
 )
 #: After so many files the private table is written, so that a run that is killed need not begin anew.
 _KEEP_EVERY = 2000
@@ -44,12 +47,14 @@ class TreeOutcome:
         reused: how many of the copies were there already.
         gone: how many more copies there are, of files that were in the tree and are no longer.
         private_table: where it says which copy is whose.
+        parted: how many PatientIDs stand with an issuer in some files and without in others: two patients' copies.
     """
 
     outcomes: tuple[Outcome, ...]
     reused: int
     private_table: Path
     gone: int = 0
+    parted: int = 0
 
     def count(self, verdict: str) -> int:
         """How many files came to a verdict."""
@@ -86,21 +91,21 @@ def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, over
     if not sources:
         raise UsageError("E_EMPTY", f"Expected DICOM files below {root}, got no file.")
     names = Pseudonyms(out)
-    with run_lock(out):
+    with left_as_found(out, SETTINGS, TABLE), run_lock(out):
         known = _known(names, out, options, overwrite)
         done = _deidentify(sources, known, FileDeidentifier(out, names, options), jobs)
-        rows = _without_losses(_without_contradictions({**known, **done}))
+        rows = _without_losses(_without_two_persons(_without_contradictions({**known, **done})))
         _remove_unlisted(out, rows.values())
         _write_table(out, rows.values())
         table = _keep(names, rows.values())
-    outcomes = tuple(rows[source.path] for source in sources)
-    if all(item.verdict == "not DICOM" for item in outcomes):
-        got = f"{len(outcomes)} files, none of them DICOM"
-        raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
+        outcomes = tuple(rows[source.path] for source in sources)
+        if all(item.verdict == "not DICOM" for item in outcomes):
+            got = f"{len(outcomes)} files, none of them DICOM"
+            raise UsageError("E_NO_DICOM", f"Expected DICOM files below {root}, got {got}.")
     reused = sum(known.get(item.source.path) is item and item.verdict == "copied" for item in outcomes)
     left = (row for path, row in rows.items() if row.verdict == "copied" and path.is_relative_to(root.resolve()))
     gone = {row.source.path for row in left} - {source.path for source in sources}
-    return TreeOutcome(outcomes, reused, table, len(gone))
+    return TreeOutcome(outcomes, reused, table, len(gone), _without_issuer(outcomes))
 
 
 def _source(path: Path) -> Source:
@@ -184,11 +189,38 @@ def _without_contradictions(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
     result = dict(rows)
     for group in claims.values():
         if len({row.sha256 for row in group}) > 1:
-            reason = f"{len(group)} different files have one SOPInstanceUID."
-            for row in group:
-                left = replace(row, verdict="failed", code="E_DUP_SOP", reason=reason, output="", sha256="")
-                result[row.source.path] = left
+            result |= _left_out(group, "E_DUP_SOP", f"{len(group)} different files have one SOPInstanceUID.")
     return result
+
+
+def _without_two_persons(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
+    """Files of one PatientID whose names, birth dates or sexes cannot be one person's are all left out."""
+    claims: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for row in rows.values():
+        if row.verdict == "copied":
+            claims[row.patient].append(row)
+    result = dict(rows)
+    for group in claims.values():
+        if found := clashes(_person(row.identity) for row in group):
+            result |= _left_out(group, "E_CONTRADICTION", f"{' and '.join(found)} differ under one PatientID.")
+    return result
+
+
+def _person(identity: Identity) -> Person:
+    return Person(identity.patient.split("/")[-1], identity.patient_name, identity.birth_date, identity.sex)
+
+
+def _left_out(group: Iterable[Outcome], code: str, reason: str) -> dict[Path, Outcome]:
+    """The same files as failed, so that the next run tries them again."""
+    return {
+        row.source.path: replace(row, verdict="failed", code=code, reason=reason, output="", sha256="") for row in group
+    }
+
+
+def _without_issuer(rows: Iterable[Outcome]) -> int:
+    """How many PatientIDs stand with an issuer and without: their copies are of two patients, and may be of one."""
+    patients = {row.identity.patient for row in rows if row.verdict == "copied"}
+    return len({patient.split("/", 1)[1] for patient in patients if "/" in patient} & patients)
 
 
 def _without_losses(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
@@ -219,13 +251,13 @@ def _private(row: Outcome) -> tuple[str, ...]:
     source, identity = row.source, row.identity
     return (
         *(str(source.path), str(source.size_bytes), str(source.changed_ns), row.verdict, row.code, row.reason),
-        *(identity.patient, identity.study_uid, identity.series_uid, identity.sop_uid),
+        *astuple(identity),
         *(row.patient, row.output, row.modality, row.sha256),
     )
 
 
 def _from_private(row: dict[str, str]) -> Outcome:
-    identity = Identity(*(row[name] for name in ("patient_id", "study_uid", "series_uid", "sop_uid")))
+    identity = Identity(*(row[name] for name in _IDENTITY))
     source = Source(Path(row["source"]), int(row["size_bytes"]), int(row["changed_ns"]))
     given = {name: row[name] for name in ("verdict", "code", "reason", "patient", "modality", "sha256")}
     return Outcome(source, identity=identity, output=row["file"], **given)  # type: ignore[arg-type]

@@ -417,3 +417,36 @@ def test_headers_of_noise_never_stop_the_run(tmp_path: Path) -> None:
     found = deidentify_tree(tmp_path / "in", tmp_path / "out", Options(), overwrite=True)
     assert len(found.outcomes) == 60
     assert not any(b"CANARYBIRD" in copy.read_bytes() for copy in (tmp_path / "out").rglob("*") if copy.is_file())
+
+
+def test_two_persons_under_one_patient_id_are_left_out_until_they_are_parted(
+    tree: Path, tmp_path: Path, tandem_home: Path
+) -> None:
+    """Of the copies, which have neither name nor birth date, nobody could tell."""
+    for path in (tree / "John" / "mr").iterdir():
+        changed(path, PatientName="Poe^Edgar", PatientBirthDate="19800117")
+    for path in (tree / "John" / "ct").iterdir():
+        changed(path, PatientBirthDate="19700101")
+    found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.count("copied"), found.codes()) == (4, {"E_CONTRADICTION": 8})
+    assert {row["reason"] for row in table(tmp_path / "out") if row["code"]} == {
+        "PatientName and PatientBirthDate differ under one PatientID."
+    }
+    assert {data.PatientID for data in copies(tmp_path / "out")} == {Pseudonyms(tmp_path / "out").of("patient", "P2")}
+    named = {(row["patient_name"], row["birth_date"]) for row in private_rows(tandem_home) if row["code"]}
+    assert named == {("Doe^John", "19700101"), ("Poe^Edgar", "19800117")}
+    for path in (tree / "John" / "mr").iterdir():
+        changed(path, PatientID="P3")
+    again = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (again.count("copied"), again.reused) == (12, 4)
+
+
+def test_an_issuer_in_some_files_alone_parts_a_patient_and_is_said(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tree / "John" / "mr").iterdir():
+        changed(path, IssuerOfPatientID="CLINIC")
+    found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.parted, len({data.PatientID for data in copies(tmp_path / "out")})) == (1, 3)
+    assert show(found, tmp_path / "out") == 0
+    assert "1 PatientIDs have an issuer in some files and none in others" in capsys.readouterr().err

@@ -7,6 +7,7 @@ they come to lie.
 """
 
 from tests.phantoms.faults.files import (
+    acr_nema,
     clutter,
     declared_syntax,
     empty_file,
@@ -16,6 +17,7 @@ from tests.phantoms.faults.files import (
     short_pixels,
     truncated_header,
     truncated_pixels,
+    zeroed_file,
 )
 from tests.phantoms.faults.mixtures import (
     blanked_uids,
@@ -79,6 +81,7 @@ from tests.phantoms.faults.values import (
 
 __all__ = [
     "PADDED_ABOVE_HU",
+    "acr_nema",
     "big_endian",
     "blanked_uids",
     "burned_in",
@@ -143,4 +146,5 @@ __all__ = [
     "wrong_intercept",
     "zero_slope",
     "zero_spacing",
+    "zeroed_file",
 ]

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID, ExplicitVRLittleEndian, MediaStorageDirectoryStorage, SecondaryCaptureImageStorage
 
 from pipeline.simulation.dicom import make_uid
@@ -27,14 +27,21 @@ def truncated_pixels(folder: Path, last: bool = False) -> list[Path]:
     return _cut(path, path.stat().st_size - pixel_bytes // 2)
 
 
-def truncated_header(folder: Path) -> list[Path]:
-    """Cut one file inside its header, before its geometry."""
-    return _cut(middle(folder), _HEADER_CUT_BYTES)
+def truncated_header(folder: Path, last: bool = False) -> list[Path]:
+    """Cut one file, the middle or the last, inside its header, before its geometry."""
+    return _cut(in_order(folder)[-1] if last else middle(folder), _HEADER_CUT_BYTES)
 
 
-def empty_file(folder: Path) -> list[Path]:
-    """Leave nothing of one file but its name."""
-    return _cut(middle(folder), 0)
+def empty_file(folder: Path, last: bool = False) -> list[Path]:
+    """Leave nothing of one file, the middle or the last, but its name."""
+    return _cut(in_order(folder)[-1] if last else middle(folder), 0)
+
+
+def zeroed_file(folder: Path) -> list[Path]:
+    """Leave nothing of the last file but its name and its length, as a disk does that never wrote it."""
+    path = in_order(folder)[-1]
+    path.write_bytes(bytes(path.stat().st_size))
+    return [path]
 
 
 def short_pixels(folder: Path, everywhere: bool = False) -> list[Path]:
@@ -55,11 +62,26 @@ def huge_matrix(folder: Path, size: int = 60_000, everywhere: bool = False) -> l
     return edit(in_order(folder) if everywhere else [middle(folder)], change)
 
 
-def no_preamble(folder: Path) -> list[Path]:
-    """Strip the 128 bytes of preamble and `DICM` from every file. Source: DICOM PS3.10 7.1."""
+def no_preamble(folder: Path, prefix: bool = False) -> list[Path]:
+    """Strip the 128 bytes of preamble, and the prefix `DICM` too, from every file. Source: DICOM PS3.10 7.1."""
     paths = in_order(folder)
     for path in paths:
-        path.write_bytes(path.read_bytes()[_PREAMBLE_BYTES:])
+        path.write_bytes(path.read_bytes()[_PREAMBLE_BYTES - (4 if prefix else 0) :])
+    return paths
+
+
+def acr_nema(folder: Path) -> list[Path]:
+    """Write every slice as before DICOM: no file meta information, no UID, implicit VR, and a recognition code."""
+    paths = in_order(folder)
+    for path in paths:
+        slice_ = dcmread(path)
+        for element in [element for element in slice_ if element.VR in ("UI", "SQ")]:
+            del slice_[element.tag]
+        slice_.RecognitionCode = "ACR-NEMA 2.0"
+        stream = DicomBytesIO()
+        stream.is_implicit_VR, stream.is_little_endian = True, True
+        write_dataset(stream, slice_)
+        path.write_bytes(stream.getvalue())
     return paths
 
 

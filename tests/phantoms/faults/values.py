@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from pipeline.errors import CaseError
 from tests.phantoms.faults.editing import edit, in_order, middle, seen_at_position, set_everywhere, set_pixels
@@ -113,15 +114,28 @@ def padded(folder: Path, stored: int, up_to: int | None = None) -> list[Path]:
     return edit(in_order(folder), change)
 
 
-def twelve_bits(folder: Path) -> list[Path]:
-    """Store signed values in 12 of 16 bits, with other bits set above them, as overlays once were (PS3.5 8.1.2)."""
+def twelve_bits(folder: Path, syntax: UID | None = None, high_bit: int = 11, lossy: bool = False) -> list[Path]:
+    """Store signed values in 12 of 16 bits, with other bits set beside them, as overlays once were (PS3.5 8.1.2).
+
+    Args:
+        folder: of a clean series.
+        syntax: compresses all 16 bits.
+        high_bit: HighBit (0028,0102).
+        lossy: compress with loss (JPEG 2000).
+    """
 
     def change(slice_: Dataset) -> None:
         values = slice_.pixel_array.astype(np.int64) + int(slice_.RescaleIntercept)
-        above = (np.indices(values.shape).sum(axis=0) % 16) << 12
-        slice_.PixelData = ((values & 0x0FFF) | above).astype("<u2").tobytes()
-        slice_.BitsStored, slice_.HighBit, slice_.PixelRepresentation = 12, 11, 1
-        slice_.RescaleIntercept = "0"
+        others = (np.indices(values.shape).sum(axis=0) % 16) << 12
+        shift = high_bit - 11
+        words = (values & 0x0FFF) | others
+        slice_.PixelData = ((words << shift | words >> (16 - shift)) & 0xFFFF).astype("<u2").tobytes()
+        slice_.PixelRepresentation, slice_.RescaleIntercept = 1, "0"
+        if syntax is not None:  # the codec is told of 16 bits, so that it keeps them
+            slice_.BitsStored, slice_.HighBit = 16, 15
+            settings = {"j2k_psnr": [60]} if lossy else {}
+            slice_.compress(syntax, generate_instance_uid=False, encoding_plugin="", **settings)
+        slice_.BitsStored, slice_.HighBit = 12, high_bit
 
     return edit(in_order(folder), change)
 
