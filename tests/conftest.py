@@ -9,8 +9,8 @@ import pytest
 
 from tests.whole_run import WholeRun, made_once
 
-#: The files that take minutes.
-LONG_FILES = ("test_kill.py", "test_cohort.py", "test_canaries.py")
+#: The files that take minutes. While the first makes the run that several of them share, another core does the second.
+LONG_FILES = ("test_kill.py", "test_register.py", "test_fuse_run.py", "test_canaries.py", "test_cohort.py")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,8 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> WholeRun:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything below tests/real_data needs the real images; the long files start first, so that no core waits."""
+    order = {name: number for number, name in enumerate(LONG_FILES)}
     for item in items:
         if "real_data" in item.path.parts:
             item.add_marker(pytest.mark.real_data)
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))

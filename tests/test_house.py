@@ -16,6 +16,7 @@ LIGHT = (
         "pipeline.child",
         "pipeline.dicom.sandbox",
         "pipeline.dicom.headers.scan",
+        "pipeline.dicom.pixels.decode",  # a child process loads it for every decoded image
         "pipeline.dicom.series.select",
     ),
 )

@@ -83,7 +83,7 @@ class Collected:
 
     Attributes:
         class_rows: case id, patient id, true class and class logits, where the class is known.
-        voxel_rows: patient id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
+        voxel_rows: case id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
         dice_rows: case id, label and Dice; None where neither the mask nor the prediction has the label.
     """
 
@@ -98,9 +98,9 @@ class FoldEvaluation:
     Voxels are judged on the network's own grid (`spacing_mm` of the training), before the stage brings them back.
 
     Writes `class_logits.npy`, `class_labels.npy`, `class_cases.csv`, `class_probabilities.npy`; `voxel_logits.npy`,
-    `voxel_labels.npy`, `voxel_cases.npy` (voxels within 10 mm of the foreground, as many of each case; the patient of
-    each); `dice.csv`; `outputs.json` (which network's, so that calibrations know what they are for); and below
-    `classes/` what `tandem evaluate classification` writes.
+    `voxel_labels.npy`, `voxel_cases.npy` (voxels within 10 mm of the foreground, as many of each case); `dice.csv`;
+    `outputs.json` (which network's, so that calibrations know what they are for); and below `classes/` what
+    `tandem evaluate classification` writes.
 
     Args:
         trained: the network.
@@ -180,7 +180,7 @@ class FoldEvaluation:
         if len(places):
             chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
             values, labels = voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy()
-            found.voxel_rows.append((row.patient_id, values, labels))
+            found.voxel_rows.append((row.case_id, values, labels))
 
     def _keep(self, case_id: str, logits: MetaTensor, mask: MetaTensor) -> None:
         folder = self.folder / LOGITS

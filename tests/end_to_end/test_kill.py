@@ -18,7 +18,7 @@ from pipeline.store import records
 from tests.tandem_process import command, environment, tandem
 from tests.whole_run import SPEC, WholeRun
 
-KILLS = 10
+KILLS = 6
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 

@@ -40,8 +40,8 @@ def test_a_spec_of_files_is_read_and_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (', files: "{case}/CT.nii.gz"', "", "roles.ct has no `files`, but others have"),
-        (PET, "{modality: PT}", "roles.pet has no `files`, but others have"),
+        (', files: "{case}/CT.nii.gz"', "", "`roles.ct` has no `files`, but others have"),
+        (PET, "{modality: PT}", "`roles.pet` has no `files`, but others have"),
         ("{case}/PET", "{case}/{session}/PET", "either every `files` has {session}, or none has"),
         ("{case}/CT", "*/CT", "line 4: roles.ct.files: `files` needs {case}"),
         ("{case}/mask", "/mask", "line 7: masks.tumour.files: `files` is a path below"),

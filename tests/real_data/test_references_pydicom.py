@@ -22,7 +22,7 @@ def test_every_file_is_in_the_account_once(real_images: Path, found: Scan) -> No
     """Series, rejected, unreadable, not DICOM: the four together are all files of the folder."""
     total = sum(path.is_file() for path in (real_images / "pydicom_test_files").rglob("*"))
     of_series = [{instance.path for instance in (*item.instances, *item.rejected)} for item in found.series]
-    lost = [{instance.path for instance in (*found.rejected, *found.unreadable)}, set(found.others)]
+    lost = [{item.path for item in (*found.rejected, *found.unreadable)}, {item.path for item in found.others}]
     count = Counter(path for group in (*of_series, *lost) for path in group)
     assert sum(count.values()) == len(count) == total == 195
 
@@ -40,7 +40,7 @@ def test_every_series_is_read_or_has_a_reason(real_images: Path, found: Scan) ->
 
 
 def test_directories_are_no_images(found: Scan) -> None:
-    names = [path.name for path in found.others]
+    names = [item.path.name for item in found.others]
     assert sum(name.startswith("DICOMDIR") for name in names) >= 6
 
 

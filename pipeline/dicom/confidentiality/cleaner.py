@@ -139,8 +139,8 @@ class Cleaner:
             self._handlers[action](dataset, tag)
             return
         stated, expected = dataset.get_item(tag).VR, representation(tag)
-        # its value is looked at; bytes that are not do not stay, but for pixels and tables
-        if stated == "UN" and (action is not Action.KEEP or expected.startswith("O")):
+        # its value is looked at; bytes that are not do not stay, but for pixels and tables, and what these are read by
+        if stated == "UN" and (action is not Action.KEEP or expected.startswith("O") or tag in _INDISPENSABLE):
             stated = dataset[tag].VR
         if not _fits(stated, expected):
             self._drop(dataset, tag)

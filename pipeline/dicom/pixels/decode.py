@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.pixels import get_decoder
+from pydicom import dcmread
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -21,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipeline.cases import Pixels
+from pipeline.cases import Instance, Pixels
 from pipeline.dicom.headers.encoding import open_dataset
 from pipeline.errors import QuarantineError
 
@@ -177,3 +178,22 @@ def _is_lossy(encoded: memoryview, syntax: str) -> bool:
     """Of JPEG 2000 the first code stream says it: 1 stands for the reversible transform (ITU-T T.800 A.6.1)."""
     place = bytes(encoded[: 2**17]).find(b"\xff\x52") if syntax in JPEG2000TransferSyntaxes else -1
     return syntax in _LOSSY or (place >= 0 and encoded[place + 13] != 1)
+
+
+def displayed(task: tuple[Instance, Array]) -> tuple[Array, bool]:
+    """Apply the modality's and the display's lookup tables; what to apply stands in parts of the header not kept.
+
+    Args:
+        task: the image and its stored values, (rows, columns).
+
+    Returns:
+        (rows, columns), float32; and whether a lookup table or window of the display was applied. Of several the
+        first one counts. Source: DICOM PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT).
+    """
+    instance, stored = task
+    header = dcmread(instance.path, stop_before_pixels=True, force=True)
+    values = apply_modality_lut(stored, header)
+    windowed = bool(header.get("VOILUTSequence")) or header.get("WindowCenter") is not None
+    if windowed:
+        values = apply_voi_lut(values, header)
+    return np.asarray(values, dtype=np.float32), windowed

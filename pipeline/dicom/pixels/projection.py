@@ -6,14 +6,12 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
-from pydicom import dcmread
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from pipeline import geometry, volumes
 from pipeline.cases import Instance
+from pipeline.dicom.pixels.decode import displayed
 from pipeline.dicom.pixels.pixels import checked, stored_values
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.dicom.series.radiograph import pixel_spacing_mm
@@ -66,25 +64,3 @@ def geometry_of(instance: Instance) -> dict[str, Any]:
             found[f"source_to_{name}_mm"] = distance_mm
     view = instance.tags.get("ViewPosition", "")
     return {**found, "view": view} if view else found
-
-
-Array = npt.NDArray[Any]
-
-
-def displayed(task: tuple[Instance, Array]) -> tuple[Array, bool]:
-    """Apply the modality's and the display's lookup tables; what to apply stands in parts of the header not kept.
-
-    Args:
-        task: the image and its stored values, (rows, columns).
-
-    Returns:
-        (rows, columns), float32; and whether a lookup table or window of the display was applied. Of several the
-        first one counts. Source: DICOM PS3.3 C.11.1 (Modality LUT), C.11.2 (VOI LUT).
-    """
-    instance, stored = task
-    header = dcmread(instance.path, stop_before_pixels=True, force=True)
-    values = apply_modality_lut(stored, header)
-    windowed = bool(header.get("VOILUTSequence")) or header.get("WindowCenter") is not None
-    if windowed:
-        values = apply_voi_lut(values, header)
-    return np.asarray(values, dtype=np.float32), windowed

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from pipeline.dicom.confidentiality.file import Outcome
 from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.confidentiality.tree import deidentify_tree
 from pipeline.dicom.headers.header import read_header
@@ -85,21 +86,30 @@ def test_bytes_that_are_no_sequence_are_refused_not_dropped(tmp_path: Path) -> N
     assert (row.verdict, row.code) == ("failed", "E_HEADER")
 
 
-@pytest.mark.parametrize(
-    ("keyword", "vr", "value"),
-    [("HighBit", "UN", b"\x0b\0"), ("PixelSpacing", "DS", b"0,9\\0,9 "), ("PixelPaddingValue", "UN", b"\x30\xf8")],
-)
-def test_a_file_is_left_out_where_its_copy_would_lack_what_places_or_reads_it(
-    tmp_path: Path, keyword: str, vr: str, value: bytes
-) -> None:
+def outcome_with(tmp_path: Path, keyword: str, vr: str, value: bytes) -> Outcome:
+    """What becomes of a slice whose header has these bytes, where BitsAllocated is BitsStored."""
     path = write(tmp_path / "in")[0]
     data = pydicom.dcmread(path)
+    data.BitsStored, data.HighBit = 16, 15
     tag = pydicom.tag.Tag(keyword)
     data[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
     data.save_as(path, enforce_file_format=True)
     found = {row.source.path: row for row in deidentify_tree(tmp_path / "in", tmp_path / "out", Options()).outcomes}
-    assert (found[path].verdict, found[path].code) == ("failed", "E_HEADER")
-    assert found[path].reason == f"The value of {keyword} is not of its form."
+    return found[path]
+
+
+def test_a_file_is_left_out_where_its_copy_would_lack_what_places_it(tmp_path: Path) -> None:
+    found = outcome_with(tmp_path, "PixelSpacing", "DS", b"0,9\\0,9 ")
+    assert (found.verdict, found.code) == ("failed", "E_HEADER")
+    assert found.reason == "The value of PixelSpacing is not of its form."
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("HighBit", 15), ("PixelPaddingValue", 63536)])
+def test_what_the_pixels_are_read_by_is_kept_though_its_kind_is_unknown(
+    tmp_path: Path, keyword: str, value: int
+) -> None:
+    found = outcome_with(tmp_path, keyword, "UN", struct.pack("<H", value))
+    assert found.verdict == "copied" and pydicom.dcmread(tmp_path / "out" / found.output)[keyword].value == value
 
 
 def test_bare_files_are_dicom_or_named_as_what_they_are(tmp_path: Path) -> None:
