@@ -251,7 +251,7 @@ def report(tally: Tally, count: int, seed: int, with_folders: bool) -> str:
     totals = [sum(tally.verdicts[kind, code] for kind in tally.kinds) for code in codes]
     rows.append(f"| **all** | {count} | {' | '.join(map(str, totals))} |")
     table = f"| mutation | inputs | {' | '.join(codes)} |\n|{'---|' * (len(codes) + 2)}"
-    command = f"benchmarks/fuzz.py --count {count} --seed {seed}" + (" FOLDER" if with_folders else "")
+    command = f"python -m benchmarks.fuzz --count {count} --seed {seed}" + (" FOLDER" if with_folders else "")
     return PAGE.format(
         command=command,
         count=count,

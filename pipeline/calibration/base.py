@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 
 from pipeline.calibration.optimise import log_softmax, mean_nll
 from pipeline.calibration.record import About, CalibrationWarning, FitRecord
@@ -190,10 +189,11 @@ def _by_class(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _like(result: torch.Tensor, given: Logits) -> Any:
-    if isinstance(given, MetaTensor):
-        # the affine is part of the meta data
-        return MetaTensor(result, meta=dict(given.meta))
-    return result if isinstance(given, torch.Tensor) else result.numpy()
+    if not isinstance(given, torch.Tensor):
+        return result.numpy()
+    meta = getattr(given, "meta", None)  # of a MetaTensor, the affine among it; for rows alone MONAI is not loaded
+    kind: Any = type(given)
+    return result if meta is None else kind(result, meta=dict(meta))
 
 
 def _frozen(value: Any) -> Any:

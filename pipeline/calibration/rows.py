@@ -5,19 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import MetaTensor
 from scipy.ndimage import distance_transform_edt, find_objects
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.errors import UsageError
 from pipeline.geometry import spacing_mm
 from pipeline.probabilities import SUM_TOLERANCE, class_labels, group_indices
-from pipeline.volumes import affine_of
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 Logits: TypeAlias = torch.Tensor | npt.NDArray[Any] | Sequence[Any]
 
@@ -247,6 +248,8 @@ def dilated_foreground(labels: MetaTensor, margin_mm: float = MARGIN_MM) -> Mask
     mask = np.zeros(inside.shape, dtype=bool)
     if not inside.any():
         return mask
+    from pipeline.volumes import affine_of
+
     spacing = spacing_mm(affine_of(labels))
     reach = np.ceil(margin_mm / spacing).astype(int)
     (box,) = find_objects(inside.astype(np.uint8))
