@@ -108,10 +108,9 @@ def _tissue(values: Values, spacing: npt.NDArray[np.float64], modality: str) -> 
 def _quiet(values: Values) -> Mask:
     """Where the image is no noise of full strength; everywhere, unless its rim is (and there is one)."""
     rim = _rim(values.shape)
-    if not rim.any():
-        return np.ones(values.shape, np.bool_)
     rough = ndimage.gaussian_filter(np.abs(values - ndimage.uniform_filter(values, 3)), ROUGHNESS_VOXELS)
-    noisy = np.percentile(rough[rim], 25) > NOISY_AIR * np.ptp(np.percentile(values, (1, 99)))
+    loud = NOISY_AIR * np.ptp(np.percentile(values, (1, 99)))
+    noisy = rim.any() and np.percentile(rough[rim], 25) > loud
     return np.asarray(rough < threshold_otsu(rough)) if noisy else np.ones(values.shape, np.bool_)
 
 

@@ -49,10 +49,8 @@ def show(found: TreeOutcome, out: Path) -> int:
     if found.gone:
         echo(f"{found.gone} copies of an earlier run stay whose files are no longer in the input", error=True)
     if found.parted:
-        words = (
-            f"{found.parted} PatientIDs have an issuer in some files and none in others: copies of two patients each"
-        )
-        echo(words, error=True)
+        patients = f"{found.parted} PatientIDs have an issuer in some files and none in others"
+        echo(f"{patients}: copies of two patients each", error=True)
     echo(f"Copies: {out}; the private table that says whose each copy is: {found.private_table}")
     return 1 if found.count("quarantined") or found.count("failed") else 0
 

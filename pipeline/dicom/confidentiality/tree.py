@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, astuple, dataclass, replace
@@ -94,7 +94,7 @@ def deidentify_tree(root: Path, out: Path, options: Options, jobs: int = 1, over
     with left_as_found(out, SETTINGS, TABLE), run_lock(out):
         known = _known(names, out, options, overwrite)
         done = _deidentify(sources, known, FileDeidentifier(out, names, options), jobs)
-        rows = _without_losses(_without_two_persons(_without_contradictions({**known, **done})))
+        rows = _without_losses(_without_contradictions({**known, **done}))
         _remove_unlisted(out, rows.values())
         _write_table(out, rows.values())
         table = _keep(names, rows.values())
@@ -124,8 +124,9 @@ def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> d
     """
     path = out / SETTINGS
     there = path.is_file() or (out / TABLE).exists() or any(out.glob(_COPIES))  # else its copies were deleted
-    rows = [_from_private(row) for row in names.kept(TABLE)] if there else []
-    settings = {"version": __version__, "options": asdict(options), "key": names.of("key")}
+    rows = list(names.kept(TABLE)) if there else []
+    made = {"version": __version__, "columns": list(_PRIVATE_COLUMNS)}
+    settings = {**made, "options": asdict(options), "key": names.of("key")}
     same = path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings and bool(rows)
     if (rows or (out / TABLE).exists()) and not same and not overwrite:
         raise UsageError(
@@ -137,7 +138,7 @@ def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> d
         _remove_unlisted(out, ())
         rows = []
     write_atomic(path, lambda temporary: write_text(temporary, json.dumps(settings, indent=2)))
-    return {row.source.path: row for row in rows if _still_holds(row, out)}
+    return {row.source.path: row for row in map(_from_private, rows) if _still_holds(row, out)}
 
 
 def _still_holds(row: Outcome, out: Path) -> bool:
@@ -181,40 +182,41 @@ def _remove_unlisted(out: Path, rows: Iterable[Outcome]) -> None:
 
 
 def _without_contradictions(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
-    """Two different files that claim to be one instance are both left out; identical ones give one copy."""
+    """Files that claim to be one instance and differ, or one patient's and are two persons', are all left out."""
+    return _left_out(_left_out(rows, "output", _two_files), "patient", _two_persons)
+
+
+def _left_out(
+    rows: dict[Path, Outcome], claim: str, fault: Callable[[list[Outcome]], tuple[str, str] | None]
+) -> dict[Path, Outcome]:
+    """The copies that make one claim and have a fault (code, reason) as failed: the next run tries them again."""
     claims: defaultdict[str, list[Outcome]] = defaultdict(list)
     for row in rows.values():
         if row.verdict == "copied":
-            claims[row.output].append(row)
+            claims[getattr(row, claim)].append(row)
     result = dict(rows)
     for group in claims.values():
-        if len({row.sha256 for row in group}) > 1:
-            result |= _left_out(group, "E_DUP_SOP", f"{len(group)} different files have one SOPInstanceUID.")
+        if found := fault(group):
+            code, reason = found
+            for row in group:
+                left = replace(row, verdict="failed", code=code, reason=reason, output="", sha256="")
+                result[row.source.path] = left
     return result
 
 
-def _without_two_persons(rows: dict[Path, Outcome]) -> dict[Path, Outcome]:
-    """Files of one PatientID whose names, birth dates or sexes cannot be one person's are all left out."""
-    claims: defaultdict[str, list[Outcome]] = defaultdict(list)
-    for row in rows.values():
-        if row.verdict == "copied":
-            claims[row.patient].append(row)
-    result = dict(rows)
-    for group in claims.values():
-        if found := clashes(_person(row.identity) for row in group):
-            result |= _left_out(group, "E_CONTRADICTION", f"{' and '.join(found)} differ under one PatientID.")
-    return result
+def _two_files(group: list[Outcome]) -> tuple[str, str] | None:
+    """Identical files give one copy."""
+    differ = len({row.sha256 for row in group}) > 1
+    return ("E_DUP_SOP", f"{len(group)} different files have one SOPInstanceUID.") if differ else None
+
+
+def _two_persons(group: list[Outcome]) -> tuple[str, str] | None:
+    found = clashes(_person(row.identity) for row in group)
+    return ("E_CONTRADICTION", f"{' and '.join(found)} differ under one PatientID.") if found else None
 
 
 def _person(identity: Identity) -> Person:
     return Person(identity.patient.split("/")[-1], identity.patient_name, identity.birth_date, identity.sex)
-
-
-def _left_out(group: Iterable[Outcome], code: str, reason: str) -> dict[Path, Outcome]:
-    """The same files as failed, so that the next run tries them again."""
-    return {
-        row.source.path: replace(row, verdict="failed", code=code, reason=reason, output="", sha256="") for row in group
-    }
 
 
 def _without_issuer(rows: Iterable[Outcome]) -> int:

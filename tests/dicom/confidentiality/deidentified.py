@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import stat
 from pathlib import Path
 
 from pydicom import FileDataset, dcmread
@@ -32,4 +33,11 @@ def copies(out: Path) -> list[FileDataset]:
 
 def table(out: Path) -> list[dict[str, str]]:
     with (out / "deidentified.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def private_rows(home: Path) -> list[dict[str, str]]:
+    (path,) = (home / "links").glob("*/deidentified.csv")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with path.open(newline="") as stream:
         return list(csv.DictReader(stream))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import random
 import shutil
 import socket
-import stat
 import subprocess
 from datetime import date
 from itertools import pairwise
@@ -24,15 +22,8 @@ from pipeline.dicom.confidentiality.tree import deidentify_tree
 from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.store.pseudonyms import LONGEST_SHIFT_DAYS, Pseudonyms
-from tests.dicom.confidentiality.deidentified import changed, copies, table, write
+from tests.dicom.confidentiality.deidentified import changed, copies, private_rows, table, write
 from tests.phantoms.phantom import position_phantom
-
-
-def private_rows(home: Path) -> list[dict[str, str]]:
-    (path,) = (home / "links").glob("*/deidentified.csv")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_every_image_is_copied_under_a_pseudonym(tree: Path, tmp_path: Path, tandem_home: Path) -> None:
@@ -376,16 +367,6 @@ def test_copies_of_withdrawn_files_are_counted(tree: Path, tmp_path: Path, capsy
     assert "4 copies of an earlier run stay whose files are no longer in the input" in capsys.readouterr().err
 
 
-def test_two_files_that_claim_one_instance_are_left_out_and_copies_are_one(tree: Path, tmp_path: Path) -> None:
-    first, second = sorted((tree / "Jane" / "ct").iterdir())[:2]
-    shutil.copy(first, tree / "again")
-    shutil.copy(second, tree / "other")
-    changed(tree / "other", InstanceNumber=99)
-    found = deidentify_tree(tree, tmp_path / "out", Options())
-    assert found.codes() == {"E_DUP_SOP": 2}
-    assert len(copies(tmp_path / "out")) == 11
-
-
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 @pytest.mark.parametrize("options", [Options(), Options(shift_dates=True, retain_patient_characteristics=True)])
 def test_no_copy_breaks_a_rule_that_its_source_kept(
@@ -417,36 +398,3 @@ def test_headers_of_noise_never_stop_the_run(tmp_path: Path) -> None:
     found = deidentify_tree(tmp_path / "in", tmp_path / "out", Options(), overwrite=True)
     assert len(found.outcomes) == 60
     assert not any(b"CANARYBIRD" in copy.read_bytes() for copy in (tmp_path / "out").rglob("*") if copy.is_file())
-
-
-def test_two_persons_under_one_patient_id_are_left_out_until_they_are_parted(
-    tree: Path, tmp_path: Path, tandem_home: Path
-) -> None:
-    """Of the copies, which have neither name nor birth date, nobody could tell."""
-    for path in (tree / "John" / "mr").iterdir():
-        changed(path, PatientName="Poe^Edgar", PatientBirthDate="19800117")
-    for path in (tree / "John" / "ct").iterdir():
-        changed(path, PatientBirthDate="19700101")
-    found = deidentify_tree(tree, tmp_path / "out", Options())
-    assert (found.count("copied"), found.codes()) == (4, {"E_CONTRADICTION": 8})
-    assert {row["reason"] for row in table(tmp_path / "out") if row["code"]} == {
-        "PatientName and PatientBirthDate differ under one PatientID."
-    }
-    assert {data.PatientID for data in copies(tmp_path / "out")} == {Pseudonyms(tmp_path / "out").of("patient", "P2")}
-    named = {(row["patient_name"], row["birth_date"]) for row in private_rows(tandem_home) if row["code"]}
-    assert named == {("Doe^John", "19700101"), ("Poe^Edgar", "19800117")}
-    for path in (tree / "John" / "mr").iterdir():
-        changed(path, PatientID="P3")
-    again = deidentify_tree(tree, tmp_path / "out", Options())
-    assert (again.count("copied"), again.reused) == (12, 4)
-
-
-def test_an_issuer_in_some_files_alone_parts_a_patient_and_is_said(
-    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for path in (tree / "John" / "mr").iterdir():
-        changed(path, IssuerOfPatientID="CLINIC")
-    found = deidentify_tree(tree, tmp_path / "out", Options())
-    assert (found.parted, len({data.PatientID for data in copies(tmp_path / "out")})) == (1, 3)
-    assert show(found, tmp_path / "out") == 0
-    assert "1 PatientIDs have an issuer in some files and none in others" in capsys.readouterr().err
