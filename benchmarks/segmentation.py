@@ -31,8 +31,8 @@ import typer
 from scipy import ndimage
 
 from pipeline.console import echo
-from pipeline.segmentation.model import CHECKPOINT, build_network, load_model
-from pipeline.segmentation.weights import describe, load_checkpoint, write_lean
+from pipeline.segmentation.model import build_network, load_model
+from pipeline.segmentation.weights import CHECKPOINT, describe, load_checkpoint, write_lean
 from pipeline.segmentation.workspace import TRAINER
 
 PACK = ("udacity_hippocampus", "data", "TrainingSet", "images")

@@ -1,4 +1,7 @@
-"""Simulated heads as files and a table, as the fuse bundle reads them: CT, MR brought onto its grid, lesions, class."""
+"""Simulated heads as files and a table, as the fuse bundle reads them: CT, MR brought onto its grid, lesions, class.
+
+Beside them, for networks that segment, the brain (1) and the lesions in it (2).
+"""
 
 from __future__ import annotations
 
@@ -46,12 +49,13 @@ def write_head_cases(
     for number in numbers:
         name = f"head-{number:04d}"
         kind = random_kind(np.random.default_rng([seed, number, 1]))
-        files = {key: f"{name}_{key}.nii.gz" for key in ("ct", "mr", "mask")}
+        files = {key: f"{name}_{key}.nii.gz" for key in ("ct", "mr", "mask", "anatomy")}
         origin = f"simulated head, seed {seed}, {spacing_mm:g} mm"
         if not all(_is_of(folder / file, origin) for file in files.values()):
             images = _images(template, kind, np.random.default_rng([seed, number]), spacing_mm)
             for file, image in zip(files.values(), images, strict=True):
                 _write(folder / file, image, origin)
+        del files["anatomy"]  # not in the table
         about = {"label": str(kind.label), "fold": str(number % folds), "posterior": f"{kind.posterior:.6f}"}
         rows.append({"case_id": name, "patient_id": name, **about, **files})
     with (folder / table_name).open("w", newline="", encoding="utf-8") as stream:
@@ -60,16 +64,17 @@ def write_head_cases(
         writer.writerows(rows)
 
 
-def _images(
-    template: HeadTemplate, kind: Kind, rng: np.random.Generator, spacing_mm: float
-) -> tuple[MetaTensor, MetaTensor, MetaTensor]:
-    """CT, MR on the CT's grid through the true transform but for what an alignment leaves over, and the lesions."""
+def _images(template: HeadTemplate, kind: Kind, rng: np.random.Generator, spacing_mm: float) -> tuple[MetaTensor, ...]:
+    """CT, MR on the CT's grid through the true transform but for what an alignment leaves over, lesions, anatomy."""
     subject = with_kind(random_subject(template, rng, MAX_ANGLE_DEG, MAX_SHIFT_MM, LESIONS), kind)
     ct, mr = scan_pair(subject, spacing_mm, rng)
     left_over = random_rigid(rng, subject.centre_ct, LEFT_OVER_DEG, LEFT_OVER_MM)
     to_mr = volumes.transform_from_matrix(subject.ct_to_mr @ left_over)
     moved = sitk.Resample(volumes.to_sitk(mr), volumes.to_sitk(ct), to_mr, sitk.sitkLinear, 0.0)
-    return ct, volumes.from_sitk(moved), subject.labels_ct(tuple(ct.shape[1:]), volumes.affine_of(ct))
+    shape, affine = tuple(ct.shape[1:]), volumes.affine_of(ct)
+    lesions = subject.labels_ct(shape, affine)
+    anatomy = volumes.volume(np.maximum(subject.brain_ct(shape, affine), 2 * lesions), affine)
+    return ct, volumes.from_sitk(moved), lesions, anatomy
 
 
 def _is_of(path: Path, origin: str) -> bool:

@@ -1,4 +1,4 @@
-"""Make the demo's segmentation model: a small nnU-Net that finds the lesions of simulated heads, judged on others.
+"""Make the demo's segmentation model: a small nnU-Net for brain and lesions of simulated heads, judged on others.
 
     .venv/bin/python -m scripts.train_demo_segmentation OUT [--ship]
 
@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import typer
 
 from pipeline.commands.convert import convert_nnunet
 from pipeline.commands.segment import segment
-from pipeline.segmentation.model import CHECKPOINT
 from pipeline.segmentation.tasks import Planning, Training, TrainingSettings
-from pipeline.segmentation.weights import describe, load_checkpoint, write_lean
+from pipeline.segmentation.weights import CHECKPOINT, describe, load_checkpoint, write_lean
 from pipeline.segmentation.workspace import plans_name
 from pipeline.shipped import shipped
 from scripts.head_files import write_head_cases
@@ -31,17 +32,18 @@ from scripts.head_files import write_head_cases
 SEED, SPACING_MM = 2611, 3.0
 #: Number of the first patient to judge by.
 JUDGED_FROM = 2000
+LABELS = ("brain", "lesion")
 SPEC = """\
 name: demo-head
-description: Simulated heads, CT and MR on one grid, with their lesions.
+description: Simulated heads, CT and MR on one grid, with the brain and its lesions.
 roles:
   ct: {modality: CT, files: "{case}_ct.nii.gz"}
   mr: {modality: MR, files: "{case}_mr.nii.gz"}
 masks:
-  lesions: {of: ct, files: "{case}_mask.nii.gz", values: {lesion: 1}}
+  anatomy: {of: ct, files: "{case}_anatomy.nii.gz", values: {brain: 1, lesion: 2}}
 segment:
   channels: {ct: CT, mr: T1}
-  label: lesions
+  label: anatomy
 """
 
 
@@ -54,7 +56,7 @@ def main(
     ship: Annotated[bool, typer.Option("--ship", help="Put the model into the bundle.")] = False,
 ) -> None:
     """Simulate, train, judge."""
-    begun = time.process_time()
+    begun = time.monotonic()
     (out / "spec").mkdir(parents=True, exist_ok=True)
     (out / "spec" / "demo-head.yaml").write_text(SPEC)
     heads = {"learned": range(cases), "judged": range(JUDGED_FROM, JUDGED_FROM + judged)}
@@ -64,7 +66,7 @@ def main(
     if not raw.is_dir():
         learned = (out / "learned").resolve()
         patterns = [f"ct={learned}/{{case}}_ct.nii.gz", f"mr={learned}/{{case}}_mr.nii.gz"]
-        patterns.append(f"lesions={learned}/{{case}}_mask.nii.gz")
+        patterns.append(f"anatomy={learned}/{{case}}_anatomy.nii.gz")
         convert_nnunet(out / "raw", 502, "DemoHead", spec=out / "spec" / "demo-head.yaml", nifti=patterns)
     place = str(out / "nnunet")
     settings = TrainingSettings(
@@ -80,25 +82,29 @@ def main(
     training = Training(str(raw), place, settings, preset="small", folds=["all"])
     training.run()
     model = training.workspace.model(plans_name("small"), "3d_fullres")
-    scores = list(_scores(model, out, heads["judged"]))
-    typer.echo(f"Dice of the lesions on {judged} other heads: mean {np.mean(scores):.3f}, least {min(scores):.3f}")
-    typer.echo(f"{time.process_time() - begun:.0f} s of this process, its trainings not counted")
+    scores = np.array(list(_scores(model, out, heads["judged"])))
+    for name, dice in zip(LABELS, scores.T, strict=True):
+        typer.echo(f"Dice of {name} on {judged} other heads: mean {dice.mean():.3f}, least {dice.min():.3f}")
+    typer.echo(f"{(time.monotonic() - begun) / 60:.0f} minutes")
     if ship:
         _ship(model, shipped("bundles", "segment", "models", "demo_head"))
 
 
-def _scores(model: Path, out: Path, numbers: range) -> list[float]:
-    found = []
+def _scores(model: Path, out: Path, numbers: range) -> Iterator[list[float]]:
+    """Dice of each label of each head."""
     for number in numbers:
         name = f"head-{number:04d}"
         images = [f"{role}={out / 'judged' / f'{name}_{role}.nii.gz'}" for role in ("ct", "mr")]
         segment(images, model, out / "segmented" / name, mirroring=False, dicom_seg=False, keep_names=True)
         labels = next((out / "segmented" / name).glob("*.nii.gz"))
-        ours, truth = (
-            np.asarray(nib.load(path).dataobj) > 0 for path in (labels, out / "judged" / f"{name}_mask.nii.gz")
+        found, truth = (
+            np.asarray(nib.load(path).dataobj) for path in (labels, out / "judged" / f"{name}_anatomy.nii.gz")
         )
-        found.append(2 * float((ours & truth).sum()) / max(1, int(ours.sum() + truth.sum())))
-    return found
+        yield [_dice(found == value, truth == value) for value in range(1, len(LABELS) + 1)]
+
+
+def _dice(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    return 2 * float((one & other).sum()) / max(1, int(one.sum() + other.sum()))
 
 
 def _ship(model: Path, folder: Path) -> None:
@@ -108,7 +114,7 @@ def _ship(model: Path, folder: Path) -> None:
     write_lean(load_checkpoint(model / "fold_all" / CHECKPOINT), folder / "fold_all" / CHECKPOINT)
     for name in ("plans.json", "dataset.json"):
         shutil.copyfile(model / name, folder / name)
-    describe(folder, {"spec": "simulated_head", "channels": ["ct", "mr"], "label_map": {"1": 1}})
+    describe(folder, {"spec": "simulated_head", "channels": ["ct", "mr"], "label_map": {"1": 1, "2": 2}})
 
 
 if __name__ == "__main__":

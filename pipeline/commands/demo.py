@@ -20,6 +20,8 @@ from pipeline.store.files import writable_folder
 from pipeline.store.pseudonyms import Pseudonyms
 
 SPEC = ("data_specs", "simulated_head.yaml")
+#: The value of the lesions in the labels of the demo's segmentation network (bundles/segment/models/demo_head).
+SEGMENTED_LESION = 2
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ def run_demo(out: Path, cases: int, jobs: int, device: str = "") -> int:
     echo(f"{len(found)} cases; set aside: {', '.join(faults) or 'none'} (planted: {', '.join(planted) or 'none'})")
     errors = [error.mean_mm for error in alignment_errors(cohort, out / "run").values()]
     echo(f"Alignment against the simulated truth: mean error {np.mean(errors):.2f} mm over {len(errors)} cases")
+    segmented = list(segmentation_dice(cohort, out / "run").values())
+    if segmented:
+        echo(f"Segmentation against the simulated truth: Dice of the lesions {_mean_and_least(segmented)}")
     fused = list(fusion_errors(cohort, out / "run").values())
     if fused:
         echo(_fusion_in_words(fused))
@@ -100,22 +105,44 @@ def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> d
     Returns:
         Case id -> errors, for every case that is fused and has a true class.
     """
-    import nibabel as nib
-    from nibabel.processing import resample_from_to
-
     errors = {}
     for case_id, truth, folder in _done(cohort, output_dir, "fuse", keys):
         if not (truth / "class.json").is_file():
             continue
-        lesions = nib.load(truth / "label_ct.nii.gz")
-        # the same voxels, whatever the order of their axes
-        found = resample_from_to(nib.load(folder / "fused_label.nii.gz"), lesions, order=0)
-        masks = [np.asarray(image.dataobj) > 0 for image in (found, lesions)]
-        dice = 2 * float((masks[0] & masks[1]).sum()) / max(1.0, float(masks[0].sum() + masks[1].sum()))
+        dice = _lesion_dice(folder / "fused_label.nii.gz", 1, truth)
         chances = list(json.loads((folder / "fused_class.json").read_text())["probabilities"].values())
         posterior = json.loads((truth / "class.json").read_text())["posterior"]
         errors[case_id] = FusionError(dice, chances[1], posterior)
     return errors
+
+
+def segmentation_dice(cohort: Path, output_dir: Path, keys: Path | None = None) -> dict[str, float]:
+    """Dice of the lesions that the stage `segment` has found in a simulated cohort.
+
+    Args:
+        cohort: what `simulate_cohort` has filled.
+        output_dir: the run folder.
+        keys: the folder of the pseudonym key; the user's own when it is left out.
+
+    Returns:
+        Case id -> Dice, for every case that is segmented.
+    """
+    done = _done(cohort, output_dir, "segment", keys)
+    return {
+        case_id: _lesion_dice(folder / "segment_label.nii.gz", SEGMENTED_LESION, truth)
+        for case_id, truth, folder in done
+    }
+
+
+def _lesion_dice(found: Path, value: int, truth: Path) -> float:
+    """Dice of a label with the true lesions, whatever the order of the axes of its image."""
+    import nibabel as nib
+    from nibabel.processing import resample_from_to
+
+    lesions = nib.load(truth / "label_ct.nii.gz")
+    labels = resample_from_to(nib.load(found), lesions, order=0)
+    one, other = np.asarray(labels.dataobj) == value, np.asarray(lesions.dataobj) > 0
+    return 2 * float((one & other).sum()) / max(1.0, float(one.sum() + other.sum()))
 
 
 def _done(cohort: Path, output_dir: Path, stage: str, keys: Path | None) -> Iterator[tuple[str, Path, Path]]:
@@ -134,9 +161,13 @@ def _fusion_in_words(errors: list[FusionError]) -> str:
     apart = np.mean([abs(error.probability - error.posterior) for error in errors])
     pairs = ", ".join(f"{error.probability:.2f} ({error.posterior:.2f})" for error in errors)
     return (
-        f"Fusion against the simulated truth: Dice of the lesions {np.mean(dice):.2f} (least {min(dice):.2f}); "
+        f"Fusion against the simulated truth: Dice of the lesions {_mean_and_least(dice)}; "
         f"calibrated probability of the second class (true posterior) {pairs}, {apart:.2f} apart on average"
     )
+
+
+def _mean_and_least(dice: list[float]) -> str:
+    return f"{np.mean(dice):.2f} (least {min(dice):.2f})"
 
 
 def _patients(cohort: Path) -> list[Mapping[str, Any]]:

@@ -35,6 +35,8 @@ from pipeline.volumes import affine_of, volume
 VOXELS_A_CASE = 2000
 #: Beside a fold's predictions: which network made them, and how.
 ABOUT = "made_by.json"
+#: Beside the folder of a fold's predictions, in which nnU-Net takes every npz file for probabilities.
+ROWS = "validation_rows"
 CALIBRATION = FOUND[0]
 
 
@@ -92,6 +94,7 @@ class OutOfFold:
         self.plans, self.configurations, self.folds = plans_name(preset, network), list(configurations), list(folds)
         self.settings: dict[str, Any] = {"step": step, "mirror": mirroring, "engine": engine, "bfloat16": bfloat16}
         self.device, self.method, self.find_best = device, method, find_best
+        self.ensembles = find_best and len(self.configurations) > 1
         self.splits = json.loads((self.workspace.dataset / "splits_final.json").read_text(encoding="utf-8"))
         if strange := [fold for fold in self.folds if not 0 <= fold < len(self.splits)]:
             raise UsageError("E_FOLD", f"Expected folds from 0 to {len(self.splits) - 1}, got {strange[0]}.")
@@ -107,11 +110,8 @@ class OutOfFold:
             self._judge(self.workspace.model(self.plans, configuration))
         if self.find_best:
             models = [[self.plans, name] for name in self.configurations]
-            arguments: dict[str, Any] = {
-                "folds": self.folds,
-                "ensembles": len(models) > 1,
-                "processes": self.workspace.processes,
-            }
+            arguments: dict[str, Any] = {"folds": self.folds, "processes": self.workspace.processes}
+            arguments["ensembles"] = self.ensembles
             found = self.workspace.call("best", models=models, **arguments)
             echo(f"Best: {' with '.join(found['models'])}, Dice {found['dice']['post_pp']:.4f} after postprocessing.")
 
@@ -148,14 +148,15 @@ class OutOfFold:
         place = folder / f"fold_{fold}" / "validation"
         about = json.dumps({"weights": model.digests, **self.settings}, indent=2) + "\n"
         if not (place / ABOUT).is_file() or (place / ABOUT).read_text(encoding="utf-8") != about:
-            for path in place.glob("*"):
+            for path in (*place.glob("*"), *place.with_name(ROWS).glob("*")):
                 path.unlink()
             write_atomic(place / ABOUT, lambda path: write_text(path, about))
         predictor = Predictor(model, **self.settings)
         random = np.random.default_rng(fold)
         for case in track(self._cases(fold), len(self.splits[fold]["val"]), f"segment: fold {fold}"):
-            rows = place / f"{case.name}_rows.npz"
-            if not (place / f"{case.name}.nii.gz").is_file() or not rows.is_file():
+            wanted = [place / f"{case.name}.nii.gz", rows := place.with_name(ROWS) / f"{case.name}.npz"]
+            wanted += [place / f"{case.name}.npz"] if self.ensembles else []
+            if not all(path.is_file() for path in wanted):
                 self._predict(case, predictor, place, random)
             held = np.load(rows)
             if len(held["labels"]):
@@ -175,10 +176,9 @@ class OutOfFold:
         logits = np.log(np.clip(shown.reshape(len(shown), -1)[:, few].T, np.finfo(np.float32).tiny, None))
         labels = truth.numpy().reshape(-1)[few].astype(np.int64)
         known = labels < len(shown)  # not what is to be ignored
-        write_atomic(
-            place / f"{case.name}_rows.npz", lambda path: np.savez(path, logits=logits[known], labels=labels[known])
-        )
-        if self.find_best and len(self.configurations) > 1:
+        rows = place.with_name(ROWS) / f"{case.name}.npz"
+        write_atomic(rows, lambda path: np.savez(path, logits=logits[known], labels=labels[known]))
+        if self.ensembles:
             self._for_ensembles(case, model, chances, place)
         save(case.name, "label", volume(from_network(found.labels[None], affine, model.orientation), affine), place)
 

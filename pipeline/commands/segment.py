@@ -15,9 +15,9 @@ from pipeline.console import quiet_libraries, shown
 from pipeline.errors import UsageError
 from pipeline.run.options import as_value, require_known
 from pipeline.run.plan import configuration, require_device
-from pipeline.segmentation.model import CHECKPOINT, ENSEMBLE, Model, channels_of, described, partners_of
+from pipeline.segmentation.model import Model, channels_of, described, partners_of
 from pipeline.segmentation.predict import Predictor
-from pipeline.segmentation.weights import find_model
+from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, find_model
 from pipeline.shipped import bundle_root
 from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec

@@ -23,11 +23,8 @@ from pipeline.segmentation.nnunet import (
     get_network_from_plans,
     remove_all_but_largest_component_from_segmentation,
 )
-from pipeline.segmentation.weights import load_checkpoint
+from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, load_checkpoint, unchanged
 
-CHECKPOINT = "checkpoint_final.pth"
-#: In a model's folder: with which models beside it it is averaged.
-ENSEMBLE = "ensemble.json"
 #: Where the networks of plans may come from: plans name classes, and a class that they name is called.
 NETWORKS = ("dynamic_network_architectures.", "pipeline.segmentation.twins.")
 #: And what their settings may name.
@@ -156,8 +153,8 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
     }
     axes = first.get("inference_allowed_mirroring_axes")
     before = configuration.previous_stage_name
-    previous = load_model(_beside(folder, name, before), folds, device) if before else None
-    partners = tuple(load_model(path, folds, device) for path in partners_of(folder))
+    previous = load_model(unchanged(_beside(folder, name, before)), folds, device) if before else None
+    partners = tuple(load_model(unchanged(path), folds, device) for path in partners_of(folder))
     own = (plans, configuration, dataset, networks, tuple(axes or ()), about)
     return Model(*own, previous, _steps(folder), partners)
 

@@ -12,7 +12,7 @@ import shutil
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,9 @@ LEAN = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirro
 _NUMPY = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
 #: What evaluate.yaml adds to a model: a calibration of its logits, and nnU-Net's postprocessing.
 FOUND = ("calibration.json", "postprocessing.json")
-_MODEL_FILE = re.compile(rf"({'|'.join((PLANS, DATASET, TANDEM, *FOUND))}|fold_(\d+|all)/{CHECKPOINT})")
+#: Which models beside it its probabilities are averaged with, by the names of their folders.
+ENSEMBLE = "ensemble.json"
+_MODEL_FILE = re.compile(rf"({'|'.join((PLANS, DATASET, TANDEM, ENSEMBLE, *FOUND))}|fold_(\d+|all)/{CHECKPOINT})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ADD = "Add it with `tandem weights add`, or add it again if it was changed on purpose."
 
@@ -117,6 +119,19 @@ def find_model(name_or_path: str) -> Path:
     return given
 
 
+def unchanged(folder: Path) -> Path:
+    """A model's folder beside another model's, whose files are looked at as `find_model` looks at that one's.
+
+    Raises:
+        UsageError: E_WEIGHTS.
+    """
+    if folder.parent == weights_home():
+        return verify(folder.name)
+    if (folder / TANDEM).is_file():
+        _require_files(folder.name, folder, _hashes(folder))
+    return folder
+
+
 def verify(name: str) -> Path:
     """Compare an installed model's files with the manifest.
 
@@ -165,8 +180,10 @@ def add(file: Path, name: str = "", sha256: str = "") -> list[Model]:
         if taken:
             what = f"Expected a free name of letters, digits, _, . and -, got {taken[0]}."
             raise UsageError("E_NAMES", what, "Choose another --name, or remove that model first.")
+        named = dict(zip(sources, called, strict=True))
+        partners = {source: _partners(source, named) for source in sources}
         try:
-            return [_install(source, one) for source, one in zip(sources, called, strict=True)]
+            return [_install(source, one, partners[source]) for source, one in named.items()]
         except CaseError as error:
             raise UsageError(error.code, error.message) from error
 
@@ -210,7 +227,20 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
     return {**known, "sha256": hashes}
 
 
-def _install(source: Path, name: str) -> Model:
+def _partners(source: Path, names: Mapping[Path, str]) -> list[str]:
+    """The names that an ensemble's other models are taken in by.
+
+    Raises:
+        UsageError: E_WEIGHTS when one is not among the models that are taken in.
+    """
+    found = _read_json(source / ENSEMBLE)["with"] if (source / ENSEMBLE).is_file() else []
+    if gone := [str(name) for name in found if source.with_name(str(name)) not in names]:
+        what = f"Expected the ensemble's other model {gone[0]} beside {source.name}, got none."
+        raise UsageError("E_WEIGHTS", what, "Give the folder that holds them both.")
+    return [names[source.with_name(str(name))] for name in found]
+
+
+def _install(source: Path, name: str, partners: Sequence[str] = ()) -> Model:
     """Copy a model lean under a temporary name, describe it, and only then put it in its place and the manifest."""
     about = _read_json(source / TANDEM) if (source / TANDEM).is_file() else {}
     _require_files(name, source, about.get("sha256") or {}, alone=False)
@@ -221,6 +251,8 @@ def _install(source: Path, name: str) -> Model:
         for kept in (DATASET, PLANS, *(name for name in FOUND if (source / name).is_file())):
             _read_json(source / kept)
             write_atomic(folder / kept, partial(shutil.copyfile, source / kept))
+        if partners:
+            _write_json(folder / ENSEMBLE, {"with": list(partners)})
         hashes = {**describe(folder, about)["sha256"], TANDEM: sha256_file(folder / TANDEM)}
         shutil.rmtree(weights_home() / name, ignore_errors=True)  # what a removal that was killed has left
         folder.rename(weights_home() / name)
@@ -243,7 +275,7 @@ def _unpacked(file: Path) -> Iterator[Path]:
                     parts = PurePosixPath(item.filename)
                     if parts.is_absolute() or ".." in parts.parts or "\\" in item.filename:
                         raise UsageError("E_WEIGHTS", f"Expected files below one folder in {file.name}, got others.")
-                    if parts.name in (PLANS, DATASET, TANDEM, CHECKPOINT):
+                    if parts.name in (PLANS, DATASET, TANDEM, CHECKPOINT, ENSEMBLE, *FOUND):
                         archive.extract(item, name)
         except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             if isinstance(error, OSError) and error.errno in DISK_IS_FULL:

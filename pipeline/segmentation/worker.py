@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
-from pipeline.segmentation.model import CHECKPOINT, ENSEMBLE, build_network
-from pipeline.segmentation.weights import allowed_globals, describe, load_checkpoint
+from pipeline.segmentation.model import build_network
+from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, allowed_globals, describe, load_checkpoint
 from pipeline.segmentation.workspace import PLANS, TRAINER
 
 #: Preset -> nnU-Net's planner.
@@ -29,7 +29,7 @@ PLANNERS = {
 #: Of the preset `small`: features of the stages, and the longest side of a patch.
 SMALL_FEATURES, SMALL_SIDE = (16, 32, 64), 64
 #: Files that nnU-Net expects beside the preprocessed cases, and what Tandem keeps with a model.
-KEPT = ("splits_final.json", "tandem.json")
+KEPT = ("dataset.json", "splits_final.json", "tandem.json")
 
 
 def plan(  # noqa: PLR0913 - each is a setting of plan.yaml
@@ -229,7 +229,7 @@ def best(
             (model / ENSEMBLE).write_text(json.dumps({"with": names[1:]}), encoding="utf-8")
         describe(model, json.loads((model / "tandem.json").read_text(encoding="utf-8")))
     results = Path(nnUNet_results) / dataset
-    for path in (*results.glob("inference_*"), *results.glob("*/crossval_results_*"), *results.glob("ensembles/*")):
+    for path in (*results.glob("inference_*"), *results.glob("*/crossval_results_*"), *results.glob("ensembles")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()  # they name the machine's folders
     scores = {key: chosen[f"result_on_crossval_{key}"] for key in ("pre_pp", "post_pp")}
     return {"models": names, "dice": scores, "all": found["all_results"]}

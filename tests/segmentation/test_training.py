@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
+from pipeline.commands.segment import calibration_of
 from pipeline.errors import UsageError
 from pipeline.segmentation import weights, worker
 from pipeline.segmentation.model import build_network, load_model
@@ -26,6 +29,7 @@ from pipeline.segmentation.tasks import Planning, Training, TrainingSettings
 from pipeline.segmentation.trainers.tandem_trainer import TandemTrainer
 from pipeline.segmentation.weights import find_model, load_checkpoint
 from pipeline.segmentation.workspace import Workspace, plans_name
+from pipeline.shipped import shipped
 from tests.segmentation.conftest import plans_of, write_model
 
 SETTINGS = TrainingSettings(
@@ -192,30 +196,100 @@ def broken_off(train: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (folder / "checkpoint_final.pth").is_file()
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A raw data set, the folder of plans and results, and the model that one fold has given."""
+
+    place: Path
+    out: Path
+    model: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("trained")
+    place, out = write_dataset(folder), folder / "out"
+    Planning(str(place), str(out), preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
+    shutil.copytree(out, folder / "planned")
+    train = Training(str(place), str(out), SETTINGS, preset="small", folds=[0])
+    train.run()
+    return Trained(place, out, train.workspace.model("nnUNetPlans_small", "3d_fullres"))
+
+
+def weights_of(model: Path) -> dict[str, torch.Tensor]:
+    """Of its first fold."""
+    found: dict[str, torch.Tensor] = load_checkpoint(model / "fold_0" / "checkpoint_final.pth")["network_weights"]
+    return found
+
+
 @pytest.mark.slow
-def test_a_model_is_planned_trained_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_trained_and_gone_on_with(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trainings with one seed give the same weights, and so does one that was broken off after its first epoch."""
-    place = write_dataset(tmp_path)
-    found = []
-    whole = str(tmp_path / "whole")
-    Planning(str(place), whole, preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
-    shutil.copytree(whole, tmp_path / "broken")
-    for name in ("whole", "broken"):
-        out = str(tmp_path / name)
-        train = Training(str(place), out, SETTINGS, preset="small", folds=[0])
-        if name == "broken":
-            broken_off(train, monkeypatch)
-            train = Training(str(place), out, SETTINGS, preset="small", folds=[0])
-        train.run()
-        folder = train.workspace.model("nnUNetPlans_small", "3d_fullres")
-        found.append(load_checkpoint(folder / "fold_0" / "checkpoint_final.pth")["network_weights"])
-    assert all(torch.equal(value, found[1][key]) for key, value in found[0].items())
-    model = load_model(find_model(str(folder)))
+    out = tmp_path / "broken"
+    shutil.copytree(trained.out.with_name("planned"), out)
+    broken_off(Training(str(trained.place), str(out), SETTINGS, preset="small", folds=[0]), monkeypatch)
+    train = Training(str(trained.place), str(out), SETTINGS, preset="small", folds=[0])
+    train.run()
+    found = weights_of(train.workspace.model("nnUNetPlans_small", "3d_fullres"))
+    assert all(torch.equal(value, found[key]) for key, value in weights_of(trained.model).items())
+    model = load_model(find_model(str(trained.model)))
     assert model.channels == ["mr"] and model.about["label_map"] == {"1": 3, "2": 8} and model.mirror_axes == ()
-    image = np.asarray(nib.load(place / "imagesTr" / "case_0_0000.nii.gz").dataobj).T[None]
+    image = np.asarray(nib.load(trained.place / "imagesTr" / "case_0_0000.nii.gz").dataobj).T[None]
     assert Predictor(model)(image, (1.0, 1.0, 1.0)).labels.shape == (16, 16, 16)
-    text = "".join(path.read_text(errors="ignore") for path in folder.rglob("*") if path.suffix in (".txt", ".json"))
-    assert str(tmp_path) not in text
-    again = Training(str(place), str(tmp_path / "whole"), TrainingSettings(epochs=3), preset="small", folds=[0])
+    texts = [path for path in trained.model.rglob("*") if path.suffix in (".txt", ".json")]
+    assert str(trained.out.parent) not in "".join(path.read_text(errors="ignore") for path in texts)
+    again = Training(str(trained.place), str(out), TrainingSettings(epochs=3), preset="small", folds=[0])
     with pytest.raises(SystemExit):  # begun with other settings
         again.run()
+
+
+@pytest.mark.slow
+def test_a_model_is_judged_on_what_it_has_not_seen(trained: Trained) -> None:
+    """`evaluate.yaml`: Dice of the held-out cases, a calibration, and what nnU-Net has found to be worth keeping."""
+    parser = ConfigParser()
+    parser.read_config(str(shipped("bundles", "segment", "configs", "evaluate.yaml")))
+    settings = {"dataset_dir": str(trained.place), "output_dir": str(trained.out), "preset": "small", "folds": [0]}
+    for key, value in settings.items():
+        parser[key] = value
+    parser.get_parsed_content("run")
+    model = load_model(trained.model)
+    scores = []
+    for name in ("case_0", "case_1"):
+        image, truth = (
+            np.asarray(nib.load(trained.place / part).dataobj).T
+            for part in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz")
+        )
+        labels = Predictor(replace(model, postprocessing=()))(image[None], (1.0, 1.0, 1.0)).labels
+        ours = np.asarray(nib.load(trained.model / "out_of_fold" / f"{name}.nii.gz").dataobj).T
+        assert np.array_equal(ours, labels)
+        both = [np.sum((labels == value) & (truth == value)) for value in (1, 2)]
+        sizes = [np.sum(labels == value) + np.sum(truth == value) for value in (1, 2)]
+        scores.append(2 * np.divide(both, sizes))
+    with (trained.model / "evaluation" / "means.csv").open(newline="") as table:
+        rows = [row for row in csv.DictReader(table) if (row["measure"], row["of"]) == ("dice", "all cases")]
+    found = {row["region"]: float(row["value"]) for row in rows}
+    assert [found["outer"], found["inner"]] == pytest.approx(np.mean(scores, axis=0), abs=1e-3)
+    used = find_model(str(trained.model))
+    assert {path.name for path in used.glob("*.json")} >= {"calibration.json", "postprocessing.json"}
+    calibrated = calibration_of("", used, Predictor(model := load_model(used)))
+    assert calibrated is not None and "out-of-fold voxels of Dataset501_Toy" in calibrated.in_words
+    assert list(model.about["sha256"]) == sorted(model.about["sha256"])
+
+
+@pytest.mark.slow
+def test_a_training_begins_where_a_pretrained_model_ended(trained: Trained, tmp_path: Path) -> None:
+    """Its plans are taken over, and its weights: at a rate of next to nothing the encoder stays what it was."""
+    out, settings = str(tmp_path / "out"), replace(SETTINGS, epochs=1, rate=1e-12, weight_decay=0.0)
+    pretrained = str(trained.model)
+    Planning(str(trained.place), out, preset="pretrained", pretrained=pretrained).run()
+    train = Training(str(trained.place), out, settings, preset="pretrained", folds=[0], pretrained=pretrained)
+    train.run()
+    model = train.workspace.model(train.plans, "3d_fullres")
+    before, after = weights_of(trained.model), weights_of(model)
+    encoder = [name for name in before if name.startswith("encoder.")]
+    assert encoder and all(torch.allclose(before[name], after[name], atol=1e-8) for name in encoder)
+    plans = [json.loads((folder / "plans.json").read_text()) for folder in (trained.model, model)]
+    architectures = [found["configurations"]["3d_fullres"] for found in plans]
+    for found in architectures:
+        del found["data_identifier"]  # where the preprocessed cases lie
+    assert architectures[0] == architectures[1]

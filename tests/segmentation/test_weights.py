@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.segmentation.weights import add, describe, find_model, installed, load_checkpoint, remove, verify
+from pipeline.segmentation.weights import (
+    add,
+    describe,
+    find_model,
+    installed,
+    load_checkpoint,
+    remove,
+    unchanged,
+    verify,
+)
 from tests.tandem_process import call
 
 DATASET = {
@@ -186,7 +196,7 @@ def test_other_files_are_no_models(results: Path, tmp_path: Path) -> None:
     torch.save(checkpoint(0), results / "fold_0" / "checkpoint_final.pth")
     assert "labels or channels" in refused("E_WEIGHTS", add, results)
     home = tmp_path / "home" / "weights"
-    assert {path.name for path in home.iterdir()} == {".lock"}
+    assert {path.name for path in home.glob("*")} <= {".lock"}
     assert "without tandem.json" in refused("E_WEIGHTS", find_model, str(results))
     assert "none of none" in refused("E_WEIGHTS", find_model, "nothing")
 
@@ -209,6 +219,31 @@ def test_a_name_goes_before_a_folder_of_the_same_name(
     monkeypatch.chdir(tmp_path)
     assert find_model("one") == model.folder
     assert "got no name" in refused("E_WEIGHTS", find_model, "")
+
+
+def test_an_ensemble_is_taken_in_whole(results: Path, tmp_path: Path) -> None:
+    """By the names that its models get here; without one of them it is not taken in, nor used."""
+    other = results.with_name("nnUNetTrainer__nnUNetPlans__2d")
+    shutil.copytree(results, other)
+    (results / "ensemble.json").write_text(json.dumps({"with": [other.name]}))
+    for folder, files in ((results, [results / "ensemble.json"]), (tmp_path / "one.zip", [])):
+        if folder.suffix:
+            with zipfile.ZipFile(folder, "w") as archive:
+                files = [path for path in results.rglob("*") if path.is_file()]
+                for path in files:
+                    archive.write(path, path.relative_to(results.parent))
+        with pytest.raises(UsageError, match=r"E_WEIGHTS.*3d_fullres, got none"):
+            add(folder)
+    assert installed() == []
+    first, second = sorted(add(results.parent), key=lambda model: model.name)[::-1]
+    assert json.loads((first.folder / "ensemble.json").read_text()) == {"with": [second.name]}
+    assert find_model(first.name) == first.folder == unchanged(first.folder)
+    (first.folder / "ensemble.json").write_text('{"with": []}')
+    with pytest.raises(UsageError, match=r"E_WEIGHTS.*ensemble.json"):
+        find_model(first.name)
+    (second.folder / "plans.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"E_WEIGHTS.*plans.json"):
+        unchanged(second.folder)
 
 
 def test_plans_keep_their_bytes(results: Path) -> None:
