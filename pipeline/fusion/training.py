@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pipeline.fusion.checkpoint_file import layer_wise_rates, load_encoder
 from pipeline.fusion.checkpoints import Checkpoints
 from pipeline.fusion.network import FusionNet, Heads
 from pipeline.fusion.table import UNKNOWN
+from pipeline.inference.device import local_device
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
@@ -203,13 +203,6 @@ def join(seed: int) -> int:
 def leave() -> None:
     """Leave the other processes, when the training is over."""
     distributed.destroy_process_group()
-
-
-def local_device() -> torch.device:
-    """The GPU of this process on its machine; the processor where there is none."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def shared(network: nn.Module) -> nn.Module:

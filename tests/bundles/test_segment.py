@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +27,7 @@ from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import describe
 from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec
-from pipeline.store import records
+from pipeline.store import artifacts, files, records
 from pipeline.store.artifacts import save
 from pipeline.volumes import volume
 from tests.segmentation.conftest import write_model
@@ -46,10 +49,10 @@ def ingested(out: Path, case_id: str, keys: tuple[str, ...]) -> None:
         noise = ndimage.gaussian_filter(np.random.default_rng(number).normal(size=(9, 12, 8)), 1)
         path, artifact = save(key, "image", volume((50 + 20 * noise).astype(np.float32), AFFINE), folder)
         made.append(SimpleNamespace(path=path, artifact=artifact))
-    artifacts = tuple(
+    kept = tuple(
         type(item.artifact)(**{**vars(item.artifact), "path": item.path.relative_to(out).as_posix()}) for item in made
     )
-    records.write(Record(case_id, "ingest", "key", "done", artifacts=artifacts), folder)
+    records.write(Record(case_id, "ingest", "key", "done", artifacts=kept), folder)
 
 
 @pytest.fixture
@@ -78,6 +81,39 @@ def test_a_run_segments_its_cases_and_goes_on_where_it_ended(run_folder: Path) -
     assert whole.measures["segment_label_head_volume_ml"] == pytest.approx(voxels * 1.43e-3, abs=1e-6)
     again = {record.case_id: record for record in loaded.stage.run(loaded.find_cases())}
     assert again["case-whole"].reused and not again["case-cut"].reused
+
+
+@pytest.mark.parametrize("full", ["segment_label.nii.gz", "segment_probability.nii.gz", "segment_seg.dcm"])
+def test_a_full_disk_fails_the_case_and_leaves_nothing_half_written(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """The next case is segmented; once there is room, the case is, too."""
+    ingested(run_folder, "case-next", ("ct", "mr"))
+    loaded, first = batch.load("segment", Plan(run_folder, run_folder)), []
+    write = files.write_atomic
+
+    def on_a_full_disk(path: Path, fill: Any, *check: Any) -> str:
+        case_id = path.parent.parent.name
+        if path.name == full and case_id in (first or [case_id]):
+            first.append(case_id)
+            fill = no_room
+        return write(path, fill, *check)
+
+    monkeypatch.setattr(artifacts, "write_atomic", on_a_full_disk)
+    found = {record.case_id: record for record in loaded.stage.run(loaded.find_cases())}
+    (failed,) = [case for case in found.values() if case.error is not None and case.error.code == "E_DISK"]
+    assert found["case-next" if failed.case_id == "case-whole" else "case-whole"].status == "done"
+    left = {path.name for path in (run_folder / "cases" / failed.case_id / "segment").iterdir()}
+    assert not {name for name in left if name.startswith(("segment_", "."))}
+    monkeypatch.undo()
+    again = {record.case_id: record for record in loaded.stage.run(loaded.find_cases())}
+    assert again[failed.case_id].status == "done" and not again[failed.case_id].reused
+
+
+def no_room(path: Path) -> None:
+    """Half a file."""
+    path.write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def test_the_stage_runs_where_the_spec_names_a_model(tmp_path: Path) -> None:
