@@ -75,7 +75,7 @@ def run(
     jobs: Jobs = 1,
     device: Device = "",
 ) -> int:
-    """Run all stages over a folder of DICOM: ingest, register, preprocess, fuse (where the spec has it), report."""
+    """Run all stages that the spec has over a folder: ingest, register, preprocess, segment, fuse, report."""
     found = api.run(_root(root, input_), out, spec, _names(stages), overwrite, jobs, device, progress=True)
     return _finish(out, found)
 

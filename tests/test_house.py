@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
-LONGEST_FILE, LARGEST_LIBRARY = 400, 34_000
+LONGEST_FILE = 400
+#: The design's goal for all rooms together is 34,000. It was met before segmentation came in, which takes 4,600; the
+#: number only stops what grows unseen.
+LARGEST_LIBRARY = 37_000
 #: What must answer fast: `tandem --help`, `tandem status`, and the reading of headers.
 LIGHT = (
     *("pipeline", "pipeline.errors", "pipeline.cases", "pipeline.spec.spec", "pipeline.store.records", "pipeline.cli"),
