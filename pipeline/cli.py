@@ -13,6 +13,7 @@ from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
+from pipeline.spared import spare
 from pipeline.spec.explain import shipped_specs
 from pipeline.spec.register import Transform
 
@@ -25,9 +26,7 @@ app = typer.Typer(
     "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
     "Research use only, not a medical device.",
 )
-evaluate_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="How good predictions are, with intervals."
-)
+evaluate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How good predictions are: intervals.")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(convert_app, name="convert")
 app.add_typer(weights_app, name="weights")
@@ -393,6 +392,7 @@ def _echo(text: str, error: bool = False) -> None:
 
 def main() -> None:
     """The console script `tandem`."""
+    spare()
     sys.exit(app())
 
 

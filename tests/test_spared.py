@@ -1,0 +1,30 @@
+"""A command loads MONAI without what it does not need, and everything else is still there to be loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from pipeline import cli
+cli.app = lambda: {app}
+{main}
+import monai
+from monai.networks.nets import UNet
+print(*[name for name in ("torchvision", "ignite") if name in sys.modules])
+import ignite.engine
+print(ignite.engine.Engine.__name__)
+"""
+
+
+def printed(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_program_spares_them_and_a_program_of_ones_own_does_not() -> None:
+    """`tandem` alone: who uses Tandem in Python finds MONAI whole."""
+    program = "try: cli.main()\nexcept SystemExit: pass"
+    assert printed(CODE.format(app="0", main=program)) == ["", "Engine"]
+    assert "ignite" in printed(CODE.format(app="0", main=""))[0]
