@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +26,7 @@ from pipeline.volumes import volume
 from tests.phantoms.phantom import position_phantom
 from tests.segmentation.conftest import write_model
 from tests.tandem_process import call
+from tests.tandem_process import command as command_line
 
 AFFINE = np.array([[0, -1.3, 0, 40], [0.9, 0, 0, -8], [0, 0, 1.1, 3], [0, 0, 0, 1.0]])
 
@@ -67,8 +71,32 @@ def test_a_folder_of_images_with_weights_that_are_loaded_once(
     labels = nib.load(seg.with_name("segment_label.nii.gz"))
     head = place(read_segmentation(instance), [1], labels.shape, labels.affine)
     assert np.array_equal(head, np.asarray(labels.dataobj) == 1)
-    again = api.segment([folder], path, out, mirroring=False, dicom_seg=True)
-    assert all(record.reused or record.stage for records in again.values() for record in records)
+    before = written(out)
+    api.segment([folder], path, out, mirroring=False, dicom_seg=True)
+    assert written(out) == before and len(before) == 3
+
+
+def written(out: Path) -> dict[str, int]:
+    """Case -> when the record of a segmentation that is done was written, in ns."""
+    return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.glob("cases/*/segment/record.json")}
+
+
+def test_a_prediction_that_is_killed_repeats_the_case_in_flight_alone(folder: Path, tmp_path: Path) -> None:
+    path, out = write_model(tmp_path / "model"), tmp_path / "out"
+    for number in range(3, 12):
+        nib.save(nib.Nifti1Image(picture(number), AFFINE), folder / f"Doe_{number}.nii.gz")
+    typed = command_line("segment", "-i", folder, "-m", path, "-o", out, "--no-mirroring")
+    with subprocess.Popen(typed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(written(out)) < 2:
+            time.sleep(0.002)
+        process.kill()
+    before = written(out)
+    assert 2 <= len(before) < 12 and process.returncode == -signal.SIGKILL
+    found = api.segment([folder], path, out, mirroring=False)
+    after = written(out)
+    assert len(after) == 12 and {case: after[case] for case in before} == before
+    assert all(record.status == "done" for records in found.values() for record in records)
+    assert not [path.name for path in out.rglob(".*") if path.is_file() and path.name != ".lock"]
 
 
 def test_no_path_and_no_name_is_in_the_run_folder(folder: Path, tmp_path: Path) -> None:
