@@ -14,14 +14,15 @@ from tests.phantoms.oracle import ROUNDING_HU, judge_volumes
 from tests.phantoms.planted import Planted
 
 ABOUT = (
-    "Made by `python -m benchmarks.ingest --faults`. Each series is a position phantom: a voxel's value is x + "
-    "2y + 4z of its position (LPS, mm), so any error of geometry or value shows as a wrong voxel. A volume is "
-    "right when every voxel is within 0.51 of its place's value (1.01 where slices have to be resampled, as some "
-    "readers round a second time), and wrong when one is not. A reader that gives several volumes is right when "
-    "all are. The readers are used in the usual way: SimpleITK on the files that GDCM finds for each series, "
-    "MONAI's `LoadImage` on the folder, `dcm2niix` with its defaults (where it writes a corrected stack beside "
-    "the original, the corrected one counts). What they give counts unless they raise an error; warnings do not. "
-    "Every reader works in a child process with a time limit."
+    "Made by `python -m benchmarks.ingest --faults`. Each series is a position phantom: a voxel's value is x + 2y + "
+    "4z of its position (LPS, mm), in HU (CT) or Bq/ml (PET), so any error of geometry or value shows as a wrong "
+    "voxel. A volume is right when every voxel is within 0.51 of its place's value (1.01 where slices have to be "
+    "resampled, as some readers round a second time), and wrong when one is not. A reader that gives several volumes "
+    "is right when all are. The readers are used in the usual way: SimpleITK on the files that GDCM finds for each "
+    "series, MONAI's `LoadImage` on the folder, `dcm2niix` with its defaults (where it writes a corrected stack "
+    "beside the original, the corrected one counts). What they give counts unless they raise an error; warnings do "
+    "not. Tandem is told the unit by the data spec's role; the others take no unit, and give the rescaled values as "
+    "they are. Every reader works in a child process with a time limit."
 )
 
 #: Irregular and tilted slices: readers resample them.

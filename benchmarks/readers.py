@@ -33,15 +33,17 @@ class ReaderCrashedError(Exception):
 
 
 def tandem(folder: Path) -> Volumes:
-    """The package under test: what ingest does up to the volumes."""
+    """The package under test: what ingest does up to the volumes, for roles in HU (CT) and Bq/ml (PET)."""
     from pipeline.dicom.headers.scan import scan
     from pipeline.dicom.pixels.volume import read
     from pipeline.dicom.series.gate import judge
     from pipeline.dicom.series.split import merge, split
     from pipeline.volumes import affine_of
+    from tests.phantoms.planted import in_unit_of_role
 
     parts = merge([part for series in scan(folder).series for part in split(series)])
-    volumes = [read(series).image for series in map(judge, parts) if series.fault is None]
+    judged = [in_unit_of_role(judge(part)) for part in parts]
+    volumes = [read(series).image for series in judged if series.fault is None]
     return [(volume.numpy()[0].astype(float), affine_of(volume)) for volume in volumes]
 
 

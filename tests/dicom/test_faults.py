@@ -23,7 +23,7 @@ from pipeline.volumes import affine_of
 from tests.phantoms.fault_table import TABLE
 from tests.phantoms.oracle import FloatArray, judge_volumes
 from tests.phantoms.phantom import position_phantom
-from tests.phantoms.planted import Planted
+from tests.phantoms.planted import Planted, in_unit_of_role
 
 #: Most phantoms hold no air, and that they do not is noted of every CT.
 UNASKED = {"N_NO_AIR"}
@@ -43,9 +43,10 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 
 def read(folder: Path) -> tuple[list[Series], set[str]]:
-    """The series; where there is none, the codes of the files."""
+    """The series, asked for in HU or Bq/ml; where there is none, the codes of the files."""
     tree = scan(folder)
-    series = [judge(part) for part in merge([part for found in tree.series for part in split(found)])]
+    parts = merge([part for found in tree.series for part in split(found)])
+    series = [in_unit_of_role(judge(part)) for part in parts]
     return series, {item.fault.code for item in tree.rejected if item.fault is not None and not series}
 
 

@@ -5,7 +5,8 @@ they come. What a number does not show here is tested elsewhere: radiographs of 
 tests/dicom/series/test_radiograph.py; 31 to 34 (NIfTI) in tests/nifti/; 35, 39 and 40 (outputs) in
 tests/store/test_output_faults.py; 36 (orientation) in tests/test_geometry.py; 37 (labels) in
 tests/registration/test_resample.py; 38 (failed registration) in tests/registration/test_quality.py. 41 (bits beside the
-stored ones) and 42 (files of before Part 10) came from reports of other readers' users.
+stored ones), 42 (files of before Part 10) and 43 (units) came from reports of other readers' users; of 43, dose is
+tested in tests/dicom/series/test_units.py, maps in tests/dicom/pixels/test_diffusion.py and SUV in tests/dicom/pet/.
 """
 
 from __future__ import annotations
@@ -344,6 +345,32 @@ BARE = (
     planted(42, "ACR-NEMA", "refused", "E_HEADER", phantom(faults.acr_nema)),
 )
 
+#: Headers that say in which unit the values are, and values that are in it; roles ask for Bq/ml and HU.
+UNITS = (
+    planted(43, "PET in Bq/ml", "read", "", phantom(faults.pet)),
+    *(
+        planted(
+            *(43, f"PET in {unit}", "refused", "E_UNIT"),
+            phantom(faults.pet, partial(faults.in_unit, factor=factor, Units=unit)),
+        )
+        for unit, factor in (("PROPCPS", 0.04), ("CNTS", 0.6), ("GML", 0.0002))
+    ),
+    planted(
+        *(43, "PET, half in Bq/ml and half in CNTS", "refused", "E_UNIT"),
+        phantom(faults.pet, partial(faults.in_unit, factor=0.6, half=True, Units="CNTS")),
+    ),
+    planted(43, "CT of no RescaleType", "read", "", phantom(partial(faults.in_unit, RescaleType=""))),
+    planted(43, "CT in HU, RescaleType US", "read", "", phantom(partial(faults.in_unit, RescaleType="US"))),
+    planted(
+        *(43, "CT in MGML", "refused", "E_UNIT"),
+        phantom(partial(faults.in_unit, offset=1000.0, RescaleType="MGML")),
+    ),
+    planted(
+        *(43, "CT in Z_EFF", "refused", "E_UNIT"),
+        phantom(partial(faults.in_unit, factor=0.003, offset=7.4, RescaleType="Z_EFF")),
+    ),
+)
+
 TABLE: tuple[Planted, ...] = tuple(
-    sorted((*CLEAN, *COUNT, *MIXED, *PLACED, *FILES, *VALUES, *BITS, *BARE), key=lambda item: item.row)
+    sorted((*CLEAN, *COUNT, *MIXED, *PLACED, *FILES, *VALUES, *BITS, *BARE, *UNITS), key=lambda item: item.row)
 )

@@ -13,7 +13,10 @@ from monai.data import MetaTensor
 from pydicom import dcmread
 from pydicom.uid import UID
 
+from pipeline.cases import Series
+from pipeline.dicom.series.units import unit_fault
 from pipeline.simulation.dicom import SeriesHeader, write_series
+from pipeline.spec.roles import Role
 from pipeline.volumes import affine_of, volume
 from tests.phantoms import faults
 from tests.phantoms.enhanced import Layout, write_enhanced
@@ -27,6 +30,8 @@ Write = Callable[[Path], tuple[Truth, ...]]
 Truths = Callable[[MetaTensor, list[Path], Sequence[Path]], tuple[Truth, ...]]
 
 MR = SeriesHeader(modality="MR", series_description="t1_se")
+#: The unit of the volumes that a series holds; MR's values have none.
+ROLES = {"CT": Role(modality=("CT",), unit="HU"), "PT": Role(modality=("PT",), unit="Bq/ml")}
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,14 @@ def _held_by(paths: Sequence[Path]) -> Truth:
         lps[:3, 2] = (positions[-1] - positions[0]) / (len(slices) - 1)
     lps[:3, 3] = positions[0]
     return Truth((slices[0].Columns, slices[0].Rows, len(slices)), np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps)
+
+
+def in_unit_of_role(series: Series) -> Series:
+    """The series, set aside where its headers say another unit than its role, as selection does."""
+    role = ROLES.get(series.modality)
+    if series.fault is not None or role is None:
+        return series
+    return replace(series, fault=unit_fault(series, role))
 
 
 # How a series is written

@@ -243,6 +243,28 @@ def test_changing_rescale_keeps_the_values(clean: list[Path]) -> None:
     assert np.abs(wrong - before[1]).max() > 5  # who takes the first slice's rescale for all sees other values
 
 
+def test_pet_has_a_unit_and_the_values_of_its_positions(clean: list[Path]) -> None:
+    before = [values(dcmread(path)) for path in clean]
+    faults.pet(clean[0].parent)
+    found = [dcmread(path) for path in clean]
+    assert {(slice_.Modality, slice_.Units, slice_.SOPClassUID.name) for slice_ in found} == {
+        ("PT", "BQML", "Positron Emission Tomography Image Storage")
+    }
+    assert all(np.abs(values(slice_) - old).max() <= 0.75 for slice_, old in zip(found, before, strict=True))
+
+
+def test_in_unit_changes_the_values_and_says_so(clean: list[Path]) -> None:
+    before = [dcmread(path) for path in clean]
+    changed = faults.in_unit(clean[0].parent, 0.003, 7.4, half=True, RescaleType="Z_EFF")
+    assert changed == clean[MIDDLE:]
+    for path, old in zip(clean, before, strict=True):
+        slice_, factor, offset = dcmread(path), *((0.003, 7.4) if path in changed else (1.0, 0.0))
+        assert slice_.RescaleType == ("Z_EFF" if path in changed else "HU") and slice_.PixelData == old.PixelData
+        assert values(slice_) == pytest.approx(factor * values(old) + offset)
+    faults.in_unit(clean[0].parent, RescaleType="")
+    assert not any("RescaleType" in slice_ for slice_ in headers(clean[0].parent))
+
+
 def test_changing_rescale_refuses_what_does_not_fit(tmp_path: Path) -> None:
     image = volumes.volume(np.linspace(-1000, 20000, 4 * 4 * 3).reshape(4, 4, 3), np.eye(4))
     write_series(image, tmp_path)

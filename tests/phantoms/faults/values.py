@@ -1,4 +1,4 @@
-"""What the stored numbers mean: rescale, photometric interpretation, padding, bits."""
+"""What the stored numbers mean: rescale, unit, photometric interpretation, padding, bits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID, PositronEmissionTomographyImageStorage
 
 from pipeline.errors import CaseError
-from tests.phantoms.faults.editing import edit, in_order, middle, seen_at_position, set_everywhere, set_pixels
+from pipeline.simulation.dicom import decimal_string
+from tests.phantoms.faults.editing import (
+    edit,
+    in_order,
+    middle,
+    seen_at_position,
+    set_everywhere,
+    set_pixels,
+    set_values,
+)
 
 #: Where a padded position phantom ends: what lies above this value (HU) holds the padding value instead.
 PADDED_ABOVE_HU = 250.0
@@ -70,6 +79,50 @@ def zero_slope(folder: Path, everywhere: bool = True) -> list[Path]:
     return edit(
         in_order(folder) if everywhere else [middle(folder)], lambda slice_: setattr(slice_, "RescaleSlope", "0")
     )
+
+
+def pet(folder: Path) -> list[Path]:
+    """Turn the slices of a CT position phantom into PET in Bq/ml, with 0.5 as slope."""
+    said: dict[str, object] = {
+        "Modality": "PT",
+        "SOPClassUID": PositronEmissionTomographyImageStorage,
+        "Units": "BQML",
+        "SeriesType": ["STATIC", "IMAGE"],
+        "CorrectedImage": ["DECY", "ATTN"],
+        "DecayCorrection": "START",
+        "RescaleSlope": "0.5",
+        "RescaleIntercept": "0",
+    }
+
+    def change(slice_: Dataset) -> None:
+        del slice_.KVP, slice_.ConvolutionKernel, slice_.RescaleType, slice_.WindowCenter, slice_.WindowWidth
+        set_values(slice_, said)
+        slice_.file_meta.MediaStorageSOPClassUID = slice_.SOPClassUID
+        set_pixels(slice_, np.rint(seen_at_position(slice_) / 0.5))
+
+    return edit(in_order(folder), change)
+
+
+def in_unit(folder: Path, factor: float = 1.0, offset: float = 0.0, half: bool = False, **said: str) -> list[Path]:
+    """Turn the values of all slices, or of their second half, into another unit by their rescale, and say which.
+
+    Args:
+        folder: of a clean series with a rescale; the stored values stay.
+        factor: what one of the old unit is in the new one.
+        offset: the new unit's value of what was 0.
+        half: leave the first half of the slices as they are.
+        said: by DICOM keyword, such as Units (0054,1001) or RescaleType (0028,1054); an empty one is left out.
+    """
+    paths = in_order(folder)
+
+    def change(slice_: Dataset) -> None:
+        slice_.RescaleSlope = decimal_string(float(slice_.RescaleSlope) * factor)
+        slice_.RescaleIntercept = decimal_string(float(slice_.RescaleIntercept) * factor + offset)
+        for keyword in said:
+            del slice_[keyword]
+        set_values(slice_, {keyword: value for keyword, value in said.items() if value})
+
+    return edit(paths[len(paths) // 2 :] if half else paths, change)
 
 
 def monochrome1(folder: Path) -> list[Path]:
