@@ -51,7 +51,7 @@ def main(
     out: Path,
     cases: Annotated[int, typer.Option(help="To learn from.")] = 200,
     judged: Annotated[int, typer.Option(help="To judge by.")] = 60,
-    epochs: Annotated[int, typer.Option(help="Of 50 steps.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Of 50 steps.")] = 100,
     steps: Annotated[int, typer.Option(help="In an epoch.")] = 50,
     ship: Annotated[bool, typer.Option("--ship", help="Put the model into the bundle.")] = False,
 ) -> None:
