@@ -8,8 +8,9 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: A quarter of the time of MONAI's import. Trainings need ignite: they run in processes of their own.
-PACKAGES = ("torchvision", "ignite")
+#: A third of the time of MONAI's import. Trainings need ignite: they run in processes of their own. Reports load
+#: matplotlib themselves, when they draw.
+PACKAGES = ("torchvision", "ignite", "matplotlib")
 
 
 class _Absent(MetaPathFinder):

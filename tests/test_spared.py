@@ -12,9 +12,9 @@ cli.app = lambda: {app}
 {main}
 import monai
 from monai.networks.nets import UNet
-print(*[name for name in ("torchvision", "ignite") if name in sys.modules])
-import ignite.engine
-print(ignite.engine.Engine.__name__)
+print(*[name for name in ("torchvision", "ignite", "matplotlib") if name in sys.modules])
+import ignite.engine, matplotlib.figure
+print(ignite.engine.Engine.__name__, matplotlib.figure.Figure.__name__)
 """
 
 
@@ -26,5 +26,5 @@ def printed(code: str) -> list[str]:
 def test_the_program_spares_them_and_a_program_of_ones_own_does_not() -> None:
     """`tandem` alone: who uses Tandem in Python finds MONAI whole."""
     program = "try: cli.main()\nexcept SystemExit: pass"
-    assert printed(CODE.format(app="0", main=program)) == ["", "Engine"]
+    assert printed(CODE.format(app="0", main=program)) == ["", "Engine Figure"]
     assert "ignite" in printed(CODE.format(app="0", main=""))[0]

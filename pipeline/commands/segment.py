@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.calibration.base import Calibration
 from pipeline.cases import Record
-from pipeline.commands.calibrate import read_calibration
 from pipeline.commands.register import dicom_volume
 from pipeline.console import quiet_libraries, shown
 from pipeline.errors import UsageError
@@ -24,6 +22,9 @@ from pipeline.spec.spec import Role, Spec, save_spec
 from pipeline.store import records
 from pipeline.store.files import run_lock, writable_folder
 from pipeline.store.pseudonyms import Pseudonyms
+
+if TYPE_CHECKING:
+    from pipeline.calibration.base import Calibration
 
 #: What a model's folder may hold beside its folds that changes what it says.
 PARTS = ("plans.json", "dataset.json", "tandem.json", "postprocessing.json", ENSEMBLE)
@@ -55,6 +56,8 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
     found = path or (str(Path(model_dir) / own) if own else "")
     if not found:
         return None
+    from pipeline.commands.calibrate import read_calibration  # and what reports are drawn with
+
     calibration = read_calibration(Path(found))
     fitted, wanted = calibration.record.about.output, output_of(predictor.model)
     if fitted not in ("", wanted):
