@@ -18,7 +18,7 @@ import typer
 from benchmarks.training_folds import Course, show_times, tandem, timed, trained_and_judged
 
 PACK = ("udacity_hippocampus", "data", "TrainingSet")
-#: Chosen on other data; see the page.
+#: Found on other splits of this pack; see the page.
 RECIPE = {"optimizer": "adamw", "rate": 0.002, "mirror_axes": "[]", "bfloat16": True, "val_iterations": 1}
 
 
