@@ -22,7 +22,7 @@ RECIPE = {"optimizer": "adamw", "rate": 0.002, "bfloat16": True, "val_iterations
 def main(
     out: Path,
     folds: Annotated[int, typer.Option(help="Of patients.")] = 5,
-    iterations: Annotated[int, typer.Option(help="Of each fold's training.")] = 600,
+    iterations: Annotated[int, typer.Option(help="Of each fold's training.")] = 300,
     side_by_side: Annotated[int, typer.Option(help="Folds that are trained at once.")] = 2,
 ) -> None:
     """Ingest, convert, plan, train, predict out of fold, and print the Dice with its intervals and the times."""
