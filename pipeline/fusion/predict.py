@@ -206,7 +206,11 @@ class FusedOutputsd(Transform):
     def _label_rows(self, measures: Mapping[str, Any]) -> Iterator[Row]:
         for name in self.label_names if self.labels else ():
             size = measure_text("volume_ml", measures[f"fused_label_{name}_volume_ml"])
-            yield f"Volume of {clean(name)}", size, f"voxel probabilities {measures['fused_label_calibration']}"
+            yield (
+                f"Volume of {clean(name)}",
+                size,
+                f"by the fusion network; voxel probabilities {measures['fused_label_calibration']}",
+            )
 
     def _pictures(self, images: Sequence[str]) -> tuple[Picture, ...]:
         """The labels over every image, and the probability of each label over the first one."""

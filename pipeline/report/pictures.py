@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +68,8 @@ class Atlas:
         self.regions = [regions for regions in said.regions if regions.key in images]
         labels = [(regions.key, value) for regions in said.regions for value in regions.names]
         self.colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(labels))}
+        names = Counter(name for regions in self.regions for name in set(regions.names.values()))
+        self.shared = {name for name, count in names.items() if count > 1}  # two label images say `lesion`
 
     def needed(self, picture: Picture) -> list[str]:
         """Keys of the images without which the picture cannot be drawn."""
@@ -150,11 +153,15 @@ class Atlas:
                 yield Labels(labels, self._swatches(regions.key, regions.names))
 
     def _swatches(self, key: str, names: Mapping[int, str]) -> dict[int, Swatch]:
-        """Name and colour of each label; one that is outlined has the same colour everywhere."""
-        return {
-            value: Swatch(clean(name).replace("_", " "), self.colours.get((key, value), _colour(number)))
-            for number, (value, name) in enumerate(names.items())
-        }
+        """Name and colour of each label; one that is outlined has the same colour everywhere.
+
+        A name that several label images have says which of them is meant.
+        """
+        found = {}
+        for number, (value, name) in enumerate(names.items()):
+            shown = (f"{clean(name)} ({key})" if name in self.shared else clean(name)).replace("_", " ")
+            found[value] = Swatch(shown, self.colours.get((key, value), _colour(number)))
+        return found
 
     def _on_grid(self, key: str, channel: int, grid: MetaTensor, labels: bool = False) -> MetaTensor:
         return through_headers(self.images[key][channel : channel + 1], grid, labels)

@@ -115,7 +115,10 @@ def test_a_run_fuses_where_the_spec_names_weights_and_every_table_says_so(
         page = artifact(tmp_path, of_case["report"], "report_page").read_text()
         assert f"Fusion: {likely}" in page and "Labels of the fusion network" in page
         rows = page[page.index(f"Fusion: {likely}</h2>") :].partition("</table>")[0]
-        assert rows.count(f"<td>{sentence}</td>") == 2 and "<td>voxel probabilities not calibrated</td>" in rows
+        assert (
+            rows.count(f"<td>{sentence}</td>") == 2
+            and "<td>by the fusion network; voxel probabilities not calibrated</td>" in rows
+        )
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ def test_class_and_volumes_are_answers_with_their_calibration() -> None:
     chance = np.exp(1.5) / (np.exp(0.5) + np.exp(1.5))
     assert found.answers == (
         Answer("Class", f"kind_b, probability {chance:.2f}, calibrated", IN_WORDS),
-        Answer("Volume of lesion", "0.12 mL", "voxel probabilities not calibrated"),
-        Answer("Volume of organ", "0.04 mL", "voxel probabilities not calibrated"),
+        Answer("Volume of lesion", "0.12 mL", "by the fusion network; voxel probabilities not calibrated"),
+        Answer("Volume of organ", "0.04 mL", "by the fusion network; voxel probabilities not calibrated"),
     )
     (section,) = found.sections
     assert section.title == "Fusion: kind_b" and section.sentences == ("The network saw CT, MR.",)
@@ -95,8 +95,8 @@ def test_class_and_volumes_are_answers_with_their_calibration() -> None:
     assert table.rows == (
         ("Probability of kind_a", f"{1 - chance:.4f}", IN_WORDS),
         ("Probability of kind_b", f"{chance:.4f}", IN_WORDS),
-        ("Volume of lesion", "0.12 mL", "voxel probabilities not calibrated"),
-        ("Volume of organ", "0.04 mL", "voxel probabilities not calibrated"),
+        ("Volume of lesion", "0.12 mL", "by the fusion network; voxel probabilities not calibrated"),
+        ("Volume of organ", "0.04 mL", "by the fusion network; voxel probabilities not calibrated"),
     )
 
 

@@ -247,6 +247,15 @@ def test_outlines_are_on_every_panel_that_shows_their_image(records, tmp_path):
     assert [column.note for column in columns[::3]] == ["W 400 L 40 HU", ""]
 
 
+def test_a_name_of_two_label_images_says_which_one_is_meant(records, tmp_path):
+    two = (Regions("lesion", ("ct",), {1: "tumour", 2: "node"}), Regions("heat", ("ct",), {1: "tumour"}))
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS, regions=two))
+    column = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["ct"])
+    swatches = [swatch for labels in column.outlined for swatch in labels.swatches.values()]
+    assert [swatch.name for swatch in swatches] == ["tumour (lesion)", "node", "tumour (heat)"]
+    assert len({tuple(swatch.colour) for swatch in swatches}) == 3
+
+
 def test_an_outline_goes_with_its_image_to_another_grid(records, tmp_path):
     atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
     column = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["mr"])
