@@ -71,9 +71,8 @@ def _images(template: HeadTemplate, kind: Kind, rng: np.random.Generator, spacin
     left_over = random_rigid(rng, subject.centre_ct, LEFT_OVER_DEG, LEFT_OVER_MM)
     to_mr = volumes.transform_from_matrix(subject.ct_to_mr @ left_over)
     moved = sitk.Resample(volumes.to_sitk(mr), volumes.to_sitk(ct), to_mr, sitk.sitkLinear, 0.0)
-    shape, affine = tuple(ct.shape[1:]), volumes.affine_of(ct)
-    lesions = subject.labels_ct(shape, affine)
-    anatomy = volumes.volume(np.maximum(subject.brain_ct(shape, affine), 2 * lesions), affine)
+    anatomy = subject.anatomy_ct(tuple(ct.shape[1:]), volumes.affine_of(ct))
+    lesions = volumes.volume((anatomy.numpy() == 2).astype(np.uint8), volumes.affine_of(ct))
     return ct, volumes.from_sitk(moved), lesions, anatomy
 
 

@@ -278,9 +278,9 @@ def _describe(source: Source, found: Written, name: str, folds: int, seed: int) 
         "converted_by": "Tandem",
     }
     about = {"spec": source.spec, "channels": list(source.channels), "label_map": source.labels.label_map}
-    _write_json(found.folder / TANDEM, {**about, "patients": patients, "grids": found.grids})
-    _write_json(found.folder / SPLITS, splits)
-    _write_json(found.folder / "dataset.json", dataset)
+    write_json(found.folder / TANDEM, {**about, "patients": patients, "grids": found.grids})
+    write_json(found.folder / SPLITS, splits)
+    write_json(found.folder / "dataset.json", dataset)
     for empty in found.folder.glob("*T[rs]"):
         if not any(empty.iterdir()):
             empty.rmdir()
@@ -386,5 +386,6 @@ def _require_free(out: Path, name: str) -> None:
         raise UsageError("E_OUT", f"Expected a free number of a dataset in {out}, got {taken[0]} there.", remedy)
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, wholly or not at all."""
     write_atomic(path, lambda temporary: write_text(temporary, as_json(value)))

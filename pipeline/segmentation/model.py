@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pipeline.segmentation.nnunet import (
     get_network_from_plans,
     remove_all_but_largest_component_from_segmentation,
 )
-from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, load_checkpoint, unchanged
+from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, load_checkpoint, read_json, unchanged
 
 #: Where the networks of plans may come from: plans name classes, and a class that they name is called.
 NETWORKS = ("dynamic_network_architectures.", "pipeline.segmentation.twins.")
@@ -122,8 +121,8 @@ def channels_of(dataset: Mapping[str, Any], about: Mapping[str, Any]) -> list[st
 
 def described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a model's folder says of it: `dataset.json`, and `tandem.json` where there is one."""
-    about = _json(folder / "tandem.json") if (folder / "tandem.json").is_file() else {}
-    return _json(folder / "dataset.json"), about
+    about = read_json(folder / "tandem.json") if (folder / "tandem.json").is_file() else {}
+    return read_json(folder / "dataset.json"), about
 
 
 def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str | torch.device = "cpu") -> Model:
@@ -139,7 +138,7 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
             plans'; E_FOLD for a fold that was not trained; E_EXTRA where nnU-Net is not installed.
     """
     folder = Path(folder)
-    plans, (dataset, about) = PlansManager(_json(folder / "plans.json")), described(folder)
+    plans, (dataset, about) = PlansManager(read_json(folder / "plans.json")), described(folder)
     chosen = [str(fold) for fold in folds] or _folds_in(folder)
     checkpoints = {fold: load_checkpoint(_checkpoint(folder, fold)) for fold in chosen}
     first = next(iter(checkpoints.values()))
@@ -224,7 +223,7 @@ def partners_of(folder: Path) -> list[Path]:
         UsageError: E_WEIGHTS when one is not there.
     """
     path = folder / ENSEMBLE
-    found = [folder.resolve().parent / str(name) for name in (_json(path)["with"] if path.is_file() else ())]
+    found = [folder.resolve().parent / str(name) for name in (read_json(path)["with"] if path.is_file() else ())]
     if gone := [item.name for item in found if item.parent != folder.resolve().parent or not item.is_dir()]:
         raise UsageError("E_WEIGHTS", f"Expected the ensemble's other model {gone[0]} beside it, got none.")
     return found
@@ -233,21 +232,11 @@ def partners_of(folder: Path) -> list[Path]:
 def _steps(folder: Path) -> tuple[Any, ...]:
     """What nnU-Net has found to be worth keeping the largest piece of (`postprocessing.json`)."""
     path = folder / "postprocessing.json"
-    found = _json(path) if path.is_file() else {"postprocessing_fns": [], "postprocessing_kwargs": []}
+    found = read_json(path) if path.is_file() else {"postprocessing_fns": [], "postprocessing_kwargs": []}
     strange = {*found["postprocessing_fns"]} - {remove_all_but_largest_component_from_segmentation.__name__}
     if strange:
         raise UsageError("E_WEIGHTS", f"Expected a postprocessing that keeps largest pieces, got {min(strange)}.")
     return tuple(step["labels_or_regions"] for step in found["postprocessing_kwargs"])
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError("E_WEIGHTS", f"Expected a model's {path.name}, got none that can be read.") from error
-    if not isinstance(found, dict):
-        raise UsageError("E_WEIGHTS", f"Expected a model's {path.name}, got something else.")
-    return found
 
 
 def _as_it_is(array: Any, *_: Any, **__: Any) -> Any:

@@ -24,10 +24,9 @@ import numpy as np
 import torch
 
 from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
-from pipeline.segmentation.dataset import TANDEM
+from pipeline.segmentation.dataset import TANDEM, write_json
 from pipeline.shipped import shipped
-from pipeline.store.artifacts import as_json
-from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic, write_text
+from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic
 from pipeline.store.pseudonyms import private_folder
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -196,7 +195,7 @@ def remove(name: str) -> None:
     """
     with run_lock(weights_home()):
         _entry(name)
-        _write_json(weights_home() / MANIFEST, {key: value for key, value in _manifest().items() if key != name})
+        write_json(weights_home() / MANIFEST, {key: value for key, value in _manifest().items() if key != name})
         shutil.rmtree(weights_home() / name, ignore_errors=True)
 
 
@@ -210,7 +209,7 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
     Returns:
         What was written.
     """
-    dataset = _read_json(folder / DATASET)
+    dataset = read_json(folder / DATASET)
     try:
         labels = dataset["labels"].values()
         numbers = {value for of in labels for value in (of if isinstance(of, list) else [of]) if value}
@@ -223,7 +222,7 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
     known |= {key: value for key, value in (about or {}).items() if key in known}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / TANDEM)
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if _is_model_file(path, folder)}
-    _write_json(folder / TANDEM, {**known, "sha256": hashes})
+    write_json(folder / TANDEM, {**known, "sha256": hashes})
     return {**known, "sha256": hashes}
 
 
@@ -233,7 +232,7 @@ def _partners(source: Path, names: Mapping[Path, str]) -> list[str]:
     Raises:
         UsageError: E_WEIGHTS when one is not among the models that are taken in.
     """
-    found = _read_json(source / ENSEMBLE)["with"] if (source / ENSEMBLE).is_file() else []
+    found = read_json(source / ENSEMBLE)["with"] if (source / ENSEMBLE).is_file() else []
     if gone := [str(name) for name in found if source.with_name(str(name)) not in names]:
         what = f"Expected the ensemble's other model {gone[0]} beside {source.name}, got none."
         raise UsageError("E_WEIGHTS", what, "Give the folder that holds them both.")
@@ -242,23 +241,23 @@ def _partners(source: Path, names: Mapping[Path, str]) -> list[str]:
 
 def _install(source: Path, name: str, partners: Sequence[str] = ()) -> Model:
     """Copy a model lean under a temporary name, describe it, and only then put it in its place and the manifest."""
-    about = _read_json(source / TANDEM) if (source / TANDEM).is_file() else {}
+    about = read_json(source / TANDEM) if (source / TANDEM).is_file() else {}
     _require_files(name, source, about.get("sha256") or {}, alone=False)
     folder = weights_home() / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}"
     try:
         for path in _checkpoints(source):
             write_lean(load_checkpoint(path), folder / path.parent.name / CHECKPOINT)
         for kept in (DATASET, PLANS, *(name for name in FOUND if (source / name).is_file())):
-            _read_json(source / kept)
+            read_json(source / kept)
             write_atomic(folder / kept, partial(shutil.copyfile, source / kept))
         if partners:
-            _write_json(folder / ENSEMBLE, {"with": list(partners)})
+            write_json(folder / ENSEMBLE, {"with": list(partners)})
         hashes = {**describe(folder, about)["sha256"], TANDEM: sha256_file(folder / TANDEM)}
         shutil.rmtree(weights_home() / name, ignore_errors=True)  # what a removal that was killed has left
         folder.rename(weights_home() / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    _write_json(weights_home() / MANIFEST, {**_manifest(), name: hashes})
+    write_json(weights_home() / MANIFEST, {**_manifest(), name: hashes})
     return _model(name, weights_home() / name)
 
 
@@ -300,7 +299,7 @@ def _own_name(name: str, source: Path) -> str:
 
 
 def _model(name: str, folder: Path) -> Model:
-    about, dataset = _read_json(folder / TANDEM), _read_json(folder / DATASET)
+    about, dataset = read_json(folder / TANDEM), read_json(folder / DATASET)
     folds = tuple(path.parent.name.removeprefix("fold_") for path in _checkpoints(folder))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     labels = tuple(label for label in dataset["labels"] if label not in ("background", "ignore"))
@@ -324,7 +323,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     if not (folder / TANDEM).is_file():
         what = f"Expected a model that Tandem has taken in, got the folder {folder.name} without {TANDEM}."
         raise UsageError("E_WEIGHTS", what, _ADD)
-    found = _read_json(folder / TANDEM).get("sha256")
+    found = read_json(folder / TANDEM).get("sha256")
     if not isinstance(found, dict) or not {PLANS, DATASET} <= found.keys() or len(found) < 3:
         raise UsageError("E_WEIGHTS", f"Expected the sha256 of each file in {TANDEM} of {folder.name}, got none.", _ADD)
     return found
@@ -341,10 +340,15 @@ def _entry(name: str) -> dict[str, str]:
 
 def _manifest() -> dict[str, dict[str, str]]:
     path = weights_home() / MANIFEST
-    return _read_json(path) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """What a JSON file of a model holds.
+
+    Raises:
+        UsageError: E_WEIGHTS when it cannot be read, or is no object.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -352,10 +356,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError("E_WEIGHTS", f"Expected a JSON object in {path.name} of a model, got another.")
     return found
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_atomic(path, lambda temporary: write_text(temporary, as_json(value)))
 
 
 def _reread(path: Path) -> None:

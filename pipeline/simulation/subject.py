@@ -214,10 +214,13 @@ class Subject:
         labels = [lesion_labels(self.lesions, points) for points in self._anatomy(shape, affine, self.ct_pose)]
         return volumes.volume(np.concatenate(labels).reshape(shape), affine)
 
-    def brain_ct(self, shape: Many[int], affine: npt.ArrayLike) -> MetaTensor:
-        """What lies within the brain's smoothed surface (1) on a grid of CT world, (1, I, J, K), uint8."""
-        inside = [self.template.brain_distance_mm(points) < 0 for points in self._anatomy(shape, affine, self.ct_pose)]
-        return volumes.volume(np.concatenate(inside).reshape(shape).astype(np.uint8), affine)
+    def anatomy_ct(self, shape: Many[int], affine: npt.ArrayLike) -> MetaTensor:
+        """Lesions (2), what else lies within the brain's smoothed surface (1), and background, as `labels_ct`."""
+        labels = [
+            np.maximum(self.template.brain_distance_mm(points) < 0, 2 * lesion_labels(self.lesions, points))
+            for points in self._anatomy(shape, affine, self.ct_pose)
+        ]
+        return volumes.volume(np.concatenate(labels).reshape(shape), affine)
 
     def landmarks_ct(self) -> FloatArray:
         """The same anatomical points in every patient, a lattice in the brain: in CT world, (N, 3), RAS mm."""
