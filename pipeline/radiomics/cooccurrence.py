@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.radiomics.levels import DIRECTIONS, IN_PLANE, Cells, Floats, Levels, Matrices, mean_defined, tally
+from pipeline.radiomics.levels import DIRECTIONS, IN_PLANE, Cells, Floats, Levels, Matrices, added, mean_defined, tally
 
 
 def cooccurrence_cells(levels: Levels, distance: int) -> Cells:
@@ -87,4 +87,4 @@ def _features(matrices: Matrices, levels: Levels) -> dict[str, Floats]:
 
 
 def _entropy(number: int, group: Floats, p: Floats) -> Floats:
-    return -np.bincount(group, p * np.log2(p), number)
+    return -added(group, p * np.log2(p), number)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.radiomics.levels import Array, Floats, Levels, mean_defined
+from pipeline.radiomics.levels import Array, Floats, Levels, added, mean_defined
 
 _ROWS = 256
 
@@ -25,7 +25,7 @@ class Differences:
 
 def differences(levels: Levels, distance: int) -> tuple[Differences, Differences]:
     """The matrices of each slice, and the one in three dimensions, of neighbours within a Chebyshev distance."""
-    own = levels.values[levels.ranks]
+    own = levels.values.astype(np.int32)[levels.ranks]
     inside = levels.ranks > 0
     near, weight = (_box(_box(item, distance, 1), distance, 2) for item in (own, inside.astype(own.dtype)))
     in_slices = _matrix(levels, inside, near - own, weight - 1)
@@ -50,7 +50,7 @@ def _matrix(levels: Levels, inside: Array, near: Array, weight: Array) -> Differ
     shape = len(levels.ranks), len(levels.values)
     key = used // levels.plane * shape[1] + rank
     size = shape[0] * shape[1]
-    return Differences(np.bincount(key, minlength=size).reshape(shape), np.bincount(key, apart, size).reshape(shape))
+    return Differences(*(added(key, item, size).reshape(shape) for item in (np.ones_like(apart), apart)))
 
 
 def tone_features(matrices: Differences, levels: Levels) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pipeline.radiomics.levels import (
     Floats,
     Levels,
     Matrices,
+    added,
     mean_defined,
     tally,
 )
@@ -52,10 +53,8 @@ def emphasis(matrices: Matrices, levels: Levels, names: list[str], voxels: Float
     p = matrices.count / total[group]
     low, high, small, large = 1 / i**2, i**2, 1 / j**2, j**2
     by_level, by_column = (matrices.marginal(key, p) for key in (matrices.row, matrices.column))
-    level_squares, column_squares = (
-        np.bincount(where, part**2, matrices.number) for where, _, part in (by_level, by_column)
-    )
-    values = (
+    level_squares, column_squares = (added(where, part**2, matrices.number) for where, _, part in (by_level, by_column))
+    values: tuple[Floats, ...] = (
         *(sums(p * weight) for weight in (small, large, low, high)),
         *(sums(p * weight) for weight in (small * low, small * high, large * low, large * high)),
         *(level_squares * total, level_squares, column_squares * total, column_squares),
@@ -112,7 +111,7 @@ class Zones:
 
     def voxels(self, aggregation: str) -> Floats:
         """How many voxels each matrix of an aggregation is of."""
-        each = np.bincount(self.plane, self.size)
+        each = added(self.plane, self.size.astype(np.float64), int(self.plane.max(initial=0)) + 1)
         return each[each > 0] if aggregation == "2D_comb" else np.array([each.sum()])
 
 
@@ -141,7 +140,7 @@ def _zones(ranks: Array, shape_mask: Array) -> tuple[Array, Array, Array]:
     row[zone] = ranks.ravel()[inside]
     edge = ndimage.distance_transform_cdt(shape_mask, "taxicab").ravel()[inside]
     # of several values written to one place the last one stays: the smallest
-    farthest_first = np.argsort(-edge, kind="stable")
+    farthest_first = np.argsort(-edge.astype(np.int16), kind="stable")
     least[zone[farthest_first]] = edge[farthest_first]
     return row, size, least
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from pipeline.radiomics.levels import Array, Floats
+from pipeline.radiomics.levels import Floats
 
 #: Terms of the series of an ellipsoid's surface. Source: IBSI 3.1.21 (RDD2).
 _TERMS = 20
-#: The least ellipsoid is found to this part; a point farther out than that is still moved in.
-_CLOSE, _STEPS = 1e-10, 20_000
+#: The least ellipsoid's volume is right to this part.
+_CLOSE, _STEPS = 1e-9, 100
 
 
 def ellipsoid_volume(half_axes: Sequence[float] | Floats) -> float:
@@ -37,41 +37,38 @@ def least_box(hull: ConvexHull) -> Floats:
 
     Every face is tried; within it, the box lies along one of the edges of the hull's outline seen from there.
     """
-    points, normals = hull.points, hull.equations[:, :3]
-    facets, corner = np.nonzero(np.arange(len(normals))[:, None] < hull.neighbors)
-    edges = np.array([np.delete(hull.simplices[facet], at) for facet, at in zip(facets, corner, strict=True)])
-    beside = hull.neighbors[facets, corner]
-    upward = np.unique(np.round(normals * np.where(normals @ [1, 1e-3, 1e-6] < 0, -1, 1)[:, None], 9), axis=0)
-    corners = points[hull.vertices]
-    heights = np.ptp(corners @ upward.T, axis=0)
-    floor = heights * _projected_areas(hull, upward)
-    best, sides = np.inf, np.zeros(3)
-    for number in np.argsort(floor, kind="stable"):
-        if floor[number] >= best:
-            break
-        facing = normals @ upward[number]
-        outline = edges[(facing[facets] > -1e-9) != (facing[beside] > -1e-9)]
-        widths = _least_rectangle(points[outline], upward[number])
-        if heights[number] * widths.prod() < best:
-            best, sides = heights[number] * widths.prod(), np.array([heights[number], *widths])
-    return sides
+    normals = hull.equations[:, :3]
+    # edges once, and none within a plane
+    bent = np.abs(normals[:, None] - normals[hull.neighbors]).max(2) > 1e-9
+    facet, corner = np.nonzero(bent & (np.arange(len(normals))[:, None] < hull.neighbors))
+    beside = hull.neighbors[facet, corner]
+    # an edge lies opposite to a corner of a triangle
+    ends = hull.points[hull.simplices[facet[:, None], (corner[:, None] + (1, 2)) % 3]]
+    edges = ends[:, 1] - ends[:, 0]
+    upward = np.unique(np.round(normals * np.where(normals @ (1, 1e-3, 1e-6) < 0, -1, 1)[:, None], 9), axis=0)
+    upward /= np.linalg.norm(upward, axis=1, keepdims=True)
+    heights = np.ptp(hull.points[hull.vertices] @ upward.T, axis=0)
+    facing = upward @ normals.T > -1e-9
+    outlines = facing[:, facet] != facing[:, beside]
+    first = np.cross(upward, np.eye(3)[np.abs(upward).argmin(1)])
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    views = np.stack([first, np.cross(upward, first)], axis=2)
+    best = np.full(3, np.inf)
+    for height, view, outline in zip(heights, views, outlines, strict=True):
+        sides = _least_rectangle(edges[outline] @ view)
+        if height * sides.prod() < best.prod():
+            best = np.array([height, *sides])
+    return best
 
 
-def _projected_areas(hull: ConvexHull, directions: Floats) -> Floats:
-    """The hull's area as seen from each direction (n, 3): mm², (n,)."""
-    a, b, c = (hull.points[hull.simplices[:, corner]] for corner in range(3))
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    return np.asarray(np.abs(directions @ hull.equations[:, :3].T) @ areas / 2)
-
-
-def _least_rectangle(outline: Floats, normal: Floats) -> Floats:
-    """Sides (2,) of the least rectangle round the edges (n, 2, 3) of an outline, seen along a normal."""
-    along = outline[:, 1] - outline[:, 0]
-    along -= np.outer(along @ normal, normal)
-    along = along[np.linalg.norm(along, axis=1) > 1e-9]
-    along /= np.linalg.norm(along, axis=1, keepdims=True)
-    corners = outline.reshape(-1, 3)
-    first, second = (np.ptp(corners @ axes.T, axis=0) for axes in (along, np.cross(normal, along)))
+def _least_rectangle(outline: Floats) -> Floats:
+    """Sides (2,) of the least rectangle round a convex outline of edges (n, 2), with one of them in a side."""
+    lengths = np.sqrt((outline**2).sum(1))
+    outline, lengths = outline[lengths > 1e-9], lengths[lengths > 1e-9]
+    along = outline / lengths[:, None]
+    # the edges of a convex outline cover its width along any line twice
+    first = np.abs(along @ outline.T).sum(1) / 2
+    second = np.abs(along[:, ::-1] * (1, -1) @ outline.T).sum(1) / 2
     best = int((first * second).argmin())
     return np.array([first[best], second[best]])
 
@@ -79,31 +76,40 @@ def _least_rectangle(outline: Floats, normal: Floats) -> Floats:
 def least_ellipsoid(points: Floats) -> Floats:
     """Half axes (3,), mm, of the least ellipsoid round points (n, 3) that are not in a plane.
 
-    Source: the algorithm of Khachiyan with steps away, Todd and Yildirim, Discrete Appl Math 155, 2007.
+    With q = (x, 1) it is where q'Mq <= 1, and M has the largest determinant of all for which that holds at every point:
+    Newton's method, with a barrier that is made steeper until the volume is right to `_CLOSE`. Source: Boyd and
+    Vandenberghe, Convex Optimization, 2004, 8.4.1 and 11.3.
     """
-    scale = np.ptp(points, axis=0).max()
-    lifted = np.column_stack([(points - points.mean(0)) / scale, np.ones(len(points))])
-    size = lifted.shape[1]
-    weights = np.zeros(len(points))
-    weights[_extremes(points)] = 1
-    weights /= weights.sum()
+    middle, scale = points.mean(0), np.ptp(points, axis=0)
+    lifted = np.column_stack([(points - middle) / scale, np.ones(len(points))])
+    bases = np.array([np.eye(16)[4 * a + b].reshape(4, 4) for a in range(4) for b in range(a + 1)])
+    bases = (bases + bases.transpose(0, 2, 1)) / 2
+    rows = np.einsum("na,kab,nb->nk", lifted, bases, lifted)
+    m = np.linalg.lstsq(bases.reshape(10, 16).T, np.diag([0.3, 0.3, 0.3, 0.1]).ravel(), rcond=None)[0]
+    steepness = 1.0
+    while steepness < len(points) / _CLOSE:
+        steepness *= 20
+        m = _centred(m, rows, bases, steepness)
+    matrix = np.tensordot(m, bases, 1)
+    shape, linear = matrix[:3, :3] / np.outer(scale, scale), matrix[:3, 3] / scale
+    level = 1 - matrix[3, 3] + linear @ np.linalg.solve(shape, linear)
+    return np.sort(np.sqrt(level / np.linalg.eigvalsh(shape)))
+
+
+def _centred(m: Floats, rows: Floats, bases: Floats, steepness: float) -> Floats:
+    """Newton's steps to the least of -log det M - sum(log(1 - q'Mq)) / steepness."""
     for _ in range(_STEPS):
-        inverse = np.linalg.inv((lifted.T * weights) @ lifted)
-        far = np.einsum("ni,ni->n", lifted @ inverse, lifted)
-        out, near = int(far.argmax()), int(np.where(weights > 0, far, np.inf).argmin())
-        if max(far[out] - size, size - far[near]) < _CLOSE * size:
+        slack = 1 - rows @ m
+        inverse = np.linalg.inv(np.tensordot(m, bases, 1))
+        turned = inverse @ bases
+        pull = rows / slack[:, None]
+        gradient = pull.sum(0) / steepness - np.trace(turned, axis1=1, axis2=2)
+        curve = pull.T @ pull / steepness + np.einsum("kab,lba->kl", turned, turned)
+        step = -np.linalg.solve(curve, gradient)
+        decrease = float(-gradient @ step)
+        if decrease * steepness < 1e-6 or decrease < 1e-15:
             break
-        at = out if far[out] - size >= size - far[near] else near
-        step = (far[at] - size) / (size * (far[at] - 1))
-        step = max(step, -weights[at] / (1 - weights[at]))
-        weights *= 1 - step
-        weights[at] = max(0.0, weights[at] + step)
-    spread = np.cov(lifted[:, :3].T, aweights=weights, ddof=0)
-    return np.sqrt(np.linalg.eigvalsh(spread) * (far.max() - 1)) * scale
-
-
-def _extremes(points: Floats) -> Array:
-    """The farthest points along 13 directions: they span space."""
-    steps = np.array([item for item in np.ndindex(3, 3, 3) if item > (1, 1, 1)]) - 1
-    along = points @ steps.T
-    return np.unique([along.argmax(0), along.argmin(0)])
+        change = float((pull @ step).max())
+        shrink = float(-np.linalg.eigvals(np.tensordot(step, turned, 1)).real.min())
+        m = m + step * min(1.0, 0.9 / max(change, shrink, 1e-12))
+    return m

@@ -84,12 +84,12 @@ def _measured(image: Array, mask: Mask, spacing: Floats, settings: Settings) -> 
     region = prepared(image, mask, spacing, settings, margin)
     if not region.shape_mask.any():
         return Features(nothing, ("empty",))
-    flags = [*mask_flags(mask), *region_flags(region)]
     measurements = Measurements(region, settings, flat=image.shape[2] == 1)
+    flags = [*mask_flags(mask), *region_flags(measurements.tight)]
     found = {
         f"{family}_{name}": value for family in settings.families for name, value in measurements.of(family).items()
     }
-    if region.value_mask.any() and set(settings.families) - {"morph", "loc", "stat", "ivh"}:
+    if measurements.tight.values.size and set(settings.families) - {"morph", "loc", "stat", "ivh"}:
         flags += level_flags(measurements.graded[0])
     values = {tag: float(found[tag]) if np.isfinite(found.get(tag, np.nan)) else None for tag in nothing}
     return Features(values, tuple(flags))

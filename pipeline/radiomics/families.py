@@ -47,13 +47,18 @@ class Measurements:
     settings: Settings
     flat: bool = False
 
+    @cached_property
+    def tight(self) -> Region:
+        """The region without a margin."""
+        return self.region.cut()
+
     def of(self, family: str) -> Named:
         """A family's features, by their tags without the family; NaN or absent where undefined."""
         if self.flat and family in ("morph", "loc"):
             return {}
         if family == "morph":
-            return {**morphology(self.region), **autocorrelation(self.region)}
-        if not self.region.value_mask.any():
+            return {**morphology(self.tight), **autocorrelation(self.tight)}
+        if not self.tight.values.size:
             return {}
         plain = {"loc": self._peaks, "stat": self._statistics, "ih": self._histogram, "ivh": self._volumes}
         if family in plain:
@@ -65,23 +70,19 @@ class Measurements:
     @cached_property
     def graded(self) -> tuple[Array, int]:
         """Grey levels of the region's values (n,), and how many there can be."""
-        return grey_levels(self.region.values, self.settings.bins, self.settings.range[0])
-
-    @cached_property
-    def _box(self) -> tuple[slice, ...]:
-        return tuple(slice(line.min(), line.max() + 1) for line in np.nonzero(self.region.shape_mask))
+        return grey_levels(self.tight.values, self.settings.bins, self.settings.range[0])
 
     @cached_property
     def _levels(self) -> Levels:
         found, bins = self.graded
-        grid = np.zeros(self.region.image.shape, np.int32)
-        grid[self.region.value_mask] = found
-        return Levels.of(grid[self._box], bins, self.settings.distance)
+        grid = np.zeros(self.tight.image.shape, np.int32)
+        grid[self.tight.value_mask] = found
+        return Levels.of(grid, bins, self.settings.distance)
 
     @cached_property
     def _aggregations(self) -> list[str]:
         """Those that there are: a region in one slice has none in three dimensions."""
-        flat = in_one_slice(self.region.value_mask)
+        flat = in_one_slice(self.tight.value_mask)
         return [name for name in self.settings.aggregations if not (flat and name.startswith("3D"))]
 
     @cached_property
@@ -92,7 +93,7 @@ class Measurements:
     @cached_property
     def _zones(self) -> dict[str, Zones]:
         levels = self._levels
-        edge = np.pad(np.moveaxis(self.region.shape_mask[self._box], 2, 0), levels.pad)
+        edge = np.pad(np.moveaxis(self.tight.shape_mask, 2, 0), levels.pad)
         in_slices = zones_in_slices(levels, edge) if {"2D", "2_5D"} & set(self._undirected) else None
         each = {"2D": in_slices, "2_5D": in_slices, "3D": None}
         if "3D" in self._undirected:
@@ -103,13 +104,13 @@ class Measurements:
         return peaks(self.region)
 
     def _statistics(self) -> Named:
-        return statistics(self.region.values)
+        return statistics(self.tight.values)
 
     def _histogram(self) -> Named:
         return histogram(*self.graded)
 
     def _volumes(self) -> Named:
-        return volume_histogram(self.region.values, self.settings)
+        return volume_histogram(self.tight.values, self.settings)
 
     def _pairs(self) -> Iterator[tuple[str, Named]]:
         cells = cooccurrence_cells(self._levels, self.settings.distance)

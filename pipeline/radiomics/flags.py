@@ -49,7 +49,7 @@ def region_flags(region: Region) -> list[str]:
 
 def level_flags(levels: Array) -> list[str]:
     """Of grey levels (n,)."""
-    return ["few_bins"] if len(np.unique(levels)) < FEW_BINS else []
+    return ["few_bins"] if np.count_nonzero(np.bincount(levels)) < FEW_BINS else []
 
 
 def in_one_slice(mask: Mask) -> bool:

@@ -18,8 +18,6 @@ Floats = npt.NDArray[np.float64]
 #: Steps (slice, row, column) to half of the neighbours: within a slice, then to the next slice.
 IN_PLANE = ((0, 0, 1), (0, 1, -1), (0, 1, 0), (0, 1, 1))
 DIRECTIONS = (*IN_PLANE, *((1, row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)))
-#: Averaged over slices and directions; over slices; over directions, slices merged; merged; and in three dimensions.
-AGGREGATIONS = ("2D_avg", "2D_comb", "2_5D_avg", "2_5D_comb", "3D_avg", "3D_comb")
 #: A matrix of more possible cells than this, and than its entries, is made by sorting.
 _DENSE_CELLS = 1 << 21
 
@@ -59,7 +57,7 @@ class Levels:
         """How many voxels a padded slice has."""
         return self.ranks.shape[1] * self.ranks.shape[2]
 
-    def step(self, offset: tuple[int, int, int]) -> int:
+    def step(self, offset: tuple[int, ...]) -> int:
         """The distance in the padded row of a step (slice, row, column)."""
         return offset[0] * self.plane + offset[1] * self.ranks.shape[2] + offset[2]
 
@@ -126,7 +124,7 @@ class Matrices:
 
     def sums(self, weights: Floats) -> Floats:
         """Of a value of each cell: its sum over each matrix, (number,)."""
-        return np.bincount(self.group, weights, self.number)
+        return added(self.group, weights, self.number)
 
     def marginal(self, key: Array, weights: Floats) -> tuple[Array, Array, Floats]:
         """Sums over the cells of each matrix that share a key: matrix, key and sum of each."""
@@ -153,6 +151,11 @@ def tally(keys: Array, shape: tuple[int, ...], weights: Array | None = None) -> 
         return np.unravel_index(cells, shape), total[cells]
     cells, inverse, total = np.unique(keys, return_inverse=True, return_counts=True)
     return np.unravel_index(cells, shape), total if weights is None else np.bincount(inverse, weights)
+
+
+def added(index: Array, values: Floats, size: int) -> Floats:
+    """Of values (n,): their sum at each index, (size,)."""
+    return np.asarray(np.bincount(index, values, size), np.float64)
 
 
 def mean_defined(values: dict[str, Floats]) -> dict[str, float]:

@@ -92,8 +92,15 @@ def _half_axes(mask: Mask, spacing_mm: Floats) -> Floats:
 
 def centre_shift(region: Region) -> float:
     """Distance, mm, between the centres of the region and of its values."""
-    points, weights = np.argwhere(region.value_mask), region.values
-    if not weights.sum():
+    total = region.values.sum()
+    if not total:
         return np.nan
-    apart = np.argwhere(region.shape_mask).mean(0) - weights @ points / weights.sum()
+    weights = np.where(region.value_mask, region.image, 0.0)
+    apart = _centre(region.shape_mask.astype(np.float64)) - _centre(weights)
     return float(np.linalg.norm(apart * region.spacing_mm))
+
+
+def _centre(weights: Floats) -> Floats:
+    """Weighted mean of the indices, (3,)."""
+    lines = [np.einsum(f"ijk->{axis}", weights) for axis in "ijk"]
+    return np.array([line @ np.arange(line.size) / line.sum() for line in lines])

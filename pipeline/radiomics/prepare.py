@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +32,22 @@ class Region:
         shape_mask: where the region is; IBSI's morphological mask.
         value_mask: where its values are measured: without what was resegmented away; IBSI's intensity mask.
         spacing_mm: (3,).
-        shape: of the whole grid.
     """
 
     image: Floats
     shape_mask: Mask
     value_mask: Mask
     spacing_mm: Floats
-    shape: tuple[int, int, int]
 
-    @property
+    @cached_property
     def values(self) -> Floats:
         """Of the voxels whose values are measured, (n,)."""
         return self.image[self.value_mask]
+
+    def cut(self) -> Region:
+        """Without a margin; the shape is not empty."""
+        (box,) = ndimage.find_objects(self.shape_mask.astype(np.uint8))
+        return Region(self.image[box], self.shape_mask[box], self.value_mask[box], self.spacing_mm)
 
 
 def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, margin_mm: float = 0.0) -> Region:
@@ -63,9 +66,9 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
     wanted = tuple(new or old for new, old in zip(settings.spacing_mm or (None,) * 3, spacing_mm, strict=True))
     grid = Grid(image.shape, tuple(spacing_mm), wanted)
     window = grid.around(mask, margin_mm)
-    values, inside = image[window].astype(np.float64), mask[window]
-    if not grid.is_native:
-        window = grid.around(mask, margin_mm)
+    if grid.is_native:
+        values, inside = image[window].astype(np.float64), mask[window]
+    else:
         values = grid.resampled(image, window, _ORDERS[settings.interpolation])
         inside = grid.resampled(mask, window, 1) >= _HALF
     if settings.whole_numbers:
@@ -73,7 +76,7 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
     if not np.isfinite(values[inside]).all():
         raise CaseError("E_NIFTI", "Expected finite values in the region, got NaN or infinity.")
     kept = resegmented(values, inside, settings)
-    return Region(values, inside, kept, np.array(wanted), grid.new_shape)
+    return Region(values, inside, kept, np.array(wanted))
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,3 @@ def first_edge(least: float, bins: Bins, low: float | None) -> float:
     if bins.start == "multiple" and bins.width is not None:
         return float(np.floor(least / bins.width) * bins.width)
     return least if low is None else low
-
-
-def bounding_box(mask: Mask) -> Sequence[int]:
-    """How many voxels the box around a mask has along each axis; 0 where it is empty."""
-    found = ndimage.find_objects(mask.astype(np.uint8))
-    return [item.stop - item.start for item in found[0]] if found else [0, 0, 0]

@@ -8,11 +8,13 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.radiomics.levels import AGGREGATIONS
 from pipeline.spec.explain import Model, did_you_mean
 
 Family = Literal["morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl"]
+#: Averaged over slices and directions; over slices; over directions, slices merged; merged; and in three dimensions.
+Aggregation = Literal["2D_avg", "2D_comb", "2_5D_avg", "2_5D_comb", "3D_avg", "3D_comb"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 #: More grey levels than this are refused before any matrix is made.
 MOST_BINS = 65_536
 
@@ -27,8 +29,8 @@ class Bins(Model):
             none), or at the multiple of the width below the least value, as PyRadiomics has it.
     """
 
-    number: int | None = Field(None, ge=1, le=MOST_BINS)
-    width: float | None = Field(None, gt=0, allow_inf_nan=False)
+    number: int | None = Field(default=None, ge=1, le=MOST_BINS)
+    width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     start: Literal["range", "multiple"] = "range"
 
     @model_validator(mode="after")
@@ -59,13 +61,13 @@ class Settings(Model):
     interpolation: Literal["nearest", "linear", "cubic"] = "linear"
     whole_numbers: bool = False
     range: tuple[float | None, float | None] = (None, None)
-    outliers_sd: float | None = Field(None, gt=0)
+    outliers_sd: float | None = Field(default=None, gt=0)
     bins: Bins | None = Bins(number=32)
     ivh_bins: Bins | None = Bins(number=1000)
-    distance: int = Field(1, ge=1, le=10)
-    alpha: int = Field(0, ge=0)
+    distance: int = Field(default=1, ge=1, le=10)
+    alpha: int = Field(default=0, ge=0)
     families: tuple[Family, ...] = FAMILIES
-    aggregations: tuple[Literal["2D_avg", "2D_comb", "2_5D_avg", "2_5D_comb", "3D_avg", "3D_comb"], ...] = AGGREGATIONS
+    aggregations: tuple[Aggregation, ...] = AGGREGATIONS
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

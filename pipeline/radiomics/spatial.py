@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import fft
+from scipy.signal import fftconvolve
 
-from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.prepare import Region
+from pipeline.radiomics.levels import Floats
+from pipeline.radiomics.prepare import Mask, Region
 
 #: Radius of a sphere of 1 cm³.
 PEAK_RADIUS_MM = 10 * (3 / (4 * np.pi)) ** (1 / 3)
-#: So many frequencies of the last axis are held at once.
-_SHEETS = 16
 
 
 def autocorrelation(region: Region) -> dict[str, float]:
@@ -22,9 +21,8 @@ def autocorrelation(region: Region) -> dict[str, float]:
     number = int(region.value_mask.sum())
     if number < 2:
         return {"moran_i": np.nan, "geary_c": np.nan}
-    box = tuple(slice(line.min(), line.max() + 1) for line in np.nonzero(region.value_mask))
-    mask = region.value_mask[box]
-    away = np.where(mask, region.image[box] - region.values.mean(), 0.0)
+    mask = region.value_mask
+    away = np.where(mask, region.image - region.values.mean(), 0.0)
     squares = away**2
     variance = float(squares.sum())
     if variance == 0:
@@ -41,25 +39,18 @@ def _pair_sums(inside: Floats, away: Floats, squares: Floats, spacing_mm: Floats
     half = [fft.next_fast_len(size, real=True) for size in inside.shape]
     padded = [2 * size for size in half]
     spectrum = _distance_spectrum(half, spacing_mm)
-    mirrored = [np.minimum(np.arange(size), size - np.arange(size)) for size in padded[:2]]
-    # real input: frequencies of the last axis but the first and the last stand for two
-    twice = np.full(half[2] + 1, 2.0)
-    twice[[0, -1]] = 1
-    waves = [fft.rfft(item, padded[2]) for item in (inside, away, squares)]
+    mirrored = np.ix_(*(np.minimum(np.arange(size), size - np.arange(size)) for size in padded[1:]))
+    # the first axis' frequencies come in pairs, as the input is real, but for the first and the last
+    waves = [np.ascontiguousarray(fft.rfft(item, padded[0], axis=0)) for item in (inside, away, squares)]
     sums = np.zeros(3)
-    for start in range(0, half[2] + 1, _SHEETS):
-        sheet = slice(start, start + _SHEETS)
-        weights = (spectrum[:, :, sheet] * twice[sheet])[mirrored[0]][:, mirrored[1]]
-        m, y, y2 = (fft.fft(fft.fft(wave[:, :, sheet], padded[1], axis=1), padded[0], axis=0) for wave in waves)
-        sums += [_dot(weights, m, m), _dot(weights, y, y), _dot(weights, m, y2)]
+    for frequency in range(half[0] + 1):
+        weights = spectrum[frequency][mirrored] * (1 if frequency in (0, half[0]) else 2)
+        # what is padded later is not transformed earlier
+        m, y, y2 = (fft.fft(fft.fft(wave[frequency], padded[1], axis=0), padded[2], axis=1) for wave in waves)
+        weighted = weights * m
+        sums += np.vdot(weighted, m).real, np.vdot(weights * y, y).real, np.vdot(weighted, y2).real
     weight, product, square = sums / np.prod(padded)
     return float(weight), float(product), float(square)
-
-
-def _dot(weights: Floats, a: Array, b: Array) -> float:
-    return float(
-        np.einsum("ijk,ijk,ijk->", weights, a.real, b.real) + np.einsum("ijk,ijk,ijk->", weights, a.imag, b.imag)
-    )
 
 
 def _distance_spectrum(half: list[int], spacing_mm: Floats) -> Floats:
@@ -75,17 +66,19 @@ def peaks(region: Region) -> dict[str, float]:
 
     All voxels of the image with a centre in the sphere count, those out of the region too.
     """
-    image, mask = region.image, region.value_mask
+    image, mask, sphere = region.image, region.value_mask, _sphere(region.spacing_mm)
     known = np.isfinite(image)
-    sphere = _sphere(region.spacing_mm)
-    filled = np.where(known, image, 0.0)
-    shape = [fft.next_fast_len(a + b - 1, real=False) for a, b in zip(image.shape, sphere.shape, strict=True)]
-    # two real convolutions in one complex one
-    spectrum = fft.fftn(filled + 1j * known, shape) * fft.fftn(sphere, shape)
-    start = [size // 2 for size in sphere.shape]
-    both = fft.ifftn(spectrum)[tuple(slice(a, a + b) for a, b in zip(start, image.shape, strict=True))][mask]
-    mean = both.real / np.rint(both.imag)
-    return {"peak_loc": float(mean[image[mask] == image[mask].max()].max()), "peak_glob": float(mean.max())}
+    total, number = fftconvolve(np.where(known, image, 0.0), sphere, "same")[mask], sphere.sum()
+    if not known.all() or _near_edge(mask, sphere.shape):
+        number = np.rint(fftconvolve(known.astype(np.float64), sphere, "same")[mask])
+    mean = total / number
+    return {"peak_loc": float(mean[region.values == region.values.max()].max()), "peak_glob": float(mean.max())}
+
+
+def _near_edge(mask: Mask, size: tuple[int, ...]) -> bool:
+    """Whether a box of that size round a voxel of the mask reaches over the array's edge."""
+    inner = mask[tuple(slice(side // 2, -(side // 2) or None) for side in size)]
+    return int(inner.sum()) < int(mask.sum())
 
 
 def _sphere(spacing_mm: Floats) -> Floats:
