@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 IN_PLANE = ((0, 0, 1), (0, 1, -1), (0, 1, 0), (0, 1, 1))
 DIRECTIONS = (*IN_PLANE, *((1, row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)))
 #: A matrix of more possible cells than this, and than its entries, is made by sorting.
-_DENSE_CELLS = 1 << 21
+_DENSE_CELLS, _DENSE_PART = 1 << 21, 4
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def tally(keys: Array, shape: tuple[int, ...], weights: Array | None = None) -> 
         Indices along each axis of the cells that are not zero, in order, and their counts.
     """
     size = int(np.prod([float(item) for item in shape]))
-    if size <= max(_DENSE_CELLS, 4 * len(keys)):
+    if size <= max(_DENSE_CELLS, _DENSE_PART * len(keys)):
         total = np.bincount(keys, weights, size)
         cells = np.flatnonzero(total)
         return np.unravel_index(cells, shape), total[cells]

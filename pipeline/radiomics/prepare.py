@@ -133,6 +133,13 @@ class Grid:
             window: part of the second.
             order: of the spline: 0 nearest, 1 linear, 3 cubic.
         """
+        if order == 0:
+            index = (
+                self.position(np.arange(max(self.new_shape))[:, None])[item, axis] for axis, item in enumerate(window)
+            )
+            # a position half way between is no matter of rounding
+            near = (np.floor(np.round(line, 6) + 0.5).astype(int) for line in index)
+            return image[np.ix_(*(line.clip(0, size - 1) for line, size in zip(near, image.shape, strict=True)))]
         start, stop = (np.array([getattr(item, end) for item in window]) for end in ("start", "stop"))
         first, last = self.position(start), self.position(stop - 1)
         # only what the spline needs
@@ -178,15 +185,15 @@ def grey_levels(values: Floats, bins: Bins | None, low: float | None) -> tuple[A
         least = first_edge(least, bins, low)
         count = np.floor((most - least) / bins.width) + 1
     else:
-        count = float(bins.number or 1)
+        count = float(bins.number or 1) if most > least else 1.0
     if count > MOST_BINS:
         raise CaseError("E_CONFIG", f"Expected at most {MOST_BINS} bins, got {count:.0f}: widen them.")
     if bins is None:
         return values.astype(np.int64), int(count)
     if bins.width is not None:
         return np.floor((values - least) / bins.width).astype(np.int64) + 1, int(count)
-    scale = count / (most - least) if most > least else 0.0
-    return np.minimum(np.floor((values - least) * scale) + 1, count).astype(np.int64), int(count)
+    part = count * (values - least) / max(most - least, np.finfo(float).tiny)
+    return np.minimum(np.floor(part) + 1, count).astype(np.int64), int(count)
 
 
 def first_edge(least: float, bins: Bins, low: float | None) -> float:

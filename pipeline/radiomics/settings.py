@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
@@ -88,7 +89,7 @@ class Settings(Model):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise UsageError("E_CONFIG", f"Expected settings of radiomics, got {_explained(error)}.") from error
+            raise UsageError("E_CONFIG", f"Expected settings of radiomics, got {_explained(error)}") from error
 
 
 #: Values of IBSI's examples. Source: Zwanenburg et al., Radiology 295, 2020, table 1, configuration C, for CT.
@@ -124,6 +125,6 @@ def _explained(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"]) or "the settings"
     if first["type"] == "extra_forbidden":
         known = Bins.model_fields if len(first["loc"]) > 1 else Settings.model_fields
-        return f"{where}, which is no key{did_you_mean(str(first['loc'][-1]), known)}"
-    near = did_you_mean(str(first["input"]), first.get("ctx", {}).get("expected", "").replace("'", "").split(", "))
+        return f"{where}, which is no key{did_you_mean(str(first['loc'][-1]), known) or '.'}"
+    near = did_you_mean(str(first["input"]), re.findall(r"'(\w+)'", first["msg"])) or "."
     return f"{where}: {first['msg'].replace('Input should', 'must')}, got {str(first['input'])[:60]}{near}"
