@@ -46,7 +46,7 @@ def main() -> None:
     noise = np.random.default_rng(0).normal(size=mask.shape)
     images = {"smooth": ndimage.gaussian_filter(noise, 2), "white noise": noise}
     before = peak_mb()
-    rows = {"all features": {}, "3D merged": {"aggregations": SPACE}}
+    rows: dict[str, dict[str, Any]] = {"all features": {}, "3D merged": {"aggregations": SPACE}}
     rows |= {family: {"families": (family,)} for family in FAMILIES}
     print(f"{int(mask.sum())} voxels\n\n| | {' | '.join(images)} |\n|---|{'---|' * len(images)}")
     for name, settings in rows.items():

@@ -35,12 +35,12 @@ def differences(levels: Levels, distance: int) -> tuple[Differences, Differences
 
 def _box(values: Array, distance: int, axis: int) -> Array:
     """Sums over neighbours along an axis; the padding keeps them inside."""
-    along = np.moveaxis(values, axis, 0)
-    total = along.copy()
+    total = values.copy()
+    along, sums = np.moveaxis(values, axis, 0), np.moveaxis(total, axis, 0)
     for step in range(1, distance + 1):
-        total[step:] += along[:-step]
-        total[:-step] += along[step:]
-    return np.moveaxis(total, 0, axis)
+        sums[step:] += along[:-step]
+        sums[:-step] += along[step:]
+    return total
 
 
 def _matrix(levels: Levels, inside: Array, near: Array, weight: Array) -> Differences:

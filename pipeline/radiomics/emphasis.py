@@ -74,7 +74,7 @@ def run_cells(levels: Levels) -> Cells:
         # every `step`-th voxel of the padded row: whole lines in this direction, one after another, with 0 between
         lines = np.pad(levels.row, (0, -levels.row.size % step)).reshape(-1, step)
         chain = lines.T.ravel()
-        starts = np.flatnonzero(np.concatenate([[True], chain[1:] != chain[:-1]]))
+        starts = np.flatnonzero(chain[1:] != chain[:-1]) + 1  # the first run is padding
         lengths = np.diff(starts, append=chain.size)
         kept = chain[starts] > 0
         starts, lengths = starts[kept], lengths[kept]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from pipeline.radiomics.levels import Floats
+from pipeline.radiomics.levels import Array, Floats
 
 #: Terms of the series of an ellipsoid's surface. Source: IBSI 3.1.21 (RDD2).
 _TERMS = 20
@@ -52,28 +52,42 @@ def least_box(hull: ConvexHull) -> Floats:
     upward /= np.linalg.norm(upward, axis=1, keepdims=True)
     heights = np.ptp(hull.points[hull.vertices] @ upward.T, axis=0)
     facing = upward @ normals.T > -1e-9
-    outlines = facing[:, facet] != facing[:, beside]
+    view, edge = np.nonzero(facing[:, facet] != facing[:, beside])
     first = np.cross(upward, np.eye(3)[np.abs(upward).argmin(1)])
     first /= np.linalg.norm(first, axis=1, keepdims=True)
-    views = np.stack([first, np.cross(upward, first)], axis=2)
-    best = np.full(3, np.inf)
-    for height, view, outline in zip(heights, views, outlines, strict=True):
-        sides = _least_rectangle(edges[outline] @ view)
-        if height * sides.prod() < best.prod():
-            best = np.array([height, *sides])
-    return best
+    axes = first + 1j * np.cross(upward, first)
+    sides = _rectangles(view, np.einsum("na,na->n", edges[edge], axes[view]))
+    best = int((heights[view] * sides.prod(0)).argmin())
+    return np.array([heights[view[best]], *sides[:, best]])
 
 
-def _least_rectangle(outline: Floats) -> Floats:
-    """Sides (2,) of the least rectangle round a convex outline of edges (n, 2), with one of them in a side."""
-    lengths = np.sqrt((outline**2).sum(1))
-    outline, lengths = outline[lengths > 1e-9], lengths[lengths > 1e-9]
-    along = outline / lengths[:, None]
-    # the edges of a convex outline cover its width along any line twice
-    first = np.abs(along @ outline.T).sum(1) / 2
-    second = np.abs(along[:, ::-1] * (1, -1) @ outline.T).sum(1) / 2
-    best = int((first * second).argmin())
-    return np.array([first[best], second[best]])
+def _rectangles(view: Array, outline: Array) -> Floats:
+    """Sides of the rectangles round convex outlines, each along one of the edges.
+
+    The edges of a convex outline cover its width along any line twice. Turned into one half plane and sorted by angle,
+    those that run against a line are the ones before or after a place, so that running sums give all widths.
+
+    Args:
+        view: (n,) number of the outline, rising.
+        outline: (n,) the edges, complex, mm.
+
+    Returns:
+        (2, n), infinite where an edge is none.
+    """
+    upper = np.where((outline.imag < 0) | ((outline.imag == 0) & (outline.real < 0)), -outline, outline)
+    angle = np.arctan2(upper.imag, upper.real)
+    order = np.argsort(4 * view + angle, kind="stable")
+    key, upper = (4 * view + angle)[order], upper[order]
+    running = np.concatenate([[0], np.cumsum(upper)])
+    whole = running[np.searchsorted(view, view, "left")] + running[np.searchsorted(view, view, "right")]
+    lengths = np.abs(upper)
+    back = upper.conj() / np.maximum(lengths, 1e-12)
+    across = np.searchsorted(key, 4 * view + (angle[order] + np.pi / 2) % np.pi)
+    sides = np.empty((2, len(view)))
+    sides[0, order] = np.abs((back * (2 * running[across] - whole)).real) / 2
+    sides[1, order] = np.abs((back * (2 * running[:-1] - whole)).imag) / 2
+    sides[:, np.abs(outline) < 1e-9] = np.inf
+    return sides
 
 
 def least_ellipsoid(points: Floats) -> Floats:

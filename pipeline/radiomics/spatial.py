@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import fft
-from scipy.signal import fftconvolve
 
 from pipeline.radiomics.levels import Floats
 from pipeline.radiomics.prepare import Mask, Region
@@ -67,18 +66,30 @@ def peaks(region: Region) -> dict[str, float]:
     All voxels of the image with a centre in the sphere count, those out of the region too.
     """
     image, mask, sphere = region.image, region.value_mask, _sphere(region.spacing_mm)
+    if np.count_nonzero(_inner(mask, sphere)) < region.values.size:
+        reach = [(size // 2, size // 2) for size in sphere.shape]
+        image, mask = np.pad(image, reach, constant_values=np.nan), np.pad(mask, reach)
     known = np.isfinite(image)
-    total, number = fftconvolve(np.where(known, image, 0.0), sphere, "same")[mask], sphere.sum()
-    if not known.all() or _near_edge(mask, sphere.shape):
-        number = np.rint(fftconvolve(known.astype(np.float64), sphere, "same")[mask])
+    total, number = _around(np.where(known, image, 0.0), sphere, mask), sphere.sum()
+    if not known.all():
+        number = np.rint(_around(known.astype(np.float64), sphere, mask))
     mean = total / number
     return {"peak_loc": float(mean[region.values == region.values.max()].max()), "peak_glob": float(mean.max())}
 
 
-def _near_edge(mask: Mask, size: tuple[int, ...]) -> bool:
-    """Whether a box of that size round a voxel of the mask reaches over the array's edge."""
-    inner = mask[tuple(slice(side // 2, -(side // 2) or None) for side in size)]
-    return int(inner.sum()) < int(mask.sum())
+def _around(values: Floats, sphere: Floats, mask: Mask) -> Floats:
+    """Sums over the sphere round each voxel of a mask, no sphere of which reaches over the array's edge, (n,)."""
+    shape = [fft.next_fast_len(size, real=True) for size in values.shape]
+    sums = fft.irfftn(fft.rfftn(values, shape) * fft.rfftn(sphere, shape), shape)
+    # a sphere's corner, not its middle, is where a periodic convolution puts it
+    whole = tuple(slice(side - 1, size) for side, size in zip(sphere.shape, values.shape, strict=True))
+    return np.asarray(sums[whole][_inner(mask, sphere)])
+
+
+def _inner(mask: Mask, sphere: Floats) -> Mask:
+    """The mask without the margin over which a sphere reaches."""
+    sides = zip(mask.shape, sphere.shape, strict=True)
+    return mask[tuple(slice(side // 2, max(side // 2, size - side // 2)) for size, side in sides)]
 
 
 def _sphere(spacing_mm: Floats) -> Floats:
