@@ -25,7 +25,7 @@ import typer
 from scipy import ndimage
 
 from pipeline.geometry import spacing_mm
-from pipeline.radiomics import NOT_IBSI, Bins, Settings, extract, names
+from pipeline.radiomics import NOT_IBSI, Bins, Name, Settings, extract, names
 from pipeline.radiomics.prepare import Grid, Region, prepared
 
 PAGE = Path("docs/reference/ibsi.md")
@@ -260,7 +260,7 @@ def _cell(right: Counter[tuple[str, str]], every: Counter[tuple[str, str]], key:
 
 
 def _names() -> list[str]:
-    first = {}
+    first: dict[tuple[str, str, str], list[Name]] = {}
     for name in names().values():
         family, code = name.tag.split("_")[0], name.code
         first.setdefault((family, code, name.tag.removesuffix(_suffix(name.tag))), []).append(name)
@@ -275,7 +275,8 @@ def _names() -> list[str]:
 NAMES = (
     "The unit x is the image's. Tags of texture end in the aggregation: `2D_avg`, `2D_comb`, `2_5D_avg`, `2_5D_comb`, "
     "`3D_avg`, `3D_comb`, or `2D`, `2_5D`, `3D` where there are no directions. PyRadiomics' names are given where the "
-    "definition is equal; of texture they are those of `3D_avg` or `3D`."
+    "definition is equal; of texture they are those of `3D_avg` or `3D`. Its mesh joins voxels that touch at an edge only "
+    "in another way, by which volume and area may differ by some tenths of a percent."
 )
 
 

@@ -145,14 +145,14 @@ def _zones(ranks: Array, shape_mask: Array) -> tuple[Array, Array, Array]:
     return row, size, least
 
 
-def dependence_cells(levels: Levels, distance: int, alpha: float) -> tuple[Cells, Cells]:
+def dependence_cells(levels: Levels, distance: int, alpha: int) -> tuple[Cells, Cells]:
     """Neighbours within a Chebyshev distance whose level differs by at most alpha; columns are 1 + their number.
 
     Returns:
         Of each slice, and in three dimensions.
     """
     row = levels.row
-    values = row if alpha < 1 else np.where(row > 0, levels.values[row], -int(alpha) - 1).astype(np.int32)
+    values = row if alpha == 0 else np.where(row > 0, levels.values[row], -alpha - 1).astype(np.int32)
     found = np.ones(row.size, np.min_scalar_type((2 * distance + 1) ** 3))
     inside = np.flatnonzero(row)
     plane = inside // levels.plane
@@ -162,7 +162,7 @@ def dependence_cells(levels: Levels, distance: int, alpha: float) -> tuple[Cells
     for own in (True, False):
         for step in (levels.step(item) for item in steps if (item[0] == 0) == own):
             a, b = values[:-step], values[step:]
-            alike = a == b if alpha < 1 else np.abs(a - b) <= alpha
+            alike = a == b if alpha == 0 else np.abs(a - b) <= alpha
             found[:-step] += alike
             found[step:] += alike
         cells.append(_counted(plane if own else np.zeros_like(plane), 0, row[inside], found[inside]))

@@ -44,7 +44,7 @@ def extract(
     Args:
         image: (I, J, K), original intensities.
         mask: (I, J, K), whole numbers.
-        affine: 4 x 4, RAS mm; slices are those across the axis nearest to head and foot.
+        affine: 4 x 4, RAS mm; slices are those across the axis nearest to head and foot, or the image's only one.
         settings: how to prepare, and what to measure.
         label: value of the region in the mask.
         mask_affine: the mask's own, if it is known.
@@ -61,8 +61,10 @@ def extract(
     other = matrix if mask_affine is None else mask_affine
     if image.ndim != 3 or image.shape != mask.shape or not same_grid(image.shape, matrix, mask.shape, other):
         raise CaseError("E_GRID", f"Expected image and mask on one grid, got {image.shape} and {mask.shape} voxels.")
-    axis = next(number for number, letter in enumerate(orientation_of(matrix)) if letter in "SI")
-    order = [*({0, 1, 2} - {axis}), axis]
+    thin = [number for number, size in enumerate(image.shape) if size == 1]
+    upright = [number for number, letter in enumerate(orientation_of(matrix)) if letter in "SI"]
+    axis = thin[0] if len(thin) == 1 else upright[0]
+    order = [number for number in range(3) if number != axis] + [axis]
     inside = _labelled(mask, label).transpose(order)
     return _measured(image.transpose(order), inside, spacing_mm(matrix)[order], settings)
 

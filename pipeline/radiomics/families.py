@@ -58,11 +58,18 @@ class Measurements:
             return {}
         if family == "morph":
             return {**morphology(self.tight), **autocorrelation(self.tight)}
-        if not self.tight.values.size:
+        values = self.tight.values
+        if not values.size:
             return {}
-        plain = {"loc": self._peaks, "stat": self._statistics, "ih": self._histogram, "ivh": self._volumes}
-        if family in plain:
-            return plain[family]()
+        match family:
+            case "loc":
+                return peaks(self.region)
+            case "stat":
+                return statistics(values)
+            case "ih":
+                return histogram(*self.graded)
+            case "ivh":
+                return volume_histogram(values, self.settings)
         texture = {"cm": self._pairs, "rlm": self._runs, "szm": self._sizes, "dzm": self._distances}
         texture |= {"ngt": self._differences, "ngl": self._dependences}
         return {f"{name}_{kind}": value for kind, found in texture[family]() for name, value in found.items()}
@@ -92,25 +99,12 @@ class Measurements:
 
     @cached_property
     def _zones(self) -> dict[str, Zones]:
-        levels = self._levels
-        edge = np.pad(np.moveaxis(self.tight.shape_mask, 2, 0), levels.pad)
-        in_slices = zones_in_slices(levels, edge) if {"2D", "2_5D"} & set(self._undirected) else None
-        each = {"2D": in_slices, "2_5D": in_slices, "3D": None}
-        if "3D" in self._undirected:
-            each["3D"] = zones_in_space(levels, edge)
-        return {kind: zones for kind, zones in each.items() if zones is not None and kind in self._undirected}
-
-    def _peaks(self) -> Named:
-        return peaks(self.region)
-
-    def _statistics(self) -> Named:
-        return statistics(self.tight.values)
-
-    def _histogram(self) -> Named:
-        return histogram(*self.graded)
-
-    def _volumes(self) -> Named:
-        return volume_histogram(self.tight.values, self.settings)
+        edge = np.pad(np.moveaxis(self.tight.shape_mask, 2, 0), self._levels.pad)
+        wanted = self._undirected
+        found = {"3D": zones_in_space(self._levels, edge)} if "3D" in wanted else {}
+        if flat := [kind for kind in wanted if kind != "3D"]:
+            found |= dict.fromkeys(flat, zones_in_slices(self._levels, edge))
+        return found
 
     def _pairs(self) -> Iterator[tuple[str, Named]]:
         cells = cooccurrence_cells(self._levels, self.settings.distance)

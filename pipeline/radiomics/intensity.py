@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.errors import CaseError
 from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.prepare import first_edge, grey_levels
+from pipeline.radiomics.prepare import first_edge, grey_levels, require_few
 from pipeline.radiomics.settings import Bins, Settings
 
 
@@ -91,6 +91,7 @@ def volume_histogram(values: Floats, settings: Settings) -> dict[str, float]:
         width = bins.width
         start = first_edge(float(values.min()), bins, low) + (width / 2 if settings.ivh_bins else 0)
         count = count if high is None else int((high - start) / width + 1e-9) + 1
+        require_few(count)
     steps = start + width * np.arange(count)
     volume = np.bincount(ranks, minlength=count + 1)[:0:-1].cumsum()[::-1] / values.size
     share = np.arange(count) / (count - 1) if count > 1 else np.full(1, np.nan)

@@ -76,9 +76,8 @@ def names() -> dict[str, Name]:
 def tags(families: Iterable[str], aggregations: Iterable[str]) -> list[str]:
     """The tags that families and aggregations have, in the order of IBSI's files."""
     kinds = {"", *aggregations, *(name.rsplit("_", 1)[0] for name in aggregations)}
-    wanted = {f"{family}_" for family in families}
-    codes = {AGGREGATION_CODES.get(kind, "") for kind in kinds}
-    return [tag for tag, name in names().items() if f"{tag.split('_')[0]}_" in wanted and name.aggregation in codes]
+    codes, wanted = {AGGREGATION_CODES.get(kind, "") for kind in kinds}, set(families)
+    return [tag for tag, name in names().items() if tag.split("_")[0] in wanted and name.aggregation in codes]
 
 
 def _kinds(family: str) -> list[str]:

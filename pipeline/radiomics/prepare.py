@@ -74,7 +74,7 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
     if settings.whole_numbers:
         values = np.rint(values)
     if not np.isfinite(values[inside]).all():
-        raise CaseError("E_NIFTI", "Expected finite values in the region, got NaN or infinity.")
+        raise CaseError("E_NIFTI", "Expected finite values in and next to the region, got NaN or infinity.")
     kept = resegmented(values, inside, settings)
     return Region(values, inside, kept, np.array(wanted))
 
@@ -139,7 +139,8 @@ class Grid:
             )
             # a position half way between is no matter of rounding
             near = (np.floor(np.round(line, 6) + 0.5).astype(int) for line in index)
-            return image[np.ix_(*(line.clip(0, size - 1) for line, size in zip(near, image.shape, strict=True)))]
+            inside = (line.clip(0, size - 1) for line, size in zip(near, image.shape, strict=True))
+            return image[np.ix_(*inside)].astype(np.float64)
         start, stop = (np.array([getattr(item, end) for item in window]) for end in ("start", "stop"))
         first, last = self.position(start), self.position(stop - 1)
         # only what the spline needs
@@ -186,14 +187,23 @@ def grey_levels(values: Floats, bins: Bins | None, low: float | None) -> tuple[A
         count = np.floor((most - least) / bins.width) + 1
     else:
         count = float(bins.number or 1) if most > least else 1.0
-    if count > MOST_BINS:
-        raise CaseError("E_CONFIG", f"Expected at most {MOST_BINS} bins, got {count:.0f}: widen them.")
+    require_few(count)
     if bins is None:
         return values.astype(np.int64), int(count)
     if bins.width is not None:
         return np.floor((values - least) / bins.width).astype(np.int64) + 1, int(count)
     part = count * (values - least) / max(most - least, np.finfo(float).tiny)
     return np.minimum(np.floor(part) + 1, count).astype(np.int64), int(count)
+
+
+def require_few(bins: float) -> None:
+    """Refuse more than `MOST_BINS`.
+
+    Raises:
+        CaseError: E_CONFIG.
+    """
+    if bins > MOST_BINS:
+        raise CaseError("E_CONFIG", f"Expected at most {MOST_BINS} bins, got {bins:.0f}: widen them.")
 
 
 def first_edge(least: float, bins: Bins, low: float | None) -> float:

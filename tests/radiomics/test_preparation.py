@@ -160,3 +160,5 @@ def test_too_many_bins_are_refused_before_anything_is_made() -> None:
         grey_levels(np.array([0.5, 2]), None, None)
     with pytest.raises(CaseError, match="E_CONFIG"):
         volume_histogram(np.array([0.5, 2]), WHOLE)
+    with pytest.raises(CaseError, match="E_CONFIG"):
+        volume_histogram(np.array([1.0, 2]), Settings(range=(0, 1e9), ivh_bins=Bins(width=1)))

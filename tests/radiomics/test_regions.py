@@ -82,7 +82,8 @@ def test_one_slice() -> None:
 
 def test_an_image_of_one_slice() -> None:
     found = extract(IMAGE[:, :, :1], INSIDE[:, :, 4:5], np.eye(4), SETTINGS)
-    assert found.flags == ("one_slice", "few_voxels")
+    upright = extract(IMAGE[:, :, :1].transpose(2, 0, 1), INSIDE[:, :, 4:5].transpose(2, 0, 1), np.eye(4), SETTINGS)
+    assert found == upright and found.flags == ("one_slice", "few_voxels")
     for tag, value in found.values.items():
         assert (value is None) == (tag.startswith(("morph", "loc")) or "_3D" in tag), tag
 
