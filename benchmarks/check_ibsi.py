@@ -275,8 +275,8 @@ def _names() -> list[str]:
 NAMES = (
     "The unit x is the image's. Tags of texture end in the aggregation: `2D_avg`, `2D_comb`, `2_5D_avg`, `2_5D_comb`, "
     "`3D_avg`, `3D_comb`, or `2D`, `2_5D`, `3D` where there are no directions. PyRadiomics' names are given where the "
-    "definition is equal; of texture they are those of `3D_avg` or `3D`. Its mesh joins voxels that touch at an edge only "
-    "in another way, by which volume and area may differ by some tenths of a percent."
+    "definition is equal; of texture they are those of `3D_avg` or `3D`. Its mesh joins voxels that touch at an edge "
+    "only in another way, by which volume and area may differ by some tenths of a percent."
 )
 
 
