@@ -8,9 +8,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "extract": ["Features", "extract"],
+        "features": ["Features", "extract"],
         "flags": ["FLAGS"],
-        "names": ["NOT_IBSI", "Name", "names", "tags"],
+        "glossary": ["NOT_IBSI", "Name", "names", "tags"],
         "settings": ["PRESETS", "Bins", "Settings", "preset"],
     },
 )

@@ -61,7 +61,7 @@ class Name:
 @cache
 def names() -> dict[str, Name]:
     """Every feature by its tag, in the order of IBSI's files."""
-    with Path(__file__).with_name("names.csv").open(encoding="utf-8") as file:
+    with Path(__file__).with_name("glossary.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     found = {}
     for family, group in groupby(rows, lambda row: row["family"]):

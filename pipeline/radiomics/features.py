@@ -11,8 +11,8 @@ from pipeline.errors import CaseError
 from pipeline.geometry import check_affine, orientation_of, same_grid, spacing_mm
 from pipeline.radiomics.families import Measurements
 from pipeline.radiomics.flags import level_flags, mask_flags, region_flags
+from pipeline.radiomics.glossary import tags
 from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.names import tags
 from pipeline.radiomics.prepare import Mask, prepared
 from pipeline.radiomics.settings import Settings
 from pipeline.radiomics.spatial import PEAK_RADIUS_MM
