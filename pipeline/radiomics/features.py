@@ -1,0 +1,97 @@
+"""All features of one region of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CaseError
+from pipeline.geometry import check_affine, orientation_of, same_grid, spacing_mm
+from pipeline.radiomics.families import Measurements
+from pipeline.radiomics.flags import level_flags, mask_flags, region_flags
+from pipeline.radiomics.glossary import tags
+from pipeline.radiomics.levels import Array, Floats
+from pipeline.radiomics.prepare import Mask, prepared
+from pipeline.radiomics.settings import Settings
+from pipeline.radiomics.spatial import PEAK_RADIUS_MM
+
+
+@dataclass(frozen=True)
+class Features:
+    """What was measured of a region.
+
+    Attributes:
+        values: IBSI's tag -> value in its unit; None where there is none, never 0 instead.
+        flags: keys of `FLAGS`.
+    """
+
+    values: dict[str, float | None]
+    flags: tuple[str, ...]
+
+
+def extract(
+    image: Array,
+    mask: Array,
+    affine: npt.ArrayLike,
+    settings: Settings,
+    label: int = 1,
+    mask_affine: npt.ArrayLike | None = None,
+) -> Features:
+    """Measure the features of one region.
+
+    Args:
+        image: (I, J, K), original intensities.
+        mask: (I, J, K), whole numbers.
+        affine: 4 x 4, RAS mm; slices are those across the axis nearest to head and foot, or the image's only one.
+        settings: how to prepare, and what to measure.
+        label: value of the region in the mask.
+        mask_affine: the mask's own, if it is known.
+
+    Returns:
+        Every feature that the settings ask for.
+
+    Raises:
+        CaseError: E_GRID when image and mask are on two grids; E_LABEL when the mask's values are not whole numbers,
+            or are all others than the label; E_NIFTI when a value of the region is not finite; E_CONFIG when the
+            values would need too many bins; E_AFFINE.
+    """
+    matrix = check_affine(affine)
+    other = matrix if mask_affine is None else mask_affine
+    if image.ndim != 3 or image.shape != mask.shape or not same_grid(image.shape, matrix, mask.shape, other):
+        raise CaseError("E_GRID", f"Expected image and mask on one grid, got {image.shape} and {mask.shape} voxels.")
+    thin = [number for number, size in enumerate(image.shape) if size == 1]
+    upright = [number for number, letter in enumerate(orientation_of(matrix)) if letter in "SI"]
+    axis = thin[0] if len(thin) == 1 else upright[0]
+    order = [number for number in range(3) if number != axis] + [axis]
+    inside = _labelled(mask, label).transpose(order)
+    return _measured(image.transpose(order), inside, spacing_mm(matrix)[order], settings)
+
+
+def _labelled(mask: Array, label: int) -> Mask:
+    inside = np.asarray(mask == label)
+    if not inside.any() and mask.any():
+        raise CaseError("E_LABEL", f"Expected label {label} in the mask, got others only.")
+    if mask.dtype.kind == "f" and (mask != np.rint(mask)).any():
+        raise CaseError("E_LABEL", "Expected whole numbers in the mask, got others.")
+    return inside
+
+
+def _measured(image: Array, mask: Mask, spacing: Floats, settings: Settings) -> Features:
+    nothing: dict[str, float | None] = dict.fromkeys(tags(settings.families, settings.aggregations))
+    if not mask.any():
+        return Features(nothing, ("empty",))
+    margin = PEAK_RADIUS_MM if "loc" in settings.families else 0.0
+    region = prepared(image, mask, spacing, settings, margin)
+    if not region.shape_mask.any():
+        return Features(nothing, ("empty",))
+    measurements = Measurements(region, settings, flat=image.shape[2] == 1)
+    flags = [*mask_flags(mask), *region_flags(measurements.tight)]
+    found = {
+        f"{family}_{name}": value for family in settings.families for name, value in measurements.of(family).items()
+    }
+    if measurements.tight.values.size and set(settings.families) - {"morph", "loc", "stat", "ivh"}:
+        flags += level_flags(measurements.graded[0])
+    values = {tag: float(found[tag]) if np.isfinite(found.get(tag, np.nan)) else None for tag in nothing}
+    return Features(values, tuple(flags))
