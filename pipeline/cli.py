@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from pipeline import __version__, api
+from pipeline.commands.evaluation_app import evaluate_app
 from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import Quiet, Verbose, command
 from pipeline.errors import UsageError
@@ -26,7 +27,6 @@ app = typer.Typer(
     "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
     "Research use only, not a medical device.",
 )
-evaluate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How good predictions are: intervals.")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(convert_app, name="convert")
 app.add_typer(weights_app, name="weights")
@@ -74,7 +74,7 @@ def run(
     jobs: Jobs = 1,
     device: Device = "",
 ) -> int:
-    """Run all stages that the spec has over a folder: ingest, register, preprocess, segment, fuse, report."""
+    """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse, report."""
     found = api.run(_root(root, input_), out, spec, _names(stages), overwrite, jobs, device, progress=True)
     return _finish(out, found)
 
@@ -187,6 +187,36 @@ def segment(  # noqa: PLR0913 - one flag for each setting of a prediction
 
 
 @command(app)
+def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or how
+    *,
+    input_: Annotated[list[Path] | None, typer.Option("--input", "-i", help="An image (NIfTI); repeatable.")] = None,
+    mask: Annotated[
+        list[Path] | None, typer.Option("--mask", "-m", help="Its mask: one an image, or one for all; repeatable.")
+    ] = None,
+    cases: Annotated[
+        Path | None, typer.Option(help="A CSV instead: case_id, image, mask; image_name, mask_name, label, config.")
+    ] = None,
+    config: Annotated[
+        list[str],
+        typer.Option("--config", "-c", help="A preset (ibsi_ct, ibsi_pet, ibsi_mr …) or a YAML file."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table of features (.csv).")],
+    label: Annotated[list[int] | None, typer.Option(help="Of the masks; all when left out; repeatable.")] = None,
+    case: Annotated[str, typer.Option(help="The case that all images are of; else each is one.")] = "",
+    names: Annotated[str, typer.Option(help="Names of the columns: ibsi or pyradiomics.")] = "ibsi",
+    page: Annotated[
+        bool, typer.Option("--page", help="Draw the regions, too: .html and .pdf beside the table.")
+    ] = False,
+    jobs: Jobs = 1,
+) -> int:
+    """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
+    from pipeline.commands.radiomics import show
+
+    given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page)
+    return show(api.radiomics(*given, progress=True), out)
+
+
+@command(app)
 def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
     """Show what is done, failed and quarantined in a run folder."""
     from pipeline.run.status import show
@@ -288,53 +318,6 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
         _echo(note, error=True)
     _echo(summary(fitted))
     _echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
-
-
-@command(evaluate_app, "classification")
-def evaluate_classification(
-    probabilities: Annotated[
-        list[Path], typer.Option("--probabilities", "-p", help="One .npy, .npz or .csv file for each model.")
-    ],
-    labels: Annotated[Path, typer.Option("--labels", "-l", help="The true classes, 0 … K - 1: one in each row.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
-    cases: Annotated[
-        Path | None, typer.Option(help="A CSV with a column patient_id or case_id: rows of one patient stay together.")
-    ] = None,
-    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
-    class_name: Annotated[list[str] | None, typer.Option(help="A name for each class, in order.")] = None,
-    specificity: Annotated[float, typer.Option(help="The specificity at which the sensitivity is read.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap's resampling.")] = 0,
-) -> None:
-    """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
-    from pipeline.commands.evaluate import headline
-
-    names = name or (), class_name or ()
-    for found in api.evaluate_classification(probabilities, labels, out, cases, *names, specificity, seed):
-        _echo(headline(found))
-    _echo(f"Report: {out / 'report.html'}")
-
-
-@command(evaluate_app, "segmentation")
-def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
-    predictions: Annotated[Path, typer.Argument(help="A folder of label images, named as those of the truth.")],
-    truth: Annotated[Path, typer.Argument(help="The folder of the true label images (.nii.gz).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
-    against: Annotated[list[Path] | None, typer.Option(help="Another model's label images; repeatable.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Images for the pictures; else imagesTr beside labelsTr.")] = None,
-    cases: Annotated[Path | None, typer.Option(help="A CSV with case_id and patient_id.")] = None,
-    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="A region: NAME=VALUE or NAME=1,2; else those of dataset.json; repeatable.")
-    ] = None,
-    tolerance: Annotated[float, typer.Option(help="Of the normalised surface Dice, mm.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
-) -> int:
-    """Evaluate label images, and compare several models on the same cases: tables, worst cases as pictures, PDF."""
-    from pipeline.commands.evaluate_segmentation import show
-
-    folders = [predictions, *(against or ())]
-    found = api.evaluate_segmentation(folders, truth, out, images, cases, name or (), label or (), tolerance, seed)
-    return show(found, out)
 
 
 @command(app)

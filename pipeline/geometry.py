@@ -21,6 +21,9 @@ LPS_RAS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 #: How far two grids may differ and still be one: fraction of a voxel at the grid's corners.
 GRID_TOLERANCE_VOXELS = 1e-3
+#: How far a mask's corners may lie from its image's: headers of other programs are rounded; fraction of the smallest
+#: voxel side.
+MASK_TOLERANCE_VOXELS = 0.05
 
 
 def check_affine(affine: npt.ArrayLike) -> FloatArray:
@@ -97,6 +100,17 @@ def same_grid(shape_a: Sequence[int], affine_a: npt.ArrayLike, shape_b: Sequence
         return False
     apart = np.linalg.norm(corners(shape_a, affine_a) - corners(shape_b, affine_b), axis=1).max()
     return bool(apart <= GRID_TOLERANCE_VOXELS * spacing_mm(affine_a).min())
+
+
+def off_grid(shape: Sequence[int], affine: npt.ArrayLike, mask_shape: Sequence[int], mask_affine: npt.ArrayLike) -> str:
+    """What parts a mask's grid from its image's, such as `one that lies 1.20 mm off`; empty where they are one.
+
+    They are where they have one shape and their corners agree within `MASK_TOLERANCE_VOXELS`.
+    """
+    if tuple(shape[-3:]) != tuple(mask_shape[-3:]):
+        return f"{tuple(shape[-3:])} and {tuple(mask_shape[-3:])} voxels"
+    apart = float(np.linalg.norm(corners(shape, affine) - corners(shape, mask_affine), axis=1).max())
+    return f"one that lies {apart:.2f} mm off" if apart > MASK_TOLERANCE_VOXELS * spacing_mm(affine).min() else ""
 
 
 def itk_geometry(affine: npt.ArrayLike) -> tuple[list[float], list[float], list[float]]:

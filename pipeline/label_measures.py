@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
+from pipeline.cases import Record
 from pipeline.geometry import orientation_of, spacing_mm
 from pipeline.store.sections import Answer, Display, Regions, Section, Sections, Table
 from pipeline.volumes import affine_of
@@ -62,6 +63,14 @@ def label_measures(name: str, image: MetaTensor, values: Mapping[str, int], sour
         **{f"{name}_{label}_volume_ml": round(int(region.sum()) * voxel_ml, 6) for label, region in regions.items()},
         **{f"{name}_{label}_long_axis_mm": long_axis_mm(region, affine_of(image)) for label, region in regions.items()},
     }
+
+
+def recorded_labels(name: str, records: Iterable[Record]) -> dict[str, int]:
+    """The labels of a label image that a stage has recorded, as `label_measures` has written them: name -> value."""
+    key = f"{name}_labels"
+    texts = [str(record.measures[key]) for record in records if key in record.measures]
+    pairs = [item.split(" ", 1) for item in texts[-1].split(", ")] if texts and texts[-1] else []
+    return {label: int(value) for value, label in pairs}
 
 
 def long_axis_mm(region: Mask, affine: npt.ArrayLike) -> float | None:

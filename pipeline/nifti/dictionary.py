@@ -16,9 +16,6 @@ from pipeline.label_measures import label_measures
 from pipeline.nifti.volume import Nifti, image_of, read_nifti, refusal
 from pipeline.spec.spec import Mask, kinds
 
-#: How far a mask's corners may lie from its image's: fraction of the smallest voxel side.
-MASK_TOLERANCE_VOXELS = 0.05
-
 
 class ReadFilesd(MapTransform):
     """Read the NIfTI files of a case's roles and masks; what is no `NiftiFile` is left as it is.
@@ -100,13 +97,8 @@ def on_grid_of(mask: MetaTensor, image: MetaTensor, name: str) -> MetaTensor:
         QuarantineError: E_GRID.
     """
     grid = volumes.affine_of(image)
-    if tuple(mask.shape[1:]) != tuple(image.shape[1:]):
-        sizes = f"{tuple(image.shape[1:])} and {tuple(mask.shape[1:])}"
-        raise QuarantineError("E_GRID", f"Expected the grid of {name}, got {sizes} voxels.")
-    corners = [geometry.corners(image.shape, affine) for affine in (grid, volumes.affine_of(mask))]
-    apart = float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
-    if apart > MASK_TOLERANCE_VOXELS * geometry.spacing_mm(grid).min():
-        raise QuarantineError("E_GRID", f"Expected the grid of {name}, got one that lies {apart:.2f} mm off.")
+    if wrong := geometry.off_grid(image.shape, grid, mask.shape, volumes.affine_of(mask)):
+        raise QuarantineError("E_GRID", f"Expected the grid of {name}, got {wrong}.")
     return volumes.volume(mask.as_tensor(), grid)
 
 

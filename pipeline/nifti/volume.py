@@ -13,20 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from isal.igzip import IGzipFile
 from isal.igzip_lib import IsalError
-from monai.data import MetaTensor
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
-from pipeline import geometry, volumes
+from pipeline import geometry
 from pipeline.cases import NiftiFile
 from pipeline.errors import CaseError, PipelineError, QuarantineError, UsageError
 from pipeline.store.files import open_file, require_given
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 #: How far apart (mm) sform, qform and pixdim may put a corner voxel.
 AFFINE_TOLERANCE_MM = 0.1
@@ -282,6 +285,13 @@ def read_header(path: Path) -> Header:
         return parse_header(stream)
 
 
+def canonical(volume: Nifti) -> Nifti:
+    """The volume with its axes nearest to right, front and head: turned and swapped, never resampled."""
+    turn = io_orientation(volume.affine)
+    affine = volume.affine @ inv_ornt_aff(turn, volume.values.shape)
+    return Nifti(apply_orientation(volume.values, turn), affine, volume.notes)
+
+
 def read_argument(path: Path) -> MetaTensor:
     """Read a NIfTI file that a command names.
 
@@ -304,6 +314,8 @@ def image_of(volume: Nifti) -> MetaTensor:
     Raises:
         QuarantineError: E_NIFTI when values are too large for float32.
     """
+    from pipeline import volumes  # and torch: who wants arrays alone goes without
+
     values = volume.values
     low, high = float(values.min()), float(values.max())
     if max(-low, high) > float(np.finfo(np.float32).max):

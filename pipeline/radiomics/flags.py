@@ -24,6 +24,8 @@ FLAGS: dict[str, str] = {
     "at_border": "The region touches the image's edge and may go on beyond it.",
     "one_intensity": "The region holds one value only.",
     "few_bins": f"The region's values fall into less than {FEW_BINS} bins.",
+    "carried": "The mask was drawn on another image and carried here by their alignment.",
+    "not_aligned": "The mask was drawn on another image whose alignment has failed; there are no values.",
 }
 
 

@@ -15,7 +15,7 @@ from pipeline.spec.explain import did_you_mean
 if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
 
-STAGES = ("ingest", "register", "preprocess", "segment", "fuse", "report")
+STAGES = ("ingest", "register", "preprocess", "segment", "radiomics", "fuse", "report")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def stages_for(spec: Spec) -> tuple[str, ...]:
     """The stages of a run with a data spec: those that need a section or a modality of it only where it has that."""
     prepared = spec.of_modality("CT") or spec.of_modality("MR") or None
     segmented = spec.segment and (spec.segment.model or None)  # without a model the section serves conversion
-    needed = {"register": spec.register_, "preprocess": prepared, "segment": segmented, "fuse": spec.fuse}
+    needed: dict[str, object] = {"register": spec.register_, "preprocess": prepared, "segment": segmented}
+    needed |= {"radiomics": spec.radiomics_, "fuse": spec.fuse}
     return tuple(name for name in STAGES if name not in needed or needed[name] is not None)
 
 
@@ -75,7 +76,8 @@ def in_order(stages: Sequence[str], spec: Spec) -> tuple[str, ...]:
     """The stages of a plan in the order in which they run: a stage that is not of `STAGES` runs before the report.
 
     Raises:
-        UsageError: E_SPEC when the data spec has no section, or no role, for one of them.
+        UsageError: E_SPEC when the data spec has no section, or no role, for one of them; E_CONFIG when it names
+            settings of radiomics that are none.
     """
     usable = stages_for(spec)
     for name in stages:
@@ -83,6 +85,10 @@ def in_order(stages: Sequence[str], spec: Spec) -> tuple[str, ...]:
             part = "role of CT or MR" if name == "preprocess" else f"section `{name}`"
             what = f"Expected a {part} in the data spec {spec.name}, for the stage {name}, got none."
             raise UsageError("E_SPEC", what, "Leave the stage out, or add that: docs/reference/data-specs.md.")
+    if spec.radiomics_ and "radiomics" in (stages or usable):
+        from pipeline.radiomics.configurations import of_spec
+
+        of_spec(spec.radiomics_)
     places = {name: float(index) for index, name in enumerate(STAGES)}
     return tuple(sorted(dict.fromkeys(stages), key=lambda name: places.get(name, len(STAGES) - 1.5))) or usable
 

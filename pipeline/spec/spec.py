@@ -18,6 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, explain, find_spec
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.paths import placeholders
+from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.spec.segment import Segment, wrong_channel
@@ -48,6 +49,7 @@ class Spec(Model):
     masks: dict[str, Mask] = Field(default={})
     register_: Register | None = Field(default=None, alias="register")
     segment: Segment | None = None
+    radiomics_: Radiomics | None = Field(default=None, alias="radiomics")
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
 
@@ -92,6 +94,20 @@ class Spec(Model):
                 raise ValueError(f"`segment`: {wrong}")
         if self.segment.label and self.segment.label not in self.masks:
             raise ValueError(f"`segment` learns `{self.segment.label}`, which `masks` does not define")
+        return self
+
+    @model_validator(mode="after")
+    def _radiomics_is_whole(self) -> Spec:
+        if self.radiomics_ is None:
+            return self
+        for role in self.radiomics_.images:
+            if role not in self.roles:
+                raise ValueError(f"`radiomics` measures the role `{role}`, which `roles` does not define")
+            if not self.measured_in(role):
+                raise ValueError(f"`radiomics` measures `{role}`, but no mask is of it, or is aligned with it")
+        for mask in self.radiomics_.masks:
+            if mask not in self.measurable_masks:
+                raise ValueError(f"`radiomics` measures in `{mask}`, which `masks` does not define with labels")
         return self
 
     @model_validator(mode="after")
@@ -155,6 +171,32 @@ class Spec(Model):
             what = f"The data spec {self.name} has no `segment` section: nothing says what a network sees and learns."
             raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
         return self.segment
+
+    @property
+    def radiomics(self) -> Radiomics:
+        """The `radiomics` section.
+
+        Raises:
+            UsageError: E_SPEC when the spec has none.
+        """
+        if self.radiomics_ is None:
+            what = f"The data spec {self.name} has no `radiomics` section: nothing says what is measured."
+            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
+        return self.radiomics_
+
+    @property
+    def measurable_masks(self) -> dict[str, str]:
+        """Name of each mask with labels -> the role on whose grid it lies; the segmentation network's, too."""
+        found = {name: self.masks[name].of for name in self.mask_labels}
+        segmented = self.segment is not None and self.segment.model
+        return found | ({SEGMENT_LABEL: self.fixed} if segmented else {})
+
+    def measured_in(self, role: str) -> dict[str, str]:
+        """The masks in which the image of a role is measured -> the role of each: its own, or one aligned with it."""
+        aligned = (self.fixed, *self.moving)
+        wanted = (self.radiomics_.masks if self.radiomics_ else ()) or tuple(self.measurable_masks)
+        masks = {name: of for name, of in self.measurable_masks.items() if name in wanted}
+        return {name: of for name, of in masks.items() if of == role or {of, role} <= {*aligned}}
 
     @property
     def landmark_files(self) -> dict[str, str]:
@@ -308,7 +350,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
-    models |= {"segment": Segment}
+    models |= {"segment": Segment, "radiomics": Radiomics}
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:

@@ -1,0 +1,99 @@
+"""What is written of features: the tables that explain each other, and the pages of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.radiomics.configurations import Configuration
+from pipeline.radiomics.glossary import names, tags
+from pipeline.radiomics.reporting import sheet
+from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in
+from pipeline.radiomics.table import KEYS, Names, Plain, as_csv, by_case, dictionary, require_apart
+from pipeline.store.files import write_atomic, write_text
+from pipeline.store.records import versions
+
+if TYPE_CHECKING:
+    from pipeline.report.regions import RegionPage
+
+#: What makes regions of two cases comparable.
+ALIKE = ("image", "mask", "region", "configuration")
+#: The packages that numbers come from.
+SOFTWARE = ("tandem-imaging", "numpy", "nibabel")
+
+
+def write_tables(
+    out: Path, rows: Sequence[Plain], how: Sequence[Configuration], naming: Names = "ibsi", prepared: str = ""
+) -> None:
+    """Write the table of features, and beside it what explains it.
+
+    Args:
+        out: the table, `.csv`.
+        rows: as `Row.plain` gives them.
+        how: by what was measured.
+        naming: whose names the columns have.
+        prepared: what was done to the images before, for the reporting sheet.
+
+    Raises:
+        UsageError: E_ROWS when two rows are of one region, image and configuration.
+        CaseError: E_DISK.
+    """
+    require_apart(rows)
+    used = {tag for item in how for tag in tags(item.settings.families, item.settings.aggregations)}
+    found = versions()
+    texts = {
+        ".csv": as_csv(rows),
+        "_by_case.csv": as_csv(by_case(rows)),
+        "_dictionary.csv": as_csv(dictionary(used, naming)),
+        "_reporting.md": sheet(how, {name: found[name] for name in SOFTWARE if name in found}, prepared),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for ending, text in texts.items():
+        write_atomic(beside(out, ending), lambda path, text=text: write_text(path, text))  # type: ignore[misc]
+
+
+def write_pages(out: Path, found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str] | None = None) -> None:
+    """Write the pages of regions, as a web page and as a PDF.
+
+    Args:
+        out: the table beside which they stand.
+        found: rows under IBSI's names, each with its picture.
+        image_units: image -> unit of its values.
+
+    Raises:
+        CaseError: E_DISK.
+    """
+    from pipeline.report.regions import regions_page, regions_pdf
+
+    pages = list(_pages(found, image_units or {}))
+    summary = (
+        f"{len(pages)} regions. Percentiles are among the cohort's regions of the same name, image and configuration.",
+    )
+    for ending, made in ((".html", regions_page(pages, summary)), (".pdf", regions_pdf(pages, summary))):
+        write_atomic(beside(out, ending), lambda path, made=made: path.write_bytes(made))  # type: ignore[misc]
+
+
+def beside(out: Path, ending: str) -> Path:
+    """A file that stands beside the table: `features.csv` -> `features_dictionary.csv`."""
+    return out.with_name(f"{out.stem}{ending}")
+
+
+def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
+    from pipeline.report.regions import RegionPage
+
+    alike: dict[tuple[str, ...], list[Plain]] = {}
+    for row, _ in found:
+        alike.setdefault(_kind(row), []).append(row)
+    for row, png in found:
+        units = {tag: unit_in(name.unit, image_units.get(row["image"], "")) for tag, name in names().items()}
+        region = "" if row["region"] in ("", row["mask"]) else f", {row['region']}"
+        title = f"{row['case_id']}: {row['mask']}{region} in {row['image']}"
+        how = f"Configuration {row['configuration']}, settings {row['configuration_sha256']}."
+        found_any = any(text for name, text in row.items() if name not in KEYS)
+        rows = tuple(main_rows(row, units, alike[_kind(row)])) if found_any else ()
+        yield RegionPage(title, how, flag_sentences(row), rows, png)
+
+
+def _kind(row: Plain) -> tuple[str, ...]:
+    return tuple(row[name] for name in ALIKE)

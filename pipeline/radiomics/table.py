@@ -1,0 +1,151 @@
+"""The table of features: one row a region, image and configuration; its dictionary; and one row a case for networks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.errors import UsageError
+from pipeline.radiomics.configurations import Configuration
+from pipeline.radiomics.glossary import NOT_IBSI, Name, names
+
+Names = Literal["ibsi", "pyradiomics"]
+#: What stands in a row before its features.
+KEYS = ("case_id", "image", "mask", "label", "region", "configuration", "configuration_sha256", "flags", "error")
+#: Whose row it is.
+IDENTITY = KEYS[:6]
+DICTIONARY = ("column", "ibsi_tag", "ibsi_code", "ibsi_aggregation", "unit", "pyradiomics")
+Plain = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one region of one image by one configuration.
+
+    Attributes:
+        case_id: whose.
+        image: a role, or a file's name.
+        mask: a mask's name, or a file's.
+        label: the region's value in the mask; None where the mask has none.
+        region: the label's name.
+        configuration: how it was measured.
+        values: IBSI's tag -> value, None where there is none.
+        flags: keys of `pipeline.radiomics.flags.FLAGS`.
+        error: code and sentence where nothing could be measured.
+    """
+
+    case_id: str
+    image: str
+    mask: str
+    label: int | None
+    region: str
+    configuration: Configuration
+    values: Mapping[str, float | None]
+    flags: tuple[str, ...] = ()
+    error: str = ""
+
+    def plain(self, naming: Names = "ibsi") -> Plain:
+        """Column -> text; empty where there is no value. Numbers are written so that reading gives the same again."""
+        own = (self.case_id, self.image, self.mask, self.label, self.region)
+        how = (self.configuration.name, self.configuration.digest, "; ".join(self.flags), self.error)
+        found = {key: "" if item is None else str(item) for key, item in zip(KEYS, (*own, *how), strict=True)}
+        values = {name: self.values.get(tag) for tag, name in columns(self.values, naming).items()}
+        return found | {name: "" if value is None else repr(float(value)) for name, value in values.items()}
+
+
+def as_naming(text: str) -> Names:
+    """Whose names columns have, as a person has typed it.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    for name in get_args(Names):
+        if text == name:
+            return name
+    raise UsageError("E_OPTION", f"Expected one of {', '.join(get_args(Names))} as names, got {text}.")
+
+
+def columns(tags: Iterable[str], naming: Names = "ibsi") -> dict[str, str]:
+    """IBSI's tag -> the column's name, for features that have one; in the order of IBSI's files."""
+    wanted = set(tags)
+    known = {tag: name for tag, name in names().items() if tag in wanted}
+    if naming == "ibsi":
+        return {tag: tag for tag in known}
+    return {tag: name.pyradiomics for tag, name in known.items() if name.pyradiomics}
+
+
+def left_out(tags: Iterable[str]) -> dict[str, str]:
+    """PyRadiomics' features that have no column under its names -> why; and how many of IBSI's have none there."""
+    without = len(set(tags)) - len(columns(tags, "pyradiomics"))
+    return {**NOT_IBSI, f"{without} of IBSI's": "PyRadiomics does not have them, or not so aggregated"}
+
+
+def as_csv(rows: Sequence[Plain]) -> str:
+    """Rows as CSV: all columns that any of them has, in the order of the first that has them.
+
+    A text that a spreadsheet would run as a formula is written as text (OWASP, CSV injection).
+    """
+    head = list(dict.fromkeys(name for row in rows for name in row)) or list(KEYS)
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(name, text) for name, text in row.items()} for row in rows)
+    return stream.getvalue()
+
+
+def _cell(name: str, text: str) -> str:
+    return f"'{text}" if name in KEYS and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def read_csv(path: Path) -> list[Plain]:
+    """The rows of a table that `as_csv` has written."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def require_apart(rows: Iterable[Plain]) -> None:
+    """Refuse two rows of one region, image and configuration.
+
+    Raises:
+        UsageError: E_ROWS.
+    """
+    seen = set[tuple[str, ...]]()
+    for row in rows:
+        key = tuple(row[name] for name in IDENTITY)
+        if key in seen:
+            what = ", ".join(f"{name} {text}" for name, text in zip(IDENTITY, key, strict=True) if text)
+            raise UsageError("E_ROWS", f"Expected each region once, got two of {what}.", "Name each case once.")
+        seen.add(key)
+
+
+def by_case(rows: Iterable[Plain]) -> list[Plain]:
+    """One row a case, for networks and statistics: `<image>_<mask>_<region>_<configuration>_<feature>`; no flags.
+
+    Columns without any value are left out.
+    """
+    found: dict[str, Plain] = {}
+    for row in rows:
+        parts = [row[name] for name in ("image", "mask", "region", "configuration")]
+        if parts[1] == parts[2] or not parts[2]:
+            del parts[2]
+        prefix = "_".join(re.sub(r"\W+", "_", part) for part in parts)
+        values = {f"{prefix}_{name}": text for name, text in row.items() if name not in KEYS and text}
+        found.setdefault(row["case_id"], {"case_id": row["case_id"]}).update(values)
+    return list(found.values())
+
+
+def dictionary(tags: Iterable[str], naming: Names = "ibsi") -> list[Plain]:
+    """What each column is: IBSI's codes, the unit (`x` stands for the image's), and PyRadiomics' name."""
+    known = names()
+    return [_entry(column, known[tag]) for tag, column in columns(tags, naming).items()]
+
+
+def _entry(column: str, name: Name) -> Plain:
+    return dict(
+        zip(DICTIONARY, (column, name.tag, name.code, name.aggregation, name.unit, name.pyradiomics), strict=True)
+    )

@@ -1,0 +1,37 @@
+"""The `radiomics` section of a data spec: which images are measured in which masks, and how."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from pipeline.spec.explain import Model
+
+#: The labels of the segmentation network, as `masks` names them.
+SEGMENT_LABEL = "segment_label"
+
+
+class Radiomics(Model):
+    """What is measured of a run's cases: original intensities, on the images' own grids.
+
+    Attributes:
+        images: role -> how its image is prepared and what is measured: presets' names, or those of `configurations`.
+        masks: in which masks; none: in all that have labels, and in what a segmentation network has found.
+        configurations: name -> settings, over those of a preset where they name one:
+            docs/reference/radiomics.md has every key.
+        robustness: whether features are measured in perturbed copies, too, and how alike they stay is told.
+    """
+
+    images: dict[str, tuple[str, ...]] = Field(min_length=1)
+    masks: tuple[str, ...] = ()
+    configurations: dict[str, dict[str, Any]] = Field(default={})
+    robustness: bool = Field(default=False, strict=True)
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _listed(cls, images: Any) -> Any:
+        """One name needs no list."""
+        if not isinstance(images, dict):
+            return images
+        return {role: (names,) if isinstance(names, str) else names for role, names in images.items()}
