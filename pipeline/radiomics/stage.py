@@ -85,6 +85,7 @@ class Radiomicsd(Transform):
     def __init__(self, spec: Spec, carried: Mapping[tuple[str, str], str]) -> None:
         self.measured = measurables(spec, carried)
         self.fixed, self.configurations = spec.fixed, of_spec(spec.radiomics)
+        self.wanted = spec.radiomics.labels
         self.displays = {role: spec.displays[role] for role in self.configurations}
 
     def writes(self) -> dict[str, str]:
@@ -107,12 +108,18 @@ class Radiomicsd(Transform):
         return {**data, TABLE: table, "measures": measures, "flags": [*data.get("flags", ()), *dict.fromkeys(doubts)]}
 
     def _rows(self, case: Mapping[Hashable, Any], item: Measurable) -> Iterator[Row]:
-        labels = _labels(case, item)
-        for label, value in labels.items():
+        for label, value in self._labels(case, item).items():
             for how in self.configurations[item.image]:
                 found = _measured(case, item, how, value)
                 flags = (*found.flags, *(("carried",) if item.carried and item.key in case else ()))
                 yield Row(case["case_id"], item.image, item.mask, value, label, how, found.values, flags)
+
+    def _labels(self, case: Mapping[Hashable, Any], item: Measurable) -> dict[str, int]:
+        """The labels of a mask that are measured; none where the case does not have it."""
+        if item.mask not in case:
+            return {}
+        known = recorded_labels(item.mask, case.get("records") or ()) if item.labels is None else item.labels
+        return {name: value for name, value in known.items() if not self.wanted or name in self.wanted}
 
     def sections(self, case: Mapping[Hashable, Any]) -> Sections:
         """A table of the main features, and each image with its regions."""
@@ -147,7 +154,7 @@ class Radiomicsd(Transform):
         """The label images that this stage has made; those on the fixed grid are registration's."""
         for item in self.measured:
             if item.carried and item.image != self.fixed and item.key in case:
-                named = {value: f"{in_words(item.mask)}: {label}" for label, value in _labels(case, item).items()}
+                named = {value: f"{in_words(item.mask)}: {label}" for label, value in self._labels(case, item).items()}
                 yield Regions(item.key, (item.image,), named)
 
 
@@ -161,13 +168,6 @@ def image_kinds(spec: Spec) -> dict[str, str]:
 def _as_numbers(row: Plain) -> dict[str, str | float]:
     """Features as numbers, which no spreadsheet takes for a formula; NaN where there is none."""
     return {name: text if name in KEYS else float(text or "nan") for name, text in row.items()}
-
-
-def _labels(case: Mapping[Hashable, Any], item: Measurable) -> Mapping[str, int]:
-    """The labels of a mask; none where the case does not have it."""
-    if item.mask not in case:
-        return {}
-    return recorded_labels(item.mask, case.get("records") or ()) if item.labels is None else item.labels
 
 
 def _measured(case: Mapping[Hashable, Any], item: Measurable, how: Configuration, value: int) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, StrictBool
@@ -20,7 +21,8 @@ class Fuse(Model):
         class_calibration: what `calibrate.yaml` has written; without it probabilities are the network's own, and every
             record and report says so.
         voxel_calibration: likewise.
-        table_file: a CSV with `case_id` and the further numbers that the network was trained with.
+        table_file: a CSV with `case_id` and the further numbers that the network was trained with;
+            `radiomics_by_case.csv` is what the run's own stage `radiomics` has written.
         roles: modality of the network -> role, where they have other names.
         class_names: of the classes, in order.
         label_names: of the labels above 0.
@@ -40,8 +42,15 @@ class Fuse(Model):
     engine: Literal["torch", "openvino"] = "torch"
     bfloat16_on_cpu: StrictBool = False
 
-    def file(self, key: str) -> str:
-        """The path of a file: `file("weights")`; empty where the section names none."""
+    def file(self, key: str, run: str | Path = "") -> str:
+        """The path of a file: `file("weights")`; empty where the section names none.
+
+        Args:
+            key: of the section.
+            run: a run folder in which a file named by its name alone is looked for, too, such as the table of features.
+        """
         name = str(getattr(self, key))
-        there = shipped("bundles", "fuse", "models", name)
-        return str(there) if name and "/" not in name and there.is_file() else name
+        if not name or "/" in name:
+            return name
+        folders = [shipped("bundles", "fuse", "models"), *([Path(run)] if str(run) else [])]
+        return next((str(folder / name) for folder in folders if (folder / name).is_file()), name)

@@ -18,6 +18,7 @@ class Radiomics(Model):
     Attributes:
         images: role -> how its image is prepared and what is measured: presets' names, or those of `configurations`.
         masks: in which masks; none: in all that have labels, and in what a segmentation network has found.
+        labels: which of the masks' labels; none: all.
         configurations: name -> settings, over those of a preset where they name one:
             docs/reference/radiomics.md has every key.
         robustness: whether features are measured in perturbed copies, too, and how alike they stay is told.
@@ -25,6 +26,7 @@ class Radiomics(Model):
 
     images: dict[str, tuple[str, ...]] = Field(min_length=1)
     masks: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     configurations: dict[str, dict[str, Any]] = Field(default={})
     robustness: bool = Field(default=False, strict=True)
 

@@ -100,14 +100,18 @@ class Spec(Model):
     def _radiomics_is_whole(self) -> Spec:
         if self.radiomics_ is None:
             return self
+        for mask in self.radiomics_.masks:
+            if mask not in self.measurable_masks:
+                raise ValueError(f"`radiomics` measures in `{mask}`, which `masks` does not define with labels")
+        known = {label for values in self.mask_labels.values() for label in values}
+        for label in self.radiomics_.labels:
+            if label not in known and SEGMENT_LABEL not in self.measurable_masks:
+                raise ValueError(f"`radiomics` measures the label `{label}`, which no mask has")
         for role in self.radiomics_.images:
             if role not in self.roles:
                 raise ValueError(f"`radiomics` measures the role `{role}`, which `roles` does not define")
             if not self.measured_in(role):
                 raise ValueError(f"`radiomics` measures `{role}`, but no mask is of it, or is aligned with it")
-        for mask in self.radiomics_.masks:
-            if mask not in self.measurable_masks:
-                raise ValueError(f"`radiomics` measures in `{mask}`, which `masks` does not define with labels")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,163 @@
+"""`tandem radiomics`: what it measures on whose files, and what becomes of files that cannot be measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from pipeline import api
+from pipeline.errors import UsageError
+from pipeline.radiomics import extract, preset
+from pipeline.radiomics.table import read_csv
+from tests.tandem_process import call
+
+AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+SHAPE = (24, 20, 16)
+CONFIG = "families: [morph, stat]\n"
+rng = np.random.default_rng(5)
+IMAGE = rng.normal(100, 10, SHAPE).astype(np.float32)
+MASK = np.zeros(SHAPE, np.uint8)
+MASK[4:12, 5:12, 4:10] = 1
+MASK[14:20, 5:12, 4:10] = 2
+
+
+def write(path: Path, values: Any, affine: Any = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(values, affine), path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return {
+        "image": write(tmp_path / "ct.nii.gz", IMAGE),
+        "mask": write(tmp_path / "seg.nii.gz", MASK),
+        "config": tmp_path / "c.yaml",
+        "out": tmp_path / "made" / "features.csv",
+    }
+
+
+def measured(files: dict[str, Path], **more: Any) -> list[dict[str, str]]:
+    given = {"images": [files["image"]], "masks": [files["mask"]], "config": [files["config"]], **more}
+    api.radiomics(out=files["out"], **given)
+    return read_csv(files["out"])
+
+
+def test_every_label_has_a_row_with_the_values_of_its_voxels(files: dict[str, Path]) -> None:
+    one, two = measured(files)
+    assert [row["label"] for row in (one, two)] == ["1", "2"]
+    assert float(one["stat_mean"]) == pytest.approx(IMAGE[MASK == 1].mean(dtype=np.float64), rel=1e-9)
+    assert float(two["stat_max"]) == pytest.approx(float(IMAGE[MASK == 2].max()), rel=1e-9)
+    assert float(two["morph_vol_approx"]) == pytest.approx(int((MASK == 2).sum()) * 3.0)  # 1 x 1.5 x 2 mm
+    assert {path.name for path in files["out"].parent.iterdir()} == {
+        *("features.csv", "features_by_case.csv", "features_dictionary.csv", "features_reporting.md")
+    }
+
+
+def test_a_mask_whose_axes_run_the_other_way_lies_where_it_lies(files: dict[str, Path], tmp_path: Path) -> None:
+    expected = measured(files)
+    turned = nib.as_closest_canonical(nib.load(files["mask"]))
+    assert turned.affine[0, 0] > 0 > AFFINE[0, 0]
+    nib.save(turned, files["mask"])
+    assert measured(files) == expected
+
+
+@pytest.mark.parametrize("way", ["one mask", "pairs", "table"])
+def test_several_images(files: dict[str, Path], tmp_path: Path, way: str) -> None:
+    pet = write(tmp_path / "pet.nii.gz", IMAGE * 2)
+    both = {"images": [files["image"], pet], "masks": [files["mask"]]}
+    if way == "pairs":
+        both["masks"] = [files["mask"]] * 2
+    if way == "table":
+        (tmp_path / "t.csv").write_text("case_id,image,mask\np,ct.nii.gz,seg.nii.gz\np,pet.nii.gz,seg.nii.gz\n")
+        both = {"images": [], "masks": [], "cases": tmp_path / "t.csv"}  # type: ignore[dict-item]
+    rows = measured(files, labels=[1], case="p", jobs=2, **both)
+    assert [(row["case_id"], row["image"]) for row in rows] == [("p", "ct"), ("p", "pet")]
+    assert float(rows[1]["stat_mean"]) == pytest.approx(2 * float(rows[0]["stat_mean"]), rel=1e-6)
+    (wide,) = read_csv(files["out"].with_name("features_by_case.csv"))
+    assert wide["pet_seg_1_c_stat_mean"] == rows[1]["stat_mean"]
+
+
+def test_a_table_says_which_configuration_and_label_an_image_has(files: dict[str, Path], tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    head = "case_id,image,mask,image_name,mask_name,label,config\n"
+    table.write_text(head + "p,ct.nii.gz,seg.nii.gz,CT,tumour,2,c\nq,ct.nii.gz,seg.nii.gz,CT,tumour,1,ibsi_ct\n")
+    rows = measured(files, images=[], masks=[], cases=table, config=[files["config"], "ibsi_ct"])
+    assert [(row["image"], row["mask"], row["label"], row["configuration"]) for row in rows] == [
+        ("CT", "tumour", "2", "c"),
+        ("CT", "tumour", "1", "ibsi_ct"),
+    ]
+    expected = extract(IMAGE, MASK, AFFINE, preset("ibsi_ct")).values
+    assert float(rows[1]["cm_joint_entr_3D_comb"]) == pytest.approx(expected["cm_joint_entr_3D_comb"], rel=1e-9)
+    table.write_text(head + "p,ct.nii.gz,seg.nii.gz,CT,tumour,2,cc\n")
+    with pytest.raises(UsageError, match="Expected one of c as config of p, got cc"):
+        measured(files, images=[], masks=[], cases=table)
+
+
+def test_a_bad_case_costs_itself_alone(files: dict[str, Path], tmp_path: Path) -> None:
+    shifted = AFFINE.copy()
+    shifted[0, 3] += 40
+    holes = IMAGE.copy()
+    holes[5, 6, 5] = np.nan
+    write(tmp_path / "off.nii.gz", MASK, shifted)
+    write(tmp_path / "small.nii.gz", MASK[:-1])
+    write(tmp_path / "half.nii.gz", MASK * np.float32(0.5))
+    write(tmp_path / "nan.nii.gz", holes)
+    lines = ["case_id,image,mask,label", "good,ct.nii.gz,seg.nii.gz,1", "off,ct.nii.gz,off.nii.gz,1"]
+    lines += ["small,ct.nii.gz,small.nii.gz,1", "half,ct.nii.gz,half.nii.gz,", "none,ct.nii.gz,seg.nii.gz,7"]
+    lines += ["nan,nan.nii.gz,seg.nii.gz,1", "gone,gone.nii.gz,seg.nii.gz,1"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    done = call("radiomics", "--cases", tmp_path / "t.csv", "-c", files["config"], "-o", files["out"])
+    codes = {row["case_id"]: row["error"].partition(":")[0] for row in read_csv(files["out"])}
+    expected = {"good": "", "off": "E_GRID", "small": "E_GRID", "half": "E_LABEL", "none": "E_LABEL"}
+    assert codes == {**expected, "nan": "E_NIFTI", "gone": "E_INPUT"}
+    assert done.code == 1 and "1 rows, 6 failed" in done.out and "40.00 mm off" in done.err
+
+
+def test_an_empty_mask_is_a_row_without_values(files: dict[str, Path]) -> None:
+    write(files["mask"], MASK * 0)
+    done = call("radiomics", "-i", files["image"], "-m", files["mask"], "-c", files["config"], "-o", files["out"])
+    (row,) = read_csv(files["out"])
+    assert done.code == 0 and row["flags"] == "empty" and row["stat_mean"] == "" and "1 empty" in done.out
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"config": []}, "E_CONFIG"),
+        ({"config": ["ibsi_ct", "ibsi_ct"]}, "E_CONFIG"),
+        ({"images": []}, "E_INPUT"),
+        ({"names": "mirp"}, "E_OPTION"),
+    ],
+)
+def test_what_cannot_start(files: dict[str, Path], more: dict[str, Any], code: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        measured(files, **more)
+    assert caught.value.code == code and not files["out"].exists()
+
+
+def test_the_same_case_twice(files: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="Expected each case once, got ct") as caught:
+        measured(files, images=[files["image"]] * 2)
+    assert caught.value.code == "E_ROWS"
+
+
+def test_pages_show_every_region(files: dict[str, Path]) -> None:
+    import pymupdf
+
+    measured(files, page=True)
+    page = files["out"].with_suffix(".html").read_text()
+    assert page.count("<h2>") == 2 and page.count("data:image/jpeg") == 2 and "Not a medical device" in page
+    with pymupdf.open(files["out"].with_suffix(".pdf")) as pdf:
+        text = "".join(sheet.get_text() for sheet in pdf)
+        assert "ct: seg, 2 in ct" in text and sum(len(sheet.get_images()) for sheet in pdf) == 2
+
+
+def test_columns_by_pyradiomics_names(files: dict[str, Path]) -> None:
+    one, _ = measured(files, names="pyradiomics")
+    assert float(one["shape_VoxelVolume"]) == int((MASK == 1).sum()) * 3.0
+    assert "firstorder_Kurtosis" not in one and "stat_kurt" not in one
