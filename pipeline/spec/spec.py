@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
@@ -25,6 +25,8 @@ from pipeline.spec.segment import Segment, wrong_channel
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
+
+Section = TypeVar("Section", bound=Model)
 
 SPEC_FILE = "spec.yaml"
 #: What radiologists set to read most of the body: name -> level and width in HU.
@@ -154,10 +156,7 @@ class Spec(Model):
         Raises:
             UsageError: E_SPEC when the spec has none.
         """
-        if self.register_ is None:
-            what = f"The data spec {self.name} has no `register` section: nothing says what is fixed."
-            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
-        return self.register_
+        return self._section(self.register_, "register", "is fixed")
 
     @property
     def fusion(self) -> Fuse:
@@ -171,10 +170,7 @@ class Spec(Model):
         Raises:
             UsageError: E_SPEC when the spec has none.
         """
-        if self.segment is None:
-            what = f"The data spec {self.name} has no `segment` section: nothing says what a network sees and learns."
-            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
-        return self.segment
+        return self._section(self.segment, "segment", "a network sees and learns")
 
     @property
     def radiomics(self) -> Radiomics:
@@ -183,10 +179,13 @@ class Spec(Model):
         Raises:
             UsageError: E_SPEC when the spec has none.
         """
-        if self.radiomics_ is None:
-            what = f"The data spec {self.name} has no `radiomics` section: nothing says what is measured."
-            raise UsageError("E_SPEC", what, "Add the section: docs/reference/data-specs.md.")
-        return self.radiomics_
+        return self._section(self.radiomics_, "radiomics", "is measured")
+
+    def _section(self, section: Section | None, name: str, what: str) -> Section:
+        if section is None:
+            lacking = f"The data spec {self.name} has no `{name}` section: nothing says what {what}."
+            raise UsageError("E_SPEC", lacking, "Add the section: docs/reference/data-specs.md.")
+        return section
 
     @property
     def measurable_masks(self) -> dict[str, str]:
