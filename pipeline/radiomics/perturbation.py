@@ -17,9 +17,9 @@ from pydantic import Field, model_validator
 from scipy import ndimage
 
 from pipeline.errors import CaseError
-from pipeline.geometry import check_affine, orientation_of, spacing_mm
+from pipeline.geometry import check_affine, spacing_mm
 from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.prepare import Mask
+from pipeline.radiomics.prepare import Mask, slice_axis
 from pipeline.radiomics.spatial import PEAK_RADIUS_MM
 from pipeline.spec.explain import Model
 
@@ -100,7 +100,7 @@ def perturbed(
     inside = np.asarray(mask == label)
     if not inside.any():
         raise CaseError("E_LABEL", f"Expected voxels of the label {label}, got none.")
-    axis = next(number for number, letter in enumerate(orientation_of(matrix)) if letter in "SI")
+    axis = slice_axis(image.shape, matrix)
     spacing = spacing_mm(matrix)
     box = _box(inside, spacing, axis, perturbations)
     start = np.array([item.start for item in box])
@@ -125,7 +125,7 @@ def noise_level(image: Floats, axis: int = 2) -> float:
     """
     found = image
     for number in {0, 1, 2} - {axis}:
-        found = ndimage.correlate1d(found, [1.0, -2.0, 1.0], number, mode="nearest")
+        found = np.diff(found, 2, number)
     moved = np.abs(found[found != 0])
     return float(np.median(moved)) / (6 * _MEDIAN) if moved.size else 0.0
 
@@ -141,9 +141,10 @@ def with_volume(mask: Mask, fraction: float, spacing: Floats, rng: np.random.Gen
     """
     wanted = max(1, round((1 + fraction) * int(mask.sum())))
     depth = ndimage.distance_transform_edt(~mask, spacing) - ndimage.distance_transform_edt(mask, spacing)
-    order = np.lexsort((rng.random(mask.size), np.round(depth, 6).ravel()))
+    # chance decides between voxels as deep, and between no others
+    key = (np.round(depth, 5) + 1e-6 * rng.random(mask.shape)).ravel()
     found = np.zeros(mask.size, bool)
-    found[order[:wanted]] = True
+    found[np.argpartition(key, wanted - 1)[:wanted]] = True
     return found.reshape(mask.shape)
 
 
@@ -234,7 +235,7 @@ def _seed(image: Floats, mask: Mask) -> int:
 
 
 def _box(inside: Mask, spacing: Floats, axis: int, wanted: Perturbations) -> tuple[slice, slice, slice]:
-    """The part of the grid in which everything happens: the region as far as it can reach, and what is measured round it."""
+    """The part of the grid that is needed: the region as far as it can reach, and what is measured round it."""
     (tight,) = ndimage.find_objects(inside.astype(np.uint8))
     sides = np.array([item.stop - item.start for item in tight]) * spacing
     margin = np.full(3, PEAK_RADIUS_MM)
