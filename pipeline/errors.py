@@ -91,6 +91,8 @@ REMEDIES: dict[str, str] = {
     "E_CAL_TRAINING": "Calibrate on validation or out-of-fold cases: on its training cases a model is overconfident.",
     "E_TABLE": "Correct the table that the message names; an array is a .npy, .npz (one array) or .csv file of its "
     "values alone.",
+    # harmonisation
+    "E_BATCH": "Give each case a batch that the training cases have, and every batch enough of them; or leave it out.",
     # networks
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import CaseError
-from pipeline.geometry import check_affine, orientation_of, same_grid, spacing_mm
+from pipeline.geometry import check_affine, same_grid, spacing_mm
 from pipeline.radiomics.families import Measurements
 from pipeline.radiomics.flags import level_flags, mask_flags, region_flags
 from pipeline.radiomics.glossary import tags
 from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.prepare import Mask, prepared
+from pipeline.radiomics.prepare import Mask, prepared, slice_axis
 from pipeline.radiomics.settings import Settings
 from pipeline.radiomics.spatial import PEAK_RADIUS_MM
 
@@ -61,9 +61,7 @@ def extract(
     other = matrix if mask_affine is None else mask_affine
     if image.ndim != 3 or image.shape != mask.shape or not same_grid(image.shape, matrix, mask.shape, other):
         raise CaseError("E_GRID", f"Expected image and mask on one grid, got {image.shape} and {mask.shape} voxels.")
-    thin = [number for number, size in enumerate(image.shape) if size == 1]
-    upright = [number for number, letter in enumerate(orientation_of(matrix)) if letter in "SI"]
-    axis = thin[0] if len(thin) == 1 else upright[0]
+    axis = slice_axis(image.shape, matrix)
     order = [number for number in range(3) if number != axis] + [axis]
     inside = _labelled(mask, label).transpose(order)
     return _measured(image.transpose(order), inside, spacing_mm(matrix)[order], settings)

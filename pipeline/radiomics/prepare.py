@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from pipeline.errors import CaseError
+from pipeline.geometry import orientation_of
 from pipeline.radiomics.levels import Array, Floats
 from pipeline.radiomics.settings import MOST_BINS, Bins, Settings
 
@@ -48,6 +49,13 @@ class Region:
         """Without a margin; the shape is not empty."""
         (box,) = ndimage.find_objects(self.shape_mask.astype(np.uint8))
         return Region(self.image[box], self.shape_mask[box], self.value_mask[box], self.spacing_mm)
+
+
+def slice_axis(shape: tuple[int, ...], affine: Floats) -> int:
+    """The axis across the slices: the image's only one of size 1, else that nearest to head and foot (RAS mm)."""
+    thin = [number for number, size in enumerate(shape) if size == 1]
+    upright = [number for number, letter in enumerate(orientation_of(affine)) if letter in "SI"]
+    return thin[0] if len(thin) == 1 else upright[0]
 
 
 def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, margin_mm: float = 0.0) -> Region:
