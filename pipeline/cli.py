@@ -204,6 +204,9 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     label: Annotated[list[int] | None, typer.Option(help="Of the masks; all when left out; repeatable.")] = None,
     case: Annotated[str, typer.Option(help="The case that all images are of; else each is one.")] = "",
     names: Annotated[str, typer.Option(help="Names of the columns: ibsi or pyradiomics.")] = "ibsi",
+    robustness: Annotated[
+        str, typer.Option(help="Perturb regions, and say how well features agree: `default`, or a YAML file.")
+    ] = "",
     page: Annotated[
         bool, typer.Option("--page", help="Draw the regions, too: .html and .pdf beside the table.")
     ] = False,
@@ -212,7 +215,7 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
     from pipeline.commands.radiomics import show
 
-    given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page)
+    given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page, robustness)
     return show(api.radiomics(*given, progress=True), out)
 
 

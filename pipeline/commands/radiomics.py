@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Fault
 from pipeline.columns import read_rows
-from pipeline.commands.radiomics_files import write_pages, write_tables
+from pipeline.commands.radiomics_files import write_pages, write_robustness, write_tables
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.geometry import off_grid
-from pipeline.radiomics.configurations import Configuration, read_configurations
+from pipeline.radiomics.configurations import Configuration, read_configurations, read_perturbations
 from pipeline.radiomics.features import extract
 from pipeline.radiomics.glossary import tags
-from pipeline.radiomics.table import Row, as_naming
+from pipeline.radiomics.perturbation import Perturbations
+from pipeline.radiomics.table import Row, as_naming, with_versions
 from pipeline.spec.explain import did_you_mean
 from pipeline.store.files import require_given
 
@@ -60,11 +61,13 @@ class Task:
     Attributes:
         pair: of what.
         configurations: how it is measured.
+        perturbations: how regions are perturbed, too; None: not at all.
         drawn: whether the regions are drawn.
     """
 
     pair: Pair
     configurations: tuple[Configuration, ...]
+    perturbations: Perturbations | None = None
     drawn: bool = False
 
 
@@ -87,12 +90,13 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     names: str = "ibsi",
     jobs: int = 1,
     page: bool = False,
+    robustness: str | Mapping[str, Any] = "",
     progress: bool = False,
 ) -> list[Row]:
     """Measure regions: `tandem radiomics`. A bad case never costs the others: its row says what was wrong.
 
-    Beside the table stand, under its name, `_by_case.csv` (one row a case), `_dictionary.csv`, `_reporting.md`, and
-    with `page` the regions as pictures, `.html` and `.pdf`.
+    Beside the table stand, under its name, `_by_case.csv` (one row a case), `_dictionary.csv`, `_reporting.md`, with
+    `robustness` `_robustness.csv`, and with `page` the regions as pictures, `.html` and `.pdf`.
 
     Args:
         images: NIfTI files.
@@ -106,6 +110,8 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
         names: whose names the columns have: `ibsi` or `pyradiomics`.
         jobs: how many processes work at once.
         page: draw the regions.
+        robustness: measure perturbed versions of each region, too, and write how well features agree between them:
+            `default`, a YAML file, or keys and values of `pipeline.radiomics.perturbation.Perturbations`.
         progress: print a line, and show a bar at a terminal.
 
     Returns:
@@ -122,11 +128,14 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     pairs = _of_files(images, masks, case) if cases is None else _of_table(Path(cases))
     _require_apart(pairs, how)
     wanted = [replace(pair, labels=pair.labels or tuple(labels)) for pair in pairs]
-    tasks = [Task(pair, _chosen(pair, how), page) for pair in wanted]
+    changes = read_perturbations(robustness)
+    tasks = [Task(pair, _chosen(pair, how), changes, page) for pair in wanted]
     with shown(progress):
         found = list(track(_measured(tasks, jobs), len(tasks), "radiomics"))
         rows = [row for item in found for row in item.rows]
         write_tables(Path(out), [row.plain(naming) for row in rows], how, naming)
+        if changes:
+            write_robustness(Path(out), [(row.plain(), row.versions) for row in rows], naming)
         if page:
             drawn = [(row.plain(), item.pictures.get(row.label or 0, b"")) for item in found for row in item.rows]
             write_pages(Path(out), drawn)
@@ -157,7 +166,7 @@ def measure(task: Task) -> Measured:
             raise CaseError("E_GRID", f"Expected the mask on the grid of its image, got {wrong}.")
         labels = task.pair.labels or _labels(mask) or (None,)
         empty = (_row(task.pair, label, how) for label, how in product(labels, task.configurations))
-        rows = tuple(_filled(row, image, mask) for row in empty)
+        rows = tuple(_filled(row, image, mask, task.perturbations) for row in empty)
         drawn = [label for label in labels if label is not None] if task.drawn else []
         return Measured(rows, {label: _drawn(image, mask, label) for label in drawn})
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
@@ -196,10 +205,11 @@ def _row(pair: Pair, label: int | None, how: Configuration) -> Row:
     return Row(pair.case_id, pair.image_name, pair.mask_name, label, name, how, nothing)
 
 
-def _filled(row: Row, image: Nifti, mask: Nifti) -> Row:
+def _filled(row: Row, image: Nifti, mask: Nifti, changes: Perturbations | None) -> Row:
     label = 1 if row.label is None else row.label
-    found = extract(image.values, mask.values, image.affine, row.configuration.settings, label)
-    return replace(row, values=found.values, flags=found.flags)
+    given = (image.values, mask.values, image.affine, row.configuration.settings)
+    found = extract(*given, label)
+    return with_versions(replace(row, values=found.values, flags=found.flags), *given[:3], changes, label)
 
 
 def _labels(mask: Nifti) -> tuple[int, ...]:

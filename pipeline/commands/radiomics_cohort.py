@@ -9,10 +9,11 @@ from typing import Any
 from monai.transforms import Transform
 
 from pipeline.cases import Document, Record
-from pipeline.commands.radiomics_files import write_pages, write_tables
+from pipeline.commands.radiomics_files import write_pages, write_robustness, write_tables
 from pipeline.radiomics.configurations import of_spec
-from pipeline.radiomics.stage import TABLE, measurables
-from pipeline.radiomics.table import Plain, read_csv
+from pipeline.radiomics.robustness import Values
+from pipeline.radiomics.stage import TABLE, VERSIONS, measurables
+from pipeline.radiomics.table import KEYS, Plain, alike, read_csv
 from pipeline.report.regions import draw_region
 from pipeline.spec.spec import Spec
 from pipeline.store import records
@@ -74,12 +75,31 @@ class WriteCohort:
         how = {item.name: item for items in of_spec(self.spec.radiomics).values() for item in items}
         moved = "by Tandem: verdicts in cases.csv" if self.spec.moving else "images as they came, RAS+"
         write_tables(output_dir / OUT, [row for row, _ in found], list(how.values()), prepared=moved)
+        if self.spec.radiomics.robustness:
+            write_robustness(output_dir / OUT, _with_versions(output_dir))
         write_pages(output_dir / OUT, found, {role: display.unit for role, display in self.spec.displays.items()})
 
 
 def picture_key(row: Mapping[Any, Any]) -> str:
     """The key of a region's picture."""
     return f"region_{row['image']}_{row['mask']}_{row['label']}"
+
+
+def _with_versions(output_dir: Path) -> Iterator[tuple[Plain, list[Values]]]:
+    """A row of each region that was perturbed, with its versions' features."""
+    for case in records.of_run(output_dir).values():
+        path = _paths(case, output_dir).get(VERSIONS)
+        groups: dict[tuple[str, ...], list[Plain]] = {}
+        for row in read_csv(path) if path else ():
+            groups.setdefault(alike(row), []).append(row)
+        for rows in groups.values():
+            yield rows[0], [{key: float(text or "nan") for key, text in row.items() if key not in KEYS} for row in rows]
+
+
+def _paths(found: list[Record], output_dir: Path) -> dict[str, Path]:
+    """Where what the stages of a case have made lies."""
+    made = [item for record in found if record.status == "done" for item in record.artifacts]
+    return {item.key: output_dir / item.path for item in made}
 
 
 def _of_case(found: list[Record], output_dir: Path) -> Iterator[tuple[Plain, bytes]]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import names, tags
 from pipeline.radiomics.reporting import sheet
+from pipeline.radiomics.robustness import Agreement, Values, agreements
 from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in
-from pipeline.radiomics.table import KEYS, Names, Plain, as_csv, by_case, dictionary, require_apart
+from pipeline.radiomics.table import (
+    ALIKE,
+    KEYS,
+    Names,
+    Plain,
+    alike,
+    as_csv,
+    by_case,
+    columns,
+    dictionary,
+    require_apart,
+)
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.records import versions
 
 if TYPE_CHECKING:
     from pipeline.report.regions import RegionPage
 
-#: What makes regions of two cases comparable.
-ALIKE = ("image", "mask", "region", "configuration")
 #: The packages that numbers come from.
 SOFTWARE = ("tandem-imaging", "numpy", "nibabel")
 
@@ -53,6 +63,35 @@ def write_tables(
         write_atomic(beside(out, ending), lambda path, text=text: write_text(path, text))  # type: ignore[misc]
 
 
+def write_robustness(out: Path, found: Iterable[tuple[Plain, Sequence[Values]]], naming: Names = "ibsi") -> None:
+    """Write how well each feature agrees between perturbed versions of a region: `_robustness.csv`.
+
+    Args:
+        out: the table of features beside which it stands.
+        found: rows of that, each with its versions' features; a region without versions does not count.
+        naming: whose names the columns have.
+
+    Raises:
+        CaseError: E_DISK.
+    """
+    groups: dict[tuple[str, ...], list[Sequence[Values]]] = {}
+    for row, perturbed in found:
+        groups.setdefault(alike(row), []).extend([perturbed] if perturbed else [])
+    rows = [
+        {**dict(zip(ALIKE, kind, strict=True)), "feature": name, **_agreement(made[tag])}
+        for kind, regions in groups.items()
+        for made in [agreements(regions)]
+        for tag, name in columns(made, naming).items()
+    ]
+    write_atomic(beside(out, "_robustness.csv"), lambda path: write_text(path, as_csv(rows)))
+
+
+def _agreement(found: Agreement | None) -> Plain:
+    """Empty where there is none: below two regions, or where all values are one."""
+    values = ("", "", "", "") if found is None else (found.icc, found.low, found.high, found.regions)
+    return dict(zip(("icc_1_1", "low_95", "high_95", "regions"), map(str, values), strict=True))
+
+
 def write_pages(out: Path, found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str] | None = None) -> None:
     """Write the pages of regions, as a web page and as a PDF.
 
@@ -82,18 +121,14 @@ def beside(out: Path, ending: str) -> Path:
 def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
     from pipeline.report.regions import RegionPage
 
-    alike: dict[tuple[str, ...], list[Plain]] = {}
+    cohort: dict[tuple[str, ...], list[Plain]] = {}
     for row, _ in found:
-        alike.setdefault(_kind(row), []).append(row)
+        cohort.setdefault(alike(row), []).append(row)
     for row, png in found:
         units = {tag: unit_in(name.unit, image_units.get(row["image"], "")) for tag, name in names().items()}
         region = "" if row["region"] in ("", row["mask"]) else f", {row['region']}"
         title = f"{row['case_id']}: {row['mask']}{region} in {row['image']}"
         how = f"Configuration {row['configuration']}, settings {row['configuration_sha256']}."
         found_any = any(text for name, text in row.items() if name not in KEYS)
-        rows = tuple(main_rows(row, units, alike[_kind(row)])) if found_any else ()
+        rows = tuple(main_rows(row, units, cohort[alike(row)])) if found_any else ()
         yield RegionPage(title, how, flag_sentences(row), rows, png)
-
-
-def _kind(row: Plain) -> tuple[str, ...]:
-    return tuple(row[name] for name in ALIKE)

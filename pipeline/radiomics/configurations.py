@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from pipeline.errors import UsageError
+from pipeline.radiomics.perturbation import Perturbations
 from pipeline.radiomics.settings import PRESETS, Settings, preset
 from pipeline.spec.explain import did_you_mean
 from pipeline.spec.radiomics import Radiomics
@@ -88,13 +90,42 @@ def read_configurations(source: str) -> tuple[Configuration, ...]:
         near = did_you_mean(source, PRESETS) or "."
         what = f"Expected a file, or one of {', '.join(PRESETS)}, got {source}{near}"
         raise UsageError("E_CONFIG", what, _REMEDY)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError("E_CONFIG", f"Expected YAML in {path}, but it cannot be read: {error}.", _REMEDY) from error
+    values = _yaml(path)
     several = values.get("configurations", {path.stem: values}) if isinstance(values, dict) else None
     if not isinstance(several, dict) or not all(isinstance(item, dict) for item in several.values()) or not several:
         raise UsageError("E_CONFIG", f"Expected keys with their values in {path}, got others.", _REMEDY)
     if several is values.get("configurations") and len(values) > 1:
         raise UsageError("E_CONFIG", f"Expected `configurations` alone in {path}, got other keys beside it.", _REMEDY)
     return tuple(configuration(str(name), item) for name, item in several.items())
+
+
+def read_perturbations(source: str | bool | Mapping[str, Any]) -> Perturbations | None:
+    """How regions are perturbed, or None where they are not.
+
+    Args:
+        source: what a data spec says, or a command: true or `default`, false or nothing, keys with values, or a YAML
+            file of these.
+
+    Raises:
+        UsageError: E_CONFIG.
+    """
+    if not source:
+        return None
+    values: Any = source
+    if isinstance(source, str) and source != "default":
+        values = _yaml(Path(source))
+    try:
+        return Perturbations() if values in (True, "default") else Perturbations.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or str(source)
+        near = did_you_mean(where, Perturbations.model_fields) or "."
+        said = f"Expected how regions are perturbed, got {where}: {first['msg']}{near}"
+        raise UsageError("E_CONFIG", said, _REMEDY) from error
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError("E_CONFIG", f"Expected YAML in {path}, but it cannot be read: {error}.", _REMEDY) from error

@@ -24,6 +24,7 @@ FLAGS: dict[str, str] = {
     "at_border": "The region touches the image's edge and may go on beyond it.",
     "one_intensity": "The region holds one value only.",
     "few_bins": f"The region's values fall into less than {FEW_BINS} bins.",
+    "not_perturbed": "The region could not be perturbed; it does not count for how well features agree.",
     "carried": "The mask was drawn on another image and carried here by their alignment.",
     "not_aligned": "The mask was drawn on another image whose alignment has failed; there are no values.",
 }

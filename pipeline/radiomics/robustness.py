@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import f as f_distribution
+from scipy.special import fdtri
 
 from pipeline.radiomics.features import extract
 from pipeline.radiomics.levels import Array, Floats
@@ -62,7 +62,7 @@ def icc(values: Floats, confidence: float = 0.95) -> Agreement | None:
         return Agreement(1.0, 1.0, 1.0, regions)
     tail, free = (1 + confidence) / 2, (regions - 1, regions * (repeats - 1))
     ratio = between / within
-    ends = ratio / f_distribution.ppf(tail, *free), ratio * f_distribution.ppf(tail, *free[::-1])
+    ends = ratio / fdtri(*free, tail), ratio * fdtri(*free[::-1], tail)
     estimate, low, high = ((value - 1) / (value + repeats - 1) for value in (ratio, *ends))
     return Agreement(float(estimate), float(low), float(high), regions)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,18 @@ import pandas as pd
 from monai.transforms import Transform
 
 from pipeline.label_measures import recorded_labels
-from pipeline.radiomics.configurations import Configuration, of_spec
-from pipeline.radiomics.features import Features, extract
+from pipeline.radiomics.configurations import of_spec, read_perturbations
+from pipeline.radiomics.features import extract
 from pipeline.radiomics.flags import FLAGS
 from pipeline.radiomics.glossary import names, tags
 from pipeline.radiomics.summary import unit_in
-from pipeline.radiomics.table import KEYS, Plain, Row
+from pipeline.radiomics.table import KEYS, Plain, Row, with_versions
 from pipeline.spec.spec import Spec
 from pipeline.store.sections import Panel, Picture, Regions, Section, Sections, Table
 from pipeline.volumes import affine_of
 from pipeline.words import clean, in_words, number_text, with_unit
 
-TABLE = "radiomics"
+TABLE, VERSIONS = "radiomics", "radiomics_versions"
 #: Columns of the report's table: IBSI's tag -> its words.
 SHOWN = {
     "morph_volume": "Volume",
@@ -85,12 +85,12 @@ class Radiomicsd(Transform):
     def __init__(self, spec: Spec, carried: Mapping[tuple[str, str], str]) -> None:
         self.measured = measurables(spec, carried)
         self.fixed, self.configurations = spec.fixed, of_spec(spec.radiomics)
-        self.wanted = spec.radiomics.labels
+        self.wanted, self.changes = spec.radiomics.labels, read_perturbations(spec.radiomics.robustness)
         self.displays = {role: spec.displays[role] for role in self.configurations}
 
     def writes(self) -> dict[str, str]:
         """What the stage writes: key -> kind."""
-        return {TABLE: "table"}
+        return {TABLE: "table", **({VERSIONS: "table"} if self.changes else {})}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Measure.
@@ -105,14 +105,25 @@ class Radiomicsd(Transform):
         doubts = [f"{row.image}, {row.mask} {row.region}: {FLAGS[flag]}" for row in rows for flag in row.flags]
         table = pd.DataFrame([_as_numbers(row.plain()) for row in rows], columns=None if rows else KEYS)
         measures = {**(data.get("measures") or {}), "radiomics_rows": len(rows)}
-        return {**data, TABLE: table, "measures": measures, "flags": [*data.get("flags", ()), *dict.fromkeys(doubts)]}
+        made: dict[Hashable, Any] = {TABLE: table, **({VERSIONS: _versions(rows)} if self.changes else {})}
+        return {**data, **made, "measures": measures, "flags": [*data.get("flags", ()), *dict.fromkeys(doubts)]}
 
     def _rows(self, case: Mapping[Hashable, Any], item: Measurable) -> Iterator[Row]:
         for label, value in self._labels(case, item).items():
             for how in self.configurations[item.image]:
-                found = _measured(case, item, how, value)
-                flags = (*found.flags, *(("carried",) if item.carried and item.key in case else ()))
-                yield Row(case["case_id"], item.image, item.mask, value, label, how, found.values, flags)
+                yield self._row(case, item, Row(case["case_id"], item.image, item.mask, value, label, how, {}))
+
+    def _row(self, case: Mapping[Hashable, Any], item: Measurable, row: Row) -> Row:
+        settings = row.configuration.settings
+        if item.key not in case:
+            nothing = dict.fromkeys(tags(settings.families, settings.aggregations))
+            return replace(row, values=nothing, flags=("not_aligned",))
+        image, mask = case[item.image], case[item.key]
+        region = np.asarray(mask.numpy()[0] == row.label, np.uint8)  # a mask without this label is an empty region
+        given = (image.numpy()[0], region, affine_of(image))
+        found = extract(*given, settings, mask_affine=affine_of(mask))
+        flags = (*found.flags, *(("carried",) if item.carried else ()))
+        return with_versions(replace(row, values=found.values, flags=flags), *given, self.changes)
 
     def _labels(self, case: Mapping[Hashable, Any], item: Measurable) -> dict[str, int]:
         """The labels of a mask that are measured; none where the case does not have it."""
@@ -170,10 +181,7 @@ def _as_numbers(row: Plain) -> dict[str, str | float]:
     return {name: text if name in KEYS else float(text or "nan") for name, text in row.items()}
 
 
-def _measured(case: Mapping[Hashable, Any], item: Measurable, how: Configuration, value: int) -> Features:
-    if item.key not in case:
-        nothing: dict[str, float | None] = dict.fromkeys(tags(how.settings.families, how.settings.aggregations))
-        return Features(nothing, ("not_aligned",))
-    image, mask = case[item.image], case[item.key]
-    region = np.asarray(mask.numpy()[0] == value, np.uint8)  # a mask of other labels alone has none of this one
-    return extract(image.numpy()[0], region, affine_of(image), how.settings, 1, affine_of(mask))
+def _versions(rows: list[Row]) -> pd.DataFrame:
+    """The features of all perturbed versions, each under its region's keys."""
+    found = [{**_as_numbers(row.plain()), **version} for row in rows for version in row.versions]
+    return pd.DataFrame(found, columns=None if found else KEYS)

@@ -6,19 +6,26 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from pipeline.errors import UsageError
+import numpy.typing as npt
+
+from pipeline.errors import CaseError, UsageError
 from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import NOT_IBSI, Name, names
+from pipeline.radiomics.levels import Array
+from pipeline.radiomics.perturbation import Perturbations
+from pipeline.radiomics.robustness import perturbed_features
 
 Names = Literal["ibsi", "pyradiomics"]
 #: What stands in a row before its features.
 KEYS = ("case_id", "image", "mask", "label", "region", "configuration", "configuration_sha256", "flags", "error")
 #: Whose row it is.
 IDENTITY = KEYS[:6]
+#: What makes regions of two cases comparable.
+ALIKE = ("image", "mask", "region", "configuration")
 DICTIONARY = ("column", "ibsi_tag", "ibsi_code", "ibsi_aggregation", "unit", "pyradiomics")
 Plain = dict[str, str]
 
@@ -37,6 +44,7 @@ class Row:
         values: IBSI's tag -> value, None where there is none.
         flags: keys of `pipeline.radiomics.flags.FLAGS`.
         error: code and sentence where nothing could be measured.
+        versions: the features of perturbed versions of the region; none where it was not perturbed.
     """
 
     case_id: str
@@ -48,6 +56,7 @@ class Row:
     values: Mapping[str, float | None]
     flags: tuple[str, ...] = ()
     error: str = ""
+    versions: tuple[Mapping[str, float | None], ...] = ()
 
     def plain(self, naming: Names = "ibsi") -> Plain:
         """Column -> text; empty where there is no value. Numbers are written so that reading gives the same again."""
@@ -56,6 +65,33 @@ class Row:
         found = {key: "" if item is None else str(item) for key, item in zip(KEYS, (*own, *how), strict=True)}
         values = {name: self.values.get(tag) for tag, name in columns(self.values, naming).items()}
         return found | {name: "" if value is None else repr(float(value)) for name, value in values.items()}
+
+
+def with_versions(
+    row: Row, image: Array, mask: Array, affine: npt.ArrayLike, changes: Perturbations | None, label: int = 1
+) -> Row:
+    """A row with the features of its region's perturbed versions.
+
+    Args:
+        row: of the region; one without values has no versions.
+        image: (I, J, K).
+        mask: (I, J, K).
+        affine: 4 x 4, RAS mm.
+        changes: what is done to image and mask; None: nothing, the row stays as it is.
+        label: of the region in the mask.
+
+    Raises:
+        CaseError: E_CONFIG when the values of a version would need too many bins.
+    """
+    if changes is None or all(value is None for value in row.values.values()):
+        return row
+    try:
+        found = perturbed_features(image, mask, affine, row.configuration.settings, changes, label)
+    except CaseError as error:
+        if error.code != "E_NIFTI":  # values that are not finite lie around the region, not in it
+            raise
+        return replace(row, flags=(*row.flags, "not_perturbed"))
+    return replace(row, versions=tuple(found))
 
 
 def as_naming(text: str) -> Names:
@@ -68,6 +104,11 @@ def as_naming(text: str) -> Names:
         if text == name:
             return name
     raise UsageError("E_OPTION", f"Expected one of {', '.join(get_args(Names))} as names, got {text}.")
+
+
+def alike(row: Plain) -> tuple[str, ...]:
+    """What regions of two cases have in common that can be compared: `ALIKE`."""
+    return tuple(row[name] for name in ALIKE)
 
 
 def columns(tags: Iterable[str], naming: Names = "ibsi") -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, StrictBool, field_validator
 
 from pipeline.spec.explain import Model
 
@@ -21,14 +21,15 @@ class Radiomics(Model):
         labels: which of the masks' labels; none: all.
         configurations: name -> settings, over those of a preset where they name one:
             docs/reference/radiomics.md has every key.
-        robustness: whether features are measured in perturbed copies, too, and how alike they stay is told.
+        robustness: whether features are measured in perturbed versions, too, and how well they agree is told; keys with
+            values say how regions are perturbed.
     """
 
     images: dict[str, tuple[str, ...]] = Field(min_length=1)
     masks: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     configurations: dict[str, dict[str, Any]] = Field(default={})
-    robustness: bool = Field(default=False, strict=True)
+    robustness: StrictBool | dict[str, Any] = False
 
     @field_validator("images", mode="before")
     @classmethod

@@ -40,6 +40,7 @@ SPEC: dict[str, Any] = {
     "radiomics": {
         "images": {"ct": "small", "mr": ["small", "ibsi_mr"]},
         "configurations": {"small": {"families": ["stat", "morph"]}},
+        "robustness": {"chain": ["translation"], "versions": 2},
     },
 }
 CT = np.diag([1.5, 1.5, 2.0, 1.0])
@@ -119,6 +120,15 @@ def test_the_run_folder_explains_its_table(finished: tuple[Path, dict[str, list[
     assert np.isfinite(numbers[case_a(found)]).all() and len(numbers) == 2
     named = Fuse(table_file="radiomics_by_case.csv").file("table_file", out)
     assert named == str(out / "radiomics_by_case.csv")
+
+
+def test_how_well_features_agree_is_told_of_the_cohort(finished: tuple[Path, dict[str, list[Record]]]) -> None:
+    rows = read_csv(finished[0] / "out" / "radiomics_robustness.csv")
+    (mean,) = [
+        row for row in rows if row["region"] == "core" and row["image"] == "ct" and row["feature"] == "stat_mean"
+    ]
+    assert float(mean["icc_1_1"]) == -1  # two cases of one image: -1 / (versions - 1), the least there can be
+    assert {row["region"] for row in rows} >= {"core", "rim", "bone"}
 
 
 def test_the_report_says_what_was_measured(finished: tuple[Path, dict[str, list[Record]]]) -> None:

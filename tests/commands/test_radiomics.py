@@ -161,3 +161,28 @@ def test_columns_by_pyradiomics_names(files: dict[str, Path]) -> None:
     one, _ = measured(files, names="pyradiomics")
     assert float(one["shape_VoxelVolume"]) == int((MASK == 1).sum()) * 3.0
     assert "firstorder_Kurtosis" not in one and "stat_kurt" not in one
+
+
+def test_regions_that_nothing_perturbs_agree_wholly(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "still.yaml").write_text("chain: []\nversions: 2\n")
+    other = write(tmp_path / "other.nii.gz", np.roll(MASK, 3, 1))
+    write(tmp_path / "again.nii.gz", IMAGE + 5)
+    table = "case_id,image,mask,image_name,mask_name,label\na,ct.nii.gz,seg.nii.gz,CT,T,1\n"
+    (tmp_path / "t.csv").write_text(f"{table}b,again.nii.gz,{other.name},CT,T,2\n")
+    measured(files, images=[], masks=[], cases=tmp_path / "t.csv", robustness=str(tmp_path / "still.yaml"))
+    rows = read_csv(files["out"].with_name("features_robustness.csv"))
+    found = {row["feature"]: row for row in rows if row["region"] == "1"}
+    assert found["stat_mean"]["icc_1_1"] == ""  # one region of label 1 alone
+    (tmp_path / "t.csv").write_text(f"{table}b,again.nii.gz,{other.name},CT,T,1\n")
+    measured(files, images=[], masks=[], cases=tmp_path / "t.csv", robustness=str(tmp_path / "still.yaml"))
+    agreed = {row["feature"]: row for row in read_csv(files["out"].with_name("features_robustness.csv"))}
+    assert (agreed["stat_mean"]["icc_1_1"], agreed["stat_mean"]["regions"]) == ("1.0", "2")
+    assert agreed["morph_volume"]["icc_1_1"] == ""  # both boxes are alike: there is no variance to share out
+
+
+@pytest.mark.parametrize(("text", "words"), [("version: 3\n", "did you mean `versions`"), ("chain: [spin]\n", "chain")])
+def test_perturbations_that_there_are_not(files: dict[str, Path], tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(UsageError, match=words) as caught:
+        measured(files, robustness=str(tmp_path / "p.yaml"))
+    assert caught.value.code == "E_CONFIG"
