@@ -23,14 +23,15 @@ class Differences:
         return Differences(*(item.reshape(volumes, -1, item.shape[1]).sum(1) for item in (self.count, self.total)))
 
 
-def differences(levels: Levels, distance: int) -> tuple[Differences, Differences]:
-    """The matrices of each slice, and the one in three dimensions, of neighbours within a Chebyshev distance."""
+def differences(levels: Levels, distance: int, flat: bool) -> Differences:
+    """The matrices of each slice, or those in three dimensions, of neighbours within a Chebyshev distance."""
     own = levels.values.astype(np.int32)[levels.ranks]
     inside = levels.ranks > 0
     near, weight = (_box(_box(item, distance, 1), distance, 2) for item in (own, inside.astype(own.dtype)))
-    in_slices = _matrix(levels, inside, near - own, weight - 1)
+    if flat:
+        return _matrix(levels, inside, near - own, weight - 1)
     near, weight = (_box(item, distance, 0) for item in (near, weight))
-    return in_slices, _matrix(levels, inside, near - own, weight - 1).merged(levels.volumes)
+    return _matrix(levels, inside, near - own, weight - 1).merged(levels.volumes)
 
 
 def _box(values: Array, distance: int, axis: int) -> Array:

@@ -5,7 +5,7 @@ Source: IBSI 3.7 (GLRLM, TP0I), 3.8 (GLSZM, 9SAK), 3.9 (GLDZM, VMDZ), 3.11 (NGLD
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -67,19 +67,33 @@ def emphasis(matrices: Matrices, levels: Levels, names: list[str], voxels: Float
 
 
 def run_cells(levels: Levels) -> Cells:
-    """Runs of equal levels along each direction; columns are lengths, voxels."""
+    """Runs of equal levels along each direction; columns are lengths, voxels.
+
+    Each voxel is a run at first. Only longer ones, which are few, are followed: each takes away those of its voxels.
+    """
+    row = levels.row
+    inside = np.flatnonzero(row)
+    within, across = (
+        _counted(levels.plane_of(inside, number), number, row[inside], np.ones_like(inside))
+        for number in (0, len(IN_PLANE))
+    )
     parts = []
     for number, direction in enumerate(DIRECTIONS):
         step = levels.step(direction)
-        # every `step`-th voxel of the padded row: whole lines in this direction, one after another, with 0 between
-        lines = np.pad(levels.row, (0, -levels.row.size % step)).reshape(-1, step)
-        chain = lines.T.ravel()
-        starts = np.flatnonzero(chain[1:] != chain[:-1]) + 1  # the first run is padding
-        lengths = np.diff(starts, append=chain.size)
-        kept = chain[starts] > 0
-        starts, lengths = starts[kept], lengths[kept]
-        plane = levels.plane_of(starts % len(lines) * step + starts // len(lines), number)
-        parts.append(_counted(plane, number, chain[starts], lengths))
+        same = (row[step:] == row[:-step]) & (row[step:] > 0)
+        starts = step + np.flatnonzero(same[step:] & ~same[:-step])
+        level, lengths = row[starts], np.full_like(starts, 2)
+        going, place = np.arange(len(starts)), starts + 2 * step
+        while (on := row[place] == level[going]).any():
+            going, place = going[on], place[on] + step
+            lengths[going] += 1
+        longer = _counted(levels.plane_of(starts, number), number, level, lengths)
+        alone = within if number < len(IN_PLANE) else across
+        parts += [
+            replace(alone, direction=np.full_like(alone.direction, number)),
+            longer,
+            replace(longer, column=np.ones_like(longer.column), count=-longer.column * longer.count),
+        ]
     return Cells.joined(parts)
 
 

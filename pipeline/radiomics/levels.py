@@ -167,7 +167,9 @@ def tally(keys: Array, shape: tuple[int, ...], weights: Array | None = None) -> 
         cells = np.flatnonzero(total)
         return np.unravel_index(cells, shape), total[cells]
     cells, inverse, total = np.unique(keys, return_inverse=True, return_counts=True)
-    return np.unravel_index(cells, shape), total if weights is None else np.bincount(inverse, weights)
+    total = total if weights is None else np.bincount(inverse, weights)
+    used = np.flatnonzero(total)
+    return np.unravel_index(cells[used], shape), total[used]
 
 
 def added(index: Array, values: Floats, size: int) -> Floats:

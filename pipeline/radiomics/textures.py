@@ -92,10 +92,13 @@ class Textures:
             yield kind, emphasis(matrices, self.levels, DISTANCES, found.voxels(f"{kind}_comb", self.levels))
 
     def _differences(self) -> Iterator[tuple[str, Found]]:
-        in_slices, in_space = differences(self.levels, self.settings.distance)
-        each = {"2D": in_slices, "2_5D": in_slices.merged(self.levels.volumes), "3D": in_space}
+        made = {
+            flat: differences(self.levels, self.settings.distance, flat)
+            for flat in {kind != "3D" for kind in self._undirected}
+        }
         for kind in self._undirected:
-            yield kind, tone_features(each[kind], self.levels)
+            matrices = made[kind != "3D"]
+            yield kind, tone_features(matrices.merged(self.levels.volumes) if kind == "2_5D" else matrices, self.levels)
 
     def _dependences(self) -> Iterator[tuple[str, Found]]:
         in_slices, in_space = dependence_cells(self.levels, self.settings.distance, self.settings.alpha)

@@ -97,7 +97,7 @@ def test_pairs_against_loops_with_the_whole_regions_levels() -> None:
     names = ["inv_diff_norm", "inv_diff_mom_norm", "joint_entr", "clust_prom", "info_corr2"]
     wanted = [f"cm_{name}_{kind}" for name in names for kind in AGGREGATIONS]
     maps = mapped(levels, *wanted).values
-    for voxel in map(tuple, (np.argwhere(levels[3:6, :5]) + (3, 0, 0))[::20].tolist()):
+    for voxel in map(tuple, np.add(np.argwhere(levels[3:6, :5]), (3, 0, 0))[::20].tolist()):
         for kind, each in by_hand.by_aggregation(around(levels, np.array(voxel), 1), by_hand.pairs).items():
             features = by_hand.mean_of([by_hand.pair_features(matrix, 5) for matrix in each if matrix.any()])
             for name in names:
