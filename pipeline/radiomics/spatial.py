@@ -84,7 +84,9 @@ def peaks(region: Region) -> dict[str, float]:
 def _around(values: Floats, sphere: Floats, mask: Mask) -> Floats:
     """Sums over the sphere round each voxel of a mask, no sphere of which reaches over the array's edge, (n,)."""
     shape = [fft.next_fast_len(size, real=True) for size in values.shape]
-    sums = fft.irfftn(fft.rfftn(values, shape) * fft.rfftn(sphere, shape), shape)
+    # what is padded later is not transformed earlier
+    spectrum = fft.fft(fft.fft(fft.rfft(sphere, shape[2]), shape[1], axis=1), shape[0], axis=0)
+    sums = fft.irfftn(fft.rfftn(values, shape) * spectrum, shape)
     # a sphere's corner, not its middle, is where a periodic convolution puts it
     whole = tuple(slice(side - 1, size) for side, size in zip(sphere.shape, values.shape, strict=True))
     return np.asarray(sums[whole][_inner(mask, sphere)])
