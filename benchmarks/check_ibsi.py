@@ -174,8 +174,7 @@ def family_of(tag: str) -> str:
 
 def diagnostics(image: npt.NDArray[Any], mask: npt.NDArray[Any], spacing: Any, settings: Settings) -> dict[str, float]:
     """What IBSI tells of image and region before and after interpolation, and after resegmentation."""
-    wanted = tuple(new or old for new, old in zip(settings.spacing_mm or (None,) * 3, spacing, strict=True))
-    grid = Grid(image.shape, tuple(spacing), wanted)
+    grid = Grid.of(image.shape, spacing, settings)
     whole = tuple(slice(0, size) for size in grid.new_shape)
     new = np.rint(grid.resampled(image, whole, 1)) if settings.whole_numbers else image
     region = prepared(image, mask, spacing, settings)
@@ -183,7 +182,7 @@ def diagnostics(image: npt.NDArray[Any], mask: npt.NDArray[Any], spacing: Any, s
     first = Region(image, mask, mask, spacing)
     return {
         **_image("init", image, spacing),
-        **_image("interp", new, wanted),
+        **_image("interp", new, grid.wanted_mm),
         **_region("init", first, image.shape),
         **_region("interp", before, new.shape),
         **_region("reseg", region, new.shape),

@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features": ["Features", "extract"],
         "flags": ["FLAGS"],
         "glossary": ["NOT_IBSI", "Name", "names", "tags"],
+        "maps": ["MAP_FAMILIES", "Maps", "feature_maps"],
         "settings": ["PRESETS", "Bins", "Settings", "preset"],
     },
 )

@@ -14,26 +14,26 @@ def cooccurrence_cells(levels: Levels, distance: int) -> Cells:
         levels: padded by at least `distance`.
         distance: Chebyshev, voxels.
     """
-    row, size = levels.row, len(levels.values)
-    alone = row.astype(np.int64) * size
-    slices = len(levels.ranks)
-    with_slice = alone + np.repeat(np.arange(slices) * size * size, levels.plane)
+    row, shape = levels.row, (len(levels.ranks), *[len(levels.values)] * 2)
+    inside = np.flatnonzero(row)
+    # whole numbers: slice, level, and a place for the other one
+    within, across = (
+        (levels.plane_of(inside, number) * shape[1] + row[inside]) * shape[2] for number in (0, len(IN_PLANE))
+    )
     parts = []
     for number, direction in enumerate(DIRECTIONS):
-        step = distance * levels.step(direction)
-        first, shape = (with_slice, (slices, size, size)) if number < len(IN_PLANE) else (alone, (1, size, size))
-        (plane, a, b), count = tally(first[:-step] + row[step:], shape)
-        kept = (a > 0) & (b > 0)
-        plane, a, b, count = (item[kept] for item in (plane, a, b, count))
+        other = row[inside + distance * levels.step(direction)]
+        (plane, a, b), count = tally((within if number < len(IN_PLANE) else across) + other, shape)
+        plane, a, b, count = (item[b > 0] for item in (plane, a, b, count))
         there = Cells(plane, np.full(len(a), number), a, b, count)
         parts += [there, Cells(there.plane, there.direction, b, a, count)]
     return Cells.joined(parts)
 
 
-def cooccurrence(cells: Cells, levels: Levels, aggregation: str) -> dict[str, float]:
-    """The 25 features of an aggregation, by their names without prefix and suffix; NaN where undefined."""
-    matrices = cells.grouped(aggregation)
-    return mean_defined(_features(matrices, levels)) if matrices.number else {}
+def cooccurrence(cells: Cells, levels: Levels, aggregation: str) -> dict[str, Floats]:
+    """The 25 features of an aggregation, (volumes,), by their names without prefix and suffix; NaN where undefined."""
+    matrices = cells.grouped(aggregation, levels)
+    return mean_defined(_features(matrices, levels), matrices.volume, levels.volumes)
 
 
 def _features(matrices: Matrices, levels: Levels) -> dict[str, Floats]:

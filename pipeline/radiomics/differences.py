@@ -13,24 +13,25 @@ _ROWS = 256
 
 @dataclass(frozen=True)
 class Differences:
-    """Of each slice (the whole is one) and rank, (slices, m + 1): voxels with neighbours, and the differences' sum."""
+    """Of each slice or volume, and rank, (n, m + 1): voxels with neighbours, and the differences' sum."""
 
     count: Floats
     total: Floats
 
-    def merged(self) -> Differences:
-        """All slices as one matrix."""
-        return Differences(self.count.sum(0, keepdims=True), self.total.sum(0, keepdims=True))
+    def merged(self, volumes: int) -> Differences:
+        """The slices of each volume as one matrix."""
+        return Differences(*(item.reshape(volumes, -1, item.shape[1]).sum(1) for item in (self.count, self.total)))
 
 
-def differences(levels: Levels, distance: int) -> tuple[Differences, Differences]:
-    """The matrices of each slice, and the one in three dimensions, of neighbours within a Chebyshev distance."""
+def differences(levels: Levels, distance: int, flat: bool) -> Differences:
+    """The matrices of each slice, or those in three dimensions, of neighbours within a Chebyshev distance."""
     own = levels.values.astype(np.int32)[levels.ranks]
     inside = levels.ranks > 0
     near, weight = (_box(_box(item, distance, 1), distance, 2) for item in (own, inside.astype(own.dtype)))
-    in_slices = _matrix(levels, inside, near - own, weight - 1)
+    if flat:
+        return _matrix(levels, inside, near - own, weight - 1)
     near, weight = (_box(item, distance, 0) for item in (near, weight))
-    return in_slices, _matrix(levels, inside, near - own, weight - 1).merged()
+    return _matrix(levels, inside, near - own, weight - 1).merged(levels.volumes)
 
 
 def _box(values: Array, distance: int, axis: int) -> Array:
@@ -53,17 +54,16 @@ def _matrix(levels: Levels, inside: Array, near: Array, weight: Array) -> Differ
     return Differences(*(added(key, item, size).reshape(shape) for item in (np.ones_like(apart), apart)))
 
 
-def tone_features(matrices: Differences, levels: Levels) -> dict[str, float]:
-    """The five features, means over the matrices; NaN where undefined, as in a region of one level."""
-    each = [_features(count, total, levels.values) for count, total in zip(matrices.count, matrices.total, strict=True)]
-    each = [item for item in each if item]
-    return mean_defined({name: np.array([item[name] for item in each]) for name in (each[0] if each else ())})
+def tone_features(matrices: Differences, levels: Levels) -> dict[str, Floats]:
+    """The five features, means over the matrices, (volumes,); NaN where undefined, as in a region of one level."""
+    used = np.flatnonzero(matrices.count.any(1))
+    each = [_features(matrices.count[index], matrices.total[index], levels.values) for index in used]
+    values = {name: np.array([item[name] for item in each]) for name in (each[0] if each else ())}
+    return mean_defined(values, used * levels.volumes // len(matrices.count), levels.volumes)
 
 
 def _features(count: Floats, total: Floats, values: Array) -> dict[str, float]:
     present = count > 0
-    if not present.any():
-        return {}
     n, i, s = count.sum(), values[present].astype(np.float64), total[present]
     p, levels = count[present] / n, int(present.sum())
     changes = np.sort(i * p)

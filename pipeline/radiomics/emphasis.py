@@ -5,7 +5,7 @@ Source: IBSI 3.7 (GLRLM, TP0I), 3.8 (GLSZM, 9SAK), 3.9 (GLDZM, VMDZ), 3.11 (NGLD
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -38,8 +38,8 @@ RUNS, SIZES, DISTANCES, DEPENDENCES = (
 )
 
 
-def emphasis(matrices: Matrices, levels: Levels, names: list[str], voxels: Floats | None = None) -> dict[str, float]:
-    """The features that all these matrices share, means over the matrices.
+def emphasis(matrices: Matrices, levels: Levels, names: list[str], voxels: Floats | None = None) -> dict[str, Floats]:
+    """The features that all these matrices share, means over the matrices, (volumes,).
 
     Args:
         matrices: columns are lengths, sizes, distances or counts, from 1.
@@ -63,25 +63,37 @@ def emphasis(matrices: Matrices, levels: Levels, names: list[str], voxels: Float
         -sums(p * np.log2(p)),
         sums(p**2),
     )
-    return mean_defined(dict(zip(names, values, strict=False)))
+    return mean_defined(dict(zip(names, values, strict=False)), matrices.volume, levels.volumes)
 
 
 def run_cells(levels: Levels) -> Cells:
-    """Runs of equal levels along each direction; columns are lengths, voxels."""
+    """Runs of equal levels along each direction; columns are lengths, voxels.
+
+    Each voxel is a run at first. Only longer ones, which are few, are followed: each takes away those of its voxels.
+    """
+    row = levels.row
+    inside = np.flatnonzero(row)
+    within, across = (
+        _counted(levels.plane_of(inside, number), number, row[inside], np.ones_like(inside))
+        for number in (0, len(IN_PLANE))
+    )
     parts = []
     for number, direction in enumerate(DIRECTIONS):
         step = levels.step(direction)
-        # every `step`-th voxel of the padded row: whole lines in this direction, one after another, with 0 between
-        lines = np.pad(levels.row, (0, -levels.row.size % step)).reshape(-1, step)
-        chain = lines.T.ravel()
-        starts = np.flatnonzero(chain[1:] != chain[:-1]) + 1  # the first run is padding
-        lengths = np.diff(starts, append=chain.size)
-        kept = chain[starts] > 0
-        starts, lengths = starts[kept], lengths[kept]
-        plane = np.zeros_like(starts)
-        if number < len(IN_PLANE):
-            plane = (starts % len(lines) * step + starts // len(lines)) // levels.plane
-        parts.append(_counted(plane, number, chain[starts], lengths))
+        same = (row[step:] == row[:-step]) & (row[step:] > 0)
+        starts = step + np.flatnonzero(same[step:] & ~same[:-step])
+        level, lengths = row[starts], np.full_like(starts, 2)
+        going, place = np.arange(len(starts)), starts + 2 * step
+        while (on := row[place] == level[going]).any():
+            going, place = going[on], place[on] + step
+            lengths[going] += 1
+        longer = _counted(levels.plane_of(starts, number), number, level, lengths)
+        alone = within if number < len(IN_PLANE) else across
+        parts += [
+            replace(alone, direction=np.full_like(alone.direction, number)),
+            longer,
+            replace(longer, column=np.ones_like(longer.column), count=-longer.column * longer.count),
+        ]
     return Cells.joined(parts)
 
 
@@ -94,7 +106,7 @@ def _counted(plane: Array, direction: int, row: Array, column: Array) -> Cells:
 
 @dataclass(frozen=True)
 class Zones:
-    """Connected voxels of one level, (n,) each: slice (0 in three dimensions), rank, voxels, distance to the edge."""
+    """Connected voxels of one level, (n,) each: `Cells.plane`, rank, voxels, distance to the edge."""
 
     plane: Array
     row: Array
@@ -109,40 +121,35 @@ class Zones:
         """Cells of the distance zone matrices."""
         return _counted(self.plane, 0, self.row, self.distance)
 
-    def voxels(self, aggregation: str) -> Floats:
+    def voxels(self, aggregation: str, levels: Levels) -> Floats:
         """How many voxels each matrix of an aggregation is of."""
-        each = added(self.plane, self.size.astype(np.float64), int(self.plane.max(initial=0)) + 1)
-        return each[each > 0] if aggregation == "2D_comb" else np.array([each.sum()])
+        group = self.plane if aggregation == "2D_comb" else self.plane // levels.depth
+        each = added(group, self.size.astype(np.float64), len(levels.ranks))
+        return each[each > 0]
 
 
-def zones_in_slices(levels: Levels, shape_mask: Array) -> Zones:
-    """Zones of each slice: neighbours touch at a side or a corner, the distance to the edge goes by sides."""
-    parts = []
-    for plane, ranks in enumerate(levels.ranks):
-        if ranks.any():
-            row, size, distance = _zones(ranks, shape_mask[plane])
-            parts.append((np.full(len(row), plane), row, size, distance))
-    return Zones(*(np.concatenate(item) for item in zip(*parts, strict=True)))
+def zones(levels: Levels, shape_mask: Array, flat: bool) -> Zones:
+    """Zones: neighbours touch at a side or a corner; the distance to the edge goes by sides.
 
-
-def zones_in_space(levels: Levels, shape_mask: Array) -> Zones:
-    """Zones in three dimensions; 26 neighbours, the distance to the edge goes by faces."""
-    row, size, distance = _zones(levels.ranks, shape_mask)
-    return Zones(np.zeros_like(row), row, size, distance)
-
-
-def _zones(ranks: Array, shape_mask: Array) -> tuple[Array, Array, Array]:
-    """Rank, voxels and least distance of each zone of a padded array."""
+    Args:
+        levels: of the region.
+        shape_mask: (K, I, J), padded as they are.
+        flat: whether neighbours lie within a slice.
+    """
+    ranks = levels.ranks
+    if flat:  # slices below each other make a picture; the padding keeps them apart
+        ranks, shape_mask = (item.reshape(-1, item.shape[2]) for item in (ranks, shape_mask))
     inside = np.flatnonzero(ranks)
     zone = measure.label(ranks, background=0, connectivity=ranks.ndim).ravel()[inside] - 1
     size = np.bincount(zone)
-    row, least = np.zeros_like(size), np.zeros_like(size)
+    row, least, plane = np.zeros_like(size), np.zeros_like(size), np.zeros_like(size)
     row[zone] = ranks.ravel()[inside]
+    plane[zone] = levels.plane_of(inside, 0 if flat else len(IN_PLANE))
     edge = ndimage.distance_transform_cdt(shape_mask, "taxicab").ravel()[inside]
     # of several values written to one place the last one stays: the smallest
     farthest_first = np.argsort(-edge.astype(np.int16), kind="stable")
     least[zone[farthest_first]] = edge[farthest_first]
-    return row, size, least
+    return Zones(plane, row, size, least)
 
 
 def dependence_cells(levels: Levels, distance: int, alpha: int) -> tuple[Cells, Cells]:
@@ -155,7 +162,6 @@ def dependence_cells(levels: Levels, distance: int, alpha: int) -> tuple[Cells, 
     values = row if alpha == 0 else np.where(row > 0, levels.values[row], -alpha - 1).astype(np.int32)
     found = np.ones(row.size, np.min_scalar_type((2 * distance + 1) ** 3))
     inside = np.flatnonzero(row)
-    plane = inside // levels.plane
     # half of the neighbours: steps that lead forward; those within the slice come first
     steps = [item for item in product(range(distance + 1), *[range(-distance, distance + 1)] * 2) if item > (0, 0, 0)]
     cells = []
@@ -165,5 +171,6 @@ def dependence_cells(levels: Levels, distance: int, alpha: int) -> tuple[Cells, 
             alike = a == b if alpha == 0 else np.abs(a - b) <= alpha
             found[:-step] += alike
             found[step:] += alike
-        cells.append(_counted(plane if own else np.zeros_like(plane), 0, row[inside], found[inside]))
+        plane = levels.plane_of(inside, 0 if own else len(IN_PLANE))
+        cells.append(_counted(plane, 0, row[inside], found[inside]))
     return cells[0], cells[1]

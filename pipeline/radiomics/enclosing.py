@@ -52,7 +52,7 @@ def least_box(hull: ConvexHull) -> Floats:
     upward /= np.linalg.norm(upward, axis=1, keepdims=True)
     heights = np.ptp(hull.points[hull.vertices] @ upward.T, axis=0)
     facing = upward @ normals.T > -1e-9
-    view, edge = np.nonzero(facing[:, facet] != facing[:, beside])
+    view, edge = np.divmod(np.flatnonzero(facing[:, facet] != facing[:, beside]), len(facet))
     first = np.cross(upward, np.eye(3)[np.abs(upward).argmin(1)])
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     axes = first + 1j * np.cross(upward, first)

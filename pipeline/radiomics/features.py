@@ -57,14 +57,40 @@ def extract(
             or are all others than the label; E_NIFTI when a value of the region is not finite; E_CONFIG when the
             values would need too many bins; E_AFFINE.
     """
-    matrix = check_affine(affine)
-    other = matrix if mask_affine is None else mask_affine
-    if image.ndim != 3 or image.shape != mask.shape or not same_grid(image.shape, matrix, mask.shape, other):
-        raise CaseError("E_GRID", f"Expected image and mask on one grid, got {image.shape} and {mask.shape} voxels.")
-    axis = slice_axis(image.shape, matrix)
-    order = [number for number in range(3) if number != axis] + [axis]
-    inside = _labelled(mask, label).transpose(order)
-    return _measured(image.transpose(order), inside, spacing_mm(matrix)[order], settings)
+    upright = Upright.of(image, mask, affine, label, mask_affine)
+    return _measured(upright.image, upright.mask, upright.spacing_mm, settings)
+
+
+@dataclass(frozen=True)
+class Upright:
+    """An image and a region with slices as the last axis.
+
+    Attributes:
+        image: (I, J, K).
+        mask: (I, J, K), where the label is.
+        spacing_mm: (3,).
+        order: which axis of the original each of the three is.
+    """
+
+    image: Array
+    mask: Mask
+    spacing_mm: Floats
+    order: list[int]
+
+    @classmethod
+    def of(
+        cls, image: Array, mask: Array, affine: npt.ArrayLike, label: int, mask_affine: npt.ArrayLike | None = None
+    ) -> Upright:
+        """What `extract` gets; it raises what that raises."""
+        matrix = check_affine(affine)
+        other = matrix if mask_affine is None else mask_affine
+        if image.ndim != 3 or image.shape != mask.shape or not same_grid(image.shape, matrix, mask.shape, other):
+            words = f"Expected image and mask on one grid, got {image.shape} and {mask.shape} voxels."
+            raise CaseError("E_GRID", words)
+        axis = slice_axis(image.shape, matrix)
+        order = [number for number in range(3) if number != axis] + [axis]
+        inside = _labelled(mask, label).transpose(order)
+        return cls(image.transpose(order), inside, spacing_mm(matrix)[order], order)
 
 
 def _labelled(mask: Array, label: int) -> Mask:

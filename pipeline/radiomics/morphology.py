@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
@@ -84,9 +86,14 @@ def ellipsoid_size(half_axes: Floats) -> tuple[float, float]:
 
 def _half_axes(mask: Mask, spacing_mm: Floats) -> Floats:
     """Half axes (3,), least first, mm, of the ellipsoid with the voxel centres' spread; NaN where there is none."""
-    points = np.argwhere(mask) * spacing_mm
-    away = points - points.mean(0)
-    spread = np.linalg.eigvalsh(away.T @ away / max(1, len(points) - 1))
+    away = [np.arange(size) - middle for size, middle in zip(mask.shape, _centre(mask.astype(np.float64)), strict=True)]
+    products = np.empty((3, 3))
+    for a, b in combinations(range(3), 2):
+        flat = mask.sum(3 - a - b)
+        products[a, b] = products[b, a] = away[a] @ flat @ away[b]
+        products[a, a], products[b, b] = flat.sum(1) @ away[a] ** 2, flat.sum(0) @ away[b] ** 2
+    products *= np.outer(spacing_mm, spacing_mm)
+    spread = np.linalg.eigvalsh(products / max(1, int(mask.sum()) - 1))
     return np.where(spread > (_NOTHING * spacing_mm.min()) ** 2, 2 * np.sqrt(np.maximum(spread, 0)), np.nan)
 
 

@@ -71,8 +71,7 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
     Raises:
         CaseError: E_NIFTI when a value of the region is not finite.
     """
-    wanted = tuple(new or old for new, old in zip(settings.spacing_mm or (None,) * 3, spacing_mm, strict=True))
-    grid = Grid(image.shape, tuple(spacing_mm), wanted)
+    grid = Grid.of(image.shape, spacing_mm, settings)
     window = grid.around(mask, margin_mm)
     if grid.is_native:
         values, inside = image[window].astype(np.float64), mask[window]
@@ -84,7 +83,7 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
     if not np.isfinite(values[inside]).all():
         raise CaseError("E_NIFTI", "Expected finite values in and next to the region, got NaN or infinity.")
     kept = resegmented(values, inside, settings)
-    return Region(values, inside, kept, np.array(wanted))
+    return Region(values, inside, kept, np.array(grid.wanted_mm))
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,13 @@ class Grid:
     spacing_mm: tuple[float, ...]
     wanted_mm: tuple[float, ...]
 
+    @classmethod
+    def of(cls, shape: tuple[int, ...], spacing_mm: Floats, settings: Settings) -> Grid:
+        """From an image's own grid to that of settings."""
+        own = tuple(map(float, spacing_mm))
+        wanted = tuple(new or old for new, old in zip(settings.spacing_mm or (None,) * 3, own, strict=True))
+        return cls(tuple(shape), own, wanted)
+
     @property
     def is_native(self) -> bool:
         """Whether both are one."""
@@ -113,10 +119,18 @@ class Grid:
         i, j, k = np.ceil(np.round(sizes, 6)).astype(int).tolist()
         return i, j, k
 
+    @property
+    def affine(self) -> Floats:
+        """From voxels of the second grid to voxels of the first, 4 x 4."""
+        return np.vstack([np.column_stack([np.diag(self._step), self.position(np.zeros(3))]), (0, 0, 0, 1)])
+
+    @property
+    def _step(self) -> Floats:
+        return np.divide(self.wanted_mm, self.spacing_mm)
+
     def position(self, index: Array) -> Floats:
         """Where voxels of the second grid lie in the first: (…, 3) voxels of both."""
-        step = np.divide(self.wanted_mm, self.spacing_mm)
-        return (np.array(self.shape) - 1) / 2 + (index - (np.array(self.new_shape) - 1) / 2) * step
+        return (np.array(self.shape) - 1) / 2 + (index - (np.array(self.new_shape) - 1) / 2) * self._step
 
     def around(self, mask: Mask, margin_mm: float) -> Window:
         """The part of the second grid that holds a mask of the first, with a margin and a voxel more."""
@@ -155,9 +169,8 @@ class Grid:
         low = np.maximum(0, np.floor(first).astype(int) - _SPLINE_REACH)
         high = np.ceil(last).astype(int) + _SPLINE_REACH + 1
         part = image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float64)
-        step = np.divide(self.wanted_mm, self.spacing_mm)
         shape = tuple((stop - start).tolist())
-        return ndimage.affine_transform(part, step, first - low, shape, order=order, mode="nearest")
+        return ndimage.affine_transform(part, self._step, first - low, shape, order=order, mode="nearest")
 
 
 def resegmented(image: Floats, mask: Mask, settings: Settings) -> Mask:

@@ -38,18 +38,22 @@ def _pair_sums(inside: Floats, away: Floats, squares: Floats, spacing_mm: Floats
     half = [fft.next_fast_len(size, real=True) for size in inside.shape]
     padded = [2 * size for size in half]
     spectrum = _distance_spectrum(half, spacing_mm)
-    mirrored = np.ix_(*(np.minimum(np.arange(size), size - np.arange(size)) for size in padded[1:]))
     # the first axis' frequencies come in pairs, as the input is real, but for the first and the last
     waves = [np.ascontiguousarray(fft.rfft(item, padded[0], axis=0)) for item in (inside, away, squares)]
     sums = np.zeros(3)
     for frequency in range(half[0] + 1):
-        weights = spectrum[frequency][mirrored] * (1 if frequency in (0, half[0]) else 2)
+        weights = _mirrored(_mirrored(spectrum[frequency]).T).T * (1 if frequency in (0, half[0]) else 2)
         # what is padded later is not transformed earlier
         m, y, y2 = (fft.fft(fft.fft(wave[frequency], padded[1], axis=0), padded[2], axis=1) for wave in waves)
         weighted = weights * m
         sums += np.vdot(weighted, m).real, np.vdot(weights * y, y).real, np.vdot(weighted, y2).real
     weight, product, square = sums / np.prod(padded)
     return float(weight), float(product), float(square)
+
+
+def _mirrored(half: Floats) -> Floats:
+    """All frequencies of a real even spectrum along the first axis, of the first ones and the middle."""
+    return np.concatenate([half, half[-2:0:-1]])
 
 
 def _distance_spectrum(half: list[int], spacing_mm: Floats) -> Floats:
@@ -80,7 +84,9 @@ def peaks(region: Region) -> dict[str, float]:
 def _around(values: Floats, sphere: Floats, mask: Mask) -> Floats:
     """Sums over the sphere round each voxel of a mask, no sphere of which reaches over the array's edge, (n,)."""
     shape = [fft.next_fast_len(size, real=True) for size in values.shape]
-    sums = fft.irfftn(fft.rfftn(values, shape) * fft.rfftn(sphere, shape), shape)
+    # what is padded later is not transformed earlier
+    spectrum = fft.fft(fft.fft(fft.rfft(sphere, shape[2]), shape[1], axis=1), shape[0], axis=0)
+    sums = fft.irfftn(fft.rfftn(values, shape) * spectrum, shape)
     # a sphere's corner, not its middle, is where a periodic convolution puts it
     whole = tuple(slice(side - 1, size) for side, size in zip(sphere.shape, values.shape, strict=True))
     return np.asarray(sums[whole][_inner(mask, sphere)])
