@@ -131,12 +131,14 @@ def preset(name: str) -> Settings:
 
 
 def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a misspelt key, not the one that it leaves out
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"]) or "the settings"
     if first["type"] == "extra_forbidden":
         return f"{where}, which is no key{did_you_mean(str(first['loc'][-1]), _keys_beside(first['loc'])) or '.'}"
     given = str(first.get("ctx", {}).get("tag", first["input"]))
-    near = did_you_mean(given, re.findall(r"'(\w+)'", first["msg"])) or "."
+    known = [name for name in re.findall(r"'(\w+)'", first["msg"]) if name != given]
+    near = did_you_mean(given, known) or "."
     return f"{where}: {first['msg'].replace('Input should', 'must')}, got {given[:60]}{near}"
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 from scipy.fft import next_fast_len
 
+from pipeline.errors import CaseError
 from pipeline.radiomics.filters.base import Boundary, Filter, Pooling, Reach
 from pipeline.radiomics.filters.lines import extended
 from pipeline.radiomics.levels import Array, Floats
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Complex = npt.NDArray[np.complex128]
 #: So many values of slices at a time: they and what is made of them stay in the processor's cache.
 _CHUNK = 2**20
+#: Wider kernels are refused before anything is made.
+_MOST = 1024
 _PLANES = ((0, 1), (0, 2), (1, 2))
 
 
@@ -59,7 +62,13 @@ class Gabor(Filter):
         return self._reach(*self._halves(spacing_mm))
 
     def response(self, image: Tensor, spacing_mm: Floats) -> Tensor:
-        """The magnitude, pooled over angles, averaged over planes."""
+        """The magnitude, pooled over angles, averaged over planes.
+
+        Raises:
+            CaseError: E_CONFIG when the kernel is wider than any image.
+        """
+        if max(self._halves(spacing_mm)) > _MOST:
+            raise CaseError("E_CONFIG", f"Expected a Gabor filter of at most {_MOST} voxels to each side, got more.")
         planes = _PLANES if self.axes == 3 else _PLANES[:1]
         total = image.new_zeros(image.shape)
         for plane in planes:

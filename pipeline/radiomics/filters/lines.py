@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: So many voxels of a line at a time.
-_BAND = 64
+_BAND = 32
 
 
 def extended(index: Array, size: int, boundary: Boundary) -> tuple[Array, npt.NDArray[np.bool_]]:

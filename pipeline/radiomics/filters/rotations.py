@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations, product
-from math import factorial
+from math import factorial, prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -75,43 +75,46 @@ def _sign(order: Sequence[int]) -> int:
 
 def _highest(image: Tensor, letters: Sequence[Letter]) -> Tensor:
     """The highest response of all turns; those that differ by their sign only are computed once."""
-    found = None
-    for response, signs in _branches(image, 0, _turned(letters)):
-        for sign in signs:
-            found = response * sign if found is None else found.maximum(response * sign)
-    assert found is not None
+    responses = (response * sign for response, signs in _branches(image, 0, _turned(letters)) for sign in signs)
+    found = next(responses)
+    for each in responses:
+        found = found.maximum(each)
     return found
 
 
-Turn = tuple[tuple[tuple[str, bytes], ...], list[Floats], int]
+class Line(NamedTuple):
+    """A letter along an axis: its name, whether it is flipped, its sign (an odd kernel's flip is -1 times itself)."""
+
+    name: str
+    is_flipped: bool
+    sign: int
+    matrix: Floats
 
 
-def _turned(letters: Sequence[Letter]) -> list[Turn]:
-    """All turns: a key of each axis' kernel, its matrices and its sign."""
-    turns: list[Turn] = []
-    for order in permutations(range(len(letters))):
-        for flips in product((1, -1), repeat=len(letters)):
-            if _sign(order) * np.prod(flips) == 1:
-                each = [_flipped(letters[n].matrices[axis], flips[axis]) for axis, n in enumerate(order)]
-                keys = tuple((letters[n].name, matrix.tobytes()) for n, (matrix, _) in zip(order, each, strict=True))
-                turns.append((keys, [matrix for matrix, _ in each], int(np.prod([sign for _, sign in each]))))
-    return turns
+def _turned(letters: Sequence[Letter]) -> list[list[Line]]:
+    """All turns, a line for each axis."""
+    return [
+        [_line(letters[number], axis, flips[axis]) for axis, number in enumerate(order)]
+        for order in permutations(range(len(letters)))
+        for flips in product((1, -1), repeat=len(letters))
+        if _sign(order) * prod(flips) == 1
+    ]
 
 
-def _flipped(matrix: Floats, flip: int) -> tuple[Floats, int]:
-    """A matrix of the flipped kernel, and its sign; an even or an odd kernel's is itself."""
-    turned = matrix[::-1, ::-1]
+def _line(letter: Letter, axis: int, flip: int) -> Line:
+    matrix = letter.matrices[axis]
+    turned = np.ascontiguousarray(matrix[::-1, ::-1])
     for sign in (1, -1):
-        if flip == -1 and np.allclose(turned, sign * matrix, rtol=0, atol=1e-12 * np.abs(matrix).max()):
-            return matrix, sign
-    return (turned if flip == -1 else matrix), 1
+        if flip == 1 or np.allclose(turned, sign * matrix, rtol=0, atol=1e-12 * np.abs(matrix).max()):
+            return Line(letter.name, False, sign, matrix)
+    return Line(letter.name, True, 1, turned)
 
 
-def _branches(image: Tensor, axis: int, turns: list[Turn]) -> Iterator[tuple[Tensor, set[int]]]:
+def _branches(image: Tensor, axis: int, turns: list[list[Line]]) -> Iterator[tuple[Tensor, set[int]]]:
     """The responses that differ, and their signs: what turns share along the first axes is computed once."""
-    if axis == len(turns[0][0]):
-        yield image, {sign for _, _, sign in turns}
+    if axis == len(turns[0]):
+        yield image, {prod(line.sign for line in turn) for turn in turns}
         return
-    for key in dict.fromkeys(keys[axis] for keys, _, _ in turns):
-        same = [turn for turn in turns if turn[0][axis] == key]
-        yield from _branches(along(image, same[0][1][axis], axis), axis + 1, same)
+    for key in dict.fromkeys(turn[axis][:2] for turn in turns):
+        same = [turn for turn in turns if turn[axis][:2] == key]
+        yield from _branches(along(image, same[0][axis].matrix, axis), axis + 1, same)
