@@ -42,7 +42,8 @@ class Measurements:
         if self.flat and family in ("morph", "loc"):
             return {}
         if family == "morph":
-            return {**morphology(self.tight), **autocorrelation(self.tight)}
+            plain = self.tight.unfiltered
+            return {**morphology(plain), **autocorrelation(plain)}
         values = self.tight.values
         if not values.size:
             return {}
@@ -60,7 +61,7 @@ class Measurements:
     @cached_property
     def graded(self) -> tuple[Array, int]:
         """Grey levels of the region's values (n,), and how many there can be."""
-        return grey_levels(self.tight.values, self.settings.bins, self.settings.range[0])
+        return grey_levels(self.tight.values, self.settings.bins, self.settings.measured_range[0])
 
     @cached_property
     def _textures(self) -> Textures:

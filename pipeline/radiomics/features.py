@@ -38,6 +38,7 @@ def extract(
     settings: Settings,
     label: int = 1,
     mask_affine: npt.ArrayLike | None = None,
+    device: str = "cpu",
 ) -> Features:
     """Measure the features of one region.
 
@@ -48,6 +49,7 @@ def extract(
         settings: how to prepare, and what to measure.
         label: value of the region in the mask.
         mask_affine: the mask's own, if it is known.
+        device: torch's name of where filters are computed, such as `cpu` or `cuda:1`.
 
     Returns:
         Every feature that the settings ask for.
@@ -56,9 +58,10 @@ def extract(
         CaseError: E_GRID when image and mask are on two grids; E_LABEL when the mask's values are not whole numbers,
             or are all others than the label; E_NIFTI when a value of the region is not finite; E_CONFIG when the
             values would need too many bins; E_AFFINE.
+        UsageError: E_OPTION when a filter needs a device that there is not.
     """
     upright = Upright.of(image, mask, affine, label, mask_affine)
-    return _measured(upright.image, upright.mask, upright.spacing_mm, settings)
+    return _measured(upright.image, upright.mask, upright.spacing_mm, settings, device)
 
 
 @dataclass(frozen=True)
@@ -102,12 +105,12 @@ def _labelled(mask: Array, label: int) -> Mask:
     return inside
 
 
-def _measured(image: Array, mask: Mask, spacing: Floats, settings: Settings) -> Features:
+def _measured(image: Array, mask: Mask, spacing: Floats, settings: Settings, device: str) -> Features:
     nothing: dict[str, float | None] = dict.fromkeys(tags(settings.families, settings.aggregations))
     if not mask.any():
         return Features(nothing, ("empty",))
     margin = PEAK_RADIUS_MM if "loc" in settings.families else 0.0
-    region = prepared(image, mask, spacing, settings, margin)
+    region = prepared(image, mask, spacing, settings, margin, device)
     if not region.shape_mask.any():
         return Features(nothing, ("empty",))
     measurements = Measurements(region, settings, flat=image.shape[2] == 1)

@@ -81,7 +81,7 @@ def volume_histogram(values: Floats, settings: Settings) -> dict[str, float]:
     Raises:
         CaseError: E_CONFIG, as `grey_levels`; without bins also where values are not whole numbers.
     """
-    low, high = settings.range
+    low, high = settings.measured_range
     if settings.ivh_bins is None and (values != np.rint(values)).any():
         raise CaseError("E_CONFIG", "Expected ivh_bins, or values that are whole numbers.")
     bins = settings.ivh_bins or Bins(width=1)

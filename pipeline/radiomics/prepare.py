@@ -1,8 +1,8 @@
-"""From an image and a mask to a region: interpolation, rounding, resegmentation, grey levels. Source: IBSI 2."""
+"""From an image and a mask to a region: interpolation, rounding, filters, resegmentation, levels. Source: IBSI 2."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,11 +11,11 @@ from scipy import ndimage
 
 from pipeline.errors import CaseError
 from pipeline.geometry import orientation_of
+from pipeline.radiomics.filters.apply import Window, filtered, needed, within
 from pipeline.radiomics.levels import Array, Floats
 from pipeline.radiomics.settings import MOST_BINS, Bins, Settings
 
 Mask = npt.NDArray[np.bool_]
-Window = tuple[slice, slice, slice]
 
 #: A half that rounding has made a little less is a half still.
 _HALF = 0.5 - 1e-9
@@ -33,22 +33,30 @@ class Region:
         shape_mask: where the region is; IBSI's morphological mask.
         value_mask: where its values are measured: without what was resegmented away; IBSI's intensity mask.
         spacing_mm: (3,).
+        before: the image before it was filtered, where it was.
     """
 
     image: Floats
     shape_mask: Mask
     value_mask: Mask
     spacing_mm: Floats
+    before: Floats | None = None
 
     @cached_property
     def values(self) -> Floats:
         """Of the voxels whose values are measured, (n,)."""
         return self.image[self.value_mask]
 
+    @property
+    def unfiltered(self) -> Region:
+        """As it was before the filter."""
+        return self if self.before is None else replace(self, image=self.before, before=None)
+
     def cut(self) -> Region:
         """Without a margin; the shape is not empty."""
         (box,) = ndimage.find_objects(self.shape_mask.astype(np.uint8))
-        return Region(self.image[box], self.shape_mask[box], self.value_mask[box], self.spacing_mm)
+        before = None if self.before is None else self.before[box]
+        return Region(self.image[box], self.shape_mask[box], self.value_mask[box], self.spacing_mm, before)
 
 
 def slice_axis(shape: tuple[int, ...], affine: Floats) -> int:
@@ -58,8 +66,10 @@ def slice_axis(shape: tuple[int, ...], affine: Floats) -> int:
     return thin[0] if len(thin) == 1 else upright[0]
 
 
-def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, margin_mm: float = 0.0) -> Region:
-    """Interpolate, round and resegment.
+def prepared(
+    image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, margin_mm: float = 0.0, device: str = "cpu"
+) -> Region:
+    """Interpolate, round, resegment and filter.
 
     Args:
         image: (I, J, K), K slices.
@@ -67,23 +77,27 @@ def prepared(image: Array, mask: Mask, spacing_mm: Floats, settings: Settings, m
         spacing_mm: (3,).
         settings: what to do.
         margin_mm: how much around the region is kept.
+        device: torch's name of where the filter is computed.
 
     Raises:
-        CaseError: E_NIFTI when a value of the region is not finite.
+        CaseError: E_NIFTI when a value of the region, or of where a filter reaches, is not finite.
+        UsageError: E_OPTION when there is no such device.
     """
-    grid = Grid.of(image.shape, spacing_mm, settings)
+    grid, chosen = Grid.of(image.shape, spacing_mm, settings), settings.filter
+    step = np.array(grid.wanted_mm)
     window = grid.around(mask, margin_mm)
-    if grid.is_native:
-        values, inside = image[window].astype(np.float64), mask[window]
-    else:
-        values = grid.resampled(image, window, _ORDERS[settings.interpolation])
-        inside = grid.resampled(mask, window, 1) >= _HALF
-    if settings.whole_numbers:
-        values = np.rint(values)
+    # the whole image is filtered; what is farther than the filter reaches makes no difference
+    outer = needed(window, grid.new_shape, step, chosen) if chosen else window
+    around = grid.interpolated(image, outer, settings)
+    values = around[within(window, outer)]
+    inside = mask[window] if grid.is_native else grid.resampled(mask, window, 1) >= _HALF
     if not np.isfinite(values[inside]).all():
         raise CaseError("E_NIFTI", "Expected finite values in and next to the region, got NaN or infinity.")
-    kept = resegmented(values, inside, settings)
-    return Region(values, inside, kept, np.array(grid.wanted_mm))
+    region = Region(values, inside, resegmented(values, inside, settings), step)
+    if chosen is None:
+        return region
+    response = filtered(around, step, chosen, device)[within(window, outer)]
+    return replace(region, image=np.ascontiguousarray(response), before=values)
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,14 @@ class Grid:
             for start, stop, size in zip(low, high, self.new_shape, strict=True)
         )
         return i, j, k
+
+    def interpolated(self, image: Array, window: Window, settings: Settings) -> Floats:
+        """The image on a part of the second grid, rounded where the settings say so."""
+        if self.is_native:
+            values = image[window].astype(np.float64)
+        else:
+            values = self.resampled(image, window, _ORDERS[settings.interpolation])
+        return np.rint(values) if settings.whole_numbers else values
 
     def resampled(self, image: Array, window: Window, order: int) -> Floats:
         """The image on a part of the second grid; beyond the first one's edge the outermost value goes on.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import UsageError
+from pipeline.radiomics.filters.kinds import KINDS, AnyFilter
+from pipeline.radiomics.filters.riesz import Riesz
 from pipeline.spec.explain import Model, did_you_mean
 
 Family = Literal["morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl"]
@@ -50,6 +52,8 @@ class Settings(Model):
         whole_numbers: round values after interpolation, as for HU.
         range: lowest and highest value that stays in the region; None is open.
         outliers_sd: values farther from the mean than so many standard deviations leave the region, after `range`.
+        filter: what the image is filtered with after interpolation, before anything but shape is measured; region,
+            `range` and `outliers_sd` are those of the unfiltered image.
         bins: grey levels of histogram and texture; None takes values that are whole numbers from 1 as they are.
         ivh_bins: of the intensity-volume histogram; None takes values as they are, whole numbers.
         distance: of neighbours in GLCM, NGTDM and NGLDM, Chebyshev, voxels.
@@ -63,6 +67,7 @@ class Settings(Model):
     whole_numbers: bool = False
     range: tuple[float | None, float | None] = (None, None)
     outliers_sd: float | None = Field(default=None, gt=0)
+    filter: AnyFilter | None = None
     bins: Bins | None = Bins(number=32)
     ivh_bins: Bins | None = Bins(number=1000)
     distance: int = Field(default=1, ge=1, le=10)
@@ -78,6 +83,11 @@ class Settings(Model):
         if self.spacing_mm and any(item is not None and not 0 < item < float("inf") for item in self.spacing_mm):
             raise ValueError(f"spacing_mm must be above 0, got {self.spacing_mm}")
         return self
+
+    @property
+    def measured_range(self) -> tuple[float | None, float | None]:
+        """Of the values that are measured: a response's is open."""
+        return (None, None) if self.filter else self.range
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:
@@ -121,10 +131,24 @@ def preset(name: str) -> Settings:
 
 
 def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # a misspelt key, not the one that it leaves out
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"]) or "the settings"
     if first["type"] == "extra_forbidden":
-        known = Bins.model_fields if len(first["loc"]) > 1 else Settings.model_fields
-        return f"{where}, which is no key{did_you_mean(str(first['loc'][-1]), known) or '.'}"
-    near = did_you_mean(str(first["input"]), re.findall(r"'(\w+)'", first["msg"])) or "."
-    return f"{where}: {first['msg'].replace('Input should', 'must')}, got {str(first['input'])[:60]}{near}"
+        return f"{where}, which is no key{did_you_mean(str(first['loc'][-1]), _keys_beside(first['loc'])) or '.'}"
+    given = str(first.get("ctx", {}).get("tag", first["input"]))
+    known = [name for name in re.findall(r"'(\w+)'", first["msg"]) if name != given]
+    near = did_you_mean(given, known) or "."
+    return f"{where}: {first['msg'].replace('Input should', 'must')}, got {given[:60]}{near}"
+
+
+def _keys_beside(place: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys that there are at the place of an unknown one."""
+    match place[:-1]:
+        case ():
+            return Settings.model_fields
+        case ("filter", kind):
+            return KINDS[str(kind)].model_fields
+        case ("filter", _, "riesz"):
+            return Riesz.model_fields
+    return Bins.model_fields

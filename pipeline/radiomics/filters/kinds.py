@@ -1,0 +1,27 @@
+"""All filters, by their kind."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from pipeline.radiomics.filters.gabor import Gabor
+from pipeline.radiomics.filters.laplacian import LaplacianOfGaussian
+from pipeline.radiomics.filters.laws import Laws
+from pipeline.radiomics.filters.mean import Mean
+from pipeline.radiomics.filters.simoncelli import Simoncelli
+from pipeline.radiomics.filters.wavelet import SeparableWavelet
+
+AnyFilter = Annotated[
+    Mean | LaplacianOfGaussian | Laws | Gabor | SeparableWavelet | Simoncelli, Field(discriminator="kind")
+]
+#: Kind -> its filter.
+KINDS: dict[str, type[BaseModel]] = {
+    "mean": Mean,
+    "log": LaplacianOfGaussian,
+    "laws": Laws,
+    "gabor": Gabor,
+    "wavelet": SeparableWavelet,
+    "simoncelli": Simoncelli,
+}
