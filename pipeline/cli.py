@@ -207,16 +207,21 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     robustness: Annotated[
         str, typer.Option(help="Perturb regions, and say how well features agree: `default`, or a YAML file.")
     ] = "",
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="Write a map of this feature, as NIfTI; repeatable.")
+    ] = None,
+    map_radius: Annotated[int, typer.Option(min=1, help="Of the cube around each voxel of a map, voxels.")] = 1,
     page: Annotated[
         bool, typer.Option("--page", help="Draw the regions, too: .html and .pdf beside the table.")
     ] = False,
+    device: Annotated[str, typer.Option("--device", "-d", help="For filters: cpu, cuda or cuda:N.")] = "cpu",
     jobs: Jobs = 1,
 ) -> int:
     """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
     from pipeline.commands.radiomics import show
 
     given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page, robustness)
-    return show(api.radiomics(*given, progress=True), out)
+    return show(api.radiomics(*given, map_ or (), map_radius, device, progress=True), out)
 
 
 @command(app)

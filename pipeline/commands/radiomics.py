@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Fault
 from pipeline.columns import read_rows
-from pipeline.commands.radiomics_files import write_pages, write_robustness, write_tables
+from pipeline.commands.radiomics_files import beside, write_pages, write_robustness, write_tables
+from pipeline.commands.radiomics_maps import MapPlan
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.geometry import off_grid
 from pipeline.radiomics.configurations import Configuration, read_configurations, read_perturbations
 from pipeline.radiomics.features import extract
 from pipeline.radiomics.glossary import tags
+from pipeline.radiomics.maps import require_maps
 from pipeline.radiomics.perturbation import Perturbations
 from pipeline.radiomics.table import Row, as_naming, with_versions
+from pipeline.run.plan import require_device
 from pipeline.spec.explain import did_you_mean
 from pipeline.store.files import require_given
 
@@ -63,12 +66,16 @@ class Task:
         configurations: how it is measured.
         perturbations: how regions are perturbed, too; None: not at all.
         drawn: whether the regions are drawn.
+        maps: of which features; None: of none.
+        device: torch's name of where filters are computed.
     """
 
     pair: Pair
     configurations: tuple[Configuration, ...]
     perturbations: Perturbations | None = None
     drawn: bool = False
+    maps: MapPlan | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,9 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     jobs: int = 1,
     page: bool = False,
     robustness: str | Mapping[str, Any] = "",
+    maps: Sequence[str] = (),
+    map_radius: int = 1,
+    device: str = "cpu",
     progress: bool = False,
 ) -> list[Row]:
     """Measure regions: `tandem radiomics`. A bad case never costs the others: its row says what was wrong.
@@ -112,6 +122,9 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
         page: draw the regions.
         robustness: measure perturbed versions of each region, too, and write how well features agree between them:
             `default`, a YAML file, or keys and values of `pipeline.radiomics.perturbation.Perturbations`.
+        maps: tags of features of which a map of each region is written, below `_maps/`.
+        map_radius: of the cube around each voxel of a map, voxels.
+        device: where filters are computed: `cpu`, `cuda` or `cuda:N`.
         progress: print a line, and show a bar at a terminal.
 
     Returns:
@@ -129,7 +142,10 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     _require_apart(pairs, how)
     wanted = [replace(pair, labels=pair.labels or tuple(labels)) for pair in pairs]
     changes = read_perturbations(robustness)
-    tasks = [Task(pair, _chosen(pair, how), changes, page) for pair in wanted]
+    require_maps(maps, map_radius)
+    require_device(device)
+    plan = MapPlan(tuple(maps), map_radius, beside(Path(out), "_maps")) if maps else None
+    tasks = [Task(pair, _chosen(pair, how), changes, page, plan, device) for pair in wanted]
     with shown(progress):
         found = list(track(_measured(tasks, jobs), len(tasks), "radiomics"))
         rows = [row for item in found for row in item.rows]
@@ -166,7 +182,7 @@ def measure(task: Task) -> Measured:
             raise CaseError("E_GRID", f"Expected the mask on the grid of its image, got {wrong}.")
         labels = task.pair.labels or _labels(mask) or (None,)
         empty = (_row(task.pair, label, how) for label, how in product(labels, task.configurations))
-        rows = tuple(_filled(row, image, mask, task.perturbations) for row in empty)
+        rows = tuple(_filled(row, image, mask, task) for row in empty)
         drawn = [label for label in labels if label is not None] if task.drawn else []
         return Measured(rows, {label: _drawn(image, mask, label) for label in drawn})
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
@@ -205,11 +221,15 @@ def _row(pair: Pair, label: int | None, how: Configuration) -> Row:
     return Row(pair.case_id, pair.image_name, pair.mask_name, label, name, how, nothing)
 
 
-def _filled(row: Row, image: Nifti, mask: Nifti, changes: Perturbations | None) -> Row:
-    label = 1 if row.label is None else row.label
-    given = (image.values, mask.values, image.affine, row.configuration.settings)
-    found = extract(*given, label)
-    return with_versions(replace(row, values=found.values, flags=found.flags), *given[:3], changes, label)
+def _filled(row: Row, image: Nifti, mask: Nifti, task: Task) -> Row:
+    label, settings = 1 if row.label is None else row.label, row.configuration.settings
+    volumes = (image.values, mask.values, image.affine)
+    found = extract(*volumes, settings, label, device=task.device)
+    filled = replace(row, values=found.values, flags=found.flags)
+    if task.maps and "empty" not in found.flags:
+        name = (row.case_id, row.image, row.mask, str(label), row.configuration.name)
+        task.maps.write(image, mask, settings, label, name)
+    return with_versions(filled, *volumes, task.perturbations, label, task.device)
 
 
 def _labels(mask: Nifti) -> tuple[int, ...]:

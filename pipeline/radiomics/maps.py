@@ -75,7 +75,7 @@ def feature_maps(
         UsageError: E_CONFIG for a tag that has no map, with the nearest one, or a radius or memory that is not above 0.
         CaseError: as `extract`.
     """
-    _check(wanted, radius_voxels, memory_mb)
+    require_maps(wanted, radius_voxels, memory_mb)
     upright = Upright.of(image, mask, affine, label)
     grid = Grid.of(upright.image.shape, upright.spacing_mm, settings)
     maps = {tag: np.full(grid.new_shape, np.nan, np.float32) for tag in wanted}
@@ -94,7 +94,12 @@ def feature_maps(
     )
 
 
-def _check(wanted: Sequence[str], radius_voxels: int, memory_mb: float) -> None:
+def require_maps(wanted: Sequence[str], radius_voxels: int, memory_mb: float = 1.0) -> None:
+    """Refuse what no map can be made of.
+
+    Raises:
+        UsageError: E_CONFIG for a tag that has no map, with the nearest one, or a radius or memory that is not above 0.
+    """
     known = tags(MAP_FAMILIES, AGGREGATIONS)
     for tag in wanted:
         if tag not in known:
@@ -160,7 +165,7 @@ class Cubes:
 
     @cached_property
     def _graded(self) -> tuple[Array, int]:
-        return grey_levels(self.region.values, self.settings.bins, self.settings.range[0])
+        return grey_levels(self.region.values, self.settings.bins, self.settings.measured_range[0])
 
     @cached_property
     def _grid(self) -> Array:

@@ -54,8 +54,13 @@ def _rows(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "Re-segmentation by range", " ".join(ends) or "none"
     outliers = settings.outliers_sd
     yield "Re-segmentation of outliers", "none" if outliers is None else f"beyond {outliers:g} standard deviations"
-    yield "Discretisation", _bins(settings.bins, settings.range[0])
-    yield "Discretisation of the intensity-volume histogram", _bins(settings.ivh_bins, settings.range[0])
+    if settings.filter is None:
+        yield "Filter", "none"
+    else:
+        values = settings.filter.model_dump(mode="json", exclude_none=True).items()
+        yield "Filter, of the whole image", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values)
+    yield "Discretisation", _bins(settings.bins, settings.measured_range[0])
+    yield "Discretisation of the intensity-volume histogram", _bins(settings.ivh_bins, settings.measured_range[0])
     yield "Families of features", ", ".join(settings.families)
     yield "Aggregation of texture", ", ".join(settings.aggregations)
     yield "Distance of neighbours", f"{settings.distance} (Chebyshev), no weighting by distance"

@@ -87,6 +87,7 @@ def perturbed_features(
     settings: Settings,
     perturbations: Perturbations | None = None,
     label: int = 1,
+    device: str = "cpu",
 ) -> list[dict[str, float | None]]:
     """The features of every version of a region.
 
@@ -97,12 +98,13 @@ def perturbed_features(
         settings: how to prepare, and what to measure.
         perturbations: what is done to image and mask; by default rotation, volume and contour, ten versions.
         label: value of the region.
+        device: where filters are computed.
 
     Raises:
         CaseError: those of `extract` and `perturbed`.
     """
     versions = perturbed(image, mask, affine, perturbations or Perturbations(), label)
-    return [extract(item.image, item.mask, item.affine, settings).values for item in versions]
+    return [extract(item.image, item.mask, item.affine, settings, device=device).values for item in versions]
 
 
 def _number(value: float | None) -> float:

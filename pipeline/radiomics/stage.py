@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from monai.transforms import Transform
 
 from pipeline.label_measures import recorded_labels
@@ -77,12 +78,14 @@ class Radiomicsd(Transform):
     Args:
         spec: the data spec, with a section `radiomics`.
         carried: mask and role -> key of the mask on the grid of that role's image, for masks drawn on another.
+        device: where filters are computed.
 
     Raises:
         UsageError: E_CONFIG for settings that are none.
     """
 
-    def __init__(self, spec: Spec, carried: Mapping[tuple[str, str], str]) -> None:
+    def __init__(self, spec: Spec, carried: Mapping[tuple[str, str], str], device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
         self.measured = measurables(spec, carried)
         self.fixed, self.configurations = spec.fixed, of_spec(spec.radiomics)
         self.wanted, self.changes = spec.radiomics.labels, read_perturbations(spec.radiomics.robustness)
@@ -121,9 +124,11 @@ class Radiomicsd(Transform):
         image, mask = case[item.image], case[item.key]
         region = np.asarray(mask.numpy()[0] == row.label, np.uint8)  # a mask without this label is an empty region
         given = (image.numpy()[0], region, affine_of(image))
-        found = extract(*given, settings, mask_affine=affine_of(mask))
+        found = extract(*given, settings, mask_affine=affine_of(mask), device=str(self.device))
         flags = (*found.flags, *(("carried",) if item.carried else ()))
-        return with_versions(replace(row, values=found.values, flags=flags), *given, self.changes)
+        return with_versions(
+            replace(row, values=found.values, flags=flags), *given, self.changes, device=str(self.device)
+        )
 
     def _labels(self, case: Mapping[Hashable, Any], item: Measurable) -> dict[str, int]:
         """The labels of a mask that are measured; none where the case does not have it."""

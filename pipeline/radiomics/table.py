@@ -68,7 +68,13 @@ class Row:
 
 
 def with_versions(
-    row: Row, image: Array, mask: Array, affine: npt.ArrayLike, changes: Perturbations | None, label: int = 1
+    row: Row,
+    image: Array,
+    mask: Array,
+    affine: npt.ArrayLike,
+    changes: Perturbations | None,
+    label: int = 1,
+    device: str = "cpu",
 ) -> Row:
     """A row with the features of its region's perturbed versions.
 
@@ -79,6 +85,7 @@ def with_versions(
         affine: 4 x 4, RAS mm.
         changes: what is done to image and mask; None: nothing, the row stays as it is.
         label: of the region in the mask.
+        device: where filters are computed.
 
     Raises:
         CaseError: E_CONFIG when the values of a version would need too many bins.
@@ -86,7 +93,7 @@ def with_versions(
     if changes is None or all(value is None for value in row.values.values()):
         return row
     try:
-        found = perturbed_features(image, mask, affine, row.configuration.settings, changes, label)
+        found = perturbed_features(image, mask, affine, row.configuration.settings, changes, label, device)
     except CaseError as error:
         if error.code != "E_NIFTI":  # values that are not finite lie around the region, not in it
             raise

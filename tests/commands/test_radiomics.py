@@ -186,3 +186,53 @@ def test_perturbations_that_there_are_not(files: dict[str, Path], tmp_path: Path
     with pytest.raises(UsageError, match=words) as caught:
         measured(files, robustness=str(tmp_path / "p.yaml"))
     assert caught.value.code == "E_CONFIG"
+
+
+def test_a_map_is_the_feature_of_the_cube_around_each_voxel(files: dict[str, Path]) -> None:
+    done = call(
+        "radiomics",
+        "-i",
+        files["image"],
+        "-m",
+        files["mask"],
+        "-c",
+        files["config"],
+        "-o",
+        files["out"],
+        "--label",
+        1,
+        "--map",
+        "stat_mean",
+    )
+    assert done.code == 0
+    (path,) = files["out"].with_name("features_maps").iterdir()
+    assert path.name == "ct_ct_seg_1_c_stat_mean.nii.gz"
+    found = nib.as_closest_canonical(nib.load(path))
+    image, mask = (nib.as_closest_canonical(nib.load(files[name])).get_fdata() for name in ("image", "mask"))
+    inside = mask == 1
+    assert (np.isfinite(found.get_fdata()) == inside).all()
+    for i, j, k in np.argwhere(inside)[::37]:
+        cube = tuple(slice(max(0, at - 1), at + 2) for at in (i, j, k))
+        assert found.get_fdata()[i, j, k] == pytest.approx(image[cube][inside[cube]].mean(), rel=1e-5)
+
+
+def test_a_map_of_nothing(files: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="did you mean `stat_mean`") as caught:
+        measured(files, maps=["stat_meen"])
+    assert caught.value.code == "E_CONFIG"
+
+
+def test_a_filtered_image_is_measured_and_said(files: dict[str, Path]) -> None:
+    files["config"].write_text("families: [stat]\nfilter: {kind: mean, size: 3, dimensions: 3D, boundary: mirror}\n")
+    one, _ = measured(files)
+    from scipy.ndimage import uniform_filter
+
+    truth = uniform_filter(IMAGE.astype(np.float64), 3, mode="reflect")[MASK == 1]
+    assert float(one["stat_mean"]) == pytest.approx(truth.mean(), rel=1e-9)
+    assert float(one["stat_var"]) == pytest.approx(truth.var(), rel=1e-9)
+    assert "kind mean" in files["out"].with_name("features_reporting.md").read_text()
+
+
+def test_a_device_that_there_is_not(files: dict[str, Path]) -> None:
+    with pytest.raises(UsageError, match="cuda:9"):
+        measured(files, device="cuda:9")
