@@ -11,6 +11,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features": ["Features", "extract"],
         "flags": ["FLAGS"],
         "glossary": ["NOT_IBSI", "Name", "names", "tags"],
+        "harmonisation": ["Combat", "fit_combat"],
+        "perturbation": ["Perturbations", "perturbed"],
+        "robustness": ["Agreement", "agreements", "icc", "perturbed_features"],
         "settings": ["PRESETS", "Bins", "Settings", "preset"],
     },
 )
