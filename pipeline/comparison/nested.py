@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.comparison.selection import Method, Training, weights_of
+from pipeline.comparison.regression import weights_of
+from pipeline.comparison.selection import Method, Training
 from pipeline.comparison.signature_table import Cohort, Flags, Floats, Ints
 from pipeline.evaluation.measures import ratio
 from pipeline.spec.explain import Model
@@ -132,7 +133,7 @@ def nested(cohort: Cohort, design: Design, given: Ints | None = None) -> Nested:
         given: (N, R) folds, those of another; they are dealt when left out.
 
     Raises:
-        UsageError: E_TABLE, E_BATCH, E_EXTRA.
+        UsageError: E_TABLE, E_BATCH.
     """
     shape = len(cohort.case_ids), design.repeats
     scores, folds, chosen = np.zeros(shape), np.zeros(shape, np.int64), []

@@ -1,16 +1,16 @@
-"""What a signature learns from its training cases: which features, and their weights. Nothing here sees other cases."""
+"""What a signature learns from its training cases: what they are, and which are chosen. It sees no others."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline.comparison.signature_table import Cohort, Floats, Ints, Outcome
+from pipeline.comparison.signature_table import Cohort, Floats, Ints
 from pipeline.errors import UsageError
 from pipeline.radiomics.harmonisation import Combat, fit_combat
 
@@ -127,46 +127,3 @@ def _lasso_order(ranks: Floats, response: Floats, most: int) -> Ints:
         warnings.simplefilter("ignore")  # it says when it stops early, which is no matter: the order is wanted
         _, active, _ = lars_path(ranks, response, method="lasso", max_iter=2 * most)
     return np.array(active[:most] or [int(np.abs(ranks.T @ response).argmax())], dtype=np.int64)
-
-
-def weights_of(table: Floats, outcome: Outcome, ridge: float) -> Floats:
-    """Weights (k,) of standardised features (N, k): logistic regression, or Cox's where there are times.
-
-    Args:
-        table: the features.
-        outcome: of the same cases.
-        ridge: half of it times the weights' squares is added to the negative log-likelihood.
-
-    Raises:
-        UsageError: E_EXTRA when Cox regression is not installed.
-    """
-    if outcome.time is not None:
-        return _cox(table, outcome, ridge)
-    import sklearn
-    from sklearn.linear_model import LogisticRegression
-
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        found = LogisticRegression(C=1 / ridge, solver="newton-cholesky").fit(table, outcome.event)
-    return np.asarray(found.coef_[0], np.float64)
-
-
-def _cox(table: Floats, outcome: Outcome, ridge: float) -> Floats:
-    import pandas as pd
-
-    frame = pd.DataFrame(table).assign(time=outcome.time, event=outcome.event)
-    found = _lifelines().CoxPHFitter(penalizer=ridge / len(table)).fit(frame, "time", "event")
-    return np.asarray(found.params_, np.float64)
-
-
-def require_cox() -> None:
-    """Raise E_EXTRA (UsageError) where Cox regression is not installed."""
-    _lifelines()
-
-
-def _lifelines() -> Any:
-    try:
-        import lifelines
-    except ModuleNotFoundError as missing:
-        got = f"got no {missing.name}: pip install 'tandem-imaging[survival]'"
-        raise UsageError("E_EXTRA", f"Cox regression needs lifelines, {got}.") from missing
-    return lifelines

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.comparison.nested import Concordance, Design, Fitted, Nested, nested, tuned
-from pipeline.comparison.selection import require_cox
 from pipeline.comparison.signature_table import Cohort, Flags, Floats, Ints
 from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import (
@@ -88,10 +87,8 @@ def signature(cohort: Cohort, design: Design, baselines: Sequence[str] = ()) -> 
 
     Raises:
         UsageError: E_FOLD for too few patients of a class; E_TABLE for a baseline that is no feature, or no feature
-            that varies; E_BATCH; E_EXTRA without what Cox regression needs.
+            that varies; E_BATCH.
     """
-    if cohort.outcome.time is not None:
-        require_cox()
     _require_cases(cohort, design)
     columns = [_column(name, cohort) for name in baselines]
     found = nested(cohort, design)
