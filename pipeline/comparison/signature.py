@@ -82,8 +82,8 @@ def signature(cohort: Cohort, design: Design, baselines: Sequence[str] = ()) -> 
     Args:
         cohort: features and outcome.
         design: how.
-        baselines: features that are judged alone, on the same folds, such as the volume; their direction is learned
-            from the training cases as well.
+        baselines: features that are judged alone, on the same pairs of cases, such as the volume. Nothing is learned
+            for them, not even their direction: below .5, low values go with the event.
 
     Raises:
         UsageError: E_FOLD for too few patients of a class; E_TABLE for a baseline that is no feature, or no feature
@@ -92,11 +92,10 @@ def signature(cohort: Cohort, design: Design, baselines: Sequence[str] = ()) -> 
     _require_cases(cohort, design)
     columns = [_column(name, cohort) for name in baselines]
     found = nested(cohort, design)
-    alone = [nested(_only(cohort, column), design, found.folds) for column in columns]
     null = permutation_null(cohort, design)
     judged = found.concordance(cohort)
     p_value = (1 + int((null >= judged.value).sum())) / (len(null) + 1) if len(null) else None
-    beside = [item.concordance(cohort) for item in alone]
+    beside = [Concordance.of(cohort.outcome.pairs(), _alone(cohort, at, design), found.folds) for at in columns]
     measured = _measured([SIGNATURE, *baselines], [judged, *beside], cohort, design)
     final = tuned(cohort, design, np.random.default_rng([design.seed, design.repeats]))
     return Signature(cohort, design, measured, found, null, p_value, stability(found.chosen), final)
@@ -193,10 +192,11 @@ def _column(name: str, cohort: Cohort) -> int:
     return cohort.features.index(name)
 
 
-def _only(cohort: Cohort, column: int) -> Cohort:
-    """One feature alone, as it is: a single one cannot be harmonised."""
-    values = cohort.values[:, column : column + 1]
-    return Cohort(cohort.case_ids, cohort.patients, (cohort.features[column],), values, cohort.outcome)
+def _alone(cohort: Cohort, column: int, design: Design) -> Floats:
+    """One feature as the scores of every repeat, (N, R); its median where it is missing."""
+    values = cohort.values[:, column]
+    filled = np.where(np.isnan(values), np.nanmedian(values), values)
+    return np.repeat(filled[:, None], design.repeats, axis=1)
 
 
 def _is_one(cohort: Cohort, rows: Ints) -> bool:

@@ -72,8 +72,8 @@ def page(found: Signature) -> str:
     )
     told += f"{counts['features']} features, {counts['varying']} of which vary. {_how(found)}"
     lines = ["# Radiomics signature", "", *_wrapped(told), ""]
-    lines += [f"| | {measure} | {found.design.confidence:.0%} interval | signature's more |", "|---|---|---|---|"]
-    lines += [f"| {item.name} | {item.value:.3f} | {_ends(item.interval)} | {_more(item)} |" for item in found.measured]
+    lines += [f"| | {measure} | {found.design.confidence:.0%} interval | signature less it |", "|---|---|---|---|"]
+    lines += [f"| {item.name} | {item.value:.3f} | {ends(item.interval)} | {_more(item)} |" for item in found.measured]
     lines += ["", *_wrapped(_READING), "", "## By chance", "", *_wrapped(_chance(found)), ""]
     lines += [
         "## Features",
@@ -102,7 +102,8 @@ _READING = (
     "Each patient is scored by signatures that were learned from other patients: filters, choice of features, "
     "weights, fillings of gaps and harmonisation alike. Only scores of one fold are compared, since two folds have two "
     "signatures. Intervals resample patients with their scores; they do not hold what other training cases would have "
-    "changed. Single features are judged on the same folds, their direction learned as well."
+    "changed. Single features are judged on the same pairs, and nothing is learned for them: below 0.5, low values go "
+    "with the event."
 )
 _FINAL = (
     "Fitted on all cases; the figures above are of the procedure that made it. A case's score is the sum of weight "
@@ -190,10 +191,11 @@ def _plain(item: Measured) -> dict[str, Any]:
 def _more(item: Measured) -> str:
     if item.less is None or item.less_interval is None:
         return ""
-    return f"{item.less:+.3f} ({_ends(item.less_interval, signed=True)})"
+    return f"{item.less:+.3f} ({ends(item.less_interval, signed=True)})"
 
 
-def _ends(found: Interval, signed: bool = False) -> str:
+def ends(found: Interval, signed: bool = False) -> str:
+    """An interval in words: `0.512 to 0.834`, or why there is none."""
     if found.low is None or found.high is None:
         return found.note or "none"
     return f"{found.low:+.3f} to {found.high:+.3f}" if signed else f"{found.low:.3f} to {found.high:.3f}"

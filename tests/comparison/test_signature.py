@@ -194,6 +194,17 @@ def test_planted_survival_is_found() -> None:
     assert found.null.max() < found.measured[0].value
 
 
+def test_a_feature_alone_is_judged_as_it_is() -> None:
+    """Its direction is not learned: what lowers the odds lies below .5 by as much as its opposite lies above."""
+    cohort = planted(90, 2)
+    values = np.hstack([cohort.values, -cohort.values[:, 3:4]])
+    both = replace(cohort, values=values, features=(*cohort.features, "opposite"))
+    _, one, other = signature(both, QUICK.model_copy(update={"sizes": (1,)}), ["f3", "opposite"]).measured
+    assert one.value > 0.65 and one.value + other.value == pytest.approx(1)
+    area = delong(cohort.values[:, 3], cohort.outcome.event).values[0]
+    assert one.value == pytest.approx(area, abs=0.05)  # pairs of one fold are some of all
+
+
 def test_residuals_are_those_of_the_null_model() -> None:
     """Hazards 1/4, 1/2 at the events of times 1 and 3 of four cases."""
     outcome = Outcome(np.array([True, False, True, False]), np.array([1.0, 2.0, 3.0, 4.0]))
