@@ -71,14 +71,14 @@ def page(found: Signature) -> str:
         f"{counts['cases']} cases of {counts['patients']} patients, {counts['events']} with the event or of class 1; "
     )
     told += f"{counts['features']} features, {counts['varying']} of which vary. {_how(found)}"
-    lines = ["# Radiomics signature", "", *_wrapped(told), ""]
+    lines = ["# Radiomics signature", "", *wrapped(told), ""]
     lines += [f"| | {measure} | {found.design.confidence:.0%} interval | signature less it |", "|---|---|---|---|"]
     lines += [f"| {item.name} | {item.value:.3f} | {ends(item.interval)} | {_more(item)} |" for item in found.measured]
-    lines += ["", *_wrapped(_READING), "", "## By chance", "", *_wrapped(_chance(found)), ""]
+    lines += ["", *wrapped(_READING), "", "## By chance", "", *wrapped(_chance(found)), ""]
     lines += [
         "## Features",
         "",
-        *_wrapped(_stable(found)),
+        *wrapped(_stable(found)),
         "",
         "| feature | chosen | cases without it |",
         "|---|---|---|",
@@ -89,7 +89,7 @@ def page(found: Signature) -> str:
         for at in order
         if found.chosen[at] > 0
     ]
-    lines += ["", "## The signature of all cases", "", *_wrapped(_FINAL), "", "| feature | weight | mean | deviation |"]
+    lines += ["", "## The signature of all cases", "", *wrapped(_FINAL), "", "| feature | weight | mean | deviation |"]
     lines += ["|---|---|---|---|"]
     lines += [
         f"| `{item['feature']}` | {item['weight']:.4g} | {item['mean']:.6g} | {item['deviation']:.6g} |"
@@ -201,7 +201,8 @@ def ends(found: Interval, signed: bool = False) -> str:
     return f"{found.low:+.3f} to {found.high:+.3f}" if signed else f"{found.low:.3f} to {found.high:.3f}"
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
+    """A paragraph's lines."""
     return textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 

@@ -422,6 +422,12 @@ def test_wrong_tables_are_refused(
     assert caught.value.code == code
 
 
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case_id,outcome,f,f\na,0,1,2\nb,1,2,3\n")
+    with pytest.raises(UsageError, match=r"E_TABLE.*one column f"):
+        read_cohort(tmp_path / "t.csv", Columns("outcome"))
+
+
 def test_a_constant_table_is_refused(tmp_path: Path) -> None:
     cohort = planted(30, 7)
     path = write(tmp_path / "t.csv", replace(cohort, values=np.ones_like(cohort.values)))
