@@ -56,13 +56,16 @@ def say_unused(head: Sequence[str], used: Iterable[int], table: str) -> None:
         echo(f"{table}: not used: {', '.join(left[:20])[:300]}.")
 
 
-def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
+def read_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = (), every: bool = False
+) -> list[dict[str, str]]:
     """The rows of the table of a data set: column -> text, empty where a row is short.
 
     Args:
         path: a CSV.
         needed: names of columns, as `find_columns` takes them.
         optional: others; where there are any asked for, those that nothing reads are named.
+        every: give all other columns, too, by the names that the table has for them.
 
     Raises:
         UsageError: E_TABLE when it is no such table, lacks a column or all rows, or a row has more cells than columns;
@@ -88,9 +91,17 @@ def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -
     if longer:
         what = f"Expected {len(head)} cells in row {longer[0]} of {path.name}, got more."
         raise UsageError("E_TABLE", what, "Quote cells that hold commas, and write decimal points.")
-    if optional:
+    if every:
+        at |= _others(head, at.values(), path.name)
+    elif optional:
         say_unused(head, at.values(), path.name)
     return [{name: row[number].strip() if number < len(row) else "" for name, number in at.items()} for row in rows]
+
+
+def _others(head: Sequence[str], known: Iterable[int], table: str) -> dict[str, int]:
+    names = [name.strip() for name in head]
+    left = [name for number, name in enumerate(names) if number not in set(known)]
+    return {name: _only([at for at, own in enumerate(names) if own == name], names, name, table) for name in left}
 
 
 def _plain(name: str) -> str:

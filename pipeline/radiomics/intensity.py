@@ -92,6 +92,7 @@ def volume_histogram(values: Floats, settings: Settings) -> dict[str, float]:
         start = first_edge(float(values.min()), bins, low) + (width / 2 if settings.ivh_bins else 0)
         count = count if high is None else int((high - start) / width + 1e-9) + 1
         require_few(count)
+    ranks = np.minimum(ranks, count)  # the range's upper end is of the last bin
     steps = start + width * np.arange(count)
     volume = np.bincount(ranks, minlength=count + 1)[:0:-1].cumsum()[::-1] / values.size
     share = np.arange(count) / (count - 1) if count > 1 else np.full(1, np.nan)

@@ -105,6 +105,15 @@ def test_flags_of_place_and_size() -> None:
     assert measured(INSIDE, settings=Settings(bins=Bins(number=4))).flags == ("few_bins",)
 
 
+def test_a_value_at_the_ranges_upper_end_is_of_the_last_bin() -> None:
+    settings = Settings(families=("ivh",), range=(0, 100), ivh_bins=Bins(width=2.5))
+    image = np.where(IMAGE > 60, 100.0, 0.0)
+    values = extract(image, INSIDE, np.eye(4), settings).values
+    upper = (image[INSIDE > 0] == 100).mean()
+    assert values["ivh_v10"] == values["ivh_v90"] == pytest.approx(upper)
+    assert extract(image * 0.99, INSIDE, np.eye(4), settings).values == values
+
+
 def test_slices_are_those_across_the_axis_to_the_head() -> None:
     affine = np.array([[0.0, 0, 2, 5], [1, 0, 0, 6], [0, 3, 0, 7], [0, 0, 0, 1]])  # the second axis runs to the head
     turned = extract(IMAGE.transpose(1, 2, 0), INSIDE.transpose(1, 2, 0), affine, SETTINGS)
