@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import typer
 
 from pipeline import __version__, api
 from pipeline.commands.evaluation_app import evaluate_app
+from pipeline.commands.images_app import images_app
 from pipeline.commands.segmentation_apps import convert_app, weights_app
-from pipeline.commands.typed import Quiet, Verbose, command
+from pipeline.commands.typed import Device, Jobs, Out, Overwrite, Quiet, Verbose, command, finished, names_in
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.spared import spare
 from pipeline.spec.explain import shipped_specs
-from pipeline.spec.register import Transform
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,17 +30,11 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(convert_app, name="convert")
 app.add_typer(weights_app, name="weights")
+app.add_typer(images_app)
 
 Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
 Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as ROOT.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; a second run goes on where the first ended.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do the work again even where it is done.")]
-Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")]
-Device = Annotated[
-    str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
-]
-
 SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
 
 
@@ -75,8 +69,8 @@ def run(
     device: Device = "",
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse, report."""
-    found = api.run(_root(root, input_), out, spec, _names(stages), overwrite, jobs, device, progress=True)
-    return _finish(out, found)
+    found = api.run(_root(root, input_), out, spec, names_in(stages), overwrite, jobs, device, progress=True)
+    return finished(out, found)
 
 
 @command(app)
@@ -92,7 +86,7 @@ def ingest(
     jobs: Jobs = 1,
 ) -> int:
     """Turn a folder of DICOM into volumes (NIfTI, RAS+, native grid) with a verdict for every series."""
-    return _finish(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, progress=True))
+    return finished(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, progress=True))
 
 
 @command(app)
@@ -124,104 +118,6 @@ def specs(
         typer.echo(text_of(name), nl=False)
     else:
         show(api.specs())
-
-
-@command(app)
-def register(  # noqa: PLR0913 - a flag for each thing that may be known of the two images
-    fixed: Annotated[Path, typer.Argument(help="The image that stays: a NIfTI file or a folder of one DICOM series.")],
-    moving: Annotated[Path, typer.Argument(help="The image that is moved onto it: also a file or a folder.")],
-    out: Out,
-    fixed_modality: Annotated[str, typer.Option(help="Modality of a fixed NIfTI; DICOM says its own.")] = "CT",
-    moving_modality: Annotated[str, typer.Option(help="Modality of a moving NIfTI; DICOM says its own.")] = "MR",
-    transform: Annotated[str, typer.Option(help=f"How freely: {', '.join(get_args(Transform))}.")] = "rigid",
-    parameters: Annotated[
-        str | None, typer.Option(help="An elastix parameter file, or the name of a shipped one.")
-    ] = None,
-    fixed_mask: Annotated[Path | None, typer.Option(help="Where to look in the fixed image, on its grid.")] = None,
-    moving_mask: Annotated[Path | None, typer.Option(help="Where to look in the moving image, on its grid.")] = None,
-    fixed_landmarks: Annotated[
-        Path | None, typer.Option(help="Landmarks in mm: .mrk.json, .fcsv, .csv with its convention, elastix' .txt.")
-    ] = None,
-    moving_landmarks: Annotated[Path | None, typer.Option(help="The same points of the moving image.")] = None,
-    apply_to: Annotated[
-        list[Path] | None, typer.Option(help="A label volume of the moving image, to be carried along; repeatable.")
-    ] = None,
-    fixed_label: Annotated[
-        list[Path] | None, typer.Option(help="The same of the fixed image, for comparison: one for each --apply-to.")
-    ] = None,
-    overwrite: Overwrite = False,
-) -> int:
-    """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
-    labels = {"apply_to": apply_to or (), "fixed_label": fixed_label or ()}
-    masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
-    marks = {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
-    given: dict[str, Any] = {**labels, **masks, **marks, "overwrite": overwrite, "progress": True}
-    found = api.register(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
-    return _finish(out, found, passed=True)
-
-
-@command(app)
-def segment(  # noqa: PLR0913 - one flag for each setting of a prediction
-    *,
-    input_: Annotated[list[str], typer.Option("--input", "-i", help="An image, or ROLE=IMAGE; repeatable.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="A model's folder, or a name that is installed.")],
-    out: Out,
-    folds: Annotated[str, typer.Option(help="Of the model, separated by commas; all when left out.")] = "",
-    engine: Annotated[str, typer.Option(help="torch, or openvino: faster on a processor.")] = "torch",
-    step: Annotated[float, typer.Option(help="From one tile to the next, as a part of its side.")] = 0.5,
-    mirroring: Annotated[bool, typer.Option(help="Average over mirror images, at several times the cost.")] = True,
-    bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Faster on some processors, a little less exact.")
-    ] = False,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write a volume for each label, too.")] = False,
-    dicom_seg: Annotated[bool | None, typer.Option(help="Labels as DICOM SEG; by default where DICOM came in.")] = None,
-    calibration: Annotated[str, typer.Option(help="Of the logits; the model's own when left out.")] = "",
-    keep_names: Annotated[bool, typer.Option("--keep-names", help="Name cases as their files are named.")] = False,
-    device: Device = "",
-    overwrite: Overwrite = False,
-) -> int:
-    """Segment images with a trained nnU-Net: labels, entropy and volumes in ml, on the grid of the images."""
-    chosen = [int(fold) if fold.isdigit() else fold for fold in _names(folds)]
-    settings = (chosen, engine, step, mirroring, bfloat16, probabilities, dicom_seg, calibration, keep_names, device)
-    return _finish(out, api.segment(input_, model, out, *settings, overwrite, progress=True))
-
-
-@command(app)
-def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or how
-    *,
-    input_: Annotated[list[Path] | None, typer.Option("--input", "-i", help="An image (NIfTI); repeatable.")] = None,
-    mask: Annotated[
-        list[Path] | None, typer.Option("--mask", "-m", help="Its mask: one an image, or one for all; repeatable.")
-    ] = None,
-    cases: Annotated[
-        Path | None, typer.Option(help="A CSV instead: case_id, image, mask; image_name, mask_name, label, config.")
-    ] = None,
-    config: Annotated[
-        list[str],
-        typer.Option("--config", "-c", help="A preset (ibsi_ct, ibsi_pet, ibsi_mr …) or a YAML file."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table of features (.csv).")],
-    label: Annotated[list[int] | None, typer.Option(help="Of the masks; all when left out; repeatable.")] = None,
-    case: Annotated[str, typer.Option(help="The case that all images are of; else each is one.")] = "",
-    names: Annotated[str, typer.Option(help="Names of the columns: ibsi or pyradiomics.")] = "ibsi",
-    robustness: Annotated[
-        str, typer.Option(help="Perturb regions, and say how well features agree: `default`, or a YAML file.")
-    ] = "",
-    map_: Annotated[
-        list[str] | None, typer.Option("--map", help="Write a map of this feature, as NIfTI; repeatable.")
-    ] = None,
-    map_radius: Annotated[int, typer.Option(min=1, help="Of the cube around each voxel of a map, voxels.")] = 1,
-    page: Annotated[
-        bool, typer.Option("--page", help="Draw the regions, too: .html and .pdf beside the table.")
-    ] = False,
-    device: Annotated[str, typer.Option("--device", "-d", help="For filters: cpu, cuda or cuda:N.")] = "cpu",
-    jobs: Jobs = 1,
-) -> int:
-    """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
-    from pipeline.commands.radiomics import show
-
-    given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page, robustness)
-    return show(api.radiomics(*given, map_ or (), map_radius, device, progress=True), out)
 
 
 @command(app)
@@ -345,14 +241,10 @@ def compare(
     from pipeline.comparison.cohort import headline
 
     chosen = dict(item.partition("=")[::2] for item in settings or ())
-    found = api.compare(cases, out, _names(modalities), _names(ct_modalities), classes, folds, seeds, chosen)
+    found = api.compare(cases, out, names_in(modalities), names_in(ct_modalities), classes, folds, seeds, chosen)
     for item in found.variants:
         _echo(headline(found, item.name))
     _echo(f"Report: {out / 'report' / 'report.html'}")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _root(root: Path | None, given: Path | None) -> Path:
@@ -365,14 +257,6 @@ def _root(root: Path | None, given: Path | None) -> Path:
         got = "neither" if root is None else "both"
         raise UsageError("E_OPTION", f"Expected the input as ROOT or as --input, got {got}.", "Give it once.")
     return root or given or Path()
-
-
-def _finish(out: Path, found: dict[str, Any], passed: bool = False) -> int:
-    from pipeline.run.status import finish
-
-    report = out / "report.html"
-    _echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
-    return finish(out, found, passed)
 
 
 def _echo(text: str, error: bool = False) -> None:

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -20,6 +21,12 @@ Command = TypeVar("Command", bound=Callable[..., int | None])
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone, and what was asked for.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what libraries log, and where a defect is.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; a second run goes on where the first ended.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do the work again even where it is done.")]
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
+]
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
 
@@ -72,6 +79,21 @@ def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
                 raise
             echo(str(known or UsageError("E_INTERNAL", f"{root_words(error)}.", DEFECT)), error=True)
             raise typer.Exit(2) from error
+
+
+def names_in(text: str) -> list[str]:
+    """The names of a text in which commas part them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def finished(out: Path, found: dict[str, Any], passed: bool = False) -> int:
+    """Say where a run's results are and what it has come to; the exit code."""
+    from pipeline.console import echo
+    from pipeline.run.status import finish
+
+    report = out / "report.html"
+    echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
+    return finish(out, found, passed)
 
 
 def specs() -> dict[str, Spec]:
