@@ -37,10 +37,10 @@ class Simoncelli(RieszFilter):
         lines = [_line(size) for size in image.shape[: self.axes]]
         # a real response has one factor at a frequency and at its opposite
         opposite = [np.roll(line[::-1], 1) for line in lines]
-        both = [band(radius(crossed(each, image)), self.level) for each in (lines, opposite)]
-        factor = (both[0] + both[1]) / 2
+        factor = band(radius(crossed(lines, image)), self.level)
+        factor.add_(band(radius(crossed(opposite, image)), self.level)).div_(2)
         factor[0, 0, 0] = 0
-        found = synthesis(spectrum(image, self.axes) * factor, image, self.axes)
+        found = synthesis(spectrum(image, self.axes).mul_(factor), image, self.axes)
         return self._transformed(found, spacing_mm)
 
 
@@ -54,5 +54,5 @@ def _line(size: int) -> Floats:
 
 def band(radius: Tensor, level: int) -> Tensor:
     """What is left of frequencies so far from 0, (…) in 0 to 1; the squares of all levels sum to 1 up to a half."""
-    octaves = (radius * 2**level).clamp(min=1e-9).log2()
-    return (octaves * (np.pi / 2)).cos().where(octaves.abs() <= 1, 0)
+    octaves = (radius * 2**level).clamp_(min=1e-9).log2_()
+    return (octaves.abs() <= 1) * octaves.mul_(np.pi / 2).cos_()

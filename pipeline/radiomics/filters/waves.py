@@ -44,4 +44,4 @@ def crossed(lines: Sequence[Floats], image: Tensor) -> Waves:
 
 def radius(waves: Waves) -> Tensor:
     """How far frequencies are from 0."""
-    return sum((wave * wave for wave in waves[1:]), waves[0] * waves[0]).sqrt()
+    return sum((wave * wave for wave in waves[1:]), waves[0] * waves[0]).sqrt_()
