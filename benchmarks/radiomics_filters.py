@@ -24,7 +24,7 @@ import numpy.typing as npt
 import typer
 
 from benchmarks.document import write_section
-from benchmarks.radiomics import peak_mb
+from benchmarks.radiomics_peers import peak_mb
 
 PAGE = Path("docs/benchmarks/radiomics-filters.md")
 SIZE = 256

@@ -7,7 +7,6 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from pipeline import api
 from pipeline.commands.typed import Device, Jobs, Out, Overwrite, command, finished, names_in
 from pipeline.spec.register import Transform
 
@@ -40,11 +39,13 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     overwrite: Overwrite = False,
 ) -> int:
     """Align one image with another: moved image, transform and its inverse, quality verdict and a report."""
+    from pipeline.commands.register import register as register_pair
+
     labels = {"apply_to": apply_to or (), "fixed_label": fixed_label or ()}
     masks = {"fixed_mask": fixed_mask, "moving_mask": moving_mask}
     marks = {"fixed_landmarks": fixed_landmarks, "moving_landmarks": moving_landmarks}
     given: dict[str, Any] = {**labels, **masks, **marks, "overwrite": overwrite, "progress": True}
-    found = api.register(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
+    found = register_pair(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
     return finished(out, found, passed=True)
 
 
@@ -69,9 +70,11 @@ def segment(  # noqa: PLR0913 - one flag for each setting of a prediction
     overwrite: Overwrite = False,
 ) -> int:
     """Segment images with a trained nnU-Net: labels, entropy and volumes in ml, on the grid of the images."""
+    from pipeline.commands.segment import segment as segment_images
+
     chosen = [int(fold) if fold.isdigit() else fold for fold in names_in(folds)]
     settings = (chosen, engine, step, mirroring, bfloat16, probabilities, dicom_seg, calibration, keep_names, device)
-    return finished(out, api.segment(input_, model, out, *settings, overwrite, progress=True))
+    return finished(out, segment_images(input_, model, out, *settings, overwrite, progress=True))
 
 
 @command(images_app)
@@ -106,7 +109,8 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     jobs: Jobs = 1,
 ) -> int:
     """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
+    from pipeline.commands.radiomics import radiomics as measure_regions
     from pipeline.commands.radiomics import show
 
     given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page, robustness)
-    return show(api.radiomics(*given, map_ or (), map_radius, device, progress=True), out)
+    return show(measure_regions(*given, map_ or (), map_radius, device, progress=True), out)
