@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,22 @@ Values = dict[str, Any]
 #: Loads the library and the files, and gives what is timed.
 Method = Callable[[Path], Callable[[], Values]]
 BINS, IVH_BINS = 32, 1000
-#: z-rad's words for an aggregation, and what its tags end in.
-ZRAD_WAYS = (
-    ("3D", "AVER"),
-    ("3D", "MERG"),
-    ("2D", "AVER"),
-    ("2D", "SLICE_MERG"),
-    ("2.5D", "DIR_MERG"),
-    ("2.5D", "MERG"),
+#: Features that are mapped.
+MAPPED = (
+    *("cm_joint_entr_3D_avg", "cm_joint_entr_3D_comb", "rlm_sre_3D_avg", "szm_sze_3D", "dzm_sde_3D", "ngt_contrast_3D"),
+    *("ngl_lde_3D", "stat_mean", "ih_entropy"),
 )
-ZRAD_TEXTURE = ("glcm", "glrlm", "glszm", "gldzm", "ngtdm", "ngldm")
+#: z-rad's words for an aggregation, and what is asked of it: matrices without directions are averaged only.
+DIRECTED = ("glcm", "glrlm")
+TEXTURE = (*DIRECTED, "glszm", "gldzm", "ngtdm", "ngldm")
+ZRAD_WAYS: tuple[tuple[str, str, str | tuple[str, ...]], ...] = (
+    ("3D", "AVER", "all"),
+    ("3D", "MERG", DIRECTED),
+    ("2D", "AVER", TEXTURE),
+    ("2D", "SLICE_MERG", DIRECTED),
+    ("2.5D", "DIR_MERG", TEXTURE),
+    ("2.5D", "MERG", DIRECTED),
+)
 
 
 def tandem(folder: Path, *aggregations: str) -> Callable[[], Values]:
@@ -55,7 +61,16 @@ def tandem_space(folder: Path) -> Callable[[], Values]:
     return tandem(folder, "3D_comb")
 
 
-def zrad(folder: Path, ways: tuple[tuple[str, str], ...] = ZRAD_WAYS) -> Callable[[], Values]:
+def tandem_map(folder: Path, tag: str) -> Callable[[], Values]:
+    """The mean of a map, radius 1, at the memory it takes by default."""
+    from pipeline.radiomics import Settings, feature_maps
+
+    image, mask = (nib.load(folder / f"{name}.nii") for name in ("image", "mask"))
+    arrays = image.get_fdata(), np.asarray(mask.dataobj)
+    return lambda: {tag: np.nanmean(feature_maps(*arrays, image.affine, Settings(), [tag]).values[tag])}
+
+
+def zrad(folder: Path, ways: tuple[tuple[str, str, str | tuple[str, ...]], ...] = ZRAD_WAYS) -> Callable[[], Values]:
     """Everything once, then the other aggregations of texture."""
     image_kind = importlib.import_module("zrad.image").Image
     steps = importlib.import_module("zrad.preprocessing")
@@ -73,10 +88,9 @@ def zrad(folder: Path, ways: tuple[tuple[str, str], ...] = ZRAD_WAYS) -> Callabl
         ):
             region = step.apply(region)
         found: Values = {}
-        for number, (dimension, method) in enumerate(ways):
-            families = {"families": "all"} if number == 0 else {"families": ZRAD_TEXTURE}
+        for dimension, method, families in ways:
             try:
-                found |= extractor(dimension, method).extract_features(roi_data=region, **families)
+                found |= extractor(dimension, method).extract_features(roi_data=region, families=families)
             except refusal as error:  # of an aggregation: the others are measured
                 print(f"{dimension} {method}: {error}", file=sys.stderr)
         return found
@@ -134,6 +148,7 @@ def pictologics(folder: Path) -> Callable[[], Values]:
 METHODS: dict[str, Method] = {
     "tandem": tandem,
     "tandem_space": tandem_space,
+    **{f"map_{tag}": partial(tandem_map, tag=tag) for tag in MAPPED},
     "zrad": zrad,
     "zrad_space": zrad_space,
     "mirp": mirp,
@@ -158,8 +173,13 @@ def main(name: str, folder: Path, repeats: int, peers: str = "") -> None:
         values = run()
         seconds.append(time.process_time() - started)
     finite = {tag: float(value) for tag, value in values.items() if value is not None and np.isfinite(float(value))}
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"import_s": import_s, "seconds": min(seconds), "peak_mb": peak_mb, "values": finite}))
+    print(json.dumps({"import_s": import_s, "seconds": min(seconds), "peak_mb": peak_mb(), "values": finite}))
+
+
+def peak_mb() -> float:
+    """The most memory that was resident; `getrusage` would count what the starting process had, too."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 if __name__ == "__main__":
