@@ -37,9 +37,9 @@ LARGE = (268, 268, 134)
 MAP_SHAPE = (60, 60, 53)
 PATIENT = "STS_031"
 MAPS = (
-    "Made by `python -m benchmarks.radiomics --maps --write`. A feature at each of 99,908 voxels of white noise, in the "
-    "cube of 3 x 3 x 3 voxels around it, 32 bins of the whole region: the dearest image there is, since hardly two pairs "
-    "are alike. One thread; seconds are the processor's, the peak is the whole process'."
+    "Made by `python -m benchmarks.radiomics --maps --write`. A feature at each of 99,908 voxels of white noise, in "
+    "the cube of 3 x 3 x 3 voxels around it, 32 bins of the whole region: the dearest image there is, since hardly two "
+    "pairs are alike. One thread; seconds are the processor's, the peak is the whole process'."
 )
 #: Row, method, and the one of Tandem's that does as much.
 WAYS = (
