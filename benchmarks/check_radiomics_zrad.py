@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,7 +129,9 @@ def main(
             lines.append(check(name, folder, peers))
             print(lines[-1])
     if write:
-        write_section(PAGE, TITLE, "agreement", "\n".join(["## Agreement with z-rad", "", ABOUT, "", *lines]))
+        write_section(
+            PAGE, TITLE, "agreement", "\n".join(["## Agreement with z-rad", "", textwrap.fill(ABOUT, 120), "", *lines])
+        )
 
 
 if __name__ == "__main__":

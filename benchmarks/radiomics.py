@@ -1,6 +1,7 @@
 """How long the features of one region take, beside other libraries; each in a process of its own, on one thread.
 
     TANDEM_DATA=… python -m benchmarks.radiomics [--peers FOLDER] [--python312 PYTHON] [--write]
+    python -m benchmarks.radiomics --maps [--write]         # maps of features instead
 
 FOLDER is where z-rad, MIRP and PyRadiomics are (`pip install --no-deps --target FOLDER …`); PYTHON is an interpreter
 with pictologics. What is not there is a row that says so. It prints seconds of the processor, loading apart, the least
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,13 +26,21 @@ import typer
 from scipy import ndimage
 
 from benchmarks.document import write_section
+from benchmarks.radiomics_peers import MAPPED
 
 PAGE, TITLE = Path("docs/benchmarks/radiomics.md"), "Radiomics"
 REPEATS, MARGIN = 3, 8
 SHAPE, SPACING_MM = (128, 128, 64), (1.0, 1.0, 2.0)
 #: An ellipsoid in it has five million voxels.
 LARGE = (268, 268, 134)
+#: An ellipsoid in it has 99,908 voxels.
+MAP_SHAPE = (60, 60, 53)
 PATIENT = "STS_031"
+MAPS = (
+    "Made by `python -m benchmarks.radiomics --maps --write`. A feature at each of 99,908 voxels of white noise, in "
+    "the cube of 3 x 3 x 3 voxels around it, 32 bins of the whole region: the dearest image there is, since hardly two "
+    "pairs are alike. One thread; seconds are the processor's, the peak is the whole process'."
+)
 #: Row, method, and the one of Tandem's that does as much.
 WAYS = (
     ("Tandem, all aggregations", "tandem", "tandem"),
@@ -133,14 +143,30 @@ def alone(scenes: dict[str, Path]) -> list[str]:
     return lines
 
 
+def maps(folder: Path) -> list[str]:
+    """A table of maps."""
+    lines = ["| feature | seconds | peak, MiB |", "|---|---|---|"]
+    for tag in MAPPED:
+        answer = measured(f"map_{tag}", folder, 1, None)
+        lines.append(f"| `{tag}` | {answer['seconds']:.1f} | {answer['peak_mb']:.0f} |")
+        print(lines[-1])
+    return lines
+
+
 def main(
     peers: Annotated[Path | None, typer.Option(help="Folder of other libraries.")] = None,
     python312: Annotated[Path | None, typer.Option(help="Interpreter with pictologics.")] = None,
+    only_maps: Annotated[bool, typer.Option("--maps", help="Measure maps instead.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the page.")] = False,
 ) -> None:
     """Print all tables."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
+        if only_maps:
+            lines = maps(noise_scene(place / "small", MAP_SHAPE, 0))
+            if write:
+                write_section(PAGE, TITLE, "maps", "\n".join(["## Maps", "", textwrap.fill(MAPS, 120), "", *lines]))
+            return
         smooth, patient = noise_scene(place / "smooth", SHAPE, 2), patient_scene(place / "patient")
         scenes = {
             "the region": smooth,
@@ -148,7 +174,7 @@ def main(
             "five million voxels": noise_scene(place / "large", LARGE, 2),
         }
         parts = [
-            *("## Beside other libraries", "", ABOUT, "", "The region:", ""),
+            *("## Beside other libraries", "", textwrap.fill(ABOUT, 120), "", "The region:", ""),
             *(*beside_peers(smooth, peers, python312), "", f"The CT of {PATIENT}:", ""),
             *(*beside_peers(patient, peers, python312), "", "Tandem alone, on other images:", ""),
             *alone(scenes),

@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ Values = dict[str, Any]
 #: Loads the library and the files, and gives what is timed.
 Method = Callable[[Path], Callable[[], Values]]
 BINS, IVH_BINS = 32, 1000
+#: Features that are mapped.
+MAPPED = (
+    *("cm_joint_entr_3D_avg", "cm_joint_entr_3D_comb", "rlm_sre_3D_avg", "szm_sze_3D", "dzm_sde_3D", "ngt_contrast_3D"),
+    *("ngl_lde_3D", "stat_mean", "ih_entropy"),
+)
 #: z-rad's words for an aggregation, and what is asked of it: matrices without directions are averaged only.
 DIRECTED = ("glcm", "glrlm")
 TEXTURE = (*DIRECTED, "glszm", "gldzm", "ngtdm", "ngldm")
@@ -53,6 +59,15 @@ def tandem(folder: Path, *aggregations: str) -> Callable[[], Values]:
 def tandem_space(folder: Path) -> Callable[[], Values]:
     """3D merged."""
     return tandem(folder, "3D_comb")
+
+
+def tandem_map(folder: Path, tag: str) -> Callable[[], Values]:
+    """The mean of a map, radius 1, at the memory it takes by default."""
+    from pipeline.radiomics import Settings, feature_maps
+
+    image, mask = (nib.load(folder / f"{name}.nii") for name in ("image", "mask"))
+    arrays = image.get_fdata(), np.asarray(mask.dataobj)
+    return lambda: {tag: np.nanmean(feature_maps(*arrays, image.affine, Settings(), [tag]).values[tag])}
 
 
 def zrad(folder: Path, ways: tuple[tuple[str, str, str | tuple[str, ...]], ...] = ZRAD_WAYS) -> Callable[[], Values]:
@@ -133,6 +148,7 @@ def pictologics(folder: Path) -> Callable[[], Values]:
 METHODS: dict[str, Method] = {
     "tandem": tandem,
     "tandem_space": tandem_space,
+    **{f"map_{tag}": partial(tandem_map, tag=tag) for tag in MAPPED},
     "zrad": zrad,
     "zrad_space": zrad_space,
     "mirp": mirp,
