@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Fault
 from pipeline.columns import read_rows
-from pipeline.commands.radiomics_files import beside, write_pages, write_robustness, write_tables
+from pipeline.commands.radiomics_files import beside, require_table, write_pages, write_robustness, write_tables
 from pipeline.commands.radiomics_maps import MapPlan
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
@@ -131,19 +131,22 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
         The rows, in the order of the input.
 
     Raises:
-        UsageError: E_CONFIG, E_INPUT, E_ROWS, E_TABLE, E_OPTION.
+        UsageError: E_CONFIG, E_INPUT, E_ROWS, E_TABLE, E_OPTION, E_OUT.
         CaseError: E_DISK.
     """
     naming = as_naming(names)
     if not config:
         raise UsageError("E_CONFIG", "Expected a configuration, got none.", "Give --config: a preset, or a YAML file.")
+    if wrong := [label for label in labels if label < 1]:
+        raise UsageError("E_OPTION", f"Expected labels from 1, got {wrong[0]}: 0 is what lies outside of all regions.")
     how = tuple(item for source in config for item in read_configurations(str(source)))
     pairs = _of_files(images, masks, case) if cases is None else _of_table(Path(cases))
     _require_apart(pairs, how)
-    wanted = [replace(pair, labels=pair.labels or tuple(labels)) for pair in pairs]
+    wanted = [replace(pair, labels=pair.labels or tuple(dict.fromkeys(labels))) for pair in pairs]
     changes = read_perturbations(robustness)
     require_maps(maps, map_radius)
     require_device(device)
+    require_table(Path(out))
     plan = MapPlan(tuple(maps), map_radius, beside(Path(out), "_maps")) if maps else None
     tasks = [Task(pair, _chosen(pair, how), changes, page, plan, device) for pair in wanted]
     with shown(progress):
@@ -294,8 +297,8 @@ def _of_table(path: Path) -> list[Pair]:
     for row in read_rows(path, ("case_id", "image", "mask"), ("image_name", "mask_name", "label", "config")):
         image, mask = (path.parent / row[key] for key in ("image", "mask"))
         label = row.get("label", "")
-        if label and not label.isdigit():
-            raise UsageError("E_TABLE", f"Expected a whole number as label of {row['case_id']}, got {label}.")
+        if label and not (label.isdigit() and int(label)):
+            raise UsageError("E_TABLE", f"Expected a whole number from 1 as label of {row['case_id']}, got {label}.")
         config = tuple(row.get("config", "").split())
         called = row.get("image_name") or stem(image), row.get("mask_name") or stem(mask)
         found.append(Pair(row["case_id"], image, mask, *called, (int(label),) if label else (), config))

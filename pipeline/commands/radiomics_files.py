@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import UsageError
 from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import names, tags
 from pipeline.radiomics.reporting import sheet
@@ -23,7 +24,7 @@ from pipeline.radiomics.table import (
     dictionary,
     require_apart,
 )
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import writable_folder, write_atomic, write_text
 from pipeline.store.records import versions
 
 if TYPE_CHECKING:
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 
 #: The packages that numbers come from.
 SOFTWARE = ("tandem-imaging", "numpy", "nibabel")
+
+
+def require_table(out: Path) -> None:
+    """Refuse, before anything is measured, a table that could not be written, or that is called like an image.
+
+    Raises:
+        UsageError: E_OUT.
+    """
+    if out.suffix.casefold() != ".csv" or out.is_dir():
+        raise UsageError("E_OUT", f"Expected a table (.csv) to write, got {out}.", "Name it such as features.csv.")
+    writable_folder(out.parent)
 
 
 def write_tables(
@@ -58,7 +70,6 @@ def write_tables(
         "_dictionary.csv": as_csv(dictionary(used, naming)),
         "_reporting.md": sheet(how, {name: found[name] for name in SOFTWARE if name in found}, prepared),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     for ending, text in texts.items():
         write_atomic(beside(out, ending), lambda path, text=text: write_text(path, text))  # type: ignore[misc]
 

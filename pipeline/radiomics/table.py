@@ -59,12 +59,15 @@ class Row:
     versions: tuple[Mapping[str, float | None], ...] = ()
 
     def plain(self, naming: Names = "ibsi") -> Plain:
-        """Column -> text; empty where there is no value. Numbers are written so that reading gives the same again."""
+        """Column -> text; empty where there is no value. Numbers are written so that reading gives the same again.
+
+        There is one 0: the one without a sign.
+        """
         own = (self.case_id, self.image, self.mask, self.label, self.region)
         how = (self.configuration.name, self.configuration.digest, "; ".join(self.flags), self.error)
         found = {key: "" if item is None else str(item) for key, item in zip(KEYS, (*own, *how), strict=True)}
         values = {name: self.values.get(tag) for tag, name in columns(self.values, naming).items()}
-        return found | {name: "" if value is None else repr(float(value)) for name, value in values.items()}
+        return found | {name: "" if value is None else repr(float(value) + 0.0) for name, value in values.items()}
 
 
 def with_versions(

@@ -132,6 +132,7 @@ def test_an_empty_mask_is_a_row_without_values(files: dict[str, Path]) -> None:
         ({"config": ["ibsi_ct", "ibsi_ct"]}, "E_CONFIG"),
         ({"images": []}, "E_INPUT"),
         ({"names": "mirp"}, "E_OPTION"),
+        ({"labels": [1, 0]}, "E_OPTION"),
     ],
 )
 def test_what_cannot_start(files: dict[str, Path], more: dict[str, Any], code: str) -> None:
@@ -236,3 +237,18 @@ def test_a_filtered_image_is_measured_and_said(files: dict[str, Path]) -> None:
 def test_a_device_that_there_is_not(files: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="cuda:9"):
         measured(files, device="cuda:9")
+
+
+def test_a_label_named_twice_is_measured_once(files: dict[str, Path]) -> None:
+    assert [row["label"] for row in measured(files, labels=[2, 2])] == ["2"]
+
+
+@pytest.mark.parametrize("out", ["features.nii.gz", "folder.csv", "ct.nii.gz/features.csv"])
+def test_a_table_that_cannot_be_written_is_refused_at_once(files: dict[str, Path], out: str) -> None:
+    folder = files["image"].parent
+    (folder / "folder.csv").mkdir()
+    before = files["image"].read_bytes()
+    files["out"] = folder / out
+    with pytest.raises(UsageError) as caught:
+        measured(files, config=[files["config"]])
+    assert caught.value.code == "E_OUT" and files["image"].read_bytes() == before
