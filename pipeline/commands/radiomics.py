@@ -293,8 +293,10 @@ def _of_table(path: Path) -> list[Pair]:
     Raises:
         UsageError: E_TABLE.
     """
-    found = []
-    for row in read_rows(path, ("case_id", "image", "mask"), ("image_name", "mask_name", "label", "config")):
+    found, needed = [], ("case_id", "image", "mask")
+    for number, row in enumerate(read_rows(path, needed, ("image_name", "mask_name", "label", "config")), start=2):
+        if absent := [name for name in needed if not row[name]]:
+            raise UsageError("E_TABLE", f"Expected {absent[0]} in row {number} of {path.name}, got an empty cell.")
         image, mask = (path.parent / row[key] for key in ("image", "mask"))
         label = row.get("label", "")
         if label and not (label.isdigit() and int(label)):
