@@ -24,6 +24,7 @@ import numpy.typing as npt
 import typer
 from scipy import ndimage
 
+from benchmarks.document import put_page
 from pipeline.geometry import spacing_mm
 from pipeline.radiomics import NOT_IBSI, Bins, Name, Settings, extract, names
 from pipeline.radiomics.prepare import Grid, Region, prepared
@@ -288,10 +289,7 @@ def main(out: Annotated[Path | None, typer.Argument()] = None, write: bool = Fal
     started = time.process_time()
     rows = check(Path(os.environ["TANDEM_DATA"]))
     page = as_page(rows, time.process_time() - started)
-    path = PAGE if write or out is None else out / PAGE.name
-    if write or out is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+    put_page(page, PAGE, out, write)
     print(page.split("## Names")[0])
 
 

@@ -23,6 +23,7 @@ import typer
 import yaml
 
 from benchmarks.check_ibsi import CT, Row, phantom
+from benchmarks.document import put_page
 from pipeline.geometry import spacing_mm
 from pipeline.radiomics import Settings, extract
 from pipeline.radiomics.filters import KINDS, filtered
@@ -251,10 +252,7 @@ def main(out: Annotated[Path | None, typer.Argument()] = None, write: bool = Fal
     data, started = Path(os.environ["TANDEM_DATA"]), time.process_time()
     maps, values = list(check_maps(data)), list(check_values(data))
     page = as_page(maps, values, time.process_time() - started)
-    path = PAGE if write or out is None else out / PAGE.name
-    if write or out is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+    put_page(page, PAGE, out, write)
     print(page.split("## Keys")[0])
 
 

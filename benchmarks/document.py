@@ -1,4 +1,4 @@
-"""Sections of a Markdown page: a command writes its own and leaves the others."""
+"""Markdown pages that commands write: whole ones, or sections; a command writes its own and leaves the others."""
 
 from __future__ import annotations
 
@@ -23,3 +23,18 @@ def write_section(path: Path, title: str, name: str, text: str) -> None:
     pattern = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}\n", re.DOTALL)
     page = pattern.sub(lambda _: section, former) if pattern.search(former) else f"{former.rstrip()}\n\n{section}"
     write_atomic(path, lambda temporary: write_text(temporary, page))
+
+
+def put_page(text: str, path: Path, out: Path | None, write: bool) -> None:
+    """Write a whole page: in its place where that is asked for, else into a folder, if there is one.
+
+    Args:
+        text: the page.
+        path: its place.
+        out: a folder.
+        write: put it into its place.
+    """
+    if write or out is not None:
+        place = path if write or out is None else out / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, lambda temporary: write_text(temporary, text))

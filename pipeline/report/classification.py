@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reportlab.lib.units import mm
-from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, Spacer, Table
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Spacer, Table
 
 from pipeline import __version__
 from pipeline.report.curves import TITLES, Chart, Confusion, Panel, confusion_chart, panel_chart
 from pipeline.report.html import render
-from pipeline.report.paper import TEXT_WIDTH, Style, build, paragraph, table
+from pipeline.report.paper import TEXT_WIDTH, Style, build, paragraph, picture, table
 from pipeline.words import NOT_AVAILABLE, clean, in_words
 
 TITLE = "Tandem evaluation of classifiers"
@@ -231,13 +230,9 @@ def _pairs(charts: Sequence[Chart]) -> list[Flowable]:
     ]
     rows: list[Flowable] = []
     for start in range(0, len(charts), 2):
-        cells = [[_image(chart, width), paragraph(chart.caption, "caption")] for chart in charts[start : start + 2]]
+        cells = [
+            [picture(chart.png, width), paragraph(chart.caption, "caption")] for chart in charts[start : start + 2]
+        ]
         padded = [*cells, [Spacer(0, 0)]][:2]
         rows.append(Table([padded], colWidths=[width, width + GUTTER], style=style))
     return rows
-
-
-def _image(chart: Chart, width: float) -> Image:
-    image = Image(io.BytesIO(chart.png), hAlign="LEFT")
-    image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
-    return image

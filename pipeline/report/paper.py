@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Flowable, Frame, PageTemplate, Paragraph, Table
+from reportlab.platypus import BaseDocTemplate, Flowable, Frame, Image, PageTemplate, Paragraph, Table
 
 from pipeline.words import DISCLAIMER, clean
 
@@ -125,6 +126,14 @@ def table(
         ("RIGHTPADDING", (0, 0), (-1, -1), CELL_PADDING),
     ]
     return Table(cells, colWidths=[width * TEXT_WIDTH for width in widths], repeatRows=1, style=style)
+
+
+def picture(png: bytes, width: float, highest: float = math.inf) -> Image:
+    """A picture at the left, as wide as asked for, or as is as high as a page may spare."""
+    image = Image(io.BytesIO(png), hAlign="LEFT")
+    width = min(width, highest * image.imageWidth / image.imageHeight)
+    image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
+    return image
 
 
 def fitting_widths(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
-from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, Spacer
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Spacer
 
 from pipeline import __version__
 from pipeline.geometry import spacing_mm
 from pipeline.report.curves import COLOURS, FONT, GRID, INK, QUIET
 from pipeline.report.html import render
-from pipeline.report.paper import TEXT_WIDTH, build, mm, paragraph, table
-from pipeline.report.sheet import DPI, rendered
-from pipeline.report.slices import Frame, canonical, plane_slice, plane_spacing, robust_window, voxels, windowed
+from pipeline.report.paper import TEXT_WIDTH, build, mm, paragraph, picture, table
+from pipeline.report.sheet import DPI, draw_outline, rendered
+from pipeline.report.slices import (
+    Frame,
+    box_of,
+    canonical,
+    plane_slice,
+    plane_spacing,
+    robust_window,
+    triple,
+    voxels,
+    windowed,
+)
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean
 
@@ -83,7 +92,7 @@ def draw_region(
     for axes, plane in zip(planes, ("axial", "coronal", "sagittal"), strict=True):
         rows, columns = plane_spacing(sides, plane)
         axes.imshow(windowed(plane_slice(values, plane, frame), shown), "gray", vmin=0, vmax=1, aspect=rows / columns)
-        _outline(axes, plane_slice(inside, plane, frame))
+        draw_outline(axes, plane_slice(inside, plane, frame), OUTLINE_COLOUR, linewidth=1.2)
         axes.set_title(plane, size=8, color=QUIET, family=FONT)
         axes.set_axis_off()
     _histogram(chart, values[inside], unit)
@@ -97,13 +106,12 @@ def frame_around(inside: npt.NDArray[np.bool_], sides_mm: npt.NDArray[np.float64
         inside: (I, J, K), not empty.
         sides_mm: of a voxel, (3,).
     """
-    counts = [inside.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-    spans = [(np.flatnonzero(count)[0], np.flatnonzero(count)[-1] + 1) for count in counts]
+    low, high = box_of(inside)
     margin = np.ceil(MARGIN_MM / sides_mm).astype(int)
-    low = [max(0, int(span[0] - more)) for span, more in zip(spans, margin, strict=True)]
-    high = [min(size, int(span[1] + more)) for span, more, size in zip(spans, margin, inside.shape, strict=True)]
-    i, j, k = (int(count.argmax()) for count in counts)
-    return Frame((i, j, k), (low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    most = [inside.sum(axis=tuple({0, 1, 2} - {axis})).argmax() for axis in range(3)]
+    return Frame(
+        triple(np.array(most)), triple(np.maximum(low - margin, 0)), triple(np.minimum(high + margin, inside.shape))
+    )
 
 
 def regions_pdf(pages: Sequence[RegionPage], summary: Sequence[str]) -> bytes:
@@ -116,11 +124,7 @@ def regions_pdf(pages: Sequence[RegionPage], summary: Sequence[str]) -> bytes:
     story += [paragraph(sentence, "lead") for sentence in summary]
     for page in pages:
         head: list[Flowable] = [paragraph(page.name, "heading"), *(paragraph(text, "strong") for text in page.flags)]
-        if page.png:
-            picture = Image(io.BytesIO(page.png), hAlign="LEFT")
-            picture.drawHeight = TEXT_WIDTH * picture.imageHeight / picture.imageWidth
-            picture.drawWidth = TEXT_WIDTH
-            head += [Spacer(0, 1.5 * mm), picture]
+        head += [Spacer(0, 1.5 * mm), picture(page.png, TEXT_WIDTH)] if page.png else []
         story += [CondPageBreak(90 * mm), KeepTogether([*head, paragraph(page.how, "caption")])]
         story += [table(COLUMNS, page.rows, WIDTHS)] if page.rows else []
     return build(story, TITLE, f"{len(pages)} regions", f"Tandem {__version__}")
@@ -140,11 +144,6 @@ def regions_page(pages: Sequence[RegionPage], summary: Sequence[str]) -> bytes:
         columns=COLUMNS,
         pages=pages,
     )
-
-
-def _outline(axes: Any, inside: npt.NDArray[np.bool_]) -> None:
-    if inside.any() and not inside.all():
-        axes.contour(inside.astype(float), levels=[0.5], colors=[OUTLINE_COLOUR], linewidths=1.2)
 
 
 def _histogram(axes: Any, values: npt.NDArray[Any], unit: str) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from monai.data import MetaTensor
 from reportlab.lib.units import mm
-from reportlab.platypus import CondPageBreak, Flowable, Image, Spacer
+from reportlab.platypus import CondPageBreak, Flowable, Spacer
 
 from pipeline import __version__
 from pipeline.geometry import spacing_mm
 from pipeline.report.classification import PlainTable
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
-from pipeline.report.paper import TEXT_WIDTH, build, paragraph, table
-from pipeline.report.sheet import DPI, rendered
+from pipeline.report.paper import TEXT_WIDTH, build, paragraph, picture, table
+from pipeline.report.sheet import DPI, draw_outline, rendered
 from pipeline.report.slices import Frame, canonical, plane_slice, plane_spacing, robust_window, voxels, windowed
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean
@@ -131,7 +128,7 @@ def outline_chart(
         axes.set_title(name, size=9, color=INK, family=FONT)
         axes.set_axis_off()
         for _, mask, colour, dash in outlines:
-            _outline(axes, plane_slice(voxels(mask) > 0, "axial", frame), colour, dash)
+            draw_outline(axes, plane_slice(voxels(mask) > 0, "axial", frame), colour, dash)
     handles = [Line2D([], [], color=colour, linestyle=dash, label=clean(name)) for name, _, colour, dash in outlines]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, facecolor="#777777")
     return Chart(key, title, "One axial plane of one case; the patient's right is at the left.", rendered(figure))
@@ -151,15 +148,8 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
         story += [CondPageBreak(40 * mm), paragraph(item.heading, "heading"), table(item.columns, item.rows, widths)]
         story += [paragraph(item.note, "caption")] if item.note else []
     for chart in content.charts:
-        image = Image(io.BytesIO(chart.png), hAlign="LEFT")
-        width = min(TEXT_WIDTH, HIGHEST * image.imageWidth / image.imageHeight)
-        image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
+        image = picture(chart.png, TEXT_WIDTH, HIGHEST)
         story += [CondPageBreak(image.drawHeight + 20 * mm), image, paragraph(chart.caption, "caption")]
     story += [CondPageBreak(40 * mm), paragraph("How the numbers were made", "heading")]
     story += [paragraph(sentence, "body") for sentence in content.methods]
     return build(story, content.title, clean(content.name), f"Tandem {__version__}")
-
-
-def _outline(axes: Any, mask: npt.NDArray[np.bool_], colour: str, dash: Any) -> None:
-    if mask.any() and not mask.all():
-        axes.contour(mask.astype(float), levels=[0.5], colors=[colour], linestyles=[dash], linewidths=1.4)

@@ -157,6 +157,15 @@ def draw(
     return rendered(figure)
 
 
+def draw_outline(
+    axes: Axes, inside: npt.NDArray[np.bool_], colour: str, dash: Any = "-", linewidth: float = 1.4
+) -> None:
+    """Draw the edge of what is set in a plane (rows, columns), if it has one."""
+    if inside.any() and not inside.all():
+        style: dict[str, Any] = {"colors": [colour], "linestyles": [dash], "linewidths": linewidth}
+        axes.contour(inside.astype(float), levels=[0.5], **style)
+
+
 def rendered(figure: Figure) -> bytes:
     """PNG bytes of a figure; the same for the same figure."""
     canvas = FigureCanvasAgg(figure)

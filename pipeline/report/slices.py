@@ -214,12 +214,12 @@ def body_frame(fixed: MetaTensor, modality: str, moving: MetaTensor | None = Non
     margin = np.ceil(MARGIN_MM / spacing_mm(affine_of(fixed))).astype(int)
     centre = (low + high) // 2
     if moving is not None:
-        shown_low, shown_high = _box(voxels(moving) > np.nanmin(voxels(moving)))
+        shown_low, shown_high = box_of(voxels(moving) > np.nanmin(voxels(moving)))
         centre = _shared_centre(centre, np.maximum(low, shown_low), np.minimum(high, shown_high))
     return Frame(
-        _triple(np.clip(centre, 0, shape - 1)),
-        _triple(np.maximum(low - margin, 0)),
-        _triple(np.minimum(high + margin, shape)),
+        triple(np.clip(centre, 0, shape - 1)),
+        triple(np.maximum(low - margin, 0)),
+        triple(np.minimum(high + margin, shape)),
     )
 
 
@@ -239,11 +239,11 @@ def _body_box(image: MetaTensor, modality: str) -> tuple[npt.NDArray, npt.NDArra
     except CaseError:
         # A blank image is a finding that the report has to show, not a reason to have no report.
         mask = np.ones(coarse.shape, bool)
-    low, high = _box(mask)
+    low, high = box_of(mask)
     return low * step, np.minimum(high * step, image.shape[-3:])
 
 
-def _box(mask: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
+def box_of(mask: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
     """First and after-last index of what is set, each (3,); of the whole array where nothing is."""
     if not mask.any():
         return np.zeros(3, int), np.asarray(mask.shape)
@@ -251,5 +251,6 @@ def _box(mask: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
     return np.array([span[0] for span in spans]), np.array([span[-1] + 1 for span in spans])
 
 
-def _triple(index: npt.NDArray) -> Triple:
+def triple(index: npt.NDArray) -> Triple:
+    """An index (3,) as whole numbers of Python's."""
     return int(index[0]), int(index[1]), int(index[2])
