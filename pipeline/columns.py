@@ -1,4 +1,7 @@
-"""The columns of a table that a person wrote, found whatever the case, spaces and punctuation of their names."""
+"""Tables as text: the columns of one that a person wrote, whatever the case, spaces and punctuation of their names.
+
+And cells that no spreadsheet runs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.console import echo
 from pipeline.errors import UsageError
@@ -102,6 +106,11 @@ def _others(head: Sequence[str], known: Iterable[int], table: str) -> dict[str, 
     names = [name.strip() for name in head]
     left = [name for number, name in enumerate(names) if number not in set(known)]
     return {name: _only([at for at, own in enumerate(names) if own == name], names, name, table) for name in left}
+
+
+def escape_cell(value: Any) -> Any:
+    """Keep a spreadsheet from running a text cell as a formula (OWASP, CSV injection)."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _plain(name: str) -> str:

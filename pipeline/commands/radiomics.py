@@ -18,7 +18,6 @@ from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause
 from pipeline.geometry import off_grid
 from pipeline.radiomics.configurations import Configuration, read_configurations, read_perturbations
 from pipeline.radiomics.features import extract
-from pipeline.radiomics.glossary import tags
 from pipeline.radiomics.maps import require_maps
 from pipeline.radiomics.perturbation import Perturbations
 from pipeline.radiomics.table import Row, as_naming, with_versions
@@ -219,7 +218,7 @@ def _failed(task: Task, code: str, message: str) -> Measured:
 
 def _row(pair: Pair, label: int | None, how: Configuration) -> Row:
     """A row without values."""
-    nothing = dict.fromkeys(tags(how.settings.families, how.settings.aggregations))
+    nothing: dict[str, float | None] = dict.fromkeys(how.settings.tags)
     name = "" if label is None else str(label)
     return Row(pair.case_id, pair.image_name, pair.mask_name, label, name, how, nothing)
 

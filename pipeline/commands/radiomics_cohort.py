@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,13 @@ class WriteCohort:
             UsageError: E_ROWS.
             CaseError: E_DISK.
         """
-        found = [pair for case in records.of_run(output_dir).values() for pair in _of_case(case, output_dir)]
+        made = [_paths(case, output_dir) for case in records.of_run(output_dir).values()]
+        found = [pair for paths in made for pair in _of_case(paths)]
         how = {item.name: item for items in of_spec(self.spec.radiomics).values() for item in items}
         moved = "by Tandem: verdicts in cases.csv" if self.spec.moving else "images as they came, RAS+"
         write_tables(output_dir / OUT, [row for row, _ in found], list(how.values()), prepared=moved)
         if self.spec.radiomics.robustness:
-            write_robustness(output_dir / OUT, _with_versions(output_dir))
+            write_robustness(output_dir / OUT, _with_versions(made))
         write_pages(output_dir / OUT, found, {role: display.unit for role, display in self.spec.displays.items()})
 
 
@@ -85,10 +86,9 @@ def picture_key(row: Mapping[Any, Any]) -> str:
     return f"region_{row['image']}_{row['mask']}_{row['label']}"
 
 
-def _with_versions(output_dir: Path) -> Iterator[tuple[Plain, list[Values]]]:
+def _with_versions(made: Iterable[Mapping[str, Path]]) -> Iterator[tuple[Plain, list[Values]]]:
     """A row of each region that was perturbed, with its versions' features."""
-    for case in records.of_run(output_dir).values():
-        path = _paths(case, output_dir).get(VERSIONS)
+    for path in (paths.get(VERSIONS) for paths in made):
         groups: dict[tuple[str, ...], list[Plain]] = {}
         for row in read_csv(path) if path else ():
             groups.setdefault(alike(row), []).append(row)
@@ -102,11 +102,8 @@ def _paths(found: list[Record], output_dir: Path) -> dict[str, Path]:
     return {item.key: output_dir / item.path for item in made}
 
 
-def _of_case(found: list[Record], output_dir: Path) -> Iterator[tuple[Plain, bytes]]:
+def _of_case(paths: Mapping[str, Path]) -> Iterator[tuple[Plain, bytes]]:
     """The rows of a case, each with its picture; none where the stage was not done."""
-    paths = {
-        item.key: output_dir / item.path for record in found if record.status == "done" for item in record.artifacts
-    }
     for row in read_csv(paths[TABLE]) if TABLE in paths else ():
         picture = paths.get(picture_key(row))
         yield row, picture.read_bytes() if picture else b""

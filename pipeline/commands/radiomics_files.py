@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.radiomics.configurations import Configuration
-from pipeline.radiomics.glossary import names, tags
+from pipeline.radiomics.glossary import names
 from pipeline.radiomics.reporting import sheet
 from pipeline.radiomics.robustness import Agreement, Values, agreements
 from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in
@@ -62,7 +62,7 @@ def write_tables(
         CaseError: E_DISK.
     """
     require_apart(rows)
-    used = {tag for item in how for tag in tags(item.settings.families, item.settings.aggregations)}
+    used = {tag for item in how for tag in item.settings.tags}
     found = versions()
     texts = {
         ".csv": as_csv(rows),
@@ -135,11 +135,14 @@ def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str])
     cohort: dict[tuple[str, ...], list[Plain]] = {}
     for row, _ in found:
         cohort.setdefault(alike(row), []).append(row)
+    units = {
+        image: {tag: unit_in(name.unit, image_units.get(image, "")) for tag, name in names().items()}
+        for image in {row["image"] for row, _ in found}
+    }
     for row, png in found:
-        units = {tag: unit_in(name.unit, image_units.get(row["image"], "")) for tag, name in names().items()}
         region = "" if row["region"] in ("", row["mask"]) else f", {row['region']}"
         title = f"{row['case_id']}: {row['mask']}{region} in {row['image']}"
         how = f"Configuration {row['configuration']}, settings {row['configuration_sha256']}."
         found_any = any(text for name, text in row.items() if name not in KEYS)
-        rows = tuple(main_rows(row, units, cohort[alike(row)])) if found_any else ()
+        rows = tuple(main_rows(row, units[row["image"]], cohort[alike(row)])) if found_any else ()
         yield RegionPage(title, how, flag_sentences(row), rows, png)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.cases import Instance, Series
+from pipeline.columns import escape_cell
 from pipeline.console import echo
 from pipeline.dicom.headers.scan import Scan, scan
 from pipeline.dicom.objects.references import MaskObject, attach_masks
@@ -19,7 +20,7 @@ from pipeline.dicom.series.select import Choice, Selection, select
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError
 from pipeline.spec.spec import Spec, save_spec
-from pipeline.store.artifacts import as_json, escape_cell
+from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted

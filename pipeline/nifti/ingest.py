@@ -12,12 +12,13 @@ import pandas as pd
 
 from pipeline import geometry
 from pipeline.cases import Fault, NiftiFile
+from pipeline.columns import escape_cell
 from pipeline.console import echo
 from pipeline.errors import PipelineError, UsageError
 from pipeline.nifti.volume import Header, read_header
 from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
-from pipeline.store.artifacts import as_json, escape_cell
+from pipeline.store.artifacts import as_json
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted

@@ -11,7 +11,6 @@ from pipeline.errors import CaseError
 from pipeline.geometry import check_affine, same_grid, spacing_mm
 from pipeline.radiomics.families import Measurements
 from pipeline.radiomics.flags import level_flags, mask_flags, region_flags
-from pipeline.radiomics.glossary import tags
 from pipeline.radiomics.levels import Array, Floats
 from pipeline.radiomics.prepare import Mask, prepared, slice_axis
 from pipeline.radiomics.settings import Settings
@@ -106,7 +105,7 @@ def _labelled(mask: Array, label: int) -> Mask:
 
 
 def _measured(image: Array, mask: Mask, spacing: Floats, settings: Settings, device: str) -> Features:
-    nothing: dict[str, float | None] = dict.fromkeys(tags(settings.families, settings.aggregations))
+    nothing: dict[str, float | None] = dict.fromkeys(settings.tags)
     if not mask.any():
         return Features(nothing, ("empty",))
     margin = PEAK_RADIUS_MM if "loc" in settings.families else 0.0

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.errors import UsageError
 from pipeline.radiomics.filters.kinds import KINDS, AnyFilter
 from pipeline.radiomics.filters.riesz import Riesz
+from pipeline.radiomics.glossary import tags
 from pipeline.spec.explain import Model, did_you_mean
 
 Family = Literal["morph", "loc", "stat", "ih", "ivh", "cm", "rlm", "szm", "dzm", "ngt", "ngl"]
@@ -88,6 +89,11 @@ class Settings(Model):
     def measured_range(self) -> tuple[float | None, float | None]:
         """Of the values that are measured: a response's is open."""
         return (None, None) if self.filter else self.range
+
+    @property
+    def tags(self) -> list[str]:
+        """IBSI's tags of the features that are asked for."""
+        return tags(self.families, self.aggregations)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:

@@ -15,7 +15,7 @@ from pipeline.label_measures import recorded_labels
 from pipeline.radiomics.configurations import of_spec, read_perturbations
 from pipeline.radiomics.features import extract
 from pipeline.radiomics.flags import FLAGS
-from pipeline.radiomics.glossary import names, tags
+from pipeline.radiomics.glossary import names
 from pipeline.radiomics.summary import unit_in
 from pipeline.radiomics.table import KEYS, Plain, Row, with_versions
 from pipeline.spec.spec import Spec
@@ -119,8 +119,7 @@ class Radiomicsd(Transform):
     def _row(self, case: Mapping[Hashable, Any], item: Measurable, row: Row) -> Row:
         settings = row.configuration.settings
         if item.key not in case:
-            nothing = dict.fromkeys(tags(settings.families, settings.aggregations))
-            return replace(row, values=nothing, flags=("not_aligned",))
+            return replace(row, values=dict.fromkeys(settings.tags), flags=("not_aligned",))
         image, mask = case[item.image], case[item.key]
         region = np.asarray(mask.numpy()[0] == row.label, np.uint8)  # a mask without this label is an empty region
         given = (image.numpy()[0], region, affine_of(image))

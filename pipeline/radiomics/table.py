@@ -12,9 +12,10 @@ from typing import Literal, get_args
 
 import numpy.typing as npt
 
+from pipeline.columns import escape_cell
 from pipeline.errors import CaseError, UsageError
 from pipeline.radiomics.configurations import Configuration
-from pipeline.radiomics.glossary import NOT_IBSI, Name, names
+from pipeline.radiomics.glossary import Name, names
 from pipeline.radiomics.levels import Array
 from pipeline.radiomics.perturbation import Perturbations
 from pipeline.radiomics.robustness import perturbed_features
@@ -130,12 +131,6 @@ def columns(tags: Iterable[str], naming: Names = "ibsi") -> dict[str, str]:
     return {tag: name.pyradiomics for tag, name in known.items() if name.pyradiomics}
 
 
-def left_out(tags: Iterable[str]) -> dict[str, str]:
-    """PyRadiomics' features that have no column under its names -> why; and how many of IBSI's have none there."""
-    without = len(set(tags)) - len(columns(tags, "pyradiomics"))
-    return {**NOT_IBSI, f"{without} of IBSI's": "PyRadiomics does not have them, or not so aggregated"}
-
-
 def as_csv(rows: Sequence[Plain]) -> str:
     """Rows as CSV: all columns that any of them has, in the order of the first that has them.
 
@@ -145,12 +140,8 @@ def as_csv(rows: Sequence[Plain]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, head, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(name, text) for name, text in row.items()} for row in rows)
+    writer.writerows({name: escape_cell(text) if name in KEYS else text for name, text in row.items()} for row in rows)
     return stream.getvalue()
-
-
-def _cell(name: str, text: str) -> str:
-    return f"'{text}" if name in KEYS and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
 def read_csv(path: Path) -> list[Plain]:

@@ -22,6 +22,7 @@ from monai.data import MetaTensor
 
 from pipeline import geometry, volumes
 from pipeline.cases import Artifact, Geometry
+from pipeline.columns import escape_cell
 from pipeline.errors import CaseError
 from pipeline.store.files import full_disk_named, write_atomic
 
@@ -206,11 +207,6 @@ def _check_transform(transform: sitk.Transform, path: Path) -> None:
     same = np.array_equal(stored.GetParameters(), transform.GetParameters())
     if not same or not np.array_equal(stored.GetFixedParameters(), transform.GetFixedParameters()):
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the transform that was written.")
-
-
-def escape_cell(value: Any) -> Any:
-    """Keep a spreadsheet from running a text cell as a formula (OWASP, CSV injection)."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _check_table(table: pd.DataFrame, path: Path) -> None:
