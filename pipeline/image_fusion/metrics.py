@@ -15,8 +15,10 @@ from pipeline.image_fusion.structure import piella, ssim, vif
 
 Measures = dict[str, float | None]
 
-#: CT from here on is bone, on the scale from 0 to 255; soft tissue is darker there, and neither image is black in it.
-BONE = 230.0
+#: On the scale from 0 to 255: CT from here on is bone, without its outermost voxels, which other tissue shares.
+BONE, BONE_RIM = 230.0, 1
+#: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
+SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2
 #: The width of the scale that the evaluator's SSIM assumes: the former default of scikit-image for real numbers.
 EVALUATOR_RANGE = 2.0
 
@@ -43,8 +45,8 @@ MEASURES = {
     "CC": "correlation with CT and with MR, their mean",
     "EPI": "correlation of Laplacians with CT's and with MR's, their mean",
     "FQI": "weighted fusion quality Q_W",
-    "bone": "mean of the fused image over that of CT where CT is bone",
-    "soft": "correlation with MR in soft tissue",
+    "bone": "mean of the fused image over that of CT inside bone",
+    "soft": "correlation with MR inside soft tissue",
 }
 
 
@@ -79,21 +81,26 @@ def measure(fused: Array, ct: Array, mr: Array, top: float = TOP) -> Measures:
 
 
 def bone_kept(fused: Array, ct: Array) -> float | None:
-    """The mean of the fused image over that of CT where CT is bone; None where there is none. Scale: 0 to 255."""
-    bone = ndimage.binary_erosion(ct >= BONE)
+    """The mean of the fused image over that of CT inside bone; None where there is none. Scale: 0 to 255."""
+    bone = _inside(ct >= BONE, BONE_RIM)
     return float(fused[bone].mean(dtype=np.float64) / ct[bone].mean(dtype=np.float64)) if bone.any() else None
 
 
 def soft_tissue_correlation(fused: Array, ct: Array, mr: Array) -> float | None:
-    """The correlation of the fused image with MR in soft tissue; None where one of them is constant in it.
+    """The correlation of the fused image with MR inside soft tissue; None where there is none, or one is constant.
 
     Args:
         fused: on the scale from 0 to 255, as both sources of the same shape.
         ct: CT.
         mr: MR.
     """
-    soft = (ct > 0) & (ct < BONE) & (mr > 0)
+    soft = _inside((ct > SOFT_CT[0]) & (ct < SOFT_CT[1]) & (mr > SOFT_MR), SOFT_RIM)
     return _correlation(fused[soft], mr[soft]) if soft.any() else None
+
+
+def _inside(mask: Array, rim: int) -> Array:
+    """A mask without its outermost voxels; the image's edge is not the tissue's."""
+    return np.asarray(ndimage.binary_erosion(mask, iterations=rim, border_value=1))
 
 
 def _of_values(fused: Array, ct: Array, mr: Array) -> Measures:
