@@ -27,8 +27,8 @@ from pipeline.body import body_mask
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.resample import GRID_AFFINE
-from pipeline.fusion.table import Row, Standard, read_numbers
 from pipeline.geometry import spacing_mm
+from pipeline.learning.table import Row, Standard, read_numbers
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 Data = Mapping[Hashable, Any]

@@ -22,7 +22,7 @@ from pipeline.fusion.data import (
     PatchAtRandomd,
     StackModalitiesd,
 )
-from pipeline.fusion.table import Row
+from pipeline.learning.table import Row
 from pipeline.volumes import volume
 from tests.phantoms.mechanism_files import AFFINE
 
