@@ -140,7 +140,7 @@ def _fit(name: str, stored: Tensor, own: Tensor) -> Tensor:
     tensor = stored
     if tensor.ndim == 4 and own.ndim == 5:
         tensor = inflate(tensor, own.shape[2])
-    if tensor.ndim == 5 and tensor.shape[1] == 3 and own.shape[1] != 3:
+    if tensor.ndim >= 4 and tensor.shape[1] == 3 and own.shape[1] != 3:
         tensor = fit_stem(tensor, own.shape[1])
     if tensor.shape != own.shape:
         shapes = f"{tuple(own.shape)}, got {tuple(stored.shape)}"
