@@ -1,14 +1,12 @@
 """Filters that a network can contain and a loss can be learned through: torch, 2D and 3D, the same along every axis.
 
-An image is (B, C, I, J) or (B, C, I, J, K); each channel is filtered by itself, and the borders are continued by their
-own values.
+An image is (B, C, I, J) or (B, C, I, J, K); each channel is filtered by itself. Borders are mirrored, as in SciPy.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def along(image: Tensor, axis: int, taps: list[float], dilation: int = 1, padded: bool = True) -> Tensor:
@@ -21,12 +19,9 @@ def along(image: Tensor, axis: int, taps: list[float], dilation: int = 1, padded
         dilation: voxels from a tap to the next.
         padded: False leaves the borders out, so that the axis gets shorter.
     """
-    dims, reach = image.ndim - 2, (len(taps) // 2) * dilation
+    reach = (len(taps) // 2) * dilation
     if padded:
-        pads = [0] * (2 * dims)
-        pads[2 * (dims - 1 - axis)] = reach
-        pads[2 * (dims - 1 - axis) + 1] = reach
-        image = functional.pad(image, pads, mode="replicate")
+        image = _continued(image, axis + 2, reach)
     size = image.shape[axis + 2] - 2 * reach
     if len(taps) > 7:
         return _by_matrix(image, axis + 2, taps, dilation, size)
@@ -36,6 +31,13 @@ def along(image: Tensor, axis: int, taps: list[float], dilation: int = 1, padded
         if tap != 0.0:
             total = total.add(image.narrow(axis + 2, number * dilation, size), alpha=tap)
     return total
+
+
+def _continued(image: Tensor, axis: int, reach: int) -> Tensor:
+    """An image mirrored at its borders, however short the axis is."""
+    size = image.shape[axis]
+    places = torch.arange(-reach, size + reach, device=image.device).remainder(2 * size)
+    return image.index_select(axis, torch.where(places < size, places, 2 * size - 1 - places))
 
 
 def _by_matrix(image: Tensor, axis: int, taps: list[float], dilation: int, size: int) -> Tensor:
