@@ -15,7 +15,7 @@ from pipeline.cases import Document
 from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import Protocol, Trial, Variant
 from pipeline.evaluation.results import Comparison, Estimate
-from pipeline.fusion.table import read_table
+from pipeline.learning.table import read_table
 from pipeline.report.classification import PlainTable, interval, number, p_text
 from pipeline.report.curves import Chart
 from pipeline.report.segmentation import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf

@@ -24,7 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pipeline.calibration.metrics import measures
 from pipeline.commands.calibrate import read_calibration
-from pipeline.fusion.checkpoint_file import read_checkpoint, restore
+from pipeline.learning.checkpoint_file import read_checkpoint, restore
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
 from scripts.head_files import write_head_cases

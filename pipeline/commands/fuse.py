@@ -23,9 +23,9 @@ from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
 from pipeline.fusion.checkpoint_file import Trained
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.table import UNKNOWN, Row
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.inference.engine import weights_sha256
+from pipeline.learning.table import UNKNOWN, Row
 from pipeline.store.artifacts import save
 from pipeline.store.files import write_atomic, write_text
 from pipeline.volumes import affine_of, volume

@@ -14,7 +14,7 @@ from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.network import WIDTHS, parameter_count, width_for
-from pipeline.fusion.table import Row, read_table, split, with_folds
+from pipeline.learning.table import Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
 from pipeline.run.options import require_known
 from pipeline.shipped import shipped
@@ -43,7 +43,7 @@ def compare(
     Every variant has the intermediate network's number of parameters ± 10 %. `OUT/report` takes the report.
 
     Args:
-        cases: the table (`pipeline.fusion.table.read_table`); the folds are its own, or are made.
+        cases: the table (`pipeline.learning.table.read_table`); the folds are its own, or are made.
         out: takes the trials and the report; what is done is not done again.
         modalities: columns of the table.
         ct_modalities: those of them that are CT, in HU.

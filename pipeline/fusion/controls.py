@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.table import Row, Split, read_table, standardised
+from pipeline.learning.table import Row, Split, read_table, standardised
 
 
 def validation_rows(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ignite.distributed import get_rank, get_world_size
 from monai.data import MetaTensor
 from monai.transforms import (
     LoadImaged,
@@ -21,14 +19,13 @@ from monai.transforms import (
     Transform,
 )
 from nibabel.filebasedimages import ImageFileError
-from torch.utils.data import Sampler
 
 from pipeline.body import body_mask
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.resample import GRID_AFFINE
-from pipeline.fusion.table import Row, Standard, read_numbers
 from pipeline.geometry import spacing_mm
+from pipeline.learning.table import Standard, read_numbers
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 Data = Mapping[Hashable, Any]
@@ -237,36 +234,6 @@ class ForNetworkd(Transform):
         for key in ("image", "mask"):
             case[key] = case[key].as_tensor() if isinstance(case[key], MetaTensor) else case[key]
         return case
-
-
-class BalancedCases(Sampler[int]):
-    """Draw cases so that every class comes equally often; the draws of an epoch depend on the seed and the epoch alone.
-
-    Several processes share the draws out among themselves.
-
-    Args:
-        rows: the training cases.
-        seed: of the chance.
-        draws: how many cases an epoch has over all processes; as many as there are rows when 0.
-    """
-
-    def __init__(self, rows: Sequence[Row], seed: int = 0, draws: int = 0) -> None:
-        counts = Counter(row.label for row in rows)
-        self.weights = torch.tensor([1.0 / counts[row.label] for row in rows], dtype=torch.float64)
-        self.seed, self.epoch = seed, 0
-        self.each = -(-(draws or len(rows)) // get_world_size())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch's cases are asked for next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.each
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        drawn = torch.multinomial(self.weights, self.each * get_world_size(), replacement=True, generator=generator)
-        return iter(drawn[get_rank() :: get_world_size()].tolist())
 
 
 #: A voxel side that departs by more than this factor from all of the training is another kind of image.

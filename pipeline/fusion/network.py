@@ -163,6 +163,16 @@ class FusionNet(nn.Module):
             raise UsageError("E_MODALITY", f"Expected an encoder of {', '.join(names)}, got {modality}.")
         return self.encoders[names.index(modality)]
 
+    def require_patch(self, patch: Sequence[int]) -> None:
+        """Raise E_CONFIG unless the network can halve a patch as often as it has to."""
+        encoder: Any = self.encoders[0]
+        step = encoder.first_stride * 2 ** (len(encoder.channels) - 1)
+        # of the smallest patch a single voxel would be left, which cannot be normalised
+        if len(patch) != 3 or any(side < step or side % step for side in patch) or max(patch) == step:
+            what = f"Expected a patch of three sides, each a multiple of {step} and one of them {2 * step} or more"
+            remedy = f"Give other sides, such as --patch [{2 * step},{2 * step},{2 * step}]."
+            raise UsageError("E_CONFIG", f"{what}, got {list(patch)}.", remedy)
+
     @torch.jit.export
     def heads(self, image: Tensor, available: Tensor | None = None, table: Tensor | None = None) -> Heads:
         """What each head says; arguments as in `forward`."""

@@ -16,8 +16,8 @@ from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.table import Row
 from pipeline.geometry import FloatArray, spacing_mm
+from pipeline.learning.table import Row
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 #: Where a case keeps the grid that its images came on: affine (4, 4) and shape (3,).

@@ -88,9 +88,7 @@ def laplacian_pyramid(ct: Image, mr: Image) -> Image:
     details = []
     for _ in range(levels):
         halves = [_halved(image) for image in (ct, mr)]
-        ct_detail, mr_detail = (
-            image - _doubled(half, ct.shape) for image, half in zip((ct, mr), halves, strict=True)
-        )
+        ct_detail, mr_detail = (image - _doubled(half, ct.shape) for image, half in zip((ct, mr), halves, strict=True))
         details.append(np.where(np.abs(ct_detail) >= np.abs(mr_detail), ct_detail, mr_detail))
         ct, mr = halves
     fused = np.maximum(ct, mr)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 
-from pipeline.fusion.checkpoint_file import load_trained, read_checkpoint
+from pipeline.fusion.checkpoint_file import load_trained
+from pipeline.learning.checkpoint_file import read_checkpoint
 from pipeline.shipped import shipped
 from tests.phantoms.mechanism_files import write_mechanism_cases
 

@@ -19,8 +19,9 @@ from scipy.special import softmax
 from pipeline.cases import Record, Verdict
 from pipeline.commands.calibrate import calibrate
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint_file import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
+from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.network import FusionNet
+from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
 from pipeline.run import status
 from pipeline.run.batch import Plan, run
 from pipeline.shipped import shipped

@@ -19,7 +19,7 @@ from scipy.special import softmax
 
 from pipeline.cases import Record
 from pipeline.errors import pipeline_cause
-from pipeline.fusion.checkpoint_file import read_checkpoint
+from pipeline.learning.checkpoint_file import read_checkpoint
 from pipeline.run.batch import Plan
 from pipeline.run.batch import run as run_stages
 from pipeline.shipped import shipped

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from pipeline.cases import Record
 from pipeline.errors import UsageError
-from pipeline.fusion.table import read_numbers
+from pipeline.learning.table import read_numbers
 from pipeline.radiomics import extract, preset
 from pipeline.radiomics.table import read_csv
 from pipeline.run import batch

@@ -44,7 +44,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.fusion.network import parameter_count
-from pipeline.fusion.table import read_table
+from pipeline.learning.table import read_table
 from tests.comparison.small import SMALL, definition
 from tests.phantoms.mechanisms import mechanism_cases
 

@@ -15,7 +15,7 @@ from pipeline.comparison.cohort import compare, headline, strategies, write_tabl
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.controls import validation_rows, with_shuffled_modalities
 from pipeline.fusion.network import FusionNet, width_for
-from pipeline.fusion.table import Row, Split, read_table
+from pipeline.learning.table import Row, Split, read_table
 from tests.comparison.small import SMALL, definition
 from tests.tandem_process import call
 

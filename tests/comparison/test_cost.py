@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.comparison.trials import cost_of
-from pipeline.fusion.checkpoint_file import PREPARATION, TRAINING_CASES, Preparation, write_checkpoint
+from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.network import FusionNet
+from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
 
 
 def test_the_products_of_attention_are_counted(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
 from pipeline.fusion.data import (
-    BalancedCases,
     CheckMaskd,
     DropModalitiesd,
     FindBodyd,
@@ -22,7 +21,8 @@ from pipeline.fusion.data import (
     PatchAtRandomd,
     StackModalitiesd,
 )
-from pipeline.fusion.table import Row
+from pipeline.learning.sampling import BalancedCases
+from pipeline.learning.table import Row
 from pipeline.volumes import volume
 from tests.phantoms.mechanism_files import AFFINE
 

@@ -12,7 +12,7 @@ import torch
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.data import AddTabled, FlagOutOfDomaind
-from pipeline.fusion.table import Standard
+from pipeline.learning.table import Standard
 
 STANDARD = Standard(("age", "volume_ml"), (50.0, 10.0), (10.0, 4.0))
 

@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.resample import ToSpacingd, onto_grid, seen_mm, spacing_of, to_spacing
-from pipeline.fusion.table import Row
 from pipeline.geometry import apply, orientation_of, spacing_mm
+from pipeline.learning.table import Row
 from pipeline.volumes import affine_of, volume
 
 SHAPE = (40, 50, 30)

@@ -17,10 +17,11 @@ from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
 from pipeline.errors import pipeline_cause
-from pipeline.fusion.checkpoint_file import load_trained, read_checkpoint
+from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.parts import UnetEncoder
 from pipeline.fusion.training import learner
+from pipeline.learning.checkpoint_file import read_checkpoint
 
 Make = Callable[..., ConfigWorkflow]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.errors import UsageError
-from pipeline.fusion.table import read_numbers
+from pipeline.learning.table import read_numbers
 from pipeline.radiomics import PRESETS, Bins, Settings, extract
 from pipeline.radiomics.configurations import Configuration, configuration, of_spec, read_configurations
 from pipeline.radiomics.reporting import sheet

@@ -12,8 +12,8 @@ import pytest
 from benchmarks.fusion_sts import MODES, SETS, SINGLES, families, name_of, variant, write_table
 from pipeline.errors import UsageError
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.table import Row, read_table, with_folds
 from pipeline.geometry import same_grid
+from pipeline.learning.table import Row, read_table, with_folds
 
 
 @pytest.fixture(scope="module")

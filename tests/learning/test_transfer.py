@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint_file import fit_stem, freeze, inflate, layer_wise_rates, load_encoder
 from pipeline.fusion.parts import ResNetEncoder, UnetEncoder
+from pipeline.learning.transfer import fit_stem, freeze, inflate, layer_wise_rates, load_encoder
 
 
 def test_an_inflated_kernel_answers_as_the_flat_one() -> None:

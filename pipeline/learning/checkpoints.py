@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,20 +21,39 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint_file import (
+from pipeline.learning.checkpoint_file import (
     PREPARATION,
     TRAINING_CASES,
-    Preparation,
-    freeze,
     read_checkpoint,
     restore,
     write_checkpoint,
 )
-from pipeline.fusion.network import FusionNet
+from pipeline.learning.transfer import freeze
 from pipeline.store.files import write_atomic, write_text
 
 LAST, BEST, CURVES = "last.pt", "model.pt", "curves.csv"
-COLUMNS = ("epoch", "training_loss", "validation_loss", "learning_rate", "seconds")
+
+
+class Preparation(Protocol):
+    """How images are prepared for a network; a room's own says more."""
+
+    @property
+    def patch(self) -> Sequence[int]:
+        """Voxels of a patch along each side."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """As a checkpoint keeps it."""
+
+
+class Learner(Protocol):
+    """What is asked of a network beside being a module."""
+
+    @property
+    def encoders(self) -> nn.ModuleList:
+        """One a modality, or one for all."""
+
+    def require_patch(self, patch: Sequence[int]) -> None:
+        """Raise E_CONFIG for a patch that the network cannot work on."""
 
 
 class SeedEpochs:
@@ -79,7 +98,7 @@ class ValidateEpochs(ValidationHandler):
 class FreezeEncoders:
     """Let the encoders, which came from elsewhere, wait until the rest has learned for some epochs (0: not at all)."""
 
-    def __init__(self, network: FusionNet, epochs: int) -> None:
+    def __init__(self, network: Learner, epochs: int) -> None:
         self.network, self.epochs = network, epochs
         self._hooks: list[RemovableHandle] = []
 
@@ -105,6 +124,8 @@ def _rest(encoder: nn.Module, _: Any) -> None:
 class Checkpoints:
     """Keep the last and the best checkpoint and the curves, and end a training that no longer gets better.
 
+    Every number that the evaluator measures beside the loss is a further column of the curves.
+
     The best is the one with the lowest validation loss: `model.pt`; the last one, with all that is needed to go on, is
     `last.pt`. Both are written to `folder` after each validation. A loss that is not finite ends the training before it
     is learned from or kept.
@@ -122,7 +143,7 @@ class Checkpoints:
     def __init__(
         self,
         folder: str | Path,
-        network: nn.Module,
+        network: Any,
         optimizer: Any,
         schedule: Any,
         evaluator: Engine,
@@ -130,8 +151,8 @@ class Checkpoints:
         training_cases: Sequence[str] = (),
         preparation: Preparation | None = None,
     ) -> None:
-        if preparation and isinstance(network, FusionNet):
-            _require_divisible(preparation.patch, network)
+        if preparation:
+            network.require_patch(preparation.patch)
         self.folder, self.network, self.evaluator, self.patience = Path(folder), network, evaluator, patience
         self.states = {"optimizer": optimizer, "schedule": schedule}
         self.about: dict[str, Any] = {
@@ -140,7 +161,7 @@ class Checkpoints:
         }
         self.history: list[dict[str, float]] = []
         self._losses: list[float] = []
-        self._judged: float | None = None
+        self._judged: dict[str, float] = {}
         self._started, self._rate = time.perf_counter(), self._rate_now()
 
     def attach(self, engine: Engine) -> None:
@@ -203,7 +224,7 @@ class Checkpoints:
         return min(self.history, key=lambda row: row["validation_loss"])
 
     def _judge(self, evaluator: Engine) -> None:
-        self._judged = float(evaluator.state.metrics["validation_loss"])
+        self._judged = {name: float(value) for name, value in evaluator.state.metrics.items() if _is_number(value)}
 
     def _start(self, engine: Engine) -> None:
         self._rate = self._rate_now()
@@ -223,18 +244,19 @@ class Checkpoints:
         engine.state.output = [{"loss": engine.state.output["loss"].detach()}]
 
     def _keep(self, engine: Engine) -> None:
-        if self._judged is None:
+        if not self._judged:
             return
-        judged, self._judged = self._judged, None
-        if not math.isfinite(judged):
-            raise UsageError("E_NAN_LOSS", f"Expected a finite validation loss, got {judged}.")
+        judged, self._judged = self._judged, {}
+        if not math.isfinite(judged["validation_loss"]):
+            raise UsageError("E_NAN_LOSS", f"Expected a finite validation loss, got {judged['validation_loss']}.")
         self.history.append(
             {
                 "epoch": engine.state.epoch,
                 "training_loss": float(np.mean(self._losses)),
-                "validation_loss": judged,
+                "validation_loss": judged.pop("validation_loss"),
                 "learning_rate": self._rate,
                 "seconds": round(time.perf_counter() - self._started, 3),
+                **judged,
             }
         )
         self._losses, self._started = [], time.perf_counter()
@@ -251,17 +273,11 @@ class Checkpoints:
         if self._best is self.history[-1]:
             write_checkpoint(self.folder / BEST, self.network, common)
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, list(self.history[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write_atomic(self.folder / CURVES, lambda path: write_text(path, text.getvalue()))
 
 
-def _require_divisible(patch: Sequence[int], network: FusionNet) -> None:
-    encoder: Any = network.encoders[0]
-    step = encoder.first_stride * 2 ** (len(encoder.channels) - 1)
-    # of the smallest patch a single voxel would be left, which cannot be normalised
-    if len(patch) != 3 or any(side < step or side % step for side in patch) or max(patch) == step:
-        what = f"Expected a patch of three sides, each a multiple of {step} and one of them {2 * step} or more"
-        remedy = f"Give other sides, such as --patch [{2 * step},{2 * step},{2 * step}]."
-        raise UsageError("E_CONFIG", f"{what}, got {list(patch)}.", remedy)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

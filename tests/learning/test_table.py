@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.table import UNKNOWN, read_table, split, split_table, standard_of, standardised, with_folds
+from pipeline.learning.table import UNKNOWN, read_table, split, split_table, standard_of, standardised, with_folds
 
 
 def write(folder: Path, rows: list[dict[str, Any]]) -> Path:

@@ -1,0 +1,171 @@
+"""What the image fusion network learns by: six terms, and two measures of fusion that may join them.
+
+A picture is (B, 1, I, J) or (B, 1, I, J, K), 0 to 1. A network that has learned from a measure is good at that measure:
+whoever reports it says so. Q^AB/F and VIF alone are met by pictures that nobody wants; they join other terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pipeline.errors import UsageError
+from pipeline.image_fusion.filters import laplacian, magnitude, mean_filter, sobel
+from pipeline.image_fusion.terms import TINY, qabf, ssim, vif
+
+#: CT is bone from here on: 230 of 0 to 255.
+BONE = 230 / 255
+#: MR is soft tissue from here on, where CT is no bone.
+SOFT = 0.1
+#: Side of the window of the local contrast, and what is added to variances so that noise is none.
+CONTRAST_SIDE, CONTRAST_LEAST = 7, 1e-4
+#: How many levels of the encoders, from the finest, the features of the consistency are taken of.
+CONSISTENT_LEVELS = 2
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each term counts; one with the weight 0 is not counted at all."""
+
+    content: float = 15.0
+    structure: float = 8.0
+    detail: float = 5.0
+    consistency: float = 3.0
+    gradient: float = 2.0
+    medical: float = 10.0
+    qabf: float = 0.0
+    vif: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network that learns says: the fused picture (B, 1, …), and how far its features are from the sources'."""
+
+    fused: Tensor
+    consistency: Tensor
+
+
+class ImageFusionLoss(nn.Module):
+    """The weighted sum of the terms.
+
+    Args:
+        weights: term -> how much it counts, over the defaults of `Weights`.
+        ssim_range: data range of the structure; 2 / 255 is the evaluator's, under which noise in the black background
+            counts as much as the patient.
+
+    Raises:
+        UsageError: E_CONFIG for a term that does not exist, or a weight below 0.
+    """
+
+    def __init__(self, weights: Mapping[str, float] | None = None, ssim_range: float = 1.0) -> None:
+        super().__init__()
+        known = asdict(Weights())
+        for name, weight in (weights or {}).items():
+            if name not in known or weight < 0:
+                terms = ", ".join(known)
+                raise UsageError("E_CONFIG", f"Expected weights of 0 or more for {terms}, got {name}: {weight:g}.")
+        self.weights = {**known, **(weights or {})}
+        self.ssim_range = ssim_range
+
+    def forward(self, answer: Answer, sources: Tensor) -> Tensor:
+        """The loss of a batch: a number.
+
+        Args:
+            answer: what the network says.
+            sources: (B, 2, …), what is to be fused, CT and MR.
+        """
+        return self.total(self.terms(answer, sources))
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of terms."""
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+    def terms(self, answer: Answer, sources: Tensor) -> dict[str, Tensor]:
+        """Term -> its mean over the batch, unweighted; those that count."""
+        ct, mr, fused = sources[:, :1], sources[:, 1:2], answer.fused
+        found: dict[str, Callable[[], Tensor]] = {
+            "content": lambda: content(fused, ct, mr),
+            "structure": lambda: 1 - (ssim(fused, ct, self.ssim_range) + ssim(fused, mr, self.ssim_range)) / 2,
+            "detail": lambda: detail(fused, ct, mr),
+            "consistency": lambda: answer.consistency,
+            "gradient": lambda: gradient(fused, ct, mr),
+            "medical": lambda: bone(fused, ct) + soft_tissue(fused, ct, mr),
+            "qabf": lambda: 1 - qabf(fused, ct, mr),
+            "vif": lambda: 1 - (vif(ct, fused) + vif(mr, fused)) / 2,
+        }
+        return {name: count() for name, count in found.items() if self.weights[name] > 0}
+
+
+def content(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
+    """The mean distance from the larger source."""
+    return (fused - torch.maximum(ct, mr)).abs().mean()
+
+
+def detail(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
+    """The mean distance of the Laplacian from that of the source where it is larger."""
+    first, second = laplacian(ct), laplacian(mr)
+    return (laplacian(fused) - torch.where(first.abs() >= second.abs(), first, second)).abs().mean()
+
+
+def gradient(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
+    """The mean distance of the gradient's length from that of the source where it is larger."""
+    first, second = magnitude(sobel(ct)), magnitude(sobel(mr))
+    return (magnitude(sobel(fused), TINY) - torch.maximum(first, second)).abs().mean()
+
+
+def bone(fused: Tensor, ct: Tensor) -> Tensor:
+    """The mean distance from CT in bone; 0 where there is none."""
+    return _mean_where((fused - ct).abs(), ct >= BONE)
+
+
+def soft_tissue(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
+    """1 - the local correlation with MR in soft tissue, its mean; 0 where there is none.
+
+    The local correlation compares contrasts, whatever the brightness and the gain; what is flat in both is alike.
+    """
+    stack = torch.cat([fused, mr, fused * fused, mr * mr, fused * mr], 1)
+    means = mean_filter(stack, CONTRAST_SIDE)
+    a, b = means[:, :1], means[:, 1:2]
+    var_a, var_b, both = means[:, 2:3] - a * a, means[:, 3:4] - b * b, means[:, 4:5] - a * b
+    scale = (var_a.clamp(min=0) + CONTRAST_LEAST) * (var_b.clamp(min=0) + CONTRAST_LEAST)
+    return _mean_where(1 - (both + CONTRAST_LEAST) / torch.sqrt(scale), (ct < BONE) & (mr >= SOFT))
+
+
+def consistency(encoders: nn.ModuleList, fused: Tensor, sources: Tensor) -> Tensor:
+    """How far the features of the fused picture are from those of each source, as a part of them.
+
+    The encoders are looked through and do not learn from this, nor do their batch normalisations count: an encoder that
+    sees nothing would find any two pictures alike.
+
+    Args:
+        encoders: of CT and of MR.
+        fused: (B, 1, …).
+        sources: (B, 2, …).
+    """
+    parts = []
+    for number, encoder in enumerate(encoders):
+        channels = next(encoder.parameters()).shape[1]
+        with torch.no_grad():
+            wanted = _seen(encoder, sources[:, number : number + 1], channels)
+        found = _seen(encoder, fused, channels)
+        for ours, theirs in list(zip(found, wanted, strict=True))[:CONSISTENT_LEVELS]:
+            parts.append((ours - theirs).abs().mean() / (theirs.abs().mean() + TINY))
+    return torch.stack(parts).mean()
+
+
+def _seen(encoder: nn.Module, picture: Tensor, channels: int) -> list[Tensor]:
+    """The features of a picture in all channels, without a way back to the encoder's weights."""
+    learning = encoder.training
+    encoder.eval()
+    still = {name: value.detach() for name, value in encoder.state_dict().items()}
+    found: list[Tensor] = functional_call(encoder, still, (picture.expand(-1, channels, *picture.shape[2:]),))
+    encoder.train(learning)
+    return found
+
+
+def _mean_where(values: Tensor, inside: Tensor) -> Tensor:
+    return (values * inside).sum() / inside.sum().clamp(min=1)

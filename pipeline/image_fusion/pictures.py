@@ -1,0 +1,97 @@
+"""Images as they are fused: pictures and volumes, grey, 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.body import body_mask
+from pipeline.errors import CaseError, UsageError
+from pipeline.volumes import volume
+
+Floats = npt.NDArray[np.float32]
+
+VOLUMES = (".nii", ".nii.gz")
+#: The brightest voxels of MR, such as fat beside a coil, do not decide the scale of all others.
+BRIGHTEST_PERCENT = 99.5
+
+
+def is_volume(path: str | Path) -> bool:
+    """Whether a file is a volume by its name; all others are pictures."""
+    return str(path).lower().endswith(VOLUMES)
+
+
+def read_picture(path: str | Path) -> Floats:
+    """Read a grey picture of 8 or 16 bits; in colours it may be saved, if they are the same.
+
+    Returns:
+        (rows, columns), 0 to 1.
+
+    Raises:
+        CaseError: E_NIFTI when it cannot be read; E_NOT_SCALAR for colours.
+    """
+    try:
+        with Image.open(path) as image:
+            deep = image.mode.startswith("I")
+            values = np.asarray(image if deep else image.convert("RGB"), dtype=np.float32)
+    except (OSError, UnidentifiedImageError) as error:
+        raise CaseError("E_NIFTI", f"Expected a picture at {path}, but it cannot be read.") from error
+    if deep:
+        return np.asarray(values / 65535, dtype=np.float32)
+    if (values != values[..., :1]).any():
+        raise CaseError("E_NOT_SCALAR", f"Expected a grey picture, got colours in {Path(path).name}.")
+    return np.asarray(values[..., 0] / 255, dtype=np.float32)
+
+
+def read_volume(path: str | Path, ct: bool) -> Floats:
+    """Read a volume: HU of CT as they are, others scaled to 0 to 1 (`scaled`).
+
+    Returns:
+        (I, J, K).
+
+    Raises:
+        CaseError: E_NIFTI when it cannot be read; E_BLANK when it is constant or not finite.
+    """
+    try:
+        image = nib.load(path)
+        values = np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, ImageFileError, EOFError) as error:
+        raise CaseError("E_NIFTI", f"Expected a volume at {path}, but it cannot be read.") from error
+    if values.ndim != 3:
+        raise CaseError("E_GRID", f"Expected a volume (I, J, K), got shape {values.shape}.")
+    return values if ct else scaled(values, np.asarray(image.affine, dtype=np.float64))
+
+
+def scaled(values: Floats, affine: npt.NDArray[np.float64]) -> Floats:
+    """MR (I, J, K) from 0 to 1: 0 stays 0, and 1 is the brightness that few voxels of the body are above.
+
+    Raises:
+        CaseError: E_BLANK when it is constant or not finite, or shows no body.
+    """
+    inside = body_mask(volume(values[None], affine), "MR").numpy()[0] > 0
+    brightest = float(np.percentile(values[inside], BRIGHTEST_PERCENT))
+    return np.asarray(np.clip(values / brightest, 0.0, 1.0), dtype=np.float32)
+
+
+def windowed(values: Floats, windows: Sequence[Sequence[float]]) -> Floats:
+    """One channel a window: 0 at and below level - width / 2, 1 at and above level + width / 2.
+
+    Args:
+        values: of any shape.
+        windows: level and width of each, in the unit of the values.
+
+    Returns:
+        (len(windows), …), 0 to 1.
+
+    Raises:
+        UsageError: E_CONFIG for a window that is no level and a width above 0, or none at all.
+    """
+    if not windows or any(len(window) != 2 or window[1] <= 0 for window in windows):
+        raise UsageError("E_CONFIG", f"Expected windows of a level and a width above 0, got {list(windows)}.")
+    return np.stack([np.clip((values - level) / width + 0.5, 0.0, 1.0) for level, width in windows]).astype(np.float32)
