@@ -24,10 +24,10 @@ MAIN: dict[str, str] = {
     "stat_kurt": "Excess kurtosis",
     "loc_peak_loc": "Local peak",
     "ih_entropy": "Entropy of the histogram",
-    "cm_joint_entr_3D_comb": "GLCM joint entropy",
-    "cm_contrast_3D_comb": "GLCM contrast",
-    "cm_corr_3D_comb": "GLCM correlation",
-    "rlm_sre_3D_comb": "GLRLM short runs emphasis",
+    "cm_joint_entr_3D_comb": "GLCM joint entropy, 3D merged",
+    "cm_contrast_3D_comb": "GLCM contrast, 3D merged",
+    "cm_corr_3D_comb": "GLCM correlation, 3D merged",
+    "rlm_sre_3D_comb": "GLRLM short runs emphasis, 3D merged",
     "szm_zs_entr_3D": "GLSZM zone size entropy",
     "ngt_coarseness_3D": "NGTDM coarseness",
 }
@@ -36,7 +36,7 @@ LEAST_OF_COHORT = 5
 
 
 def main_rows(row: Plain, units: Mapping[str, str], cohort: Sequence[Plain]) -> Iterator[tuple[str, str, str]]:
-    """Words, value and percentile of the main features that a row has.
+    """Words, value and percentile of the main features that any region of the cohort has.
 
     Args:
         row: of a table under IBSI's names.
@@ -44,7 +44,7 @@ def main_rows(row: Plain, units: Mapping[str, str], cohort: Sequence[Plain]) -> 
         cohort: all rows of the same region, image and configuration, this one among them.
     """
     for tag, words in MAIN.items():
-        if tag in row:
+        if any(other.get(tag) for other in cohort):
             text = with_unit(number_text(float(row[tag])), units.get(tag, "")) if row[tag] else NOT_AVAILABLE
             yield words, text, percentile_text(row[tag], [other.get(tag, "") for other in cohort])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_what_is_done_is_not_done_again_but_other_settings_are(
     files = [shipped("bundles", "radiomics", "configs", "inference.yaml")]
     changed = workflow(files, {key: str(value) for key, value in settings.items()}).parser.get_parsed_content("stage")
     assert changed._description != stage._description
+
+
+def test_a_later_stage_runs_with_the_spec_that_it_is_given(
+    finished: tuple[Path, dict[str, list[Record]]], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    other = {**SPEC, "radiomics": {**SPEC["radiomics"], "images": {"ct": "ibsi_ct"}, "robustness": False}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    run(Plan(folder / "in", out, tmp_path / "other.yaml", ("radiomics",)))
+    assert {(row["image"], row["configuration"]) for row in read_csv(out / "radiomics.csv")} == {("ct", "ibsi_ct")}
+    assert not (out / "radiomics_robustness.csv").exists()
 
 
 def test_stages_and_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:

@@ -118,6 +118,15 @@ def test_one_row_a_case_feeds_the_network_that_fuses(tmp_path: Path) -> None:
     np.testing.assert_equal(found, {"a": (-1 / 3, 4.0), "b": (np.nan, np.nan)})
 
 
+def test_no_two_regions_share_a_column() -> None:
+    rows = [row(image="x_y", mask="t", region="t").plain(), row(image="x", mask="y_t", region="y_t", mean=4.0).plain()]
+    (found,) = by_case(rows)
+    assert (float(found["x_y__t__small_stat_mean"]), float(found["x__y_t__small_stat_mean"])) == (-1 / 3, 4.0)
+    with pytest.raises(UsageError, match="differ in letters") as caught:
+        by_case([row(image="a b").plain(), row(image="a-b").plain()])
+    assert caught.value.code == "E_ROWS"
+
+
 def test_the_dictionary_has_codes_units_and_pyradiomics_names() -> None:
     (mean,) = [item for item in dictionary(row().values) if item["column"] == "stat_mean"]
     assert (mean["ibsi_code"], mean["unit"], mean["pyradiomics"]) == ("Q4LE", "x", "firstorder_Mean")
