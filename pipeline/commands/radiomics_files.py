@@ -11,7 +11,7 @@ from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import names
 from pipeline.radiomics.reporting import sheet
 from pipeline.radiomics.robustness import Agreement, Values, agreements
-from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in
+from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in, values_of
 from pipeline.radiomics.table import (
     ALIKE,
     KEYS,
@@ -146,9 +146,10 @@ def beside(out: Path, ending: str) -> Path:
 def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
     from pipeline.report.regions import RegionPage
 
-    cohort: dict[tuple[str, ...], list[Plain]] = {}
+    groups: dict[tuple[str, ...], list[Plain]] = {}
     for row, _ in found:
-        cohort.setdefault(alike(row), []).append(row)
+        groups.setdefault(alike(row), []).append(row)
+    cohort = {kind: values_of(rows) for kind, rows in groups.items()}
     units = {
         image: {tag: unit_in(name.unit, image_units.get(image, "")) for tag, name in names().items()}
         for image in {row["image"] for row, _ in found}
