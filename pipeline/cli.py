@@ -12,7 +12,7 @@ from pipeline import __version__, api
 from pipeline.commands.evaluation_app import evaluate_app
 from pipeline.commands.images_app import images_app
 from pipeline.commands.segmentation_apps import convert_app, weights_app
-from pipeline.commands.typed import Device, Jobs, Out, Overwrite, Quiet, Verbose, command, finished, names_in
+from pipeline.commands.typed import HELP, Device, Jobs, Out, Overwrite, Quiet, Verbose, command, finished, names_in
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.spared import spare
@@ -22,7 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP,
     help="Two modalities of one patient, in tandem: DICOM in; aligned, enhanced and measured cases with reports out. "
     "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
     "Research use only, not a medical device.",

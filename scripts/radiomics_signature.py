@@ -12,10 +12,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from pipeline.commands.typed import script
 from pipeline.comparison.nested import Design
 from pipeline.comparison.signature import signature
 from pipeline.comparison.signature_page import write_signature
-from pipeline.comparison.signature_table import Columns, read_cohort, volume_of
+from pipeline.comparison.signature_table import Columns, feature_named, read_cohort, volume_of
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store.files import writable_folder
 
@@ -28,7 +29,9 @@ def main(  # noqa: PLR0913 - one flag for each setting
     event: Annotated[str, typer.Option(help="Column that is 1 where the event was seen, else 0.")] = "",
     batch: Annotated[str, typer.Option(help="Column of the scanner or centre, whose effect ComBat takes out.")] = "",
     volume: Annotated[str, typer.Option(help="Column of the volume; morph_volume where there is one.")] = "",
-    baseline: Annotated[list[str] | None, typer.Option(help="A feature judged alone beside it; repeatable.")] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="A feature to judge alone, by its column's end; repeatable.")
+    ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="A column that is no feature; repeatable.")] = None,
     select: Annotated[str, typer.Option(help="mrmr or l1.")] = "mrmr",
     folds: Annotated[int, typer.Option(help="Of the patients.")] = 5,
@@ -40,7 +43,7 @@ def main(  # noqa: PLR0913 - one flag for each setting
     try:
         design = _design(select=select, folds=folds, repeats=repeats, permutations=permutations, seed=seed)
         cohort = read_cohort(table, Columns(outcome, time, event, batch, tuple(ignore or ())))
-        beside = dict.fromkeys([*volume_of(cohort, volume), *(baseline or ())])
+        beside = dict.fromkeys([*volume_of(cohort, volume), *(feature_named(cohort, name) for name in baseline or ())])
         found = signature(cohort, design, tuple(beside))
         write_signature(found, writable_folder(out))
     except PipelineError as error:
@@ -61,4 +64,4 @@ def _design(**given: object) -> Design:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.typed import script
 from pipeline.errors import UsageError
 from pipeline.simulation.cohort import simulate_cohort
 
@@ -32,4 +33,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

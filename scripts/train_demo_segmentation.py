@@ -22,6 +22,7 @@ import typer
 
 from pipeline.commands.convert import convert_nnunet
 from pipeline.commands.segment import segment
+from pipeline.commands.typed import script
 from pipeline.segmentation.tasks import Planning, Training, TrainingSettings
 from pipeline.segmentation.weights import CHECKPOINT, describe, load_checkpoint, write_lean
 from pipeline.segmentation.workspace import plans_name
@@ -118,4 +119,4 @@ def _ship(model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

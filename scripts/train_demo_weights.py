@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import typer
 from monai.bundle import ConfigWorkflow
 from sklearn.metrics import log_loss, roc_auc_score
 
 from pipeline.calibration.metrics import measures
 from pipeline.commands.calibrate import read_calibration
+from pipeline.commands.typed import script
 from pipeline.learning.checkpoint_file import read_checkpoint, restore
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
@@ -150,4 +150,4 @@ def _posteriors(test: Path, table: Path) -> Floats:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

@@ -101,7 +101,9 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     map_: Annotated[
         list[str] | None, typer.Option("--map", help="Write a map of this feature, as NIfTI; repeatable.")
     ] = None,
-    map_radius: Annotated[int, typer.Option(min=1, help="Of the cube around each voxel of a map, voxels.")] = 1,
+    map_radius: Annotated[
+        int | None, typer.Option(min=1, help="Of the cube around each voxel of a map, voxels; 1 when left out.")
+    ] = None,
     page: Annotated[
         bool, typer.Option("--page", help="Draw the regions, too: .html and .pdf beside the table.")
     ] = False,
@@ -111,6 +113,7 @@ def radiomics(  # noqa: PLR0913 - one flag for each thing that is measured, or h
     """Measure IBSI's features of regions: a table, its dictionary and the reporting sheet."""
     from pipeline.commands.radiomics import radiomics as measure_regions
     from pipeline.commands.radiomics import show
+    from pipeline.radiomics.table import as_naming
 
     given = (input_ or (), mask or (), out, config, cases, label or (), case, names, jobs, page, robustness)
-    return show(measure_regions(*given, map_ or (), map_radius, device, progress=True), out)
+    return show(measure_regions(*given, map_ or (), map_radius, device, progress=True), out, as_naming(names))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cases import Fault
 from pipeline.columns import read_rows
 from pipeline.commands.radiomics_files import beside, require_table, write_pages, write_robustness, write_tables
-from pipeline.commands.radiomics_maps import MapPlan
+from pipeline.commands.radiomics_maps import MapPlan, in_file_name
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.geometry import off_grid
@@ -20,7 +20,7 @@ from pipeline.radiomics.configurations import Configuration, read_configurations
 from pipeline.radiomics.features import extract
 from pipeline.radiomics.maps import require_maps
 from pipeline.radiomics.perturbation import Perturbations
-from pipeline.radiomics.table import Row, as_naming, with_versions
+from pipeline.radiomics.table import Names, Row, as_naming, columns, prefixes, with_versions
 from pipeline.run.plan import require_device
 from pipeline.spec.explain import did_you_mean
 from pipeline.store.files import require_given
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 #: What one image may take, in seconds, before it counts as failed.
 TIMEOUT_S = 3600.0
 _INPUTS = "Give -i IMAGE and -m MASK in pairs, one mask for all images or one image for all masks; or --cases TABLE."
+
+
+_APART = "Give each case and image a name of its own: --cases TABLE with image_name, mask_name."
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Measured:
-    """What became of a task: its rows, and of each label a picture where one was asked for."""
+    """What became of a task: its rows, of each label a picture where one was asked for, and the maps' files."""
 
     rows: tuple[Row, ...]
     pictures: dict[int, bytes]
+    maps: tuple[Path, ...] = ()
 
 
 def radiomics(  # noqa: PLR0913 - each is an option of the command
@@ -98,7 +102,7 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     page: bool = False,
     robustness: str | Mapping[str, Any] = "",
     maps: Sequence[str] = (),
-    map_radius: int = 1,
+    map_radius: int | None = None,
     device: str = "cpu",
     progress: bool = False,
 ) -> list[Row]:
@@ -122,7 +126,7 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
         robustness: measure perturbed versions of each region, too, and write how well features agree between them:
             `default`, a YAML file, or keys and values of `pipeline.radiomics.perturbation.Perturbations`.
         maps: tags of features of which a map of each region is written, below `_maps/`.
-        map_radius: of the cube around each voxel of a map, voxels.
+        map_radius: of the cube around each voxel of a map, voxels; 1 when left out.
         device: where filters are computed: `cpu`, `cuda` or `cuda:N`.
         progress: print a line, and show a bar at a terminal.
 
@@ -143,15 +147,18 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     _require_apart(pairs, how)
     wanted = [replace(pair, labels=pair.labels or tuple(dict.fromkeys(labels))) for pair in pairs]
     changes = read_perturbations(robustness)
-    require_maps(maps, map_radius)
+    plan = _plan(maps, map_radius, Path(out), pairs)
     require_device(device)
-    require_table(Path(out))
-    plan = MapPlan(tuple(maps), map_radius, beside(Path(out), "_maps")) if maps else None
+    named = [cases, *config, *([robustness] if isinstance(robustness, str) else ())]
+    read = [Path(name) for name in named if name]
+    require_table(Path(out), [*read, *(path for pair in pairs for path in (pair.image, pair.mask))])
     tasks = [Task(pair, _chosen(pair, how), changes, page, plan, device) for pair in wanted]
     with shown(progress):
         found = list(track(_measured(tasks, jobs), len(tasks), "radiomics"))
         rows = [row for item in found for row in item.rows]
         write_tables(Path(out), [row.plain(naming) for row in rows], how, naming)
+        if plan:
+            plan.forget({path for item in found for path in item.maps})
         if changes:
             write_robustness(Path(out), [(row.plain(), row.versions) for row in rows], naming)
         if page:
@@ -160,8 +167,13 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
     return rows
 
 
-def show(rows: Sequence[Row], out: Path) -> int:
+def show(rows: Sequence[Row], out: Path, naming: Names = "ibsi") -> int:
     """Say what was measured, and what was not.
+
+    Args:
+        rows: what was measured.
+        out: the table.
+        naming: whose names its columns have.
 
     Returns:
         The exit code: 1 when a case failed.
@@ -172,6 +184,9 @@ def show(rows: Sequence[Row], out: Path) -> int:
     flagged = Counter(flag for row in rows for flag in row.flags)
     said = "".join(f"; {count} {flag}" for flag, count in sorted(flagged.items()))
     echo(f"radiomics: {len(rows) - len(failed)} rows, {len(failed)} failed{said}")
+    tags = {tag for row in rows for tag in row.values}
+    if unnamed := len(tags) - len(columns(tags, naming)):
+        echo(f"{unnamed} of {len(tags)} features have no name of {naming} and are left out: the dictionary lists them.")
     echo(f"Table: {out}")
     return int(bool(failed))
 
@@ -184,9 +199,10 @@ def measure(task: Task) -> Measured:
             raise CaseError("E_GRID", f"Expected the mask on the grid of its image, got {wrong}.")
         labels = task.pair.labels or _labels(mask) or (None,)
         empty = (_row(task.pair, label, how) for label, how in product(labels, task.configurations))
-        rows = tuple(_filled(row, image, mask, task) for row in empty)
+        filled = [_filled(row, image, mask, task) for row in empty]
         drawn = [label for label in labels if label is not None] if task.drawn else []
-        return Measured(rows, {label: _drawn(image, mask, label) for label in drawn})
+        maps = tuple(path for _, files in filled for path in files)
+        return Measured(tuple(row for row, _ in filled), {label: _drawn(image, mask, label) for label in drawn}, maps)
     except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
         known = pipeline_cause(error) or CaseError("E_INTERNAL", f"{root_words(error)}.")
         return _failed(task, known.code, known.message)
@@ -223,15 +239,33 @@ def _row(pair: Pair, label: int | None, how: Configuration) -> Row:
     return Row(pair.case_id, pair.image_name, pair.mask_name, label, name, how, nothing)
 
 
-def _filled(row: Row, image: Nifti, mask: Nifti, task: Task) -> Row:
+def _plan(maps: Sequence[str], radius: int | None, out: Path, pairs: Sequence[Pair]) -> MapPlan | None:
+    """Which maps are made.
+
+    Raises:
+        UsageError: E_CONFIG, E_OPTION; E_ROWS when two would have one file.
+    """
+    if radius is not None and not maps:
+        raise UsageError("E_OPTION", "Expected --map beside --map-radius, got none.", "Name a feature: --map TAG.")
+    require_maps(maps, 1 if radius is None else radius)
+    files = Counter(in_file_name(item) for item in {(pair.case_id, pair.image_name, pair.mask_name) for pair in pairs})
+    name, most = files.most_common(1)[0]
+    if maps and most > 1:
+        what = f"Expected cases and images whose names differ in letters or digits, got {most} for {name}."
+        raise UsageError("E_ROWS", what, _APART)
+    return MapPlan(tuple(maps), radius or 1, beside(out, "_maps")) if maps else None
+
+
+def _filled(row: Row, image: Nifti, mask: Nifti, task: Task) -> tuple[Row, tuple[Path, ...]]:
+    """A row with its values, and the maps that were written of its region."""
     label, settings = 1 if row.label is None else row.label, row.configuration.settings
     volumes = (image.values, mask.values, image.affine)
     found = extract(*volumes, settings, label, device=task.device)
-    filled = replace(row, values=found.values, flags=found.flags)
+    filled, files = replace(row, values=found.values, flags=found.flags), tuple[Path, ...]()
     if task.maps and "empty" not in found.flags:
         name = (row.case_id, row.image, row.mask, str(label), row.configuration.name)
-        task.maps.write(image, mask, settings, label, name)
-    return with_versions(filled, *volumes, task.perturbations, label, task.device)
+        files = task.maps.write(image, mask, settings, label, name)
+    return with_versions(filled, *volumes, task.perturbations, label, task.device), files
 
 
 def _labels(mask: Nifti) -> tuple[int, ...]:
@@ -298,6 +332,7 @@ def _of_table(path: Path) -> list[Pair]:
             raise UsageError("E_TABLE", f"Expected {absent[0]} in row {number} of {path.name}, got an empty cell.")
         image, mask = (path.parent / row[key] for key in ("image", "mask"))
         label = row.get("label", "")
+        label = label.strip().removesuffix(".0")  # as pandas writes a column that has gaps
         if label and not (label.isdigit() and int(label)):
             raise UsageError("E_TABLE", f"Expected a whole number from 1 as label of {row['case_id']}, got {label}.")
         config = tuple(row.get("config", "").split())
@@ -327,11 +362,13 @@ def _require_apart(pairs: Iterable[Pair], how: Iterable[Configuration]) -> None:
     Raises:
         UsageError: E_ROWS for a case, E_CONFIG for a configuration's name.
     """
+    pairs, how = list(pairs), list(how)
     cases = Counter((pair.case_id, pair.image_name, pair.mask_name, pair.labels) for pair in pairs)
     (case, image, mask, _), most = cases.most_common(1)[0]
     if most > 1:
         what = f"Expected each case once, got {case} ({image}, {mask}) {most} times."
-        raise UsageError("E_ROWS", what, "Give each case a name of its own: --cases TABLE with image_name, mask_name.")
+        raise UsageError("E_ROWS", what, _APART)
+    prefixes({(pair.image_name, pair.mask_name, "", item.name) for pair, item in product(pairs, how)})
     name, most = Counter(item.name for item in how).most_common(1)[0]
     if most > 1:
         raise UsageError("E_CONFIG", f"Expected a name of its own for each configuration, got {name} twice.")

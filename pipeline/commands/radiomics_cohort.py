@@ -22,7 +22,7 @@ OUT = "radiomics.csv"
 
 
 class DrawRegionsd(Transform):
-    """Draw every region of a case that was measured: `region_<image>_<mask>_<label>`.
+    """Draw every region of a case that was measured: `region_<image>-<mask>-<label>`.
 
     Args:
         spec: the data spec, with a section `radiomics`.
@@ -82,8 +82,8 @@ class WriteCohort:
 
 
 def picture_key(row: Mapping[Any, Any]) -> str:
-    """The key of a region's picture."""
-    return f"region_{row['image']}_{row['mask']}_{row['label']}"
+    """The key of a region's picture; names have no hyphen, so that no two regions share one."""
+    return f"region_{row['image']}-{row['mask']}-{row['label']}"
 
 
 def _with_versions(made: Iterable[Mapping[str, Path]]) -> Iterator[tuple[Plain, list[Values]]]:

@@ -11,7 +11,7 @@ from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import names
 from pipeline.radiomics.reporting import sheet
 from pipeline.radiomics.robustness import Agreement, Values, agreements
-from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in
+from pipeline.radiomics.summary import flag_sentences, main_rows, unit_in, values_of
 from pipeline.radiomics.table import (
     ALIKE,
     KEYS,
@@ -26,29 +26,39 @@ from pipeline.radiomics.table import (
 )
 from pipeline.store.files import writable_folder, write_atomic, write_text
 from pipeline.store.records import versions
+from pipeline.words import counted
 
 if TYPE_CHECKING:
     from pipeline.report.regions import RegionPage
 
+#: What may stand beside a table, under its name.
+ENDINGS = ("_by_case.csv", "_dictionary.csv", "_reporting.md", "_robustness.csv", ".html", ".pdf")
 #: The packages that numbers come from.
 SOFTWARE = ("tandem-imaging", "numpy", "nibabel")
 
 
-def require_table(out: Path) -> None:
-    """Refuse, before anything is measured, a table that could not be written, or that is called like an image.
+def require_table(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuse, before anything is measured, a table that could not be written, or that would replace an input.
+
+    Args:
+        out: the table.
+        inputs: the files that are read.
 
     Raises:
         UsageError: E_OUT.
     """
     if out.suffix.casefold() != ".csv" or out.is_dir():
         raise UsageError("E_OUT", f"Expected a table (.csv) to write, got {out}.", "Name it such as features.csv.")
+    written = {beside(out, ending).resolve() for ending in (".csv", *ENDINGS)}
+    if taken := [path for path in inputs if path.resolve() in written]:
+        raise UsageError("E_OUT", f"{out} would replace {taken[0]}, which is read.", "Give the table another name.")
     writable_folder(out.parent)
 
 
 def write_tables(
     out: Path, rows: Sequence[Plain], how: Sequence[Configuration], naming: Names = "ibsi", prepared: str = ""
 ) -> None:
-    """Write the table of features, and beside it what explains it.
+    """Write the table of features, and beside it what explains it; what an earlier table had there goes.
 
     Args:
         out: the table, `.csv`.
@@ -70,6 +80,8 @@ def write_tables(
         "_dictionary.csv": as_csv(dictionary(used, naming)),
         "_reporting.md": sheet(how, {name: found[name] for name in SOFTWARE if name in found}, prepared),
     }
+    for ending in ENDINGS:  # those of an earlier table would be taken for this one's
+        beside(out, ending).unlink(missing_ok=True)
     for ending, text in texts.items():
         write_atomic(beside(out, ending), lambda path, text=text: write_text(path, text))  # type: ignore[misc]
 
@@ -118,7 +130,9 @@ def write_pages(out: Path, found: Sequence[tuple[Plain, bytes]], image_units: Ma
 
     pages = list(_pages(found, image_units or {}))
     summary = (
-        f"{len(pages)} regions. Percentiles are among the cohort's regions of the same name, image and configuration.",
+        f"{counted(len(pages), 'region')}. Percentiles are among the cohort's regions of the same name, image and "
+        "configuration. Pictures and histograms show the image and the mask as they came; the values are those of the "
+        "image as the configuration prepares it: interpolated, filtered, without what its range leaves out.",
     )
     for ending, made in ((".html", regions_page(pages, summary)), (".pdf", regions_pdf(pages, summary))):
         write_atomic(beside(out, ending), lambda path, made=made: path.write_bytes(made))  # type: ignore[misc]
@@ -132,9 +146,10 @@ def beside(out: Path, ending: str) -> Path:
 def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
     from pipeline.report.regions import RegionPage
 
-    cohort: dict[tuple[str, ...], list[Plain]] = {}
+    groups: dict[tuple[str, ...], list[Plain]] = {}
     for row, _ in found:
-        cohort.setdefault(alike(row), []).append(row)
+        groups.setdefault(alike(row), []).append(row)
+    cohort = {kind: values_of(rows) for kind, rows in groups.items()}
     units = {
         image: {tag: unit_in(name.unit, image_units.get(image, "")) for tag, name in names().items()}
         for image in {row["image"] for row, _ in found}

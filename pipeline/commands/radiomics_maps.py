@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ class MapPlan:
     radius_voxels: int
     folder: Path
 
-    def write(self, image: Nifti, mask: Nifti, settings: Settings, label: int, name: Sequence[str]) -> None:
+    def write(self, image: Nifti, mask: Nifti, settings: Settings, label: int, name: Sequence[str]) -> tuple[Path, ...]:
         """Write a map of each feature of a region as NIfTI, float32, on the grid of the settings; NaN outside.
 
         Args:
@@ -41,15 +41,30 @@ class MapPlan:
             label: the region's value in the mask.
             name: what the files are called by: case, image, mask, label, configuration.
 
+        Returns:
+            The files.
+
         Raises:
             UsageError: E_CONFIG for a tag that has no map, or a radius that is not above 0.
             CaseError: as `extract`; E_DISK.
         """
         found = feature_maps(image.values, mask.values, image.affine, settings, self.tags, self.radius_voxels, label)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for tag, values in found.values.items():
-            stem = "_".join(re.sub(r"[^\w-]+", "-", part) for part in (*name, tag))
-            write_atomic(self.folder / f"{stem}.nii.gz", partial(_save, values, found.affine))
+        files = {self.folder / f"{in_file_name((*name, tag))}.nii.gz": item for tag, item in found.values.items()}
+        for path, values in files.items():
+            write_atomic(path, partial(_save, values, found.affine))
+        return tuple(files)
+
+    def forget(self, written: Collection[Path]) -> None:
+        """Remove the maps of an earlier table: all but those that were written now."""
+        for path in self.folder.glob("*.nii.gz"):
+            if path not in written:
+                path.unlink()
+
+
+def in_file_name(parts: Sequence[str]) -> str:
+    """Texts as a part of a file's name."""
+    return "_".join(re.sub(r"[^\w-]+", "-", part) for part in parts)
 
 
 def _save(values: object, affine: object, path: Path) -> None:

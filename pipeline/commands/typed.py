@@ -19,6 +19,9 @@ from pipeline.spec.spec import Spec, load_spec
 
 Command = TypeVar("Command", bound=Callable[..., int | None])
 
+#: How a command is asked what it does.
+HELP = {"help_option_names": ["-h", "--help"]}
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone, and what was asked for.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print what libraries log, and where a defect is.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; a second run goes on where the first ended.")]
@@ -54,6 +57,13 @@ def command(on: typer.Typer, name: str | None = None) -> Callable[[Command], Com
         return function
 
     return decorate
+
+
+def script(function: Callable[..., None]) -> None:
+    """Run a script's function as a command that answers to `-h`, too."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=HELP)
+    app.command()(function)
+    app()
 
 
 def _keyword(name: str, kind: Any) -> inspect.Parameter:

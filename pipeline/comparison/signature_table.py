@@ -145,7 +145,7 @@ def read_cohort(path: Path, columns: Columns) -> Cohort:
     Raises:
         UsageError: E_TABLE when it cannot be read, lacks a column (with the nearest name), holds a text among numbers
             or no feature that varies, or a feature is the outcome; E_LABEL for other classes than 0 and 1;
-            E_CASE_ID when two rows have one name; E_OPTION for neither or both kinds of outcome.
+            E_ROWS when two rows have one name; E_OPTION for neither or both kinds of outcome.
     """
     if bool(columns.outcome) == bool(columns.time) or bool(columns.time) != bool(columns.event):
         raise UsageError("E_OPTION", "Expected --outcome, or --time together with --event, got neither or both.")
@@ -159,7 +159,8 @@ def read_cohort(path: Path, columns: Columns) -> Cohort:
     names = [row["case_id"] for row in known]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {twice}.")
+        remedy = "Give the table of one row a case, such as radiomics_by_case.csv."
+        raise UsageError("E_ROWS", f"Expected one row a case in {path.name}, got two of {twice}.", remedy)
     outcome = _outcome(known, columns)
     features = _features(known, columns, path.name)
     values = np.array([[_number(row[name], row["case_id"], name) for name in features] for row in known], float)
@@ -173,11 +174,38 @@ def read_cohort(path: Path, columns: Columns) -> Cohort:
 
 
 def volume_of(cohort: Cohort, name: str = "") -> tuple[str, ...]:
-    """The volume's column: the one that is named, or IBSI's by its tag; none, and said, where there is none."""
-    found = [own for own in cohort.features if own == VOLUME or own.endswith(f"_{VOLUME}")]
-    if not (name or found):
+    """The volume's column: the one that is named, or IBSI's by its tag; none, and said, where there is none.
+
+    Raises:
+        UsageError: E_OPTION when there is no such column.
+    """
+    if name:
+        return (feature_named(cohort, name),)
+    found = _called(cohort, VOLUME)
+    if not found:
         echo(f"No volume beside the signature: no column {VOLUME}; --volume names another.")
-    return (name or found[0],) if name or found else ()
+    if len(found) > 1:
+        echo(f"Beside the signature stands the volume {found[0]}, of {len(found)}; --volume names another.")
+    return tuple(found[:1])
+
+
+def feature_named(cohort: Cohort, name: str) -> str:
+    """The column of a name, or the only one that ends in it: `stat_max` of `pet_tumour_ibsi_pet_stat_max`.
+
+    Raises:
+        UsageError: E_OPTION for no or several columns.
+    """
+    found = _called(cohort, name)
+    if len(found) != 1:
+        near = did_you_mean(name, cohort.features) or "."
+        got = f"{len(found)}, such as {' and '.join(found[:2])}." if found else f"none{near}"
+        raise UsageError("E_OPTION", f"Expected one feature that is {name}, or ends in it, got {got}")
+    return found[0]
+
+
+def _called(cohort: Cohort, name: str) -> list[str]:
+    own = [feature for feature in cohort.features if feature == name]
+    return own or [feature for feature in cohort.features if feature.endswith(f"_{name}")]
 
 
 def require_no_leak(cohort: Cohort, truth: Sequence[str]) -> None:

@@ -115,7 +115,7 @@ def _fields(stream: BinaryIO) -> tuple[Any, bool]:
     elif 348 in sizes:
         magic, kind = block[344:348], nib.Nifti1Header
     else:
-        raise refusal("Expected a NIfTI header, got something else or less than 348 bytes.")
+        raise refusal("Expected a NIfTI header, got another format (such as NRRD or MGZ) or less than 348 bytes.")
     if magic not in (*_SINGLE, *_PAIR):
         raise refusal("Expected NIfTI, got an Analyze header: it does not say where the volume lies.")
     if len(block) != kind.sizeof_hdr:
@@ -127,7 +127,8 @@ def _shape(fields: Any) -> tuple[int, int, int]:
     count, *sizes = (int(size) for size in fields["dim"])
     shape = tuple(sizes[:count])
     if not 3 <= count <= 7 or min(shape) < 1 or max((*shape[3:], 1)) > 1:
-        raise refusal(f"Expected one volume, got an image of shape {shape}.")
+        single = "; one slice has a third axis of 1" if count == 2 else ""
+        raise refusal(f"Expected one volume, got an image of shape {shape}{single}.")
     return shape[0], shape[1], shape[2]
 
 

@@ -25,6 +25,8 @@ FLAGS: dict[str, str] = {
     "one_intensity": "The region holds one value only.",
     "few_bins": f"The region's values fall into less than {FEW_BINS} bins.",
     "not_perturbed": "The region could not be perturbed; it does not count for how well features agree.",
+    "few_supervoxels": "The region is small beside the parts by which contours are randomised (supervoxel_mm3): how "
+    "well its features agree is of the contour more than of the feature.",
     "carried": "The mask was drawn on another image and carried here by their alignment.",
     "not_aligned": "The mask was drawn on another image whose alignment has failed; there are no values.",
 }

@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from scipy import ndimage
 
 from pipeline.errors import CaseError
@@ -26,8 +26,10 @@ from pipeline.spec.explain import Model
 Change = Literal["rotation", "translation", "noise", "volume", "contour"]
 #: A supervoxel with this part of it in the region always stays, and with less than the lower one never.
 ALWAYS, NEVER = 0.9, 0.2
-#: Supervoxels are so large, and have so many voxels at least.
-SUPERVOXEL_MM3, SUPERVOXEL_VOXELS = 250.0, 20
+#: Supervoxels have so many voxels at least.
+SUPERVOXEL_VOXELS = 20
+#: A region of fewer supervoxels is another one after its contour was randomised.
+FEW_SUPERVOXELS = 20
 #: A normal distribution's quartile: the median of its absolute values, in standard deviations.
 _MEDIAN = 0.6745
 _HALF = 0.5 - 1e-9
@@ -45,6 +47,8 @@ class Perturbations(Model):
         translation_voxels: along each axis, up to so much to either side.
         noise: normal, of so many times the standard deviation that the image's own noise has.
         volume_fraction: the region grows or shrinks by up to so much of its volume.
+        supervoxel_mm3: of the parts that a randomised contour takes or leaves; the source has 250, for tumours of some
+            centilitres.
         seed: of the chance.
     """
 
@@ -52,8 +56,9 @@ class Perturbations(Model):
     versions: int = Field(default=10, ge=2, le=1000)
     rotation_deg: float = Field(default=10.0, ge=0, le=45)
     translation_voxels: float = Field(default=0.5, ge=0, le=2)
-    noise: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    noise: FiniteFloat = Field(default=1.0, ge=0)
     volume_fraction: float = Field(default=0.2, ge=0, lt=1)
+    supervoxel_mm3: FiniteFloat = Field(default=250.0, gt=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -61,6 +66,10 @@ class Perturbations(Model):
         if len(set(self.chain)) < len(self.chain):
             raise ValueError(f"each change can be made once, got {', '.join(self.chain)}")
         return self
+
+    def is_coarse_for(self, volume_mm3: float) -> bool:
+        """Whether a region has so few supervoxels that its randomised contours say little of it."""
+        return "contour" in self.chain and volume_mm3 < FEW_SUPERVOXELS * self.supervoxel_mm3
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +157,14 @@ def with_volume(mask: Mask, fraction: float, spacing: Floats, rng: np.random.Gen
     return found.reshape(mask.shape)
 
 
-def supervoxels(image: Floats, spacing: Floats) -> Array:
-    """A label for each voxel (I, J, K), from 0: compact parts of alike intensity (SLIC).
+def supervoxels(image: Floats, spacing: Floats, volume_mm3: float) -> Array:
+    """A label for each voxel (I, J, K), from 0: compact parts of alike intensity (SLIC), of about a volume each.
 
     Source: Achanta et al. 2012, IEEE TPAMI 34, as in scikit-image.
     """
     from skimage.segmentation import slic
 
-    size = max(SUPERVOXEL_VOXELS, SUPERVOXEL_MM3 / float(np.prod(spacing)))
+    size = max(SUPERVOXEL_VOXELS, volume_mm3 / float(np.prod(spacing)))
     low, high = np.percentile(image, [0.5, 99.5])
     plain = np.clip((image - low) / max(high - low, np.finfo(float).tiny), 0, 1)
     found = slic(plain, max(1, round(image.size / size)), compactness=0.05, spacing=spacing, channel_axis=None)
@@ -202,7 +211,7 @@ def _versions(
     steps = (2 * np.arange(wanted.versions) + 1) / wanted.versions - 1
     angle, growth, *shift = (rng.permutation(steps) for _ in range(5))
     level = noise_level(image, axis) * wanted.noise if "noise" in wanted.chain else 0.0
-    parts = supervoxels(image, spacing) if "contour" in wanted.chain else None
+    parts = supervoxels(image, spacing, wanted.supervoxel_mm3) if "contour" in wanted.chain else None
     found = []
     for number in range(wanted.versions):
         values = image + level * rng.normal(size=image.shape) if level else image
@@ -242,7 +251,7 @@ def _box(inside: Mask, spacing: Floats, axis: int, wanted: Perturbations) -> tup
     if "volume" in wanted.chain:  # a sphere's radius, or a slab's half, grows so far at most
         margin += sides.min() / 2 * wanted.volume_fraction
     if "contour" in wanted.chain:
-        margin += SUPERVOXEL_MM3 ** (1 / 3)
+        margin += wanted.supervoxel_mm3 ** (1 / 3)
     if "rotation" in wanted.chain:
         across = np.array([number != axis for number in range(3)])
         margin += across * np.sin(np.deg2rad(wanted.rotation_deg)) * np.linalg.norm(sides[across]) / 2

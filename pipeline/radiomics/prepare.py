@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +21,8 @@ Mask = npt.NDArray[np.bool_]
 #: A half that rounding has made a little less is a half still.
 _HALF = 0.5 - 1e-9
 _ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
+#: More voxels than this are refused before they are made: 4 GiB of real numbers.
+MOST_VOXELS = 2**29
 #: A spline's value depends on voxels no farther than this (by 1e-9).
 _SPLINE_REACH = 16
 
@@ -80,7 +83,8 @@ def prepared(
         device: torch's name of where the filter is computed.
 
     Raises:
-        CaseError: E_NIFTI when a value of the region, or of where a filter reaches, is not finite.
+        CaseError: E_NIFTI when a value of the region, or of where a filter reaches, is not finite; E_CONFIG when
+            `spacing_mm` is so small that the grid would have more than `MOST_VOXELS` voxels.
         UsageError: E_OPTION when there is no such device.
     """
     grid, chosen = Grid.of(image.shape, spacing_mm, settings), settings.filter
@@ -88,6 +92,7 @@ def prepared(
     window = grid.around(mask, margin_mm)
     # the whole image is filtered; what is farther than the filter reaches makes no difference
     outer = needed(window, grid.new_shape, step, chosen) if chosen else window
+    _require_possible(outer)
     around = grid.interpolated(image, outer, settings)
     values = around[within(window, outer)]
     inside = mask[window] if grid.is_native else grid.resampled(mask, window, 1) >= _HALF
@@ -98,6 +103,14 @@ def prepared(
         return region
     response = filtered(around, step, chosen, device)[within(window, outer)]
     return replace(region, image=np.ascontiguousarray(response), before=values)
+
+
+def _require_possible(window: Window) -> None:
+    """Refuse a grid that memory would not hold."""
+    sides = [part.stop - part.start for part in window]
+    if math.prod(sides) > MOST_VOXELS:
+        what = f"Expected at most {MOST_VOXELS:,} voxels around a region, got {' x '.join(map(str, sides))}."
+        raise CaseError("E_CONFIG", what, "Make spacing_mm larger, or the region smaller.")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.radiomics.filters.kinds import KINDS, AnyFilter
@@ -34,7 +34,7 @@ class Bins(Model):
     """
 
     number: int | None = Field(default=None, ge=1, le=MOST_BINS)
-    width: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    width: FiniteFloat | None = Field(default=None, gt=0)
     start: Literal["range", "multiple"] = "range"
 
     @model_validator(mode="after")
@@ -63,11 +63,11 @@ class Settings(Model):
         aggregations: which ones of texture; zones and neighbourhoods have no directions, so that of each pair one does.
     """
 
-    spacing_mm: tuple[float | None, float | None, float | None] | None = None
+    spacing_mm: tuple[FiniteFloat | None, FiniteFloat | None, FiniteFloat | None] | None = None
     interpolation: Literal["nearest", "linear", "cubic"] = "linear"
     whole_numbers: bool = False
-    range: tuple[float | None, float | None] = (None, None)
-    outliers_sd: float | None = Field(default=None, gt=0)
+    range: tuple[FiniteFloat | None, FiniteFloat | None] = (None, None)
+    outliers_sd: FiniteFloat | None = Field(default=None, gt=0)
     filter: AnyFilter | None = None
     bins: Bins | None = Bins(number=32)
     ivh_bins: Bins | None = Bins(number=1000)
@@ -81,7 +81,7 @@ class Settings(Model):
         low, high = self.range
         if low is not None and high is not None and low >= high:
             raise ValueError(f"the range must rise, got {low} to {high}")
-        if self.spacing_mm and any(item is not None and not 0 < item < float("inf") for item in self.spacing_mm):
+        if self.spacing_mm and any(item is not None and item <= 0 for item in self.spacing_mm):
             raise ValueError(f"spacing_mm must be above 0, got {self.spacing_mm}")
         return self
 

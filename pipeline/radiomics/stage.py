@@ -107,7 +107,7 @@ class Radiomicsd(Transform):
         rows = [row for item in self.measured if item.image in data for row in self._rows(data, item)]
         doubts = [f"{row.image}, {row.mask} {row.region}: {FLAGS[flag]}" for row in rows for flag in row.flags]
         table = pd.DataFrame([_as_numbers(row.plain()) for row in rows], columns=None if rows else KEYS)
-        measures = {**(data.get("measures") or {}), "radiomics_rows": len(rows)}
+        measures = {**(data.get("measures") or {}), "rows": len(rows)}
         made: dict[Hashable, Any] = {TABLE: table, **({VERSIONS: _versions(rows)} if self.changes else {})}
         return {**data, **made, "measures": measures, "flags": [*data.get("flags", ()), *dict.fromkeys(doubts)]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.radiomics.flags import FLAGS
@@ -24,10 +25,10 @@ MAIN: dict[str, str] = {
     "stat_kurt": "Excess kurtosis",
     "loc_peak_loc": "Local peak",
     "ih_entropy": "Entropy of the histogram",
-    "cm_joint_entr_3D_comb": "GLCM joint entropy",
-    "cm_contrast_3D_comb": "GLCM contrast",
-    "cm_corr_3D_comb": "GLCM correlation",
-    "rlm_sre_3D_comb": "GLRLM short runs emphasis",
+    "cm_joint_entr_3D_comb": "GLCM joint entropy, 3D merged",
+    "cm_contrast_3D_comb": "GLCM contrast, 3D merged",
+    "cm_corr_3D_comb": "GLCM correlation, 3D merged",
+    "rlm_sre_3D_comb": "GLRLM short runs emphasis, 3D merged",
     "szm_zs_entr_3D": "GLSZM zone size entropy",
     "ngt_coarseness_3D": "NGTDM coarseness",
 }
@@ -35,18 +36,26 @@ MAIN: dict[str, str] = {
 LEAST_OF_COHORT = 5
 
 
-def main_rows(row: Plain, units: Mapping[str, str], cohort: Sequence[Plain]) -> Iterator[tuple[str, str, str]]:
-    """Words, value and percentile of the main features that a row has.
+def values_of(cohort: Sequence[Plain]) -> dict[str, list[float]]:
+    """The main features of regions that can be compared: tag -> values, rising; without those that none has."""
+    found = {tag: sorted(float(row[tag]) for row in cohort if row.get(tag)) for tag in MAIN}
+    return {tag: values for tag, values in found.items() if values}
+
+
+def main_rows(
+    row: Plain, units: Mapping[str, str], cohort: Mapping[str, Sequence[float]]
+) -> Iterator[tuple[str, str, str]]:
+    """Words, value and percentile of the main features that any region of the cohort has.
 
     Args:
         row: of a table under IBSI's names.
         units: tag -> unit; empty where there is none.
-        cohort: all rows of the same region, image and configuration, this one among them.
+        cohort: `values_of` all rows of the same region, image and configuration, this one among them.
     """
     for tag, words in MAIN.items():
-        if tag in row:
+        if tag in cohort:
             text = with_unit(number_text(float(row[tag])), units.get(tag, "")) if row[tag] else NOT_AVAILABLE
-            yield words, text, percentile_text(row[tag], [other.get(tag, "") for other in cohort])
+            yield words, text, percentile_text(row[tag], cohort[tag])
 
 
 def unit_in(unit: str, of_image: str) -> str:
@@ -56,13 +65,11 @@ def unit_in(unit: str, of_image: str) -> str:
     return unit.replace("x", of_image)
 
 
-def percentile_text(own: str, cohort: Sequence[str]) -> str:
-    """The part of a cohort's values that lie below one, ties counted half: `72 % of 33`; `–` where there are few."""
-    values = [float(text) for text in cohort if text]
+def percentile_text(own: str, values: Sequence[float]) -> str:
+    """The part of rising values that lie below one, ties counted half: `72 % of 33`; `–` where there are few."""
     if not own or len(values) < LEAST_OF_COHORT:
         return "–"
-    value = float(own)
-    below = sum(other < value for other in values) + sum(other == value for other in values) / 2
+    below = (bisect_left(values, float(own)) + bisect_right(values, float(own))) / 2
     return f"{100 * below / len(values):.0f} % of {len(values)}"
 
 

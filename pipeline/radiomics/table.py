@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from pipeline.columns import escape_cell
 from pipeline.errors import CaseError, UsageError
+from pipeline.geometry import check_affine, spacing_mm
 from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.glossary import Name, names
 from pipeline.radiomics.levels import Array
@@ -102,7 +105,9 @@ def with_versions(
         if error.code != "E_NIFTI":  # values that are not finite lie around the region, not in it
             raise
         return replace(row, flags=(*row.flags, "not_perturbed"))
-    return replace(row, versions=tuple(found))
+    volume_mm3 = np.count_nonzero(mask == label) * float(np.prod(spacing_mm(check_affine(affine))))
+    coarse = ("few_supervoxels",) if changes.is_coarse_for(volume_mm3) else ()
+    return replace(row, versions=tuple(found), flags=(*row.flags, *coarse))
 
 
 def as_naming(text: str) -> Names:
@@ -168,23 +173,52 @@ def require_apart(rows: Iterable[Plain]) -> None:
 def by_case(rows: Iterable[Plain]) -> list[Plain]:
     """One row a case, for networks and statistics: `<image>_<mask>_<region>_<configuration>_<feature>`; no flags.
 
-    Columns without any value are left out.
+    Columns without any value are left out. Where two regions would have columns of one name, as those of image `x_y`
+    and mask `z`, and of image `x` and mask `y_z`, the parts of both are joined by two underlines.
+
+    Raises:
+        UsageError: E_ROWS when they have one name even so.
     """
+    rows = list(rows)
+    begin = prefixes(dict.fromkeys(alike(row) for row in rows))
     found: dict[str, Plain] = {}
     for row in rows:
-        parts = [row[name] for name in ("image", "mask", "region", "configuration")]
-        if parts[1] == parts[2] or not parts[2]:
-            del parts[2]
-        prefix = "_".join(re.sub(r"\W+", "_", part) for part in parts)
+        prefix = begin[alike(row)]
         values = {f"{prefix}_{name}": text for name, text in row.items() if name not in KEYS and text}
         found.setdefault(row["case_id"], {"case_id": row["case_id"]}).update(values)
     return list(found.values())
 
 
+def prefixes(kinds: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """What the columns of each kind of region (`ALIKE`) begin with, as `by_case` says.
+
+    Raises:
+        UsageError: E_ROWS.
+    """
+    found = {kind: _joined(kind, "_") for kind in kinds}
+    met = Counter(found.values())
+    found = {kind: _joined(kind, "__") if met[prefix] > 1 else prefix for kind, prefix in found.items()}
+    prefix, most = Counter(found.values()).most_common(1)[0] if found else ("", 0)
+    if most > 1:
+        what = f"Expected regions, images and configurations that differ in letters or digits, got {prefix} twice."
+        raise UsageError("E_ROWS", what, "Rename one of them.")
+    return found
+
+
+def _joined(kind: tuple[str, ...], by: str) -> str:
+    image, mask, region, configuration = kind
+    parts = (image, mask, *(() if region in ("", mask) else (region,)), configuration)
+    return by.join(re.sub(r"\W+", "_", part) for part in parts)
+
+
 def dictionary(tags: Iterable[str], naming: Names = "ibsi") -> list[Plain]:
-    """What each column is: IBSI's codes, the unit (`x` stands for the image's), and PyRadiomics' name."""
-    known = names()
-    return [_entry(column, known[tag]) for tag, column in columns(tags, naming).items()]
+    """What each feature is: IBSI's codes, the unit (`x` stands for the image's), and PyRadiomics' name.
+
+    Features that have no name of that kind come last, without a column.
+    """
+    known, named = names(), columns(tags, naming)
+    unnamed = [tag for tag in columns(tags) if tag not in named]
+    return [_entry(named.get(tag, ""), known[tag]) for tag in (*named, *unnamed)]
 
 
 def _entry(column: str, name: Name) -> Plain:

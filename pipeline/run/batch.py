@@ -19,7 +19,7 @@ from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import bundle_root
-from pipeline.spec.spec import of_ingest
+from pipeline.spec.spec import keep_spec, of_ingest
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
@@ -50,6 +50,8 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     if STAGES[0] in stages:
         require_apart(plan.output_dir, plan.dataset_dir)
     with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
+        if STAGES[0] not in stages and plan.spec_file:
+            keep_spec(spec, plan.output_dir)
         _write_manifest(plan, stages)
         for name in stages:
             loaded = load(name, plan)

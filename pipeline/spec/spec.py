@@ -342,7 +342,21 @@ def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:
         return load_spec(stored)
     there = "holds none" if Path(dataset_dir).is_dir() else "is no folder"
     what = f"Expected a data spec: none was named (--spec_file) and {dataset_dir} {there}."
-    raise UsageError("E_SPEC", what, "Name one, or give the folder that ingest has filled (--dataset_dir).")
+    raise UsageError("E_SPEC", what, "Name one, or the folder that ingest has filled; ingest comes first.")
+
+
+def keep_spec(spec: Spec, folder: Path) -> None:
+    """Let the later stages of a run work with a spec, in the place of the one that it was ingested with.
+
+    Raises:
+        UsageError: E_SPEC when the folder holds no spec, or the new one asks ingest for something else.
+    """
+    stored = of_run("", folder)
+    for part, attribute in {"case": "case", "roles": "roles", "masks": "masks", "landmarks": "landmark_files"}.items():
+        if getattr(spec, attribute) != getattr(stored, attribute):
+            what = f"Expected the `{part}` with which {folder} was ingested, got others in the data spec {spec.name}."
+            raise UsageError("E_SPEC", what, "Run ingest as well (leave --stages out), or into another folder.")
+    save_spec(spec, folder)
 
 
 def of_ingest(spec_file: str | Path) -> Spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_the_report_says_what_was_measured(finished: tuple[Path, dict[str, list[
     said = json.loads((folder / "out" / path).read_text())
     (section,) = said["sections"]
     assert section["title"] == "Radiomics" and "small" in section["sentences"][0]
-    assert len(section["tables"][0]["rows"]) == record.measures["radiomics_rows"] > 4
+    assert len(section["tables"][0]["rows"]) == record.measures["rows"] > 4
     assert {picture["key"] for picture in section["pictures"]} == {"radiomics_ct", "radiomics_mr"}
     page = (
         folder / "out" / next(a.path for one in found[case_a(found)] for a in one.artifacts if a.key == "report_page")
@@ -163,6 +164,19 @@ def test_what_is_done_is_not_done_again_but_other_settings_are(
     files = [shipped("bundles", "radiomics", "configs", "inference.yaml")]
     changed = workflow(files, {key: str(value) for key, value in settings.items()}).parser.get_parsed_content("stage")
     assert changed._description != stage._description
+
+
+def test_a_later_stage_runs_with_the_spec_that_it_is_given(
+    finished: tuple[Path, dict[str, list[Record]]], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    other = {**SPEC, "radiomics": {**SPEC["radiomics"], "images": {"ct": "ibsi_ct"}, "robustness": False}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    run(Plan(folder / "in", out, tmp_path / "other.yaml", ("radiomics",)))
+    assert {(row["image"], row["configuration"]) for row in read_csv(out / "radiomics.csv")} == {("ct", "ibsi_ct")}
+    assert not (out / "radiomics_robustness.csv").exists()
 
 
 def test_stages_and_settings_are_checked_before_anything_runs(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from pipeline import api
 from pipeline.errors import UsageError
 from pipeline.radiomics import extract, preset
-from pipeline.radiomics.table import read_csv
+from pipeline.radiomics.table import KEYS, read_csv
 from tests.tandem_process import call
 
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
@@ -133,6 +133,7 @@ def test_an_empty_mask_is_a_row_without_values(files: dict[str, Path]) -> None:
         ({"images": []}, "E_INPUT"),
         ({"names": "mirp"}, "E_OPTION"),
         ({"labels": [1, 0]}, "E_OPTION"),
+        ({"map_radius": 2}, "E_OPTION"),
     ],
 )
 def test_what_cannot_start(files: dict[str, Path], more: dict[str, Any], code: str) -> None:
@@ -162,6 +163,20 @@ def test_columns_by_pyradiomics_names(files: dict[str, Path]) -> None:
     one, _ = measured(files, names="pyradiomics")
     assert float(one["shape_VoxelVolume"]) == int((MASK == 1).sum()) * 3.0
     assert "firstorder_Kurtosis" not in one and "stat_kurt" not in one
+    listed = {item["ibsi_tag"]: item["column"] for item in read_csv(files["out"].with_name("features_dictionary.csv"))}
+    assert listed["stat_mean"] == "firstorder_Mean" and listed["stat_kurt"] == ""
+
+
+def test_how_many_features_pyradiomics_does_not_name_is_said(files: dict[str, Path]) -> None:
+    files["config"].write_text("families: [stat, cm]\naggregations: [3D_comb]\n")
+    given = ("radiomics", "-i", files["image"], "-m", files["mask"], "-c", files["config"], "-o", files["out"])
+    done = call(*given, "--names", "pyradiomics")
+    stat, texture = (
+        18,
+        25,
+    )  # IBSI 3.3 and 3.6; PyRadiomics averages over directions, so that no merged matrix has a name
+    named = len(set(read_csv(files["out"])[0]) - set(KEYS))
+    assert f"{stat + texture - named} of {stat + texture} features have no name of pyradiomics" in done.out
 
 
 def test_regions_that_nothing_perturbs_agree_wholly(files: dict[str, Path], tmp_path: Path) -> None:
@@ -252,6 +267,39 @@ def test_a_table_that_cannot_be_written_is_refused_at_once(files: dict[str, Path
     with pytest.raises(UsageError) as caught:
         measured(files, config=[files["config"]])
     assert caught.value.code == "E_OUT" and files["image"].read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["features.csv", "features_by_case.csv", "features_dictionary.csv"])
+def test_no_table_replaces_the_table_of_cases(files: dict[str, Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("case_id,image,mask\na,ct.nii.gz,seg.nii.gz\n")
+    files["out"] = tmp_path / "features.csv"
+    with pytest.raises(UsageError, match="would replace") as caught:
+        measured(files, images=[], masks=[], cases=tmp_path / name)
+    assert caught.value.code == "E_OUT" and (tmp_path / name).read_text().startswith("case_id,image,mask\n")
+
+
+def test_what_an_earlier_table_had_beside_it_goes(files: dict[str, Path]) -> None:
+    measured(files, page=True, maps=["stat_mean", "stat_max"], robustness="default")
+    other = files["out"].with_name("other.html")
+    other.write_text("of somebody else")
+    measured(files, maps=["stat_max"], labels=[1])
+    assert sorted(path.name for path in files["out"].parent.rglob("*.*")) == [
+        *("ct_ct_seg_1_c_stat_max.nii.gz", "features.csv", "features_by_case.csv", "features_dictionary.csv"),
+        *("features_reporting.md", "other.html"),
+    ]
+
+
+def test_maps_of_two_cases_are_never_one_file(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case_id,image,mask\na b,ct.nii.gz,seg.nii.gz\na-b,ct.nii.gz,seg.nii.gz\n")
+    given = {"images": [], "masks": [], "cases": tmp_path / "t.csv"}
+    with pytest.raises(UsageError, match="a-b_ct_seg") as caught:
+        measured(files, **given, maps=["stat_mean"])
+    assert caught.value.code == "E_ROWS" and len(measured(files, **given)) == 4
+
+
+def test_a_label_that_pandas_wrote_as_a_real_number(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case_id,image,mask,label\na,ct.nii.gz,seg.nii.gz,2.0\n")
+    assert [row["label"] for row in measured(files, images=[], masks=[], cases=tmp_path / "t.csv")] == ["2"]
 
 
 @pytest.mark.parametrize("line", [",ct.nii.gz,seg.nii.gz", "p,,seg.nii.gz", "p,ct.nii.gz,"])

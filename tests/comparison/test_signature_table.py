@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.comparison.signature_table import Columns, read_cohort, volume_of
+from pipeline.comparison.signature_table import Columns, feature_named, read_cohort, volume_of
 from pipeline.errors import UsageError
 from tests.comparison.cohorts import planted, write
 
@@ -34,6 +34,18 @@ def test_a_table_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "1 of 30 cases without an outcome" in said.out + said.err and "flags" in said.out + said.err
     assert volume_of(found) == () and volume_of(found, "f2") == ("f2",)
     assert volume_of(replace(found, features=("ct_morph_volume",))) == ("ct_morph_volume",)
+
+
+def test_a_feature_is_named_by_the_end_of_its_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read_cohort(write(tmp_path / "t.csv", planted(30, 5)), Columns("outcome"))
+    found = replace(found, features=("ct_gtv_stat_max", "pet_gtv_stat_max", "ct_morph_volume", "pet_morph_volume"))
+    assert feature_named(found, "pet_gtv_stat_max") == "pet_gtv_stat_max"
+    assert feature_named(replace(found, features=found.features[1:]), "stat_max") == "pet_gtv_stat_max"
+    with pytest.raises(UsageError, match="got 2, such as ct_gtv_stat_max and pet_gtv_stat_max"):
+        feature_named(found, "stat_max")
+    with pytest.raises(UsageError, match="did you mean `ct_morph_volume`"):
+        feature_named(found, "ct_morph_volum")
+    assert volume_of(found) == ("ct_morph_volume",) and "of 2; --volume" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +99,7 @@ def test_times_among_the_features_are_refused(tmp_path: Path) -> None:
         ("E_OPTION", "--outcome, or --time", Columns(), {}),
         ("E_OPTION", "--outcome, or --time", Columns("outcome", time="f1", event="f2"), {}),
         ("E_TABLE", "number as f70 of case-3", Columns("outcome"), {"f70": [*range(3), "1,5", *range(26)]}),
-        ("E_CASE_ID", "two of twice", Columns("outcome"), {"case_id": ["twice"] * 30}),
+        ("E_ROWS", "two of twice", Columns("outcome"), {"case_id": ["twice"] * 30}),
         ("E_BATCH", "batch of every case", Columns("outcome", batch="site"), {"site": ["a"] * 29 + [""]}),
         ("E_TABLE", "times of 0", Columns(time="days", event="outcome"), {"days": [-1, *range(29)]}),
     ],

@@ -205,7 +205,7 @@ QFORM_CODE, SFORM_CODE, QUATERNION, QOFFSET, SROW_X = 252, 254, 256, 268, 280
         ([Patch(DATATYPE, "h", (32,))], "scalar voxels, got complex64"),
         ([Patch(DATATYPE, "h", (128,))], "scalar voxels, got RGB"),
         ([Patch(DATATYPE, "h", (77,))], "unknown data type 77"),
-        ([Patch(DIM, "4h", (2, 12, 99, 1))], r"one volume, got an image of shape \(12, 99\)"),
+        ([Patch(DIM, "4h", (2, 12, 99, 1))], r"one volume, got an image of shape \(12, 99\); one slice"),
         ([Patch(DIM, "5h", (4, 12, 11, 3, 3))], r"one volume, got an image of shape \(12, 11, 3, 3\)"),
         ([Patch(DIM, "6h", (5, 12, 11, 3, 1, 3))], r"one volume, got an image of shape \(12, 11, 3, 1, 3\)"),
         ([Patch(DIM, "4h", (3, 12, -11, 9))], "one volume"),

@@ -139,6 +139,10 @@ def test_presets_measure_what_they_say() -> None:
         ({"interpolation": "cubik"}, "did you mean `cubic`"),
         ({"range": [400, -1000]}, "rise"),
         ({"spacing_mm": [1, 0, 1]}, "spacing_mm"),
+        ({"range": [float("nan"), 3]}, "range.0"),
+        ({"range": [0, float("inf")]}, "range.1"),
+        ({"spacing_mm": [1, float("nan"), 1]}, "spacing_mm.1"),
+        ({"outliers_sd": float("inf")}, "outliers_sd"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, object], words: str) -> None:
@@ -150,6 +154,13 @@ def test_impossible_settings_are_refused(values: dict[str, object], words: str) 
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean `ibsi_ct`"):
         preset("ibsi-ct")
+
+
+def test_too_fine_a_grid_is_refused_before_it_is_made() -> None:
+    image = np.zeros((40, 40, 40))
+    with pytest.raises(CaseError, match="536,870,912 voxels") as caught:
+        extract(image, np.ones(image.shape, np.uint8), np.eye(4), Settings(spacing_mm=(0.01, 0.01, 0.01)))
+    assert caught.value.code == "E_CONFIG" and "spacing_mm" in caught.value.remedy
 
 
 def test_too_many_bins_are_refused_before_anything_is_made() -> None:

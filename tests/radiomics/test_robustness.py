@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import CaseError
 from pipeline.radiomics import Settings
+from pipeline.radiomics.configurations import Configuration
 from pipeline.radiomics.perturbation import (
     Perturbations,
     noise_level,
@@ -18,6 +19,7 @@ from pipeline.radiomics.perturbation import (
     with_volume,
 )
 from pipeline.radiomics.robustness import agreements, icc, perturbed_features
+from pipeline.radiomics.table import Row, with_versions
 
 Floats = npt.NDArray[np.float64]
 #: Six targets rated by four judges. Source: Shrout, Fleiss 1979, table 2.
@@ -179,7 +181,7 @@ def test_noise_of_the_images_level_is_added() -> None:
 
 
 def test_contours_follow_supervoxels() -> None:
-    parts, mask = supervoxels(IMAGE, SPACING), MASK.astype(bool)
+    parts, mask = supervoxels(IMAGE, SPACING, 250.0), MASK.astype(bool)
     drawn = [with_contour(mask, parts, np.random.default_rng(seed)) for seed in range(20)]
     share = np.bincount(parts[mask], minlength=parts.max() + 1) / np.bincount(parts.ravel())
     for found in drawn:
@@ -192,6 +194,19 @@ def test_contours_follow_supervoxels() -> None:
     one = np.zeros(MASK.shape, bool)
     one[20, 15, 9] = True  # a small part of its supervoxel
     np.testing.assert_array_equal(with_contour(one, parts, np.random.default_rng(0)), one)
+
+
+def test_a_region_small_beside_its_supervoxels_is_flagged() -> None:
+    """One of 3.5 ml has 14 supervoxels of 250 mm³; of a tenth of that 140, which follow its contour closely."""
+    small, settings = ellipsoid((10, 9, 9)), Settings(families=("morph",))
+    row = Row("a", "ct", "mask", 1, "", Configuration("c", settings), {"morph_volume": 1.0})
+    found = {
+        size: with_versions(row, IMAGE, small, AFFINE, Perturbations(chain=("contour",), supervoxel_mm3=size))
+        for size in (250.0, 25.0)
+    }
+    flags = {size: item.flags for size, item in found.items()}
+    spread = {size: np.std([item["morph_volume"] for item in row.versions]) for size, row in found.items()}
+    assert flags == {250.0: ("few_supervoxels",), 25.0: ()} and spread[25.0] < spread[250.0] / 2
 
 
 def test_volume_is_robust_and_what_only_noise_makes_is_not() -> None:

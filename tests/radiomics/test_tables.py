@@ -13,7 +13,7 @@ from pipeline.learning.table import read_numbers
 from pipeline.radiomics import PRESETS, Bins, Settings, extract
 from pipeline.radiomics.configurations import Configuration, configuration, of_spec, read_configurations
 from pipeline.radiomics.reporting import sheet
-from pipeline.radiomics.summary import flag_sentences, main_rows, percentile_text, unit_in
+from pipeline.radiomics.summary import flag_sentences, main_rows, percentile_text, unit_in, values_of
 from pipeline.radiomics.table import Row, as_csv, as_naming, by_case, columns, dictionary, read_csv, require_apart
 from pipeline.spec.radiomics import Radiomics
 
@@ -118,6 +118,15 @@ def test_one_row_a_case_feeds_the_network_that_fuses(tmp_path: Path) -> None:
     np.testing.assert_equal(found, {"a": (-1 / 3, 4.0), "b": (np.nan, np.nan)})
 
 
+def test_no_two_regions_share_a_column() -> None:
+    rows = [row(image="x_y", mask="t", region="t").plain(), row(image="x", mask="y_t", region="y_t", mean=4.0).plain()]
+    (found,) = by_case(rows)
+    assert (float(found["x_y__t__small_stat_mean"]), float(found["x__y_t__small_stat_mean"])) == (-1 / 3, 4.0)
+    with pytest.raises(UsageError, match="differ in letters") as caught:
+        by_case([row(image="a b").plain(), row(image="a-b").plain()])
+    assert caught.value.code == "E_ROWS"
+
+
 def test_the_dictionary_has_codes_units_and_pyradiomics_names() -> None:
     (mean,) = [item for item in dictionary(row().values) if item["column"] == "stat_mean"]
     assert (mean["ibsi_code"], mean["unit"], mean["pyradiomics"]) == ("Q4LE", "x", "firstorder_Mean")
@@ -127,14 +136,14 @@ def test_the_dictionary_has_codes_units_and_pyradiomics_names() -> None:
 
 
 def test_percentiles_count_ties_half_and_need_a_cohort() -> None:
-    assert percentile_text("3.0", ["1.0", "2.0", "3.0", "4.0", "5.0"]) == "50 % of 5"
-    assert percentile_text("5.0", ["5.0", "5.0", "5.0", "5.0", "1.0", ""]) == "60 % of 5"
-    assert percentile_text("3.0", ["3.0", "1.0"]) == "–" and percentile_text("", ["1.0"] * 9) == "–"
+    assert percentile_text("3.0", [1.0, 2.0, 3.0, 4.0, 5.0]) == "50 % of 5"
+    assert percentile_text("5.0", [1.0, 5.0, 5.0, 5.0, 5.0]) == "60 % of 5"
+    assert percentile_text("3.0", [1.0, 3.0]) == "–" and percentile_text("", [1.0] * 9) == "–"
 
 
 def test_what_a_page_says_of_a_row() -> None:
     plain = row(flags=("few_voxels",), error="").plain()
-    assert ("Mean", "-0.3333 HU", "–") in list(main_rows(plain, {"stat_mean": "HU"}, [plain]))
+    assert ("Mean", "-0.3333 HU", "–") in list(main_rows(plain, {"stat_mean": "HU"}, values_of([plain])))
     assert flag_sentences(plain) == ("The region has less than 75 voxels.",)
     assert flag_sentences(row(error="E_GRID: no.").plain()) == ("E_GRID: no.",)
     assert [unit_in(unit, "HU") for unit in ("1", "x²", "mm³")] == ["", "HU²", "mm³"] and unit_in("x", "") == ""

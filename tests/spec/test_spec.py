@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
-from pipeline.spec.spec import Limits, Spec, kinds, load_spec, of_run, save_spec
+from pipeline.spec.spec import Limits, Spec, keep_spec, kinds, load_spec, of_run, save_spec
 from pipeline.store.sections import Display
 
 GOOD = """\
@@ -127,6 +127,20 @@ def test_the_run_keeps_its_spec(tmp_path: Path) -> None:
     assert of_run("", tmp_path) == spec
     with pytest.raises(UsageError, match=r"E_SPEC: .* and .*/nothing is no folder\."):
         of_run("", tmp_path / "nothing")
+
+
+def test_a_later_stage_may_have_another_spec_but_not_other_roles(tmp_path: Path) -> None:
+    first = load_spec("simulated_head")
+    with pytest.raises(UsageError, match="ingest comes first"):
+        keep_spec(first, tmp_path)
+    save_spec(first, tmp_path)
+    changed = first.model_copy(update={"ct_windows": {"bone": (500.0, 2000.0)}})
+    keep_spec(changed, tmp_path)
+    assert of_run("", tmp_path) == changed
+    fewer = {name: role for name, role in first.roles.items() if name != "mr"}
+    with pytest.raises(UsageError, match=r"Expected the `roles` with which .* was ingested") as caught:
+        keep_spec(first.model_copy(update={"roles": fewer}), tmp_path)
+    assert caught.value.code == "E_SPEC" and of_run("", tmp_path) == changed
 
 
 @pytest.mark.parametrize("path", sorted(shipped("data_specs").glob("*.yaml")), ids=lambda path: path.name)
