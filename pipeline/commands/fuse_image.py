@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
 from PIL import Image
+from rich.table import Table
 
 from pipeline.commands.register import dicom_volume
+from pipeline.console import echo, print_table, shown
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.metrics import MEASURES, Measures
 from pipeline.image_fusion.pair import (
@@ -116,10 +117,6 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
 
 def show(found: FusedPair) -> None:
     """Print the measures of a picture beside those of pictures that take no skill."""
-    from rich.table import Table
-
-    from pipeline.console import echo, print_table
-
     table = Table("measure", *(IN_WORDS[name] for name in found.measures), "meaning", box=None, header_style="bold")
     for name in SHOWN:
         values = (NOT_AVAILABLE if item[name] is None else f"{item[name]:.3g}" for item in found.measures.values())
@@ -159,7 +156,7 @@ def _require_out(out: Path, ending: str, inputs: Sequence[Path]) -> str:
         UsageError: E_OUT for another ending, a folder, or a file that would take the place of an input.
     """
     stem = out.name[: -len(ending)]
-    if not out.name.casefold().endswith(ending) or not stem or out.is_dir():
+    if not out.name.endswith(ending) or not stem or out.is_dir():
         raise UsageError("E_OUT", f"Expected a file {ending} to write, got {out}.", f"Name it such as fused{ending}.")
     taken = {path.resolve() for path in inputs}
     for path in _made(out.parent, stem, ending):
@@ -189,7 +186,7 @@ def _fused_pictures(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn
 def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: bool) -> Fused:
     images = [_volume(path, modality) for path, modality in ((ct, "CT"), (mr, "MR"))]
     try:
-        require_same_grid(*images, ("CT", "MR"))
+        require_same_grid(images[0], images[1], ("CT", "MR"))
     except CaseError as error:
         raise CaseError(error.code, error.message, ALIGN) from error
     affine = affine_of(images[0])
@@ -198,7 +195,7 @@ def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn:
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps, affine), out.parent)
     if drawn:
-        png = _drawn(made, affine, images[0])
+        png = _drawn(made, how, images[0])
         write_atomic(out.with_name(f"{stem}_picture{PICTURE}"), lambda path: path.write_bytes(png))
     return made
 
@@ -216,7 +213,7 @@ def _volume(path: Path, modality: str) -> MetaTensor:
     """
     if not path.is_dir():
         return read_argument(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, shown(progress=False):
         made, found = dicom_volume(path, Path(folder))
         if found != modality:
             raise UsageError("E_MODALITY", f"Expected a series of {modality}, got one of {found} in {path}.", SWAPPED)
@@ -228,11 +225,13 @@ def _save_picture(values: Floats, path: Path) -> None:
     write_atomic(path, lambda temporary: Image.fromarray(grey).save(temporary))
 
 
-def _drawn(made: Fused, affine: Any, ct: MetaTensor) -> bytes:
+def _drawn(made: Fused, how: Recipe, ct: MetaTensor) -> bytes:
     """CT, MR and the picture in three planes."""
     from pipeline.report.figures import Column, draw_columns
     from pipeline.report.slices import body_frame, canonical, voxels
 
-    images = [canonical(volume(item, affine)) for item in (made.ct, made.mr, made.image)]
-    columns = [Column(name, voxels(item), (0.0, 1.0)) for name, item in zip(("CT", "MR", "Both"), images, strict=True)]
-    return draw_columns(columns, images[0], body_frame(canonical(ct), "CT"), "CT and MR in one picture")
+    image = canonical(ct)
+    both = {"MR": made.mr, "Both": made.image}
+    columns = [Column("CT", voxels(image), how.ends, "HU")]
+    columns += [Column(name, voxels(canonical(volume(item, affine_of(ct)))), (0.0, 1.0)) for name, item in both.items()]
+    return draw_columns(columns, image, body_frame(image, "CT"), "CT and MR in one picture")

@@ -214,9 +214,8 @@ def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes:
     if how.trained is None:
         return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
     axis = mr.ndim if mr.ndim == 2 else 1 + next(number for number, letter in enumerate(axes) if letter in "SI")
-    tile = how.trained.preparation.patch
     turned = np.moveaxis(shown, axis, -1), np.moveaxis(mr, axis - 1, -1)
-    said = apply_network(how.trained.network, *turned, **({"tile": tile} if len(tile) == 3 else {}))
+    said = apply_network(how.trained.network, *turned, tile=how.trained.preparation.patch)
     maps = [np.moveaxis(item, -1, axis) for item in (said.fused[None], said.weights, said.attention)]
     return Fused(maps[0][0], shown[0], mr, maps[1], maps[2], tuple(notes))
 

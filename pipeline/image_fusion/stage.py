@@ -1,4 +1,4 @@
-"""The stage `fuse_image`: CT and aligned MR in; one picture of both, its measures, and what the report says of it, out."""
+"""The stage `fuse_image`: CT and aligned MR in; one picture of both, with its measures, and what a report says, out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.spec.explain import did_you_mean
 from pipeline.spec.spec import Spec
 from pipeline.store.sections import Coloured, Display, Panel, Picture, Section, Sections, Table
 from pipeline.volumes import affine_of, require_same_grid, volume
-from pipeline.words import NOT_AVAILABLE, clean, number_text
+from pipeline.words import NOT_AVAILABLE, number_text
 
 FUSED, WEIGHTS, ATTENTION = "fused_image", "fused_weights", "fused_attention"
 TITLE = "CT and MR in one picture"
@@ -36,7 +36,7 @@ Data = Mapping[Hashable, Any]
 
 
 class FuseImaged(Transform):
-    """Fuse a case's CT and MR: `fused_image` (0 to 1, float32); of a network, `fused_weights` and `fused_attention`, too.
+    """Fuse a case's CT and MR: `fused_image` (0 to 1, float32); of a network `fused_weights` and `fused_attention`.
 
     A case whose MR (or CT) is not there, or whose alignment has failed, is not fused: it goes on with the flag
     `N_NOT_FUSED`. The verdict `warn` of the alignment is passed on.
@@ -119,10 +119,7 @@ class FuseImaged(Transform):
             flag = next(flag for flag in case["flags"] if flag.startswith("N_NOT_FUSED"))
             return Sections((Section(TITLE, (f"Not fused: {flag.partition(': ')[2]}",)),))
         section = Section(TITLE, self.how.sentences, (self._table(case["measures"]),), tuple(self._pictures()))
-        maps = (Display(WEIGHTS, "Weights", "", (0.0, 1.0)), Display(ATTENTION, "Attention", "", (0.0, 1.0)))
-        return Sections(
-            (section,), displays=(Display(FUSED, TITLE, "", (0.0, 1.0)), *(maps if self.how.trained else ()))
-        )
+        return Sections((section,), displays=(Display(FUSED, TITLE, "", (0.0, 1.0)),))
 
     def _table(self, measures: Mapping[str, Any]) -> Table:
         others = [name for name in self.beside if name != self.how.method]

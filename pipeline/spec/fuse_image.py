@@ -27,8 +27,8 @@ class FuseImage(Model):
             named, else `atrous`, and every record and report says so.
         windows: level and width in HU; CT is fused as the first shows it, and a network looks at the others, too. None:
             those that the network has learned with, or `WINDOW`.
-        weights: what bundles/fuse_image/configs/train.yaml has written; by its path, or by its name alone where it comes
-            with Tandem (bundles/fuse_image/models).
+        weights: what `train.yaml` has written; by its path, or by its name alone where it comes with Tandem
+            (bundles/fuse_image/models).
         sha256: the expected hash of the weights; not asked when empty.
     """
 
