@@ -28,8 +28,9 @@ RANK = 15
 CAPTION = "CT as it was fused, in its first window; MR; and both in one picture, from 0 (black) to 1 (white)."
 WEIGHTS_CAPTION = "How much each candidate counts at each voxel, over the picture; their sum is 1."
 ATTENTION_CAPTION = "Where the network looks, from the finest scale to the coarsest."
-TABLE = (
-    "Measures on the scale from 0 to 255, beside those of pictures that take no skill: each can be had by one of them."
+FIGURES = (
+    "Figures on the scale from 0 to 255, beside those of pictures that take no skill: each of these wins at some. They "
+    "say nothing of the alignment: of a shifted pair they are as good."
 )
 
 Data = Mapping[Hashable, Any]
@@ -87,11 +88,10 @@ class FuseImaged(Transform):
         if made.weights is not None and made.attention is not None:
             case |= {WEIGHTS: volume(made.weights, affine), ATTENTION: volume(made.attention, affine)}
         case["measures"] = {**(case.get("measures") or {}), **self._measures(made)}
-        reasons = tuple(quality["reason"] for quality in found if quality.get("verdict") == "warn")
-        warned = {
-            "verdict": Verdict("warn", tuple(f"The picture is of an alignment to look at: {why}" for why in reasons))
-        }
-        return {**case, "flags": [*flags, *made.notes], **(warned if reasons else {})}
+        reasons = tuple(f"{OF_DOUBTFUL} {item['reason']}" for item in found if item.get("verdict") == "warn")
+        if reasons:
+            case["verdict"] = Verdict("warn", reasons)
+        return case
 
     def _quality(self, case: Data, key: str) -> dict[str, Any]:
         """What registration has said of an alignment; nothing where there was none."""
@@ -118,14 +118,16 @@ class FuseImaged(Transform):
         if FUSED not in case:
             flag = next(flag for flag in case["flags"] if flag.startswith("N_NOT_FUSED"))
             return Sections((Section(TITLE, (f"Not fused: {flag.partition(': ')[2]}",)),))
-        section = Section(TITLE, self.how.sentences, (self._table(case["measures"]),), tuple(self._pictures()))
+        section = Section(TITLE, (*self.how.sentences, FIGURES), (self._table(case["measures"]),), tuple(self._pictures()))
         return Sections((section,), displays=(Display(FUSED, TITLE, "", (0.0, 1.0)),))
 
     def _table(self, measures: Mapping[str, Any]) -> Table:
         others = [name for name in self.beside if name != self.how.method]
-        rows = tuple((name, *(_shown(measures[f"{of}_{name}"]) for of in ("fused", *others))) for name in SHOWN)
-        columns = ("Measure", f"This picture ({self.how.name})", *(IN_WORDS[name].capitalize() for name in others))
-        return Table(TABLE, columns, rows, {name: MEASURES[name] for name in SHOWN})
+        columns = ("Measure", "This picture", *map(_titled, others), "Meaning")
+        rows = tuple(
+            (name, *(_shown(measures[f"{of}_{name}"]) for of in ("fused", *others)), MEASURES[name]) for name in SHOWN
+        )
+        return Table("", columns, rows)
 
     def _pictures(self) -> Iterator[Picture]:
         sources = (Panel(self.names[self.ct], self.ct, window=self.how.ends), Panel(self.names[self.mr], self.mr))
@@ -133,7 +135,7 @@ class FuseImaged(Transform):
         if self.how.trained is None:
             return
         weights = tuple(
-            Panel(IN_WORDS[name].capitalize(), FUSED, coloured=Coloured(WEIGHTS, number, unit="weight"))
+            Panel(_titled(name), FUSED, coloured=Coloured(WEIGHTS, number, unit="weight"))
             for number, name in enumerate(CANDIDATES)
         )
         yield Picture(WEIGHTS, "What the picture is made of", WEIGHTS_CAPTION, weights)
@@ -156,6 +158,11 @@ def roles_of(spec: Spec) -> list[str]:
 def quality_kinds(spec: Spec) -> dict[str, str]:
     """What the stage reads of alignments: key -> kind."""
     return {f"{role}_quality": "measure?" for role in _roles(spec) if role in spec.moving}
+
+
+def _titled(method: str) -> str:
+    words = IN_WORDS[method]
+    return words[:1].upper() + words[1:]
 
 
 def _shown(value: float | None) -> str:
