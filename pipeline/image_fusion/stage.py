@@ -28,6 +28,7 @@ RANK = 15
 CAPTION = "CT as it was fused, in its first window; MR; and both in one picture, from 0 (black) to 1 (white)."
 WEIGHTS_CAPTION = "How much each candidate counts at each voxel, over the picture; their sum is 1."
 ATTENTION_CAPTION = "Where the network looks, from the finest scale to the coarsest."
+OF_DOUBTFUL = "The picture is of an alignment to look at:"
 FIGURES = (
     "Figures on the scale from 0 to 255, beside those of pictures that take no skill: each of these wins at some. They "
     "say nothing of the alignment: of a shifted pair they are as good."
