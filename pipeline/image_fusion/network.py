@@ -77,6 +77,8 @@ class ImageFusionNet(nn.Module):
         #: The arguments as JSON: what a checkpoint keeps of the network's architecture.
         self.definition = json.dumps(given)
         self.spatial_dims, self.windows, self.most_residual = spatial_dims, windows, residual
+        #: Channels of what `forward` gives.
+        self.outputs = 1 + len(CANDIDATES) + 1 + levels
         inputs = (windows, 1)
         self.encoders = nn.ModuleList(build_encoder(encoder, spatial_dims, count, levels) for count in inputs)
         first = self.encoders[0]
