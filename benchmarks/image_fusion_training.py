@@ -154,8 +154,8 @@ def phases(data: Path, out: Path, fold: int, lite0: str) -> str:
     return "\n".join(
         [
             f"## Phases and published weights\n\nEach phase of {SHORT} epochs of 25 steps, which is short; judged on "
-            f"the patient held out ({len(pairs)} pairs). In the second phase, a tenth of the rate; encoders wait for five "
-            "epochs. ImageNet's weights wait for three. Seconds are those of one core, of all phases of a row.\n",
+            f"the patient held out ({len(pairs)} pairs). In the second phase, a tenth of the rate; encoders wait for "
+            "five epochs. ImageNet's weights wait for three. Seconds are those of one core, of all phases of a row.\n",
             *lines,
         ]
     )
@@ -204,10 +204,10 @@ def classical(pairs: Sequence[Pair], methods: Sequence[str]) -> dict[str, list[F
 
 
 def fused(trained: Trained, pairs: Sequence[Pair]) -> list[Floats]:
-    """The network's pictures, as they are saved, in 256 greys. Weights for HU see windows of 8 bits."""
-    windows = trained.preparation.windows
-    if max(width for _, width in windows) > 1:
-        windows = [[0.5, 1.0], [0.25, 0.5], [0.75, 0.5]]
+    """The network's pictures, as they are saved, in 256 greys; windows of HU become parts of the first of them."""
+    (level, width), *_ = windows = trained.preparation.windows
+    black = level - width / 2
+    windows = [[(centre - black) / width, wide / width] for centre, wide in windows]
     return [
         np.rint(255 * apply_network(trained.network, windowed(pair.ct / 255, windows), pair.mr / 255).fused)
         for pair in pairs
