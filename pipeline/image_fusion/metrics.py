@@ -12,13 +12,10 @@ from scipy import ndimage
 from pipeline.image_fusion.edges import laplacian, qabf
 from pipeline.image_fusion.images import TOP, Array, checked, eight_bit
 from pipeline.image_fusion.structure import piella, ssim, vif
+from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
 Measures = dict[str, float | None]
 
-#: On the scale from 0 to 255: CT from here on is bone, without its outermost voxels, which other tissue shares.
-BONE, BONE_RIM = 230.0, 1
-#: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
-SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2
 #: The width of the scale that the evaluator's SSIM assumes: the former default of scikit-image for real numbers.
 EVALUATOR_RANGE = 2.0
 

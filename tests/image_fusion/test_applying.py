@@ -75,6 +75,15 @@ def test_a_tile_is_never_larger_than_the_image() -> None:
     assert np.allclose(flat.fused, whole.fused[0, 0, ..., 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("sides", [(20, 24), (18, 20, 16)], ids=["slices", "tiles"])
+def test_openvino_says_the_same(sides: tuple[int, ...]) -> None:
+    pytest.importorskip("openvino")
+    network, (windows, mr) = network_of(len(sides)), images(*sides)
+    ours, theirs = (apply_network(network, windows, mr, (16, 16, 16), engine=name) for name in ("torch", "openvino"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.allclose(one, other, atol=1e-4)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     network, (windows, mr) = network_of(2), images(16, 16)
     with pytest.raises(CaseError, match=r"E_GRID: Expected CT and MR on one grid, got \(16, 16\) and \(16, 15\)"):
@@ -83,3 +92,5 @@ def test_what_does_not_fit_is_refused() -> None:
         apply_network(network, windows[:1], mr)
     with pytest.raises(UsageError, match="E_CONFIG: Expected an overlap in"):
         apply_network(network, windows, mr, overlap=1.0)
+    with pytest.raises(UsageError, match="E_CONFIG: Expected torch or openvino as the engine, got onnx"):
+        apply_network(network, windows, mr, engine="onnx")  # type: ignore[arg-type]
