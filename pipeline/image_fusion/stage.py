@@ -119,7 +119,9 @@ class FuseImaged(Transform):
         if FUSED not in case:
             flag = next(flag for flag in case["flags"] if flag.startswith("N_NOT_FUSED"))
             return Sections((Section(TITLE, (f"Not fused: {flag.partition(': ')[2]}",)),))
-        section = Section(TITLE, (*self.how.sentences, FIGURES), (self._table(case["measures"]),), tuple(self._pictures()))
+        section = Section(
+            TITLE, (*self.how.sentences, FIGURES), (self._table(case["measures"]),), tuple(self._pictures())
+        )
         return Sections((section,), displays=(Display(FUSED, TITLE, "", (0.0, 1.0)),))
 
     def _table(self, measures: Mapping[str, Any]) -> Table:

@@ -51,14 +51,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     folder = tmp_path_factory.mktemp("fuse_image")
     rng = np.random.default_rng(4)
     subject = random_subject(load_head_template(2), rng, 0.0, 0.0, 2)
-    ct, mr = scan_pair(subject, 4.0, rng)
+    ct, mr = scan_pair(subject, 5.0, rng)
     noise = 900 * np.abs(ndimage.gaussian_filter(rng.normal(size=mr.shape[1:]), 2))
     (folder / "in").mkdir()
     pairs = {"sound": (mr[0], 0.0), "shifted": (mr[0], SHIFT_MM), "noise": (noise, 0.0), "alone": None}
     for name, found in pairs.items():
         write_case(folder / "in" / name, "ct", ct[0], affine_of(ct), subject.landmarks_ct())
         if found:
-            beside = subject.landmarks_ct() + [found[1], 0, 0]
+            beside = subject.landmarks_ct() + np.array([found[1], 0, 0])
             write_case(folder / "in" / name, "t1", found[0], affine_of(mr), beside)
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     run(Plan(folder / "in", folder / "out", folder / "spec.yaml", STAGES))
