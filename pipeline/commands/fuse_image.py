@@ -68,6 +68,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
     sha256: str = "",
     windows: Sequence[Sequence[float]] = (),
     picture: bool = False,
+    measures: bool = True,
     device: str = "",
 ) -> FusedPair:
     """Make one picture of CT and MR on one grid: `tandem fuse-image`.
@@ -85,6 +86,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         sha256: their expected hash.
         windows: level and width of each, in HU of volumes, of 0 to 1 of pictures.
         picture: draw both images and the result side by side, too.
+        measures: measure it, and what takes no skill; of a large volume this takes longer than all else.
         device: `cpu`, `cuda` or `cuda:N`, for a network.
 
     Raises:
@@ -102,7 +104,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         if not path.is_dir():
             require_given(path, "an image")
     made = _fused_pictures(ct, mr, how, stem, out, picture) if flat else _fused_volumes(ct, mr, how, stem, out, picture)
-    found = measured(made, how)
+    found = measured(made, how) if measures else {}
     hashes = {name: sha256_file(path) for name, path in (("ct", ct), ("mr", mr)) if path.is_file()}
     about = {
         "method": how.method,
@@ -117,11 +119,12 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
 
 def show(found: FusedPair) -> None:
     """Print the measures of a picture beside those of pictures that take no skill."""
-    table = Table("measure", *(IN_WORDS[name] for name in found.measures), "meaning", box=None, header_style="bold")
-    for name in SHOWN:
-        values = (NOT_AVAILABLE if item[name] is None else f"{item[name]:.3g}" for item in found.measures.values())
-        table.add_row(name, *values, MEASURES[name])
-    print_table(table)
+    if found.measures:
+        table = Table("measure", *(IN_WORDS[name] for name in found.measures), "meaning", box=None, header_style="bold")
+        for name in SHOWN:
+            values = (NOT_AVAILABLE if item[name] is None else f"{item[name]:.3g}" for item in found.measures.values())
+            table.add_row(name, *values, MEASURES[name])
+        print_table(table)
     for note in found.notes:
         echo(note)
     echo(f"Picture: {found.out}")

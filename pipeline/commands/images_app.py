@@ -63,6 +63,7 @@ def fuse_image(  # noqa: PLR0913 - one flag for each thing that makes the pictur
         list[str] | None, typer.Option(help="LEVEL,WIDTH in HU, in which CT is shown; of a network repeatable.")
     ] = None,
     picture: Annotated[bool, typer.Option("--picture", help="Draw CT, MR and both side by side, too.")] = False,
+    measures: Annotated[bool, typer.Option(help="Measure it; of a large volume this takes longest.")] = True,
     device: Device = "",
 ) -> None:
     """Make one picture of a CT and an MR that lie on one grid, and measure it beside ones that take no skill."""
@@ -70,7 +71,7 @@ def fuse_image(  # noqa: PLR0913 - one flag for each thing that makes the pictur
     from pipeline.commands.fuse_image import show, window_of
 
     windows = [window_of(text) for text in window or ()]
-    show(fuse_pair(ct, mr, out, method, weights, sha256, windows, picture, device))
+    show(fuse_pair(ct, mr, out, method, weights, sha256, windows, picture, measures, device))
 
 
 @command(images_app)

@@ -91,10 +91,11 @@ def test_grey_saved_in_colours_with_a_palette_or_in_sixteen_bits_is_the_same_pic
 def test_a_network_says_where_the_picture_comes_from(files: Path) -> None:
     weights = checkpoint(files / "model.pt")
     given = (files / "ct.nii.gz", files / "mr.nii.gz", files / "f.nii.gz")
-    found = api.fuse_image(*given, weights=weights, sha256=sha256_file(weights))
+    found = api.fuse_image(*given, weights=weights, sha256=sha256_file(weights), measures=False)
     shares = np.asarray(nib.load(files / "f_weights.nii.gz").dataobj)
     assert shares.shape == (44, 42, 20, 5) and np.allclose(shares[20:24, 20:24, 8:12].sum(-1), 1, atol=1e-5)
     assert nib.load(files / "f_attention.nii.gz").shape == (44, 42, 20, 4)
+    assert found.measures == json.loads((files / "f.json").read_text())["measures"] == {}
     assert found.method == "network" and sha256_file(weights) in found.notes[0]
 
 
