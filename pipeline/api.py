@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.commands.deidentify import deidentify
     from pipeline.commands.evaluate import evaluate_classification
     from pipeline.commands.evaluate_segmentation import evaluate_segmentation
+    from pipeline.commands.fuse_image import fuse_image
     from pipeline.commands.radiomics import radiomics
     from pipeline.commands.register import register
     from pipeline.commands.run import ingest, run, status
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "apply_calibration", "calibrate", "compare", "convert_back", "convert_nnunet", "deidentify", "draft_spec",
-    "evaluate_classification", "evaluate_segmentation", "ingest", "radiomics", "register", "run", "segment", "series",
-    "specs", "status",
+    "evaluate_classification", "evaluate_segmentation", "fuse_image", "ingest", "radiomics", "register", "run",
+    "segment", "series", "specs", "status",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.

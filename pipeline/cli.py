@@ -68,7 +68,7 @@ def run(
     jobs: Jobs = 1,
     device: Device = "",
 ) -> int:
-    """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse, report."""
+    """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
     found = api.run(_root(root, input_), out, spec, names_in(stages), overwrite, jobs, device, progress=True)
     return finished(out, found)
 

@@ -23,6 +23,18 @@ def bundle_root(name: str) -> str:
     return str(shipped("bundles", name))
 
 
+def shipped_model(bundle: str, name: str, *folders: Path) -> str:
+    """The path of a file that a data spec names: the name itself, or that of a file that a bundle's `models` holds.
+
+    Args:
+        bundle: whose.
+        name: a path, or a file's name alone.
+        folders: where a name alone is looked for, too.
+    """
+    places = [] if "/" in name else [shipped("bundles", bundle, "models"), *folders]
+    return next((str(folder / name) for folder in places if name and (folder / name).is_file()), name)
+
+
 @cache
 def code_version() -> str:
     """Tandem's version; in a checkout, which can be edited, with a digest of its sources: edited code is new work."""

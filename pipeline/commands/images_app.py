@@ -1,4 +1,4 @@
-"""`tandem register`, `segment` and `radiomics` as they are typed: what can be done with single images."""
+"""`tandem register`, `fuse-image`, `segment` and `radiomics` as they are typed: what can be done with single images."""
 
 from __future__ import annotations
 
@@ -47,6 +47,31 @@ def register(  # noqa: PLR0913 - a flag for each thing that may be known of the 
     given: dict[str, Any] = {**labels, **masks, **marks, "overwrite": overwrite, "progress": True}
     found = register_pair(fixed, moving, out, fixed_modality, moving_modality, transform, parameters, **given)
     return finished(out, found, passed=True)
+
+
+@command(images_app, "fuse-image")
+def fuse_image(  # noqa: PLR0913 - one flag for each thing that makes the picture
+    ct: Annotated[Path, typer.Argument(help="CT in HU: NIfTI, or a folder of one DICOM series; or a grey picture.")],
+    mr: Annotated[Path, typer.Argument(help="MR on the CT's grid: likewise. `tandem register` brings it there.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The picture: .nii.gz of volumes, .png of pictures.")],
+    method: Annotated[
+        str, typer.Option(help="ct, mr, mean, max, gradient, laplacian, atrous, guided, network; else atrous.")
+    ] = "",
+    weights: Annotated[str, typer.Option(help="Of the network, as `train.yaml` has written them.")] = "",
+    sha256: Annotated[str, typer.Option(help="The expected hash of the weights.")] = "",
+    window: Annotated[
+        list[str] | None, typer.Option(help="LEVEL,WIDTH in HU, in which CT is shown; of a network repeatable.")
+    ] = None,
+    picture: Annotated[bool, typer.Option("--picture", help="Draw CT, MR and both side by side, too.")] = False,
+    measures: Annotated[bool, typer.Option(help="Measure it; of a large volume this takes longest.")] = True,
+    device: Device = "",
+) -> None:
+    """Make one picture of a CT and an MR that lie on one grid, and measure it beside ones that take no skill."""
+    from pipeline.commands.fuse_image import fuse_image as fuse_pair
+    from pipeline.commands.fuse_image import show, window_of
+
+    windows = [window_of(text) for text in window or ()]
+    show(fuse_pair(ct, mr, out, method, weights, sha256, windows, picture, measures, device))
 
 
 @command(images_app)

@@ -130,8 +130,8 @@ def show(found: Mapping[str, Spec]) -> None:
 
 
 def sections(spec: Spec) -> list[str]:
-    """Which of the sections that a spec may do without it has: `masks`, `register`, `segment`, `radiomics`, `fuse`."""
+    """Which of the sections that a spec may do without it has, such as `masks` and `register`."""
     there = {"masks": bool(spec.masks), "register": spec.register_ is not None}
     there |= {"segment": spec.segment is not None, "radiomics": spec.radiomics_ is not None}
-    there |= {"fuse": spec.fuse is not None}
+    there |= {"fuse_image": spec.fuse_image is not None, "fuse": spec.fuse is not None}
     return [name for name, given in there.items() if given]

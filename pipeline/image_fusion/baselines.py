@@ -63,7 +63,7 @@ def larger(ct: Image, mr: Image) -> Image:
 
 def mean(ct: Image, mr: Image) -> Image:
     """The mean of both."""
-    return (ct + mr) / 2
+    return np.asarray((ct + mr) / 2, np.float32)
 
 
 def gradient(ct: Image, mr: Image) -> Image:
@@ -194,7 +194,7 @@ def _saliency(image: Image) -> Image:
 
 
 def _followed(chosen: Image, ct: Image, mr: Image, radius: int, epsilon: float) -> Image:
-    """CT's weight: the choice of voxels, filtered so that it follows the edges of CT, beside the rest by those of MR."""
+    """CT's weight: the choice of voxels, filtered so that it follows the edges of CT, and the rest by those of MR."""
     first, second = (
         np.clip(_guided(guide, choice, 2 * radius + 1, epsilon), 0, 1)
         for guide, choice in ((ct, chosen), (mr, 1 - chosen))

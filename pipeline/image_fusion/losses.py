@@ -1,4 +1,4 @@
-"""What the image fusion network learns by: six terms, and two measures of fusion that may join them.
+"""What the image fusion network learns by: six terms, and three measures of fusion that may join them.
 
 A picture is (B, 1, I, J) or (B, 1, I, J, K), 0 to 1. A network that has learned from a measure is good at that measure:
 whoever reports it says so. Q^AB/F and VIF alone are met by pictures that nobody wants; they join other terms.
@@ -15,12 +15,10 @@ from torch.func import functional_call
 
 from pipeline.errors import UsageError
 from pipeline.image_fusion.filters import laplacian, magnitude, mean_filter, sobel
+from pipeline.image_fusion.images import TOP
 from pipeline.image_fusion.terms import TINY, qabf, ssim, vif
+from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
-#: CT is bone from here on: 230 of 0 to 255.
-BONE = 230 / 255
-#: MR is soft tissue from here on, where CT is no bone.
-SOFT = 0.1
 #: Side of the window of the local contrast, and what is added to variances so that noise is none.
 CONTRAST_SIDE, CONTRAST_LEAST = 7, 1e-4
 #: How many levels of the encoders, from the finest, the features of the consistency are taken of.
@@ -39,6 +37,7 @@ class Weights:
     medical: float = 10.0
     qabf: float = 0.0
     vif: float = 0.0
+    bone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ class ImageFusionLoss(nn.Module):
             "medical": lambda: bone(fused, ct) + soft_tissue(fused, ct, mr),
             "qabf": lambda: 1 - qabf(fused, ct, mr),
             "vif": lambda: 1 - (vif(ct, fused) + vif(mr, fused)) / 2,
+            "bone": lambda: bone(fused, ct),
         }
         return {name: count() for name, count in found.items() if self.weights[name] > 0}
 
@@ -119,7 +119,7 @@ def gradient(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
 
 def bone(fused: Tensor, ct: Tensor) -> Tensor:
     """The mean distance from CT in bone; 0 where there is none."""
-    return _mean_where((fused - ct).abs(), ct >= BONE)
+    return _mean_where((fused - ct).abs(), _inside(ct >= BONE / TOP, BONE_RIM))
 
 
 def soft_tissue(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
@@ -132,7 +132,8 @@ def soft_tissue(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
     a, b = means[:, :1], means[:, 1:2]
     var_a, var_b, both = means[:, 2:3] - a * a, means[:, 3:4] - b * b, means[:, 4:5] - a * b
     scale = (var_a.clamp(min=0) + CONTRAST_LEAST) * (var_b.clamp(min=0) + CONTRAST_LEAST)
-    return _mean_where(1 - (both + CONTRAST_LEAST) / torch.sqrt(scale), (ct < BONE) & (mr >= SOFT))
+    soft = (ct > SOFT_CT[0] / TOP) & (ct < SOFT_CT[1] / TOP) & (mr > SOFT_MR / TOP)
+    return _mean_where(1 - (both + CONTRAST_LEAST) / torch.sqrt(scale), _inside(soft, SOFT_RIM))
 
 
 def consistency(encoders: nn.ModuleList, fused: Tensor, sources: Tensor) -> Tensor:
@@ -165,6 +166,18 @@ def _seen(encoder: nn.Module, picture: Tensor, channels: int) -> list[Tensor]:
     found: list[Tensor] = functional_call(encoder, still, (picture.expand(-1, channels, *picture.shape[2:]),))
     encoder.train(learning)
     return found
+
+
+def _inside(mask: Tensor, rim: int) -> Tensor:
+    """A mask without its outermost voxels; the image's edge is not the tissue's."""
+    for _ in range(rim):
+        kept = mask.clone()
+        for axis in range(2, mask.ndim):
+            size = mask.shape[axis] - 1
+            kept.narrow(axis, 0, size).logical_and_(mask.narrow(axis, 1, size))
+            kept.narrow(axis, 1, size).logical_and_(mask.narrow(axis, 0, size))
+        mask = kept
+    return mask
 
 
 def _mean_where(values: Tensor, inside: Tensor) -> Tensor:

@@ -12,13 +12,10 @@ from scipy import ndimage
 from pipeline.image_fusion.edges import laplacian, qabf
 from pipeline.image_fusion.images import TOP, Array, checked, eight_bit
 from pipeline.image_fusion.structure import piella, ssim, vif
+from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
 Measures = dict[str, float | None]
 
-#: On the scale from 0 to 255: CT from here on is bone, without its outermost voxels, which other tissue shares.
-BONE, BONE_RIM = 230.0, 1
-#: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
-SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2
 #: The width of the scale that the evaluator's SSIM assumes: the former default of scikit-image for real numbers.
 EVALUATOR_RANGE = 2.0
 
@@ -68,12 +65,12 @@ def measure(fused: Array, ct: Array, mr: Array, top: float = TOP) -> Measures:
         The names of `MEASURES` -> value.
 
     Raises:
-        CaseError: E_GRID for images of different shapes, or of other than two or three axes; E_NIFTI for a value that is
-            not finite; E_BLANK for a constant image; E_DTYPE for values beyond the scale.
+        CaseError: E_GRID for images of different shapes, or of other than two or three axes; E_NIFTI for a value that
+            is not finite; E_BLANK for a constant image; E_DTYPE for values beyond the scale.
 
-    Sources: SF: Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995. MI: Qu et al., Electronics Letters 38(7), 2002.
-    SCD: Aslantas and Bendes, AEU 69(12), 2015. EPI: Sattar et al., IEEE TIP 6(6), 1997. The others: `structure` and
-    `edges`. The sums over sources are those of the field's evaluator (Zhao et al., CVPR 2023).
+    Sources: SF: Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995. MI: Qu et al., Electronics Letters 38(7),
+    2002. SCD: Aslantas and Bendes, AEU 69(12), 2015. EPI: Sattar et al., IEEE TIP 6(6), 1997. The others: `structure`
+    and `edges`. The sums over sources are those of the field's evaluator (Zhao et al., CVPR 2023).
     """
     images = [eight_bit(image, top) for image in checked({"the fused image": fused, "CT": ct, "MR": mr}, top)]
     whole, *sources = images
@@ -141,8 +138,10 @@ def _of_truth(fused: Array, ct: Array, mr: Array) -> Measures:
 
 
 def _by_source(name: str, values: Array | None) -> Measures:
-    ct, mr = (None, None) if values is None else values.tolist()
-    return {name: None if values is None else ct + mr, f"{name}_CT": ct, f"{name}_MR": mr}
+    if values is None:
+        return dict.fromkeys((name, f"{name}_CT", f"{name}_MR"))
+    ct, mr = values.tolist()
+    return {name: ct + mr, f"{name}_CT": ct, f"{name}_MR": mr}
 
 
 def _combined(values: list[float | None], factor: float = 1.0) -> float | None:

@@ -77,6 +77,8 @@ class ImageFusionNet(nn.Module):
         #: The arguments as JSON: what a checkpoint keeps of the network's architecture.
         self.definition = json.dumps(given)
         self.spatial_dims, self.windows, self.most_residual = spatial_dims, windows, residual
+        #: Channels of what `forward` gives.
+        self.outputs = 1 + len(CANDIDATES) + 1 + levels
         inputs = (windows, 1)
         self.encoders = nn.ModuleList(build_encoder(encoder, spatial_dims, count, levels) for count in inputs)
         first = self.encoders[0]
@@ -125,7 +127,10 @@ class ImageFusionNet(nn.Module):
             level -= 1
             decoded = up(torch.cat([_onto(decoded, features[level]), features[level]], 1))
         full = self.full(padded)
-        said = _cut(self.head(self.last(torch.cat([_onto(decoded, full), full], 1))), image)
+        last = self.last(torch.cat([_onto(decoded, full), full], 1))
+        # features of one length: else they grow until one candidate is chosen everywhere, and no gradient is left
+        last = last * torch.rsqrt((last * last).mean(1, keepdim=True) + 1e-4)
+        said = _cut(self.head(last), image)
         weights = torch.softmax(said[:, :-1], 1)
         residual = self.most_residual * torch.tanh(said[:, -1:]) * torch.maximum(ct, mr)
         fused = ((weights * mixed).sum(1, keepdim=True) + residual).clamp(0.0, 1.0)

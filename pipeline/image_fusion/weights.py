@@ -16,7 +16,7 @@ from pipeline.learning.checkpoint_file import DEFINITION, PREPARATION, TRAINING_
 from pipeline.store.files import require_given, sha256_file
 
 #: Terms of the loss that are measures of fusion, too: a network that has learned by them is good at them.
-MEASURES = {"structure": "SSIM", "qabf": "Qabf", "vif": "VIF"}
+MEASURES = {"structure": ("SSIM",), "qabf": ("Qabf",), "vif": ("VIF",), "medical": ("bone", "soft"), "bone": ("bone",)}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Preparation:
     @property
     def learned_measures(self) -> list[str]:
         """The measures of fusion that it was trained on: a table says so beside them."""
-        return [name for term, name in MEASURES.items() if self.loss.get(term, 0) > 0]
+        found = [name for term, names in MEASURES.items() if self.loss.get(term, 0) > 0 for name in names]
+        return list(dict.fromkeys(found))
 
     def to_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps it."""

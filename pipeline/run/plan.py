@@ -15,7 +15,7 @@ from pipeline.spec.explain import did_you_mean
 if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
 
-STAGES = ("ingest", "register", "preprocess", "segment", "radiomics", "fuse", "report")
+STAGES = ("ingest", "register", "preprocess", "segment", "radiomics", "fuse_image", "fuse", "report")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def stages_for(spec: Spec) -> tuple[str, ...]:
     prepared = spec.of_modality("CT") or spec.of_modality("MR") or None
     segmented = spec.segment and (spec.segment.model or None)  # without a model the section serves conversion
     needed: dict[str, object] = {"register": spec.register_, "preprocess": prepared, "segment": segmented}
-    needed |= {"radiomics": spec.radiomics_, "fuse": spec.fuse}
+    needed |= {"radiomics": spec.radiomics_, "fuse_image": spec.fuse_image, "fuse": spec.fuse}
     return tuple(name for name in STAGES if name not in needed or needed[name] is not None)
 
 

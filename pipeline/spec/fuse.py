@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, StrictBool
 
-from pipeline.shipped import shipped
+from pipeline.shipped import shipped_model
 from pipeline.spec.explain import Model
 
 
@@ -49,8 +49,4 @@ class Fuse(Model):
             key: of the section.
             run: a run folder in which a file named by its name alone is looked for, too, such as the table of features.
         """
-        name = str(getattr(self, key))
-        if not name or "/" in name:
-            return name
-        folders = [shipped("bundles", "fuse", "models"), *([Path(run)] if str(run) else [])]
-        return next((str(folder / name) for folder in folders if (folder / name).is_file()), name)
+        return shipped_model("fuse", str(getattr(self, key)), *([Path(run)] if str(run) else []))

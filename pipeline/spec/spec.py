@@ -17,6 +17,7 @@ from yaml.reader import ReaderError
 from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, explain, find_spec
 from pipeline.spec.fuse import Fuse
+from pipeline.spec.fuse_image import FuseImage
 from pipeline.spec.paths import placeholders
 from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
@@ -52,6 +53,7 @@ class Spec(Model):
     register_: Register | None = Field(default=None, alias="register")
     segment: Segment | None = None
     radiomics_: Radiomics | None = Field(default=None, alias="radiomics")
+    fuse_image: FuseImage | None = None
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
 
@@ -114,6 +116,21 @@ class Spec(Model):
                 raise ValueError(f"`radiomics` measures the role `{role}`, which `roles` does not define")
             if not self.measured_in(role):
                 raise ValueError(f"`radiomics` measures `{role}`, but no mask is of it, or is aligned with it")
+        return self
+
+    @model_validator(mode="after")
+    def _fuse_image_is_whole(self) -> Spec:
+        found = (("CT", self.fuse_image.ct), ("MR", self.fuse_image.mr)) if self.fuse_image else ()
+        for modality, role in found:
+            if role not in self.roles:
+                raise ValueError(f"`fuse_image` has the role `{role}` as {modality}, which `roles` does not define")
+            if self.modalities[role] != modality:
+                got = f"which is of {self.modalities[role]}; `fuse_image.roles` says which role is CT, and which MR"
+                raise ValueError(f"`fuse_image` has the role `{role}` as {modality}, {got}")
+            if modality == "CT" and role not in self.hounsfield_ct:
+                raise ValueError(f"`fuse_image` has windows in HU, but the role `{role}` is in {self.roles[role].unit}")
+            if self.register_ and role not in (self.fixed, *self.moving):
+                raise ValueError(f"`fuse_image` has the role `{role}`, which `register` does not align")
         return self
 
     @model_validator(mode="after")
@@ -180,6 +197,15 @@ class Spec(Model):
             UsageError: E_SPEC when the spec has none.
         """
         return self._section(self.radiomics_, "radiomics", "is measured")
+
+    @property
+    def image_fusion(self) -> FuseImage:
+        """The `fuse_image` section.
+
+        Raises:
+            UsageError: E_SPEC when the spec has none.
+        """
+        return self._section(self.fuse_image, "fuse_image", "becomes one picture")
 
     def _section(self, section: Section | None, name: str, what: str) -> Section:
         if section is None:
@@ -367,7 +393,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
-    models |= {"segment": Segment, "radiomics": Radiomics}
+    models |= {"segment": Segment, "radiomics": Radiomics, "fuse_image": FuseImage}
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:

@@ -269,7 +269,8 @@ def documented() -> Iterator[tuple[str, str]]:
     sources = [shipped("README.md"), *shipped("docs").rglob("*.md"), *shipped("bundles").rglob("*.md")]
     for path in (*sources, *shipped("bundles").rglob("*.yaml")):
         lines = re.sub(r"^#", "", path.read_text(), flags=re.M) if path.suffix == ".yaml" else path.read_text()
-        text = re.sub(r"(\\|(?<=--config_file))\n\s*", " ", lines).replace("$B", FUSE)
+        own = next(iter(re.findall(r"\bB=(bundles/\w+/configs)", lines)), FUSE)
+        text = re.sub(r"(\\|(?<=--config_file))\n\s*", " ", lines).replace("$B", own)
         for command in re.findall(r"-m monai\.bundle (run [^`\n]*--config_file[^`\n]*)", text):
             yield path.name, command
 

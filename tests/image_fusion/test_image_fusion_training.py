@@ -61,7 +61,7 @@ def test_it_learns_and_logs_every_term(workflow: Make, tmp_path: Path) -> None:
         assert row["validation_loss"] == pytest.approx(sum(weights[name] * row[name] for name in TERMS))
     trained = load_trained(tmp_path / "out" / "model.pt")
     assert trained.preparation.windows == [[0.5, 1.0], [0.25, 0.5], [0.75, 0.5]]
-    assert len(trained.training_cases) == 4 and trained.preparation.learned_measures == ["SSIM"]
+    assert len(trained.training_cases) == 4 and trained.preparation.learned_measures == ["SSIM", "bone", "soft"]
     assert not trained.network.training
 
 
@@ -138,13 +138,13 @@ def test_weights_that_are_not_the_expected_ones_are_refused(tmp_path: Path) -> N
 def test_a_checkpoint_holds_what_was_learned(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = ImageFusionNet(2, levels=3, residual=0.2).eval()
-    prepared = Preparation(["ct", "mr"], [[0.5, 1.0]] * 3, [72, 72], {"vif": 0.8, "qabf": 3.0, "structure": 0.0})
+    prepared = Preparation(["ct", "mr"], [[0.5, 1.0]] * 3, [72, 72], {"vif": 0.8, "qabf": 3.0, "bone": 1.0})
     about = {"preparation": prepared.to_plain(), "training_cases": ["a"]}
     write_checkpoint(tmp_path / "model.pt", network, about)
     trained = load_trained(tmp_path / "model.pt")
     given = torch.rand(1, 4, 24, 24)
     assert torch.equal(trained.network(given), network(given))
-    assert trained.preparation.learned_measures == ["Qabf", "VIF"] and trained.training_cases == ("a",)
+    assert trained.preparation.learned_measures == ["Qabf", "VIF", "bone"] and trained.training_cases == ("a",)
 
 
 def test_pictures_are_read_grey_whatever_they_are_saved_as(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pipeline.errors import UsageError
 from pipeline.image_fusion import losses
 from pipeline.image_fusion.encoders import SmallEncoder
 from pipeline.image_fusion.losses import Answer, ImageFusionLoss, Weights
+from pipeline.image_fusion.metrics import bone_kept
 from pipeline.image_fusion.terms import qabf, ssim, vif
 
 
@@ -117,6 +118,22 @@ def test_bone_is_that_of_ct() -> None:
     assert float(losses.bone(fused, ct * 0.5)) == 0  # no bone
 
 
+@pytest.mark.parametrize("sides", [(40, 36), (20, 18, 16)], ids=["2D", "3D"])
+def test_bone_and_soft_tissue_are_learned_where_they_are_measured(sides: tuple[int, ...]) -> None:
+    """A change anywhere else is seen neither by the terms nor by the measures; one inside is seen by both."""
+    ct, mr = 255 * picture(1, *sides), 255 * picture(2, *sides)
+    bones = ct.flip(2) > 0.7 * 255
+    ct[bones] = 240
+    c, m = ct[0, 0].numpy(), mr[0, 0].numpy()
+    for rim, mask in ((1, c >= 230), (2, (c > 30) & (c < 160) & (m > 20))):
+        inside = ndimage.binary_erosion(mask, iterations=rim, border_value=1)
+        assert 0 < inside.sum() < mask.sum()
+        assert np.array_equal(losses._inside(torch.tensor(mask)[None, None], rim)[0, 0].numpy(), inside)
+    f = np.where(ndimage.binary_erosion(c >= 230, border_value=1), 0.8 * c, c)
+    assert bone_kept(f, c) == pytest.approx(0.8)
+    assert float(losses.bone(torch.tensor(f)[None, None] / 255, ct / 255)) == pytest.approx(0.2 * 240 / 255)
+
+
 def test_soft_tissue_compares_contrast_not_brightness() -> None:
     mr = 0.2 + 0.6 * picture(3, 40, 40)
     ct = torch.full_like(mr, 0.3)
@@ -140,7 +157,7 @@ def test_consistency_teaches_the_picture_and_not_the_encoders() -> None:
 def test_terms_are_weighted_and_those_without_weight_are_not_counted() -> None:
     fused, sources = picture(0, 48, 48), torch.cat([picture(1, 48, 48), picture(2, 48, 48)], 1)
     answer = Answer(fused, torch.tensor(0.25))
-    assert Weights() == Weights(15, 8, 5, 3, 2, 10, 0, 0)
+    assert Weights() == Weights(15, 8, 5, 3, 2, 10, 0, 0, 0)
     loss = ImageFusionLoss()
     terms = loss.terms(answer, sources)
     assert list(terms) == ["content", "structure", "detail", "consistency", "gradient", "medical"]

@@ -1,0 +1,143 @@
+"""A network on a whole picture or volume: slice by slice, or tile by tile, without what is black."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from torch import Tensor, nn
+
+from pipeline.errors import CaseError, UsageError
+from pipeline.image_fusion.candidates import CANDIDATES
+from pipeline.image_fusion.network import ImageFusionNet
+from pipeline.inference.engine import Engine, Task, compiled, require_engine, require_processor, weights_sha256
+from pipeline.inference.tiles import Box, TileSum, groups
+
+Floats = npt.NDArray[np.float32]
+Forward = Callable[[Tensor], Tensor]
+
+
+class Applied(NamedTuple):
+    """What a network says of a whole image; 0 in slices and tiles that are black in both sources.
+
+    Attributes:
+        fused: (I, J) or (I, J, K), 0 to 1.
+        weights: of `candidates.CANDIDATES`, in their order (5, I, J[, K]): 0 to 1, with the sum 1.
+        residual: what was added to their sum (I, J[, K]).
+        attention: of the scales, from fine to coarse (levels, I, J[, K]), 0 to 1.
+    """
+
+    fused: Floats
+    weights: Floats
+    residual: Floats
+    attention: Floats
+
+
+def apply_network(
+    network: ImageFusionNet,
+    windows: Floats,
+    mr: Floats,
+    tile: Sequence[int] = (64, 64, 64),
+    overlap: float = 0.25,
+    batch: int = 4,
+    engine: Engine = "torch",
+) -> Applied:
+    """Fuse a picture or a volume, where the network is.
+
+    A network of two dimensions sees each slice (I, J) of a volume by itself; one of three sees tiles, whose answers
+    are averaged with Gaussian weights.
+
+    Args:
+        network: evaluating.
+        windows: of the CT, those of the network's preparation (W, I, J[, K]), 0 to 1 (`pictures.windowed`).
+        mr: (I, J[, K]), 0 to 1 (`pictures.scaled`).
+        tile: voxels along each side; that of the preparation's patch is what a network has learned from.
+        overlap: of neighbouring tiles, from 0 to below 1.
+        batch: slices or tiles at once.
+        engine: what runs the network: `torch`, or `openvino` on a processor: the same to six digits in less time.
+
+    Raises:
+        UsageError: E_CONFIG for other windows than the network's, or an overlap, a batch or an engine that cannot be;
+            E_EXTRA when the engine is not installed.
+        CaseError: E_GRID for images of different shapes.
+    """
+    if not 0 <= overlap < 1 or batch < 1:
+        raise UsageError("E_CONFIG", f"Expected an overlap in [0, 1) and a batch, got {overlap:g} and {batch}.")
+    require_engine(engine)
+    if engine == "openvino":
+        require_processor(network)
+    image = _stacked(network, windows, mr)
+    with torch.inference_mode():
+        if network.spatial_dims == 2:
+            said = _by_slices(network, image, batch, engine)
+        else:
+            said = _by_tiles(network, image, tile, overlap, batch, engine)
+    found = said.cpu().numpy().reshape(-1, *np.shape(mr))
+    many = len(CANDIDATES)
+    return Applied(found[0], found[1 : 1 + many], found[1 + many], found[2 + many :])
+
+
+def _stacked(network: ImageFusionNet, windows: Floats, mr: Floats) -> Tensor:
+    """The network's image (W + 1, I, J, K), where the network is; a picture is a volume of one slice."""
+    if np.shape(windows)[1:] != np.shape(mr) or np.ndim(mr) not in (2, 3):
+        raise CaseError("E_GRID", f"Expected CT and MR on one grid, got {np.shape(windows)[1:]} and {np.shape(mr)}.")
+    if len(windows) != network.windows:
+        raise UsageError("E_CONFIG", f"Expected the network's {network.windows} windows, got {len(windows)}.")
+    image = torch.from_numpy(np.concatenate([windows, mr[None]]).astype(np.float32, copy=False))
+    return image.reshape(*image.shape[:3], -1).to(next(network.parameters()).device)
+
+
+def _shows(part: Tensor) -> bool:
+    """Whether there is anything to fuse: what the network says of two black images is black."""
+    return bool(part[0].any() or part[-1].any())
+
+
+class _AsTuple(nn.Module):
+    """A network whose answer is a tuple, as an engine takes it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        return (self.network(image),)
+
+
+def _forward(network: ImageFusionNet, example: Tensor, engine: Engine) -> Forward:
+    """What looks at images (B, W + 1, …) of the example's shape."""
+    if engine == "torch":
+        return network
+    identity = f"{weights_sha256(network)} {network.definition}"
+    look = compiled(Task(identity, ("image",), ("said",), _AsTuple(network).eval(), (example[:1],)))
+    return lambda stack: look(stack)[0]
+
+
+def _by_slices(network: ImageFusionNet, image: Tensor, batch: int, engine: Engine) -> Tensor:
+    said = image.new_zeros((network.outputs, *image.shape[1:]))
+    shown = [number for number in range(image.shape[-1]) if _shows(image[..., number])]
+    for group in groups(shown, batch):
+        stack = image[..., group].movedim(-1, 0).contiguous()
+        said[..., group] = _forward(network, stack, engine)(stack).movedim(0, -1)
+    return said
+
+
+def _by_tiles(
+    network: ImageFusionNet, image: Tensor, tile: Sequence[int], overlap: float, batch: int, engine: Engine
+) -> Tensor:
+    sides = [min(side, size) for side, size in zip(tile, image.shape[1:], strict=True)]
+    weight = compute_importance_map(tuple(sides), mode="gaussian", device=image.device).float()
+    total = TileSum(network.outputs, image.shape[1:], weight)
+    for group in groups(list(_boxes(image, sides, overlap)), batch):
+        stack = torch.stack([image[(slice(None), *box)] for box in group])
+        total.add(group, _forward(network, stack, engine)(stack))
+    return total.mean()
+
+
+def _boxes(image: Tensor, sides: Sequence[int], overlap: float) -> Iterator[Box]:
+    """Where tiles lie, on MONAI's own grid."""
+    steps = [max(1, int(side * (1 - overlap))) for side in sides]
+    yield from (box for box in dense_patch_slices(image.shape[1:], sides, steps) if _shows(image[(slice(None), *box)]))

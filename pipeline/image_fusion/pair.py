@@ -1,0 +1,236 @@
+"""A pair of CT and MR on one grid as one picture: by what, made, and measured beside what needs no skill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import CaseError, UsageError
+from pipeline.geometry import orientation_of
+from pipeline.image_fusion.applying import apply_network
+from pipeline.image_fusion.baselines import BASELINES, fuse
+from pipeline.image_fusion.images import checked
+from pipeline.image_fusion.metrics import Measures, measure
+from pipeline.image_fusion.pictures import Floats, scaled, windowed
+from pipeline.image_fusion.weights import Trained, load_trained
+from pipeline.spec.explain import did_you_mean
+from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
+from pipeline.store.files import sha256_file
+
+Windows = tuple[tuple[float, float], ...]
+
+#: A picture as it was saved, from 0 to 1.
+WHOLE = (0.5, 1.0)
+#: What is measured beside every picture: the copy, the mean and the larger of both, of which each has good figures.
+BESIDE = ("ct", "mean", "max")
+#: The measures that tables show.
+SHOWN = ("SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM", "bone", "soft")
+IN_WORDS = {
+    "ct": "CT alone",
+    "mr": "MR alone",
+    "mean": "mean of both",
+    "max": "larger of both",
+    "gradient": "stronger gradient",
+    "laplacian": "Laplacian pyramid",
+    "atrous": "à trous",
+    "guided": "guided filter",
+    NETWORK: "network",
+}
+#: Values below this are air of CT, in HU; MR has none, but for single voxels. So many of them are more than a few.
+AIR_HU, MORE_THAN_FEW = -500.0, 0.02
+NO_AIR = "N_NO_AIR: the CT has no air"
+SWAPPED = "Give the CT, in HU, as CT, and the MR as MR."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a pair becomes one picture.
+
+    Attributes:
+        method: a name of `BASELINES`, or `network`.
+        windows: level and width in which CT is shown: in HU of volumes, of 0 to 1 of pictures; the first is fused.
+        learned: of a network that has learned from pictures, and is given volumes: its windows of what the first shows.
+        trained: the network, where that is the method.
+        sha256: of its weights.
+    """
+
+    method: str
+    windows: Windows
+    learned: Windows = ()
+    trained: Trained | None = None
+    sha256: str = ""
+
+    @property
+    def name(self) -> str:
+        """The method in words."""
+        return IN_WORDS[self.method]
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """What of CT is black, and what is white."""
+        level, width = self.windows[0]
+        return level - width / 2, level + width / 2
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """By what the picture is made, and what has to be known of its figures."""
+        if self.trained is None:
+            return (f"Method: {self.name}. Nothing of it is learned: no weights of a network were named.",)
+        measures = ", ".join(self.trained.preparation.learned_measures)
+        slices = "The network sees each axial slice by itself." if self.trained.network.spatial_dims == 2 else ""
+        pictures = "It has learned from pictures, not from HU." if self.learned else ""
+        cheap = f"It was trained on {measures}: its figures of these are no surprise." if measures else ""
+        sentences = (f"Method: network, weights with the sha256 {self.sha256}.", slices, pictures, cheap)
+        return tuple(sentence for sentence in sentences if sentence)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A picture and what it was made of, all 0 to 1, of the shape of the images.
+
+    Attributes:
+        image: the picture.
+        ct: CT in its first window.
+        mr: MR as it was fused.
+        weights: (5, …) how much each candidate counts; the network's alone.
+        attention: (levels, …) where the network looks; likewise.
+        notes: sentences that a reader has to know.
+    """
+
+    image: Floats
+    ct: Floats
+    mr: Floats
+    weights: Floats | None = None
+    attention: Floats | None = None
+    notes: tuple[str, ...] = ()
+
+
+def recipe(
+    method: str = "",
+    windows: Windows = (),
+    weights: str = "",
+    sha256: str = "",
+    device: Any = "cpu",
+    pictures: bool = False,
+) -> Recipe:
+    """Check what was asked for, and read the weights.
+
+    Args:
+        method: a name of `BASELINES`, or `network`; the network where weights are named, else `atrous`, when empty.
+        windows: level and width of each; the network's own, or `WINDOW`, when empty.
+        weights: what `train.yaml` has written; empty for none.
+        sha256: their expected hash; not asked when empty.
+        device: where the network works.
+        pictures: CT is a picture of 0 to 1, not a volume in HU.
+
+    Raises:
+        UsageError: E_OPTION for what does not go together; E_WEIGHTS, E_CHECKPOINT, E_INPUT.
+    """
+    known = (*BASELINES, NETWORK)
+    if method and method not in known:
+        near = did_you_mean(method, known) or "."
+        raise UsageError("E_OPTION", f"Expected one of the methods {', '.join(known)}, got {method}{near}")
+    if wrong := wrong_recipe(method, windows, weights, sha256):
+        raise UsageError("E_OPTION", f"{wrong}.", "Leave it out, or name what it needs.")
+    plain = (WHOLE if pictures else WINDOW,)
+    if not weights:
+        return Recipe(chosen(method, weights), tuple(windows) or plain)
+    trained = load_trained(weights, device, sha256)
+    own = _plain(trained.preparation.windows)
+    of_volumes = any(width > WHOLE[1] for _, width in own)
+    learned = () if of_volumes or pictures else own
+    usual = plain if learned else _of_pictures(own) if of_volumes and pictures else own
+    if windows and len(windows) != len(usual):
+        what = f"Expected {len(usual)} windows for this network, got {len(windows)}."
+        raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
+    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, sha256_file(Path(weights)))
+
+
+def _plain(windows: Sequence[Sequence[float]]) -> Windows:
+    return tuple((float(level), float(width)) for level, width in windows)
+
+
+def _of_pictures(windows: Windows) -> Windows:
+    """Windows in HU as those of a picture that shows CT in the first of them."""
+    first, whole = windows[0]
+    return tuple(((level - first) / whole + 0.5, width / whole) for level, width in windows)
+
+
+def fuse_volumes(ct: npt.NDArray[Any], mr: npt.NDArray[Any], affine: npt.NDArray[np.float64], how: Recipe) -> Fused:
+    """One picture of two volumes.
+
+    Args:
+        ct: (I, J, K), HU.
+        mr: (I, J, K), any scale: 0 stays black, and white is what few voxels of the body are brighter than.
+        affine: of both, RAS mm.
+        how: the recipe.
+
+    Raises:
+        CaseError: E_MODALITY when MR has the values of CT; E_BLANK for a constant image, or a CT that is so in its
+            window; E_GRID, E_NIFTI.
+    """
+    ct, mr = np.asarray(ct, np.float32), np.asarray(mr, np.float32)
+    checked({"CT": ct, "MR": mr})
+    notes = _doubts(ct, mr)
+    return _fused(ct, scaled(mr, affine), how, notes, orientation_of(affine))
+
+
+def fuse_pictures(ct: Floats, mr: Floats, how: Recipe) -> Fused:
+    """One picture of two grey pictures (rows, columns), 0 to 1, CT as it was saved.
+
+    Raises:
+        CaseError: E_GRID for other shapes; E_BLANK for a constant one.
+    """
+    checked({"CT": ct, "MR": mr}, 1.0)
+    return _fused(ct, mr, how)
+
+
+def measured(made: Fused, how: Recipe, beside: Sequence[str] = BESIDE) -> dict[str, Measures]:
+    """The measures of a picture, and of what other methods make of the same pair.
+
+    Args:
+        made: the picture.
+        how: by what it was made.
+        beside: names of `BASELINES`.
+
+    Returns:
+        Method -> measures, the picture's own first.
+    """
+    pictures = {how.method: made.image} | {name: fuse(made.ct, made.mr, name) for name in beside if name != how.method}
+    return {name: measure(image, made.ct, made.mr, 1.0) for name, image in pictures.items()}
+
+
+def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes: str = "RAS") -> Fused:
+    """The picture; `axes`: where the axes of a volume lead, of which a network of slices needs the one to the head."""
+    shown = windowed(ct, how.windows)
+    if how.learned:
+        shown = windowed(shown[0], how.learned)
+    checked({"CT in its window": shown[0], "MR": mr})
+    if how.trained is None:
+        return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
+    axis = mr.ndim if mr.ndim == 2 else 1 + next(number for number, letter in enumerate(axes) if letter in "SI")
+    turned = np.moveaxis(shown, axis, -1), np.moveaxis(mr, axis - 1, -1)
+    said = apply_network(how.trained.network, *turned, tile=how.trained.preparation.patch)
+    maps = [np.moveaxis(item, -1, axis) for item in (said.fused[None], said.weights, said.attention)]
+    return Fused(maps[0][0], shown[0], mr, maps[1], maps[2], tuple(notes))
+
+
+def _doubts(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:
+    """What is strange in the values; images that are exchanged are refused.
+
+    Raises:
+        CaseError: E_MODALITY.
+    """
+    if _has_air(mr):
+        got = "values below -500 HU, as air has in CT"
+        raise CaseError("E_MODALITY", f"Expected MR, got {got}.", SWAPPED)
+    return [] if _has_air(ct) else [NO_AIR]
+
+
+def _has_air(values: npt.NDArray[Any]) -> bool:
+    return float((values < AIR_HU).mean()) > MORE_THAN_FEW
