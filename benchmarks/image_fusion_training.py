@@ -109,12 +109,13 @@ def network(data: Path, out: Path, fold: int) -> str:
     trained, seconds = learned(data, out, fold, "network", (ANEW,))
     pairs = held_out(data, fold)
     patients = ", ".join(sorted({pair.patient for pair in pairs}))
+    count = sum(item.numel() for item in trained.network.parameters())
     recipe = ", ".join(f"{name} {weight:g}" for name, weight in trained.preparation.loss.items() if weight)
     return "\n".join(
         [
-            f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network has learned from the "
-            f"{len(trained.training_cases)} pairs of the other patients, by the loss {recipe}. The weights of the loss "
-            "and the epoch were chosen on this patient: its figures are those of a validation.\n",
+            f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network ({count:,} parameters) has "
+            f"learned from the {len(trained.training_cases)} pairs of the other patients, by the loss {recipe}. The "
+            "weights of the loss and the epoch were chosen on this patient: its figures are those of a validation.\n",
             *table(pairs, {**classical(pairs, ("max", "atrous")), _learned_row(trained): fused(trained, pairs)}),
             f"\nTraining: {seconds:.0f} s of one processor core.",
         ]
