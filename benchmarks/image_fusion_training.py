@@ -116,9 +116,9 @@ def network(data: Path, out: Path, fold: int) -> str:
     return "\n".join(
         [
             f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network ({count:,} parameters) has "
-            f"learned from the {len(trained.training_cases)} pairs of the other patients by the overlay `measures`, and "
-            f"for {BONE.settings['max_epochs']} epochs more, at a tenth of the rate, by the loss {recipe}. Both losses and "
-            "the epochs were chosen on this patient: its figures are those of a validation.\n",
+            f"learned from the {len(trained.training_cases)} pairs of the other patients by the overlay `measures`, "
+            f"and for {BONE.settings['max_epochs']} epochs more, at a tenth of the rate, by the loss {recipe}. Both "
+            "losses and the epochs were chosen on this patient: its figures are those of a validation.\n",
             *table(pairs, {**classical(pairs, ("max", "atrous")), _learned_row(trained): fused(trained, pairs)}),
             f"\nTraining: {seconds:.0f} s by the clock, one thread, on a machine that did other work, too.",
         ]
@@ -159,7 +159,7 @@ def phases(data: Path, out: Path, fold: int, lite0: str) -> str:
         [
             f"## Phases and published weights\n\nEach phase of {SHORT} epochs of 25 steps, which is short; judged on "
             f"the patient held out ({len(pairs)} pairs). In the second phase, a tenth of the rate; encoders wait for "
-            "five epochs. ImageNet's weights wait for three. Seconds are the clock's, one thread, of all phases of a row.\n",
+            "five epochs. ImageNet's weights wait for three. Seconds are the clock's, all phases of a row.\n",
             *lines,
         ]
     )

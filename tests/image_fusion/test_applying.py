@@ -107,7 +107,7 @@ def test_the_shipped_weights_fuse_pictures_and_say_what_they_are() -> None:
     path = shipped("bundles", "fuse_image", "models", "heads.pt")
     assert path.stat().st_size < 500_000
     trained = load_trained(path, sha256=sha256_file(path))
-    assert len(trained.training_cases) == 16 and all(name.startswith("head-") for name in trained.training_cases)
+    assert len(trained.training_cases) == 12 and all(name.startswith("head-") for name in trained.training_cases)
     assert set(trained.preparation.learned_measures) == {"SSIM", "Qabf", "VIF", "bone", "soft"}
     ct, mr = (values.astype(np.float32) for values in head(5, 96, 88))
     hu = windowed(500 * ct - 100, trained.preparation.windows)
