@@ -19,6 +19,8 @@ Measures = dict[str, float | None]
 BONE, BONE_RIM = 230.0, 1
 #: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
 SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2
+#: What float32 leaves of a difference of equal images on the scale from 0 to 255 is less.
+ROUNDING = 1e-3
 #: The width of the scale that the evaluator's SSIM assumes: the former default of scikit-image for real numbers.
 EVALUATOR_RANGE = 2.0
 
@@ -68,12 +70,12 @@ def measure(fused: Array, ct: Array, mr: Array, top: float = TOP) -> Measures:
         The names of `MEASURES` -> value.
 
     Raises:
-        CaseError: E_GRID for images of different shapes, or of other than two or three axes; E_NIFTI for a value that is
-            not finite; E_BLANK for a constant image; E_DTYPE for values beyond the scale.
+        CaseError: E_GRID for images of different shapes, or of other than two or three axes; E_NIFTI for a value that
+            is not finite; E_BLANK for a constant image; E_DTYPE for values beyond the scale.
 
-    Sources: SF: Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995. MI: Qu et al., Electronics Letters 38(7), 2002.
-    SCD: Aslantas and Bendes, AEU 69(12), 2015. EPI: Sattar et al., IEEE TIP 6(6), 1997. The others: `structure` and
-    `edges`. The sums over sources are those of the field's evaluator (Zhao et al., CVPR 2023).
+    Sources: SF: Eskicioglu and Fisher, IEEE Trans. Commun. 43(12), 1995. MI: Qu et al., Electronics Letters 38(7),
+    2002. SCD: Aslantas and Bendes, AEU 69(12), 2015. EPI: Sattar et al., IEEE TIP 6(6), 1997. The others: `structure`
+    and `edges`. The sums over sources are those of the field's evaluator (Zhao et al., CVPR 2023).
     """
     images = [eight_bit(image, top) for image in checked({"the fused image": fused, "CT": ct, "MR": mr}, top)]
     whole, *sources = images
@@ -117,7 +119,7 @@ def _of_differences(fused: Array, ct: Array, mr: Array) -> Measures:
     return {
         "SF": float(np.sqrt(sum(_mean_square(np.diff(fused, axis=axis)) for axis in range(fused.ndim)))),
         "AG": _average_gradient(fused),
-        "SCD": _combined([_correlation(differences[1], ct), _correlation(differences[0], mr)]),
+        "SCD": _combined([_told(differences[1], ct), _told(differences[0], mr)]),
         "PSNR": float(10 * np.log10(TOP**2 / squares)) if squares else None,
         "CC": _combined([_correlation(fused, ct), _correlation(fused, mr)], 0.5),
         "EPI": _combined([_correlation(edges, other) for other in of_sources], 0.5),
@@ -141,8 +143,10 @@ def _of_truth(fused: Array, ct: Array, mr: Array) -> Measures:
 
 
 def _by_source(name: str, values: Array | None) -> Measures:
-    ct, mr = (None, None) if values is None else values.tolist()
-    return {name: None if values is None else ct + mr, f"{name}_CT": ct, f"{name}_MR": mr}
+    if values is None:
+        return dict.fromkeys((name, f"{name}_CT", f"{name}_MR"))
+    ct, mr = values.tolist()
+    return {name: ct + mr, f"{name}_CT": ct, f"{name}_MR": mr}
 
 
 def _combined(values: list[float | None], factor: float = 1.0) -> float | None:
@@ -174,6 +178,11 @@ def _average_gradient(image: Array) -> float:
     for axis in range(image.ndim):
         total += np.gradient(image, axis=axis) ** 2
     return float(np.sqrt(total / image.ndim).mean(dtype=np.float64))
+
+
+def _told(difference: Array, source: Array) -> float | None:
+    """The correlation of a difference with a source; None where a copy differs by rounding alone."""
+    return _correlation(difference, source) if float(np.ptp(difference)) > ROUNDING else None
 
 
 def _correlation(first: Array, second: Array) -> float | None:
