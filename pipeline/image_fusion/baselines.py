@@ -53,7 +53,8 @@ def fuse(ct: Array, mr: Array, method: str) -> Image:
         raise UsageError("E_OPTION", what + (did_you_mean(method, BASELINES) or "."))
     images = [image.astype(np.float32, copy=False) for image in checked({"CT": ct, "MR": mr})]
     low, high = (limit([limit(image) for image in images]) for limit in (np.min, np.max))
-    return BASELINES[method](*images).clip(low, high).reshape(np.shape(ct))
+    fused = BASELINES[method](*images)
+    return fused.clip(low, high).astype(np.float32, copy=False).reshape(np.shape(ct))
 
 
 def larger(ct: Image, mr: Image) -> Image:
@@ -194,7 +195,7 @@ def _saliency(image: Image) -> Image:
 
 
 def _followed(chosen: Image, ct: Image, mr: Image, radius: int, epsilon: float) -> Image:
-    """CT's weight: the choice of voxels, filtered so that it follows the edges of CT, and the rest by those of MR."""
+    """CT's weight: the choice of voxels, filtered so that it follows CT's edges, beside the rest by those of MR."""
     first, second = (
         np.clip(_guided(guide, choice, 2 * radius + 1, epsilon), 0, 1)
         for guide, choice in ((ct, chosen), (mr, 1 - chosen))

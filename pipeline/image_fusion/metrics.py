@@ -16,6 +16,8 @@ from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_
 
 Measures = dict[str, float | None]
 
+#: What float32 leaves of a difference of equal images on the scale from 0 to 255 is less.
+ROUNDING = 1e-3
 #: The width of the scale that the evaluator's SSIM assumes: the former default of scikit-image for real numbers.
 EVALUATOR_RANGE = 2.0
 
@@ -114,7 +116,7 @@ def _of_differences(fused: Array, ct: Array, mr: Array) -> Measures:
     return {
         "SF": float(np.sqrt(sum(_mean_square(np.diff(fused, axis=axis)) for axis in range(fused.ndim)))),
         "AG": _average_gradient(fused),
-        "SCD": _combined([_correlation(differences[1], ct), _correlation(differences[0], mr)]),
+        "SCD": _combined([_told(differences[1], ct), _told(differences[0], mr)]),
         "PSNR": float(10 * np.log10(TOP**2 / squares)) if squares else None,
         "CC": _combined([_correlation(fused, ct), _correlation(fused, mr)], 0.5),
         "EPI": _combined([_correlation(edges, other) for other in of_sources], 0.5),
@@ -173,6 +175,11 @@ def _average_gradient(image: Array) -> float:
     for axis in range(image.ndim):
         total += np.gradient(image, axis=axis) ** 2
     return float(np.sqrt(total / image.ndim).mean(dtype=np.float64))
+
+
+def _told(difference: Array, source: Array) -> float | None:
+    """The correlation of a difference with a source; None where a copy differs by rounding alone."""
+    return _correlation(difference, source) if float(np.ptp(difference)) > ROUNDING else None
 
 
 def _correlation(first: Array, second: Array) -> float | None:

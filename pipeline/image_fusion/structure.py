@@ -32,16 +32,20 @@ def ssim(fused: Array, sources: list[Array], ranges: tuple[float, ...]) -> Float
         return None
     sums, count = np.zeros((len(ranges), len(sources))), 0
     for part in windows(fused, sources, box(SSIM_SIDE)):
-        sums += [[_similarity(part, side, width, SSIM_SIDE**fused.ndim) for side in part.sides] for width in ranges]
+        sums += np.transpose([_similarities(part, side, ranges, SSIM_SIDE**fused.ndim) for side in part.sides])
         count += part.mean.size
     return np.asarray(sums / count)
 
 
-def _similarity(part: Windows, side: Side, width: float, voxels: int) -> float:
-    c1, c2, unbiased = (0.01 * width) ** 2, (0.03 * width) ** 2, voxels / (voxels - 1)
-    above = (2 * part.mean * side.mean + c1) * (2 * unbiased * side.covariance + c2)
-    below = (part.mean**2 + side.mean**2 + c1) * (unbiased * (part.variance + side.variance) + c2)
-    return float((above / below).sum())
+def _similarities(part: Windows, side: Side, ranges: tuple[float, ...], voxels: int) -> list[float]:
+    unbiased = voxels / (voxels - 1)
+    means, covariances = 2 * part.mean * side.mean, 2 * unbiased * side.covariance
+    squares, variances = part.mean**2 + side.mean**2, unbiased * (part.variance + side.variance)
+    found = []
+    for width in ranges:
+        c1, c2 = (0.01 * width) ** 2, (0.03 * width) ** 2
+        found.append(float((((means + c1) * (covariances + c2)) / ((squares + c1) * (variances + c2))).sum()))
+    return found
 
 
 def piella(fused: Array, sources: list[Array]) -> float | None:

@@ -10,6 +10,9 @@ from scipy import ndimage
 
 from pipeline.image_fusion.images import Array, Floats, pieces
 
+#: Kernels of fewer weights, and matrices of more rows, take longer by what is quicker otherwise.
+_SHORT, _FEW = 5, 160
+
 
 def box(side: int) -> Floats:
     """Equal weights, whose sum is 1."""
@@ -39,11 +42,22 @@ def averaged(image: Array, weights: Floats, step: int = 1) -> Array:
 def filtered(image: Array, kernels: list[Floats], step: int = 1) -> Array:
     """The correlation with a kernel for each axis, where the kernels lie whole in the image; as `averaged`."""
     for axis, weights in enumerate(kernels):
-        first = len(weights) // 2
-        stop = first + image.shape[axis] - len(weights) + 1
-        whole = ndimage.correlate1d(image, weights, axis, mode="constant")
-        image = whole[(slice(None),) * axis + (slice(first, stop, step),)]
+        image = _along(image, weights, axis, step)
     return image
+
+
+def _along(image: Array, weights: Floats, axis: int, step: int) -> Array:
+    size, count = image.shape[axis], len(weights)
+    if axis == 0 and count >= _SHORT and size <= _FEW:
+        # the product with a matrix that has the weights beside its diagonal reads the image's lines one after another
+        band = sum(np.eye(size - count + 1, size, place) * weight for place, weight in enumerate(weights))
+        return np.asarray(np.tensordot(np.asarray(band)[::step], image, 1))
+    if count >= _SHORT and (weights == weights[0]).all():  # a running sum
+        whole = ndimage.uniform_filter1d(image, count, axis, mode="constant") * (count * weights[0])
+    else:
+        whole = ndimage.correlate1d(image, weights, axis, mode="constant")
+    first = count // 2
+    return np.asarray(whole)[(slice(None),) * axis + (slice(first, first + size - count + 1, step),)]
 
 
 @dataclass(frozen=True)
