@@ -327,9 +327,8 @@ def load_spec(path: str | Path) -> Spec:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            "E_SPEC", f"The data spec {path} cannot be read ({error.strerror}).", "Check its permissions."
-        ) from error
+        what = f"The data spec {path} cannot be read ({error.strerror})."
+        raise UsageError("E_SPEC", what, "Check its permissions.") from error
     except UnicodeDecodeError as error:
         raise _not_text(path) from error
     try:
