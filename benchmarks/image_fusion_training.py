@@ -159,7 +159,8 @@ def phases(data: Path, out: Path, fold: int, lite0: str) -> str:
         [
             f"## Phases and published weights\n\nEach phase of {SHORT} epochs of 25 steps, which is short; judged on "
             f"the patient held out ({len(pairs)} pairs). In the second phase, a tenth of the rate; encoders wait for "
-            "five epochs. ImageNet's weights wait for three. Seconds are the clock's, all phases of a row.\n",
+            "five epochs. On natural pairs it learns by the default terms but the medical one. "
+            "ImageNet's weights wait for three. Seconds are the clock's, all phases of a row.\n",
             *lines,
         ]
     )
