@@ -42,7 +42,7 @@ AIMS |= {"bone": 0.95, "soft": 0.90}
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 NATURAL, MEDICAL = "visible_infrared", "harvard_fusion_train"
 #: Epochs of 25 steps of each phase of the table of phases: a few, for all rows alike.
-SHORT = 8
+SHORT = 6
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Pair:
 
 
 ANEW = Phase(MEDICAL, ("measures",), {})
+#: What the network learned first leaves bone too dark on the patient held out; a short training counts it more.
+BONE = Phase(MEDICAL, ("measures",), {"loss_weights::bone": 1.6, "rate": 0.0003, "max_epochs": 8, "val_interval": 4})
 FIRST, SECOND = Phase(NATURAL, ("measures", "pretrain"), {}), Phase(MEDICAL, ("measures", "finetune"), {})
 LITE0 = {"encoder": "efficientnet_lite0", "rate": 0.001}
 IMAGENET = {**LITE0, "freeze_epochs": 3, "encoder_sha256": LITE0_SHA256}
@@ -106,36 +108,38 @@ def main(
 
 def network(data: Path, out: Path, fold: int) -> str:
     """The section of the network on the patients that it has not learned from."""
-    trained, seconds = learned(data, out, fold, "network", (ANEW,))
+    trained, seconds = learned(data, out, fold, "network", (ANEW, BONE))
     pairs = held_out(data, fold)
     patients = ", ".join(sorted({pair.patient for pair in pairs}))
+    count = sum(item.numel() for item in trained.network.parameters())
     recipe = ", ".join(f"{name} {weight:g}" for name, weight in trained.preparation.loss.items() if weight)
     return "\n".join(
         [
-            f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network has learned from the "
-            f"{len(trained.training_cases)} pairs of the other patients, by the loss {recipe}. The weights of the loss "
-            "and the epoch were chosen on this patient: its figures are those of a validation.\n",
+            f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network ({count:,} parameters) has "
+            f"learned from the {len(trained.training_cases)} pairs of the other patients by the overlay `measures`, "
+            f"and for {BONE.settings['max_epochs']} epochs more, at a tenth of the rate, by the loss {recipe}. Both "
+            "losses and the epochs were chosen on this patient: its figures are those of a validation.\n",
             *table(pairs, {**classical(pairs, ("max", "atrous")), _learned_row(trained): fused(trained, pairs)}),
-            f"\nTraining: {seconds:.0f} s of one processor core.",
+            f"\nTraining: {seconds:.0f} s by the clock, one thread, on a machine that did other work, too.",
         ]
     )
 
 
 def judged(data: Path, out: Path, fold: int) -> str:
     """The section of the 21 pairs."""
-    trained, seconds = learned(data, out, fold, "network", (ANEW,))
+    trained, seconds = learned(data, out, fold, "network", (ANEW, BONE))
     folder = data / "harvard_fusion_2d" / "test_img" / "MRI_CT"
     files = sorted((folder / "CT").glob("*.png"))
     pairs = [_pair("", path, folder / "MRI" / path.name) for path in files]
     rows = {**classical(pairs, tuple(BASELINES)), _learned_row(trained): fused(trained, pairs)}
     if SHIPPED.is_file():
         heads = load_trained(SHIPPED)
-        rows[f"the shipped weights, of simulated heads; {_learned_row(heads)}"] = fused(heads, pairs)
+        rows[f"the shipped weights, of simulated heads: {_learned_row(heads)}"] = fused(heads, pairs)
     aims = " | ".join(f">= {AIMS[name]:g}" if name in AIMS else "" for name in SHOWN)
     return "\n".join(
         [
             f"## Judged on the {len(pairs)} pairs\n\nTwo patients, from whom nothing was learned ({seconds:.0f} s of "
-            "one core for the training), and by whom nothing of the network was chosen. Once, before the network was "
+            "one thread for the training), and by whom nothing of the network was chosen. Once, before the network was "
             "there, a rule of the à trous method was chosen on them; it was replaced by one that was not.\n",
             *table(pairs, rows),
             f"| aimed at, all at once | {aims} |",
@@ -155,7 +159,7 @@ def phases(data: Path, out: Path, fold: int, lite0: str) -> str:
         [
             f"## Phases and published weights\n\nEach phase of {SHORT} epochs of 25 steps, which is short; judged on "
             f"the patient held out ({len(pairs)} pairs). In the second phase, a tenth of the rate; encoders wait for "
-            "five epochs. ImageNet's weights wait for three. Seconds are those of one core, of all phases of a row.\n",
+            "five epochs. ImageNet's weights wait for three. Seconds are the clock's, all phases of a row.\n",
             *lines,
         ]
     )

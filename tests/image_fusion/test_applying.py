@@ -10,7 +10,13 @@ from torch import nn
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.applying import apply_network
+from pipeline.image_fusion.metrics import measure
 from pipeline.image_fusion.network import ImageFusionNet
+from pipeline.image_fusion.pictures import windowed
+from pipeline.image_fusion.weights import load_trained
+from pipeline.shipped import shipped
+from pipeline.store.files import sha256_file
+from tests.image_fusion.conftest import head
 
 
 def network_of(spatial_dims: int) -> ImageFusionNet:
@@ -94,3 +100,17 @@ def test_what_does_not_fit_is_refused() -> None:
         apply_network(network, windows, mr, overlap=1.0)
     with pytest.raises(UsageError, match="E_CONFIG: Expected torch or openvino as the engine, got onnx"):
         apply_network(network, windows, mr, engine="onnx")  # type: ignore[arg-type]
+
+
+def test_the_shipped_weights_fuse_pictures_and_say_what_they_are() -> None:
+    """Learned from simulated heads alone; what CT shows of bone and MR of the brain is in the fused picture."""
+    path = shipped("bundles", "fuse_image", "models", "heads.pt")
+    assert path.stat().st_size < 500_000
+    trained = load_trained(path, sha256=sha256_file(path))
+    assert len(trained.training_cases) == 12 and all(name.startswith("head-") for name in trained.training_cases)
+    assert set(trained.preparation.learned_measures) == {"SSIM", "Qabf", "VIF", "bone", "soft"}
+    ct, mr = (values.astype(np.float32) for values in head(5, 96, 88))
+    hu = windowed(500 * ct - 100, trained.preparation.windows)
+    fused = apply_network(trained.network, hu, mr).fused
+    measures = measure(fused, hu[0], mr, top=1.0)
+    assert measures["bone"] > 0.9 and measures["soft"] > 0.9
