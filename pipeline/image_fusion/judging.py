@@ -116,7 +116,8 @@ class Judge:
             CaseError: as `ReadPaird` and `measure`; E_GRID for an image fused elsewhere of another shape.
         """
         windows = self.trained.preparation.windows if self.trained else self.windows or [_usual(row, self.modalities)]
-        image = ReadPaird(self.modalities, windows)(dict[Hashable, Any](row.item()))["image"]
+        data: dict[Hashable, Any] = dict(row.item().items())
+        image = ReadPaird(self.modalities, windows)(data)["image"]
         ct, mr = image[0].numpy(), image[-1].numpy()
         where = _slice_of(mr)
         found: list[Judged] = []

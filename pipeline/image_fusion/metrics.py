@@ -76,7 +76,8 @@ def measure(fused: Array, ct: Array, mr: Array, top: float = TOP) -> Measures:
     """
     images = [eight_bit(image, top) for image in checked({"the fused image": fused, "CT": ct, "MR": mr}, top)]
     whole, *sources = images
-    return _of_values(*images) | _of_differences(*images) | _of_windows(whole, sources) | _of_truth(*images)
+    found = _of_values(*images) | _of_differences(*images) | _of_windows(whole, sources) | _of_truth(*images)
+    return {name: found[name] for name in MEASURES}
 
 
 def bone_kept(fused: Array, ct: Array) -> float | None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.image_fusion.images import Array, Floats
-from pipeline.image_fusion.windows import Side, Windows, averaged, box, gaussian, windows
+from pipeline.image_fusion.windows import Side, Windows, box, filtered, gaussian, windows
 
 #: Voxels a side: of SSIM's windows, of Piella's, and the least image that the four scales of VIF need.
 SSIM_SIDE, PIELLA_SIDE, VIF_LEAST = 7, 8, 41
@@ -98,8 +98,18 @@ def vif(fused: Array, sources: list[Array]) -> Floats | None:
         for part in windows(images[0], images[1:], gaussian(side, side / 5)):
             sums += np.transpose([_information(part, source) for source in part.sides])
         if next_side:
-            images = [averaged(image, gaussian(next_side, next_side / 5), step=2) for image in images]
+            kernels = _coarser(fused.ndim, images[0].shape, next_side)
+            images = [filtered(image, kernels, step=2) for image in images]
     return np.asarray(sums[0] / sums[1])
+
+
+def _coarser(axes: int, shape: tuple[int, ...], side: int) -> list[Floats]:
+    """A kernel for each axis, before every second voxel is taken.
+
+    In 3D it is one voxel wider where an even number of voxels would be left: of an odd number every second lies
+    alike from both ends, and a mirrored volume measures the same.
+    """
+    return [gaussian(side + (axes == 3 and (size - side) % 2), side / 5) for size in shape]
 
 
 def _information(part: Windows, side: Side) -> tuple[float, float]:
