@@ -11,7 +11,8 @@ from monai.transforms import Randomizable, Transform
 from torch import Tensor
 
 from pipeline.errors import CaseError
-from pipeline.image_fusion.pictures import Floats, is_volume, read_picture, read_volume, windowed
+from pipeline.geometry import off_grid
+from pipeline.image_fusion.pictures import Floats, affine_at, is_volume, read_picture, read_volume, windowed
 
 Data = Mapping[Hashable, Any]
 #: A patch is drawn around a voxel that is brighter than this in a source, if one is hit in so many draws.
@@ -40,8 +41,11 @@ class ReadPaird(Transform):
         if missing:
             raise CaseError("E_MISSING_ROLE", f"Expected {' and '.join(self.keys)}, got no {missing[0]}.")
         first, second = (_read(data[key], key == self.keys[0]) for key in self.keys)
-        if first.shape != second.shape:
-            raise CaseError("E_GRID", f"Expected images on one grid, got {first.shape} and {second.shape}.")
+        (shape, affine), (other, place) = (
+            ((*image.shape, 1)[:3], affine_at(data[key])) for image, key in zip((first, second), self.keys, strict=True)
+        )
+        if wrong := off_grid(shape, affine, other, place):
+            raise CaseError("E_GRID", f"Expected images on one grid, got {wrong}.")
         stacked = np.concatenate([windowed(first, self.windows), second[None]])
         return {**data, "image": torch.from_numpy(stacked)}
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from pipeline.errors import CaseError, UsageError
+from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.baselines import BASELINES, fuse
 from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.data import ReadPaird
@@ -30,8 +30,6 @@ OF_PICTURES, OF_VOLUMES = (0.5, 1.0), (150.0, 500.0)
 #: The row of a table for a network.
 NETWORK = "network"
 Call = Callable[[], list[Floats]]
-#: Neighbouring tiles share this part of their sides.
-OVERLAP = 0.5
 
 
 class Cost(NamedTuple):
@@ -137,34 +135,26 @@ class Judge:
             if name in row.images:
                 calls[name] = partial(_read, row.images[name])
         if (trained := self.trained) is not None:
-            calls[NETWORK] = lambda: list(by_network(trained, image).cpu().numpy())
+            calls[NETWORK] = lambda: by_network(trained, image)
         return calls
 
 
-@torch.no_grad()
-def by_network(trained: Trained, image: Tensor) -> Tensor:
-    """All that a network says of a pair.
+def by_network(trained: Trained, image: Tensor) -> list[Floats]:
+    """All that a network says of a pair: the fused picture, its weights, the residual, attention; (I, J[, K]) each.
 
     Args:
         trained: it; its device counts.
         image: (windows + 1, …) as `ReadPaird` makes it. A volume goes through a network for slices by its axial slices,
             and through one for volumes by tiles of its patch.
 
-    Returns:
-        (channels, …), as `ImageFusionNet.forward` gives them.
+    Raises:
+        CaseError: E_GRID for a picture before a network of volumes.
     """
-    network, patch = trained.network, trained.preparation.patch
-    device = next(network.parameters()).device
-    if network.spatial_dims == 3:
-        if image.ndim != 4:
-            raise CaseError("E_GRID", "Expected volumes for a network that was trained on volumes, got pictures.")
-        return sliding_window_inference(
-            image[None], tuple(patch), 1, network, OVERLAP, "gaussian", sw_device=device, device="cpu"
-        )[0]
-    if image.ndim == 3:
-        return network(image[None].to(device))[0]
-    slices = [network(image[None, ..., k].to(device))[0].cpu() for k in range(image.shape[-1])]
-    return torch.stack(slices, -1)
+    network = trained.network
+    if network.spatial_dims == 3 and image.ndim != 4:
+        raise CaseError("E_GRID", "Expected volumes for a network that was trained on volumes, got pictures.")
+    said = apply_network(network, image[:-1].numpy(), image[-1].numpy(), trained.preparation.patch)
+    return [said.fused, *said.weights, said.residual, *said.attention]
 
 
 def _taken(call: Call, trained: Trained | None) -> tuple[list[Floats], Cost]:

@@ -103,8 +103,17 @@ def _inside(mask: Array, rim: int) -> Array:
     return np.asarray(ndimage.binary_erosion(mask, iterations=rim, border_value=1))
 
 
+def mutual_information(first: Array, second: Array) -> float:
+    """What two images of one shape share, nats; values are rounded to whole numbers from 0 to 255."""
+    return _information_nats(*(_levels(image) for image in (first, second)))
+
+
+def _levels(image: Array) -> Array:
+    return np.rint(image).astype(np.uint8)
+
+
 def _of_values(fused: Array, ct: Array, mr: Array) -> Measures:
-    levels = [np.rint(image).astype(np.uint8) for image in (fused, ct, mr)]
+    levels = [_levels(image) for image in (fused, ct, mr)]
     entropies = dict(zip(("EN", "EN_CT", "EN_MR"), map(_entropy_bits, levels), strict=True))
     information = _information_nats(levels[0], levels[1]) + _information_nats(levels[0], levels[2])
     return {**entropies, "MI": information, "SD": float(fused.std(dtype=np.float64))}

@@ -71,6 +71,11 @@ def read_volume(path: str | Path, ct: bool) -> Floats:
     return values if ct else scaled(values, np.asarray(image.affine, dtype=np.float64))
 
 
+def affine_at(path: str | Path) -> npt.NDArray[np.float64]:
+    """Where an image that can be read lies, 4 x 4, RAS mm; a picture lies nowhere, which is the unit matrix."""
+    return np.asarray(nib.load(path).affine if is_volume(path) else np.eye(4), np.float64)
+
+
 def scaled(values: Floats, affine: npt.NDArray[np.float64]) -> Floats:
     """MR (I, J, K) from 0 to 1: 0 stays 0, and 1 is the brightness that few voxels of the body are above.
 
