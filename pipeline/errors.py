@@ -143,6 +143,7 @@ NOTES: dict[str, str] = {
     "N_TILT_CORRECTED": "The slices leaned (gantry tilt) and were resampled onto an upright grid.",
     "N_RESAMPLED": "The slices were unevenly spaced and were resampled onto even steps by their true positions.",
     "N_PADDING": "Voxels outside the scanned field held a padding value and were set to air (CT) or 0.",
+    "N_DARK": "A picture has no part that is brighter than a tenth of white.",
     "N_NO_AIR": "The CT shows neither air nor fat: check that its values are HU.",
     "N_INVERTED": "The radiograph was stored with low values white (MONOCHROME1) and was inverted.",
     "N_WINDOWED": "The radiograph's values are those of its own display: its lookup table or window was applied.",

@@ -31,6 +31,7 @@ from pipeline.image_fusion.pictures import VOLUMES, Floats, is_volume, read_pict
 from pipeline.inference.device import local_device
 from pipeline.nifti.volume import read_argument
 from pipeline.run.plan import require_device
+from pipeline.shipped import shipped_model
 from pipeline.store.artifacts import save
 from pipeline.store.files import require_given, sha256_file, writable_folder, write_atomic
 from pipeline.store.records import versions
@@ -82,7 +83,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         out: `.nii.gz` for volumes, `.png` for pictures; none of the inputs.
         method: a name of `pipeline.image_fusion.BASELINES`, or `network`; the network where weights are named, else
             `atrous`, when empty.
-        weights: of the network.
+        weights: of the network: a file, or the name of weights that come with Tandem (`heads.pt`).
         sha256: their expected hash.
         windows: level and width of each, in HU of volumes, of 0 to 1 of pictures.
         picture: draw both images and the result side by side, too.
@@ -93,12 +94,12 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         UsageError: E_OUT, E_OPTION, E_INPUT, E_WEIGHTS, E_CHECKPOINT, E_NIFTI, and what ingest raises.
         CaseError: E_GRID for images of two grids; E_MODALITY for CT in the place of MR; E_BLANK, E_NOT_SCALAR.
     """
-    ct, mr, out = Path(ct), Path(mr), Path(out)
+    ct, mr, out, weights = Path(ct), Path(mr), Path(out), shipped_model("fuse_image", str(weights))
     flat = _are_pictures(ct, mr)
     stem = _require_out(out, PICTURE if flat else VOLUME, (ct, mr, Path(weights)))
     if device:
         require_device(device)
-    given = (tuple((float(level), float(width)) for level, width in windows), str(weights), sha256)
+    given = (tuple((float(level), float(width)) for level, width in windows), weights, sha256)
     how = recipe(method, *given, device or local_device(), pictures=flat)
     for path in (ct, mr):
         if not path.is_dir():

@@ -57,7 +57,9 @@ def fuse_image(  # noqa: PLR0913 - one flag for each thing that makes the pictur
     method: Annotated[
         str, typer.Option(help="ct, mr, mean, max, gradient, laplacian, atrous, guided, network; else atrous.")
     ] = "",
-    weights: Annotated[str, typer.Option(help="Of the network, as `train.yaml` has written them.")] = "",
+    weights: Annotated[
+        str, typer.Option(help="Of the network: a file of `train.yaml`, or heads.pt, which comes with Tandem.")
+    ] = "",
     sha256: Annotated[str, typer.Option(help="The expected hash of the weights.")] = "",
     window: Annotated[
         list[str] | None, typer.Option(help="LEVEL,WIDTH in HU, in which CT is shown; of a network repeatable.")

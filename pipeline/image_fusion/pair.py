@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
 from pipeline.store.files import sha256_file
 
 Windows = tuple[tuple[float, float], ...]
+Turn = Callable[[Floats], Floats]
 
 #: A picture as it was saved, from 0 to 1.
 WHOLE = (0.5, 1.0)
@@ -43,7 +44,10 @@ IN_WORDS = {
 }
 #: Values below this are air of CT, in HU; MR has none, but for single voxels. So many of them are more than a few.
 AIR_HU, MORE_THAN_FEW = -500.0, 0.02
-NO_AIR = "N_NO_AIR: the CT has no air"
+NO_AIR = "N_NO_AIR: the CT has no air; look whether it is in HU"
+#: A picture of 12 bits that was saved as 16 ends at a sixteenth of white.
+FAINT = 0.1
+DARK = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?):"
 SWAPPED = "Give the CT, in HU, as CT, and the MR as MR."
 
 
@@ -137,6 +141,9 @@ def recipe(
         raise UsageError("E_OPTION", f"Expected one of the methods {', '.join(known)}, got {method}{near}")
     if wrong := wrong_recipe(method, windows, weights, sha256):
         raise UsageError("E_OPTION", f"{wrong}.", "Leave it out, or name what it needs.")
+    if pictures and (of_hu := [window for window in windows if not 0 <= window[0] <= 1]):
+        what = f"Expected windows of pictures in parts of white, 0 to 1, got {of_hu[0][0]:g},{of_hu[0][1]:g}."
+        raise UsageError("E_OPTION", what, "Give --window 0.5,1, or leave it out.")
     plain = (WHOLE if pictures else WINDOW,)
     if not weights:
         return Recipe(chosen(method, weights), tuple(windows) or plain)
@@ -187,7 +194,8 @@ def fuse_pictures(ct: Floats, mr: Floats, how: Recipe) -> Fused:
         CaseError: E_GRID for other shapes; E_BLANK for a constant one.
     """
     checked({"CT": ct, "MR": mr}, 1.0)
-    return _fused(ct, mr, how)
+    dark = [f"{DARK} {name}" for name, picture in (("CT", ct), ("MR", mr)) if picture.max() < FAINT]
+    return _fused(ct, mr, how, dark)
 
 
 def measured(made: Fused, how: Recipe, beside: Sequence[str] = BESIDE) -> dict[str, Measures]:
@@ -206,18 +214,28 @@ def measured(made: Fused, how: Recipe, beside: Sequence[str] = BESIDE) -> dict[s
 
 
 def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes: str = "RAS") -> Fused:
-    """The picture; `axes`: where the axes of a volume lead, of which a network of slices needs the one to the head."""
+    """The picture; `axes`: where the axes of a volume lead: a network is shown all volumes alike."""
     shown = windowed(ct, how.windows)
     if how.learned:
         shown = windowed(shown[0], how.learned)
     checked({"CT in its window": shown[0], "MR": mr})
     if how.trained is None:
         return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
-    axis = mr.ndim if mr.ndim == 2 else 1 + next(number for number, letter in enumerate(axes) if letter in "SI")
-    turned = np.moveaxis(shown, axis, -1), np.moveaxis(mr, axis - 1, -1)
-    said = apply_network(how.trained.network, *turned, tile=how.trained.preparation.patch)
-    maps = [np.moveaxis(item, -1, axis) for item in (said.fused[None], said.weights, said.attention)]
-    return Fused(maps[0][0], shown[0], mr, maps[1], maps[2], tuple(notes))
+    order, back = _upright(axes) if mr.ndim == 3 else (np.asarray, np.asarray)
+    said = apply_network(how.trained.network, order(shown), order(mr[None])[0], tile=how.trained.preparation.patch)
+    fused, weights, attention = (back(item) for item in (said.fused[None], said.weights, said.attention))
+    return Fused(fused[0], shown[0], mr, weights, attention, tuple(notes))
+
+
+def _upright(axes: str) -> tuple[Turn, Turn]:
+    """How (C, I, J, K) is brought to axes that lead right, front and up, as a network has learned, and back again."""
+    order = [next(number for number, letter in enumerate(axes) if letter in pair) for pair in ("RL", "AP", "SI")]
+    flipped = tuple(1 + number for number, letter in enumerate("RAS") if axes[order[number]] != letter)
+    forth = (0, *(1 + number for number in order))
+    return (
+        lambda image: np.flip(image.transpose(forth), flipped),
+        lambda image: np.flip(image, flipped).transpose(np.argsort(forth)),
+    )
 
 
 def _doubts(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:

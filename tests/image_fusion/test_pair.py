@@ -163,3 +163,30 @@ def test_recipes_that_are_none(given: dict[str, object], code: str, words: str, 
 
 def test_the_ends_of_a_window() -> None:
     assert Recipe("max", ((150.0, 500.0),)).ends == (-100.0, 400.0)
+
+
+@pytest.mark.parametrize("flipped", [(0,), (1, 2), (0, 1)])
+def test_a_network_is_shown_all_volumes_alike(weights: dict[str, str], flipped: tuple[int, ...]) -> None:
+    """The same pair stored along other axes, or the other way round, gives the same picture there."""
+    ct, mr = volumes(0, 28, 26, 12)
+    how, order = recipe(weights=weights["spread"]), (2, 0, 1)
+    whole = fuse_volumes(ct, mr, AXES, how)
+    axes = AXES.copy()
+    for axis in flipped:
+        axes[:3, 3] += axes[:3, axis] * (ct.shape[axis] - 1)
+        axes[:3, axis] *= -1
+    stored = [np.flip(item, flipped).transpose(order) for item in (ct, mr)]
+    turned = fuse_volumes(stored[0], stored[1], axes[:, [*order, 3]], how)
+    np.testing.assert_allclose(turned.image, np.flip(whole.image, flipped).transpose(order), atol=1e-5)
+    assert turned.weights is not None and whole.weights is not None
+    np.testing.assert_allclose(turned.weights[0], np.flip(whole.weights[0], flipped).transpose(order), atol=1e-5)
+    assert np.ptp(whole.weights[0]) > 0.05
+
+
+def test_a_dark_picture_and_a_window_in_hu_are_told() -> None:
+    ct, mr = head(0, 28, 26)
+    assert [note[:6] for note in fuse_pictures(ct, mr / 16, recipe("max", pictures=True)).notes] == ["N_DARK"]
+    with pytest.raises(
+        UsageError, match="E_OPTION: Expected windows of pictures in parts of white, 0 to 1, got 150,500"
+    ):
+        recipe("max", ((150.0, 500.0),), pictures=True)
