@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.network import ImageFusionNet
-from pipeline.inference.engine import Engine, Task, compiled, require_engine, require_processor, weights_sha256
+from pipeline.inference.engine import AsTuple, Engine, Task, compiled, require_engine, require_processor, weights_sha256
 from pipeline.inference.tiles import Box, TileSum, groups
 
 Floats = npt.NDArray[np.float32]
@@ -96,33 +96,27 @@ def _shows(part: Tensor) -> bool:
     return bool(part[0].any() or part[-1].any())
 
 
-class _AsTuple(nn.Module):
-    """A network whose answer is a tuple, as an engine takes it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.network(image),)
-
-
 def _forward(network: ImageFusionNet, example: Tensor, engine: Engine) -> Forward:
-    """What looks at images (B, W + 1, …) of the example's shape."""
+    """What looks at images (B, W + 1, …) of the shape of an example (1, W + 1, …)."""
     if engine == "torch":
         return network
     identity = f"{weights_sha256(network)} {network.definition}"
-    look = compiled(Task(identity, ("image",), ("said",), _AsTuple(network).eval(), (example[:1],)))
+    look = compiled(Task(identity, ("image",), ("said",), AsTuple(network).eval(), (example,)))
     return lambda stack: look(stack)[0]
 
 
 def _by_slices(network: ImageFusionNet, image: Tensor, batch: int, engine: Engine) -> Tensor:
     said = image.new_zeros((network.outputs, *image.shape[1:]))
     shown = [number for number in range(image.shape[-1]) if _shows(image[..., number])]
-    for group in groups(shown, batch):
-        stack = image[..., group].movedim(-1, 0).contiguous()
-        said[..., group] = _forward(network, stack, engine)(stack).movedim(0, -1)
+    if shown:
+        forward = _forward(network, _slices(image, shown[:1]), engine)
+        for group in groups(shown, batch):
+            said[..., group] = forward(_slices(image, group)).movedim(0, -1)
     return said
+
+
+def _slices(image: Tensor, numbers: Sequence[int]) -> Tensor:
+    return image[..., numbers].movedim(-1, 0).contiguous()
 
 
 def _by_tiles(
@@ -131,10 +125,16 @@ def _by_tiles(
     sides = [min(side, size) for side, size in zip(tile, image.shape[1:], strict=True)]
     weight = compute_importance_map(tuple(sides), mode="gaussian", device=image.device).float()
     total = TileSum(network.outputs, image.shape[1:], weight)
-    for group in groups(list(_boxes(image, sides, overlap)), batch):
-        stack = torch.stack([image[(slice(None), *box)] for box in group])
-        total.add(group, _forward(network, stack, engine)(stack))
+    boxes = list(_boxes(image, sides, overlap))
+    if boxes:
+        forward = _forward(network, _tiles(image, boxes[:1]), engine)
+        for group in groups(boxes, batch):
+            total.add(group, forward(_tiles(image, group)))
     return total.mean()
+
+
+def _tiles(image: Tensor, boxes: Sequence[Box]) -> Tensor:
+    return torch.stack([image[(slice(None), *box)] for box in boxes])
 
 
 def _boxes(image: Tensor, sides: Sequence[int], overlap: float) -> Iterator[Box]:

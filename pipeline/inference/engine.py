@@ -69,6 +69,18 @@ def weights_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+class AsTuple(nn.Module):
+    """A network of one output whose answer is a tuple, as a `Task` takes it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        """Arguments as the network's."""
+        return (self.network(image),)
+
+
 @dataclass(frozen=True)
 class Task:
     """What is compiled; networks are told apart by their `identity`, whatever object holds the weights.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.inference.engine import Engine, Task, compiled, require_engine, require_processor
+from pipeline.inference.engine import AsTuple, Engine, Task, compiled, require_engine, require_processor
 from pipeline.inference.tiles import Box, TileSum, groups, mirrored
 from pipeline.segmentation.model import Model
 from pipeline.segmentation.nnunet import (
@@ -199,7 +199,7 @@ class Predictor:
         """What looks at tiles (B, C, …) with a fold's network: logits (B, heads, …), float32."""
         if self.engine == "openvino":
             example = torch.randn((1, self._channels(), *self.model.patch), generator=torch.Generator().manual_seed(0))
-            task = Task(self.model.digests[fold], ("image",), ("logits",), _AsTuple(network), (example,), self.bfloat16)
+            task = Task(self.model.digests[fold], ("image",), ("logits",), AsTuple(network), (example,), self.bfloat16)
             look = compiled(task)
             return lambda tiles: look(tiles)[0]
         cuda = self.model.device.type == "cuda"
@@ -215,15 +215,6 @@ class Predictor:
     def _channels(self) -> int:
         before = 0 if self.model.previous is None else len(self.model.labels.foreground_labels)
         return len(self.model.channels) + before
-
-
-class _AsTuple(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.network(image),)
 
 
 def prepare(model: Model, image: Array, spacing_mm: tuple[float, ...], before: Array | None = None) -> Prepared:
