@@ -25,6 +25,7 @@ from benchmarks.document import write_section
 from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.baselines import BASELINES, fuse
 from pipeline.image_fusion.metrics import measure
+from pipeline.image_fusion.pair import of_pictures
 from pipeline.image_fusion.pictures import Floats, read_picture, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.learning.table import split_table
@@ -210,9 +211,7 @@ def classical(pairs: Sequence[Pair], methods: Sequence[str]) -> dict[str, list[F
 
 def fused(trained: Trained, pairs: Sequence[Pair]) -> list[Floats]:
     """The network's pictures, as they are saved, in 256 greys; windows of HU become parts of the first of them."""
-    (level, width), *_ = windows = trained.preparation.windows
-    black = level - width / 2
-    windows = [[(centre - black) / width, wide / width] for centre, wide in windows]
+    windows = of_pictures(trained.preparation.windows)
     return [
         np.rint(255 * apply_network(trained.network, windowed(pair.ct / 255, windows), pair.mr / 255).fused)
         for pair in pairs

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import typer
 
+from pipeline.commands.typed import script
 from pipeline.image_fusion.candidates import CANDIDATES, candidates
 from pipeline.image_fusion.data import MiddleOfPaird, ReadPaird
 from pipeline.image_fusion.metrics import measure
@@ -89,4 +89,4 @@ def pictures_of(trained: Trained, image: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    script(main)

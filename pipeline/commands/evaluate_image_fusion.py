@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import ndimage
 
+from pipeline.cases import Document
 from pipeline.console import echo, track
 from pipeline.errors import CaseError
 from pipeline.evaluation.results import Settings
 from pipeline.evaluation.segmentation import mean_over_cases
-from pipeline.image_fusion.judging import NETWORK, Judge, Judged, Shown
+from pipeline.image_fusion.judging import Judge, Judged, Shown
 from pipeline.image_fusion.metrics import MEASURES
+from pipeline.image_fusion.pair import SHOWN
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.learning.table import Row, read_table
 from pipeline.report.fusion_charts import Mean, correlation_chart, measures_chart, pictures_chart
-from pipeline.store.files import writable_folder, write_atomic, write_text
+from pipeline.spec.fuse_image import NETWORK
+from pipeline.store.artifacts import save
+from pipeline.store.files import writable_folder
 from pipeline.words import counted
 
-#: In the charts of measures and of edges.
-CHARTED = ("SD", "SF", "MI", "SCD", "VIF", "Qabf", "SSIM", "bone", "soft")
-ATTENTION = "attention_visualization.png"
-NO_NETWORK = f"No network was judged: there is no {ATTENTION}."
+ATTENTION = "attention_visualization"
+NO_NETWORK = f"No network was judged: there is no {ATTENTION}.png."
 FEW = "Intervals resample patients; those of fewer than ten say little."
 
 
@@ -65,10 +66,10 @@ class FusionEvaluation:
         patients = len({item.patient_id for item in found})
         said = f"{counted(len({item.case_id for item in found}), 'pair')} of {counted(patients, 'patient')}"
         about = {"said": said, "pairs": len({item.case_id for item in found}), "patients": patients, "notes": notes}
-        _write_csv(folder / "detailed_metrics.csv", [_detailed(item) for item in found])
-        _write_csv(folder / "performance_benchmark.csv", _benchmark(found))
-        text = json.dumps({**about, "failed": failures, "measures": MEASURES, "methods": summary}, indent=2) + "\n"
-        write_atomic(folder / "summary_statistics.json", lambda path: write_text(path, text))
+        save("detailed_metrics", "table", pd.DataFrame(map(_detailed, found)), folder)
+        save("performance_benchmark", "table", pd.DataFrame(_benchmark(found)), folder)
+        told = {**about, "failed": failures, "measures": MEASURES, "methods": summary}
+        save("summary_statistics", "measure", told, folder)
         self._draw(folder, found, summary, shown, said)
         for line in (said, *notes):
             echo(line)
@@ -123,24 +124,24 @@ class FusionEvaluation:
         return notes
 
     def _draw(self, folder: Path, found: list[Judged], summary: dict[str, Any], shown: Shown, said: str) -> None:
-        means = {name: {method: _mean(values[name]) for method, values in summary.items()} for name in CHARTED}
+        means = {name: {method: _mean(values[name]) for method, values in summary.items()} for name in SHOWN}
         told = {
             name: values for name, values in means.items() if any(np.isfinite(mean) for mean, *_ in values.values())
         }
-        _write(
-            folder / "performance_analysis.png", measures_chart(told, f"Means over {said}, 95 % intervals by patient")
-        )
+        chart = measures_chart(told, f"Means over {said}, 95 % intervals by patient")
+        _save_chart("performance_analysis", chart, folder)
         names, matrix = _correlations(found)
-        _write(folder / "correlation_matrix.png", correlation_chart(names, matrix, f"Correlation of measures, {said}"))
+        chart = correlation_chart(names, matrix, f"Correlation of measures, {said}")
+        _save_chart("correlation_matrix", chart, folder)
         edges = {name: _edges(image) for name, image in shown.images.items()}
         kept = {item.method: f"Qabf {item.measures['Qabf']:.2f}" for item in found if item.case_id == shown.case_id}
         title = f"{shown.case_id}: pictures, and the size of their gradients"
-        _write(folder / "edge_analysis.png", pictures_chart([shown.images, edges], kept, title))
-        (folder / ATTENTION).unlink(missing_ok=True)  # no former network's may stand beside this evaluation's
+        _save_chart("edge_analysis", pictures_chart([shown.images, edges], kept, title), folder)
+        (folder / f"{ATTENTION}.png").unlink(missing_ok=True)  # no former network's may stand beside this evaluation's
         if shown.inside:
             own = {name: shown.images[name] for name in ("CT", "MR", NETWORK)} | dict(shown.inside)
             text = f"{shown.case_id}: what the network makes of it, and where it looks"
-            _write(folder / ATTENTION, pictures_chart([own], {}, text, across=7))
+            _save_chart(ATTENTION, pictures_chart([own], {}, text, across=7), folder)
 
 
 def fusion_evaluation(  # noqa: PLR0913 - each is a key of the configuration
@@ -214,16 +215,5 @@ def _benchmark(found: Sequence[Judged]) -> list[dict[str, Any]]:
     return rows
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomic(path, write)
-
-
-def _write(path: Path, content: bytes) -> None:
-    put: Callable[[Path], object] = lambda temporary: temporary.write_bytes(content)  # noqa: E731
-    write_atomic(path, put)
+def _save_chart(name: str, png: bytes, folder: Path) -> None:
+    save(name, "document", Document(".png", png), folder)

@@ -6,7 +6,7 @@ and treats all axes alike, by voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -48,13 +48,24 @@ def fuse(ct: Array, mr: Array, method: str) -> Image:
         CaseError: E_GRID for images of different shapes, or of other than two or three axes of more than one voxel;
             E_NIFTI for a value that is not finite; E_BLANK for a constant image.
     """
-    if method not in BASELINES:
-        what = f"Expected one of the methods {', '.join(BASELINES)}, got {method}"
-        raise UsageError("E_OPTION", what + (did_you_mean(method, BASELINES) or "."))
+    require_methods([method])
     images = [image.astype(np.float32, copy=False) for image in checked({"CT": ct, "MR": mr})]
     low, high = (limit([limit(image) for image in images]) for limit in (np.min, np.max))
     fused = BASELINES[method](*images)
     return fused.clip(low, high).astype(np.float32, copy=False).reshape(np.shape(ct))
+
+
+def require_methods(names: Iterable[str], more: Sequence[str] = ()) -> None:
+    """Refuse names of methods that there are not: others than those of `BASELINES`, and `more`.
+
+    Raises:
+        UsageError: E_OPTION, with the nearest name.
+    """
+    known = (*BASELINES, *more)
+    for name in names:
+        if name not in known:
+            near = did_you_mean(name, known) or "."
+            raise UsageError("E_OPTION", f"Expected one of the methods {', '.join(known)}, got {name}{near}")
 
 
 def larger(ct: Image, mr: Image) -> Image:

@@ -9,8 +9,9 @@ from pipeline.image_fusion.images import Array, Floats, pieces
 from pipeline.image_fusion.windows import filtered
 
 _SMOOTH, _SLOPE = np.array([1.0, 2.0, 1.0]), np.array([-1.0, 0.0, 1.0])
-#: How strength and direction become quality: its most, the slope and the middle of a sigmoid.
-_STRENGTH, _DIRECTION = (0.9994, -15.0, 0.5), (0.9879, -22.0, 0.8)
+#: How strength and direction become quality: its most, the steepness and the middle of a sigmoid.
+#: Source: Xydeas and Petrovic, Electronics Letters 36(4), 2000, section 2.
+STRENGTH, DIRECTION = (0.9994, 15.0, 0.5), (0.9879, 22.0, 0.8)
 
 
 def qabf(fused: Array, sources: list[Array]) -> tuple[float, float | None]:
@@ -76,11 +77,11 @@ def _tangent(along: list[Floats]) -> Floats:
 
 
 def _quality(weight: Floats, ratio: Floats, angle: Floats) -> float:
-    return float((weight * _sigmoid(ratio, *_STRENGTH) * _sigmoid(1 - angle / (np.pi / 2), *_DIRECTION)).sum())
+    return float((weight * _sigmoid(ratio, *STRENGTH) * _sigmoid(1 - angle / (np.pi / 2), *DIRECTION)).sum())
 
 
-def _sigmoid(value: Floats, most: float, slope: float, middle: float) -> Floats:
-    return np.asarray(most / (1 + np.exp(slope * (value - middle))))
+def _sigmoid(value: Floats, most: float, steepness: float, middle: float) -> Floats:
+    return np.asarray(most / (1 + np.exp(-steepness * (value - middle))))
 
 
 def laplacian(image: Array) -> Floats:

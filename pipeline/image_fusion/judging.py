@@ -16,19 +16,16 @@ from torch import Tensor
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.applying import apply_network
-from pipeline.image_fusion.baselines import BASELINES, fuse
+from pipeline.image_fusion.baselines import fuse, require_methods
 from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.data import ReadPaird
 from pipeline.image_fusion.metrics import Measures, measure
+from pipeline.image_fusion.pair import WHOLE
 from pipeline.image_fusion.pictures import Floats, is_volume, read_picture, read_volume
 from pipeline.image_fusion.weights import Trained
 from pipeline.learning.table import Row
-from pipeline.spec.explain import did_you_mean
+from pipeline.spec.fuse_image import NETWORK, WINDOW
 
-#: Windows of CT where none is asked for: all of a picture; bone and soft tissue, in HU.
-OF_PICTURES, OF_VOLUMES = (0.5, 1.0), (150.0, 500.0)
-#: The row of a table for a network.
-NETWORK = "network"
 Call = Callable[[], list[Floats]]
 
 
@@ -83,8 +80,8 @@ class Judge:
         modalities: columns of CT and MR.
         methods: names of `BASELINES`.
         fused: columns with images that were fused elsewhere: pictures, or volumes from 0 to 1.
-        windows: of CT, level and width; the first is what is fused and judged by. Empty: `OF_PICTURES`, `OF_VOLUMES`,
-            or the network's own.
+        windows: of CT, level and width; the first is what is fused and judged by. Empty: `WHOLE` of pictures,
+            `WINDOW` of volumes, or the network's own.
         trained: a network, or None.
     """
 
@@ -100,10 +97,7 @@ class Judge:
         Raises:
             UsageError: E_OPTION.
         """
-        for name in self.methods:
-            if name not in BASELINES:
-                what = f"Expected methods of {', '.join(BASELINES)}, got {name}"
-                raise UsageError("E_OPTION", what + (did_you_mean(name, BASELINES) or "."))
+        require_methods(self.methods)
         if self.trained and self.windows:
             raise UsageError("E_OPTION", "Expected no windows beside a network, which has its own, got some.")
 
@@ -188,7 +182,7 @@ def _measured(made: Floats, ct: Floats, mr: Floats) -> Measures:
 
 
 def _usual(row: Row, modalities: Sequence[str]) -> tuple[float, float]:
-    return OF_VOLUMES if is_volume(row.images.get(modalities[0], "")) else OF_PICTURES
+    return WINDOW if is_volume(row.images.get(modalities[0], "")) else WHOLE
 
 
 def _slice_of(mr: Floats) -> Callable[[Floats], Floats]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ import numpy.typing as npt
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import orientation_of
 from pipeline.image_fusion.applying import apply_network
-from pipeline.image_fusion.baselines import BASELINES, fuse
+from pipeline.image_fusion.baselines import fuse, require_methods
 from pipeline.image_fusion.images import checked
 from pipeline.image_fusion.metrics import Measures, measure
 from pipeline.image_fusion.pictures import Floats, scaled, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
-from pipeline.spec.explain import did_you_mean
 from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
-from pipeline.store.files import sha256_file
 
 Windows = tuple[tuple[float, float], ...]
 Turn = Callable[[Floats], Floats]
@@ -135,10 +132,7 @@ def recipe(
     Raises:
         UsageError: E_OPTION for what does not go together; E_WEIGHTS, E_CHECKPOINT, E_INPUT.
     """
-    known = (*BASELINES, NETWORK)
-    if method and method not in known:
-        near = did_you_mean(method, known) or "."
-        raise UsageError("E_OPTION", f"Expected one of the methods {', '.join(known)}, got {method}{near}")
+    require_methods([method] if method else [], (NETWORK,))
     if wrong := wrong_recipe(method, windows, weights, sha256):
         raise UsageError("E_OPTION", f"{wrong}.", "Leave it out, or name what it needs.")
     if pictures and (of_hu := [window for window in windows if not 0 <= window[0] <= 1]):
@@ -151,18 +145,18 @@ def recipe(
     own = _plain(trained.preparation.windows)
     of_volumes = any(width > WHOLE[1] for _, width in own)
     learned = () if of_volumes or pictures else own
-    usual = plain if learned else _of_pictures(own) if of_volumes and pictures else own
+    usual = plain if learned else of_pictures(own) if of_volumes and pictures else own
     if windows and len(windows) != len(usual):
         what = f"Expected {len(usual)} windows for this network, got {len(windows)}."
         raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
-    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, sha256_file(Path(weights)))
+    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256)
 
 
 def _plain(windows: Sequence[Sequence[float]]) -> Windows:
     return tuple((float(level), float(width)) for level, width in windows)
 
 
-def _of_pictures(windows: Windows) -> Windows:
+def of_pictures(windows: Windows) -> Windows:
     """Windows in HU as those of a picture that shows CT in the first of them."""
     first, whole = windows[0]
     return tuple(((level - first) / whole + 0.5, width / whole) for level, width in windows)

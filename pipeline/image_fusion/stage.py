@@ -10,12 +10,10 @@ from typing import Any
 from monai.transforms import Transform
 
 from pipeline.cases import Verdict
-from pipeline.errors import UsageError
-from pipeline.image_fusion.baselines import BASELINES
+from pipeline.image_fusion.baselines import require_methods
 from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.metrics import MEASURES
 from pipeline.image_fusion.pair import BESIDE, IN_WORDS, SHOWN, Fused, Recipe, fuse_volumes, measured
-from pipeline.spec.explain import did_you_mean
 from pipeline.spec.spec import Spec
 from pipeline.store.sections import Coloured, Display, Panel, Picture, Section, Sections, Table
 from pipeline.volumes import affine_of, require_same_grid, volume
@@ -54,13 +52,10 @@ class FuseImaged(Transform):
     """
 
     def __init__(self, spec: Spec, images: Sequence[str], how: Recipe, beside: Sequence[str] = BESIDE) -> None:
-        for name in beside:
-            if name not in BASELINES:
-                near = did_you_mean(name, BASELINES) or "."
-                raise UsageError("E_OPTION", f"Expected some of {', '.join(BASELINES)} beside, got {name}{near}")
+        require_methods(beside)
         self.ct, self.mr = images
         self.how, self.beside = how, tuple(beside)
-        self.names = {key: spec.displays[role].name for key, role in zip(images, _roles(spec), strict=True)}
+        self.names = {key: spec.displays[role].name for key, role in zip(images, roles_of(spec), strict=True)}
         self.qualities = list(quality_kinds(spec))
 
     def writes(self) -> dict[str, str]:
@@ -149,18 +144,14 @@ class FuseImaged(Transform):
         yield Picture(ATTENTION, "Where the network looks", ATTENTION_CAPTION, looks)
 
 
-def _roles(spec: Spec) -> tuple[str, str]:
-    return spec.image_fusion.ct, spec.image_fusion.mr
-
-
 def roles_of(spec: Spec) -> list[str]:
     """The roles that are CT and MR, in this order."""
-    return [*_roles(spec)]
+    return [spec.image_fusion.ct, spec.image_fusion.mr]
 
 
 def quality_kinds(spec: Spec) -> dict[str, str]:
     """What the stage reads of alignments: key -> kind."""
-    return {f"{role}_quality": "measure?" for role in _roles(spec) if role in spec.moving}
+    return {f"{role}_quality": "measure?" for role in roles_of(spec) if role in spec.moving}
 
 
 def _titled(method: str) -> str:

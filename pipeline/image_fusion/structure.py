@@ -11,8 +11,13 @@ from pipeline.image_fusion.windows import Side, Windows, box, filtered, gaussian
 
 #: Voxels a side: of SSIM's windows, of Piella's, and the least image that the four scales of VIF need.
 SSIM_SIDE, PIELLA_SIDE, VIF_LEAST = 7, 8, 41
-#: VIF's windows, the largest first; the variance of its channel's noise; what counts as no variance.
-_VIF_SIDES, _NOISE, _NONE = (17, 9, 5, 3), 2.0, 1e-10
+#: What noise counts as, as parts of the scale. Source: Wang et al., IEEE TIP 13(4), 2004, section III.B.
+SSIM_K1, SSIM_K2 = 0.01, 0.03
+#: VIF's windows, the largest first, and the variance of its channel's noise on the scale from 0 to 255.
+#: Source: Sheikh and Bovik, IEEE TIP 15(2), 2006, the pixel domain version.
+VIF_SIDES, VIF_NOISE = (17, 9, 5, 3), 2.0
+#: What counts as no variance.
+_NONE = 1e-10
 
 
 def ssim(fused: Array, sources: list[Array], ranges: tuple[float, ...]) -> Floats | None:
@@ -43,7 +48,7 @@ def _similarities(part: Windows, side: Side, ranges: tuple[float, ...], voxels: 
     squares, variances = part.mean**2 + side.mean**2, unbiased * (part.variance + side.variance)
     found = []
     for width in ranges:
-        c1, c2 = (0.01 * width) ** 2, (0.03 * width) ** 2
+        c1, c2 = (SSIM_K1 * width) ** 2, (SSIM_K2 * width) ** 2
         found.append(float((((means + c1) * (covariances + c2)) / ((squares + c1) * (variances + c2))).sum()))
     return found
 
@@ -94,7 +99,7 @@ def vif(fused: Array, sources: list[Array]) -> Floats | None:
     if min(fused.shape) < VIF_LEAST:
         return None
     images, sums = [fused, *sources], np.zeros((2, len(sources)))
-    for side, next_side in pairwise((*_VIF_SIDES, 0)):
+    for side, next_side in pairwise((*VIF_SIDES, 0)):
         for part in windows(images[0], images[1:], gaussian(side, side / 5)):
             sums += np.transpose([_information(part, source) for source in part.sides])
         if next_side:
@@ -119,5 +124,5 @@ def _information(part: Windows, side: Side) -> tuple[float, float]:
     gain[(variance == 0) | (part.variance < _NONE) | (gain < 0)] = 0
     rest = part.variance - gain * side.covariance
     rest[part.variance < _NONE] = 0
-    told = np.log1p(gain**2 * variance / (np.maximum(rest, _NONE) + _NOISE))
-    return float(told.sum()), float(np.log1p(variance / _NOISE).sum())
+    told = np.log1p(gain**2 * variance / (np.maximum(rest, _NONE) + VIF_NOISE))
+    return float(told.sum()), float(np.log1p(variance / VIF_NOISE).sum())

@@ -11,18 +11,10 @@ import math
 import torch
 from torch import Tensor
 
+from pipeline.image_fusion.edges import DIRECTION, STRENGTH
 from pipeline.image_fusion.filters import magnitude, mean_filter, separable, sobel
+from pipeline.image_fusion.structure import SSIM_K1, SSIM_K2, SSIM_SIDE, VIF_NOISE, VIF_SIDES
 
-#: Side of SSIM's window. Source: scikit-image's default.
-SSIM_SIDE = 7
-#: Source: Wang et al., Image quality assessment, IEEE TIP 13(4), 2004, section III.B.
-SSIM_K1, SSIM_K2 = 0.01, 0.03
-#: Gain, steepness, middle of the sigmoids of strength and angle.
-#: Source: Xydeas and Petrovic, Electronics Letters 36(4), 2000, section 2.
-STRENGTH, ANGLE = (0.9994, 15.0, 0.5), (0.9879, 22.0, 0.8)
-#: Sides of the windows of the four scales, and the variance of the noise for values of 0 to 255.
-#: Source: Sheikh and Bovik, IEEE TIP 15(2), 2006, the pixel domain version.
-VIF_SIDES, VIF_NOISE = (17, 9, 5, 3), 2.0
 TINY = 1e-6
 
 
@@ -73,7 +65,7 @@ def _preserved(theirs: list[Tensor], length: Tensor, edges: list[Tensor], streng
         dot = dot + own * other
     across = torch.sqrt((length * length * strength * strength - dot * dot).clamp(min=0.0) + TINY**4)
     turned = 1 - torch.atan2(across, dot.abs() + TINY**2) / (math.pi / 2)
-    return _sigmoid(part, STRENGTH) * _sigmoid(turned, ANGLE)
+    return _sigmoid(part, STRENGTH) * _sigmoid(turned, DIRECTION)
 
 
 def _sigmoid(values: Tensor, constants: tuple[float, float, float]) -> Tensor:

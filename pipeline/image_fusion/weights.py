@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import UsageError
 from pipeline.image_fusion.network import ImageFusionNet
 from pipeline.learning.checkpoint_file import DEFINITION, PREPARATION, TRAINING_CASES, read_checkpoint, restore
-from pipeline.store.files import require_given, sha256_file
+from pipeline.learning.transfer import require_sha256
 
 #: Terms of the loss that are measures of fusion, too: a network that has learned by them is good at them.
 MEASURES = {"structure": ("SSIM",), "qabf": ("Qabf",), "vif": ("VIF",), "medical": ("bone", "soft"), "bone": ("bone",)}
@@ -48,11 +48,12 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network ready to fuse, how its images are prepared, and the names of the cases that it has learned from."""
+    """A network ready to fuse, how its images are prepared, the cases that it has learned from, its file's hash."""
 
     network: ImageFusionNet
     preparation: Preparation
     training_cases: tuple[str, ...]
+    sha256: str = ""
 
 
 def load_trained(path: str | Path, device: str | torch.device = "cpu", sha256: str = "") -> Trained:
@@ -66,9 +67,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu", sha256: s
     Raises:
         UsageError: E_WEIGHTS when it is damaged or not the expected one; E_CHECKPOINT when it is of another network.
     """
-    require_given(Path(path), "weights")
-    if sha256 and (digest := sha256_file(Path(path))) != sha256:
-        raise UsageError("E_WEIGHTS", f"The weights {path} are not the expected ones: sha256 {digest}.")
+    digest = require_sha256(Path(path), sha256, "weights")
     found = read_checkpoint(path)
     try:
         network = ImageFusionNet(**json.loads(found[DEFINITION]))
@@ -78,4 +77,4 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu", sha256: s
         what = "Expected the definition of an image fusion network, got another one."
         raise UsageError("E_CHECKPOINT", what) from error
     restore(network, found)
-    return Trained(network.to(device).eval(), preparation, cases)
+    return Trained(network.to(device).eval(), preparation, cases, digest)

@@ -41,7 +41,7 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str = "") -> Transferre
         UsageError: E_WEIGHTS when the file cannot be read, is not the expected one, has tensors of another shape, or
             none that fits.
     """
-    digest = _digest(path, sha256)
+    digest = require_sha256(path, sha256)
     stored = {_plain_name(name): item for name, item in _state(path).items() if isinstance(item, Tensor)}
     own = encoder.state_dict()
     names = {_plain_name(name): name for name in own}
@@ -108,8 +108,18 @@ def _stages(encoder: nn.Module) -> list[nn.Module]:
     return _stages(parts[0]) if len(parts) == 1 and list(parts[0].children()) else parts
 
 
-def _digest(path: Path, expected: str) -> str:
-    require_given(path, "a checkpoint")
+def require_sha256(path: Path, expected: str, what: str = "a checkpoint") -> str:
+    """The hash of a file of weights.
+
+    Args:
+        path: the file.
+        expected: its hash; not asked when empty.
+        what: a person has named it as.
+
+    Raises:
+        UsageError: E_WEIGHTS when it is not the expected one; E_INPUT, E_UNREADABLE.
+    """
+    require_given(path, what)
     digest = sha256_file(path)
     if expected and digest != expected:
         raise UsageError("E_WEIGHTS", f"The weights {path} are not the expected ones: sha256 {digest}.")
