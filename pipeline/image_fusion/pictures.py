@@ -56,13 +56,13 @@ def read_volume(path: str | Path, ct: bool) -> Floats:
     """Read a volume: HU of CT as they are, others scaled to 0 to 1 (`scaled`).
 
     Returns:
-        (I, J, K).
+        (I, J, K), its axes nearest to right, front and head, however they are stored: slices are axial ones.
 
     Raises:
         CaseError: E_NIFTI when it cannot be read; E_BLANK when it is constant or not finite.
     """
     try:
-        image = nib.load(path)
+        image = nib.as_closest_canonical(nib.load(path))
         values = np.asarray(image.dataobj, dtype=np.float32)
     except (OSError, ImageFileError, EOFError) as error:
         raise CaseError("E_NIFTI", f"Expected a volume at {path}, but it cannot be read.") from error
@@ -72,8 +72,8 @@ def read_volume(path: str | Path, ct: bool) -> Floats:
 
 
 def affine_at(path: str | Path) -> npt.NDArray[np.float64]:
-    """Where an image that can be read lies, 4 x 4, RAS mm; a picture lies nowhere, which is the unit matrix."""
-    return np.asarray(nib.load(path).affine if is_volume(path) else np.eye(4), np.float64)
+    """Where an image as it is read lies, 4 x 4, RAS mm; a picture lies nowhere, which is the unit matrix."""
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).affine if is_volume(path) else np.eye(4), np.float64)
 
 
 def scaled(values: Floats, affine: npt.NDArray[np.float64]) -> Floats:

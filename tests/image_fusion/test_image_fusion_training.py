@@ -188,6 +188,21 @@ def test_pairs_are_stacked_and_what_does_not_fit_is_refused(pictures: Path, head
         read({"ct": pictures / "ct0.png", "mr": tmp_path / "other.png"})
 
 
+def test_volumes_are_read_alike_however_they_are_stored(heads: Path, tmp_path: Path) -> None:
+    read = ReadPaird(["ct", "mr"], [[150, 500]])
+    expected = read({"ct": heads / "ct0.nii", "mr": heads / "mr0.nii"})["image"]
+    stored = nib.orientations.axcodes2ornt("ILP")
+    for name in ("ct0", "mr0"):
+        nib.save(nib.load(heads / f"{name}.nii").as_reoriented(stored), tmp_path / f"{name}.nii")
+    assert nib.load(tmp_path / "ct0.nii").shape != tuple(expected.shape[1:])
+    for mr in (tmp_path / "mr0.nii", heads / "mr0.nii"):
+        assert torch.equal(read({"ct": tmp_path / "ct0.nii", "mr": mr})["image"], expected)
+    moved = nib.load(heads / "mr0.nii")
+    nib.save(nib.Nifti1Image(moved.dataobj, moved.affine + np.eye(4, k=3) * 5), tmp_path / "moved.nii")
+    with pytest.raises(CaseError, match="E_GRID: Expected images on one grid, got one that lies 5.00 mm off"):
+        read({"ct": heads / "ct0.nii", "mr": tmp_path / "moved.nii"})
+
+
 def test_patches_show_something_and_lie_within() -> None:
     image = torch.zeros(2, 40, 50, 20)
     image[1, 30:34, 10:14, 7:9] = 1
