@@ -33,7 +33,7 @@ from pipeline.nifti.volume import read_argument
 from pipeline.run.plan import require_device
 from pipeline.shipped import shipped_model
 from pipeline.store.artifacts import save
-from pipeline.store.files import require_given, sha256_file, writable_folder, write_atomic
+from pipeline.store.files import replaced, require_given, sha256_file, writable_folder, write_atomic
 from pipeline.store.records import versions
 from pipeline.volumes import affine_of, require_same_grid, volume
 from pipeline.words import NOT_AVAILABLE
@@ -162,10 +162,8 @@ def _require_out(out: Path, ending: str, inputs: Sequence[Path]) -> str:
     stem = out.name[: -len(ending)]
     if not out.name.endswith(ending) or not stem or out.is_dir():
         raise UsageError("E_OUT", f"Expected a file {ending} to write, got {out}.", f"Name it such as fused{ending}.")
-    taken = {path.resolve() for path in inputs}
-    for path in _made(out.parent, stem, ending):
-        if path.resolve() in taken:
-            raise UsageError("E_OUT", f"Expected another file than the input {path}.", "Give the result another name.")
+    if taken := replaced(_made(out.parent, stem, ending), inputs):
+        raise UsageError("E_OUT", f"Expected another file than the input {taken}.", "Give the result another name.")
     writable_folder(out.parent)
     return stem
 

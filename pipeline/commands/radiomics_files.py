@@ -24,7 +24,7 @@ from pipeline.radiomics.table import (
     dictionary,
     require_apart,
 )
-from pipeline.store.files import writable_folder, write_atomic, write_text
+from pipeline.store.files import replaced, writable_folder, write_atomic, write_text
 from pipeline.store.records import versions
 from pipeline.words import counted
 
@@ -49,9 +49,8 @@ def require_table(out: Path, inputs: Iterable[Path]) -> None:
     """
     if out.suffix.casefold() != ".csv" or out.is_dir():
         raise UsageError("E_OUT", f"Expected a table (.csv) to write, got {out}.", "Name it such as features.csv.")
-    written = {beside(out, ending).resolve() for ending in (".csv", *ENDINGS)}
-    if taken := [path for path in inputs if path.resolve() in written]:
-        raise UsageError("E_OUT", f"{out} would replace {taken[0]}, which is read.", "Give the table another name.")
+    if taken := replaced((beside(out, ending) for ending in (".csv", *ENDINGS)), inputs):
+        raise UsageError("E_OUT", f"{out} would replace {taken}, which is read.", "Give the table another name.")
     writable_folder(out.parent)
 
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -203,6 +203,12 @@ def require_apart(output_dir: Path, dataset_dir: Path) -> None:
     """
     if output_dir.resolve().is_relative_to(dataset_dir.resolve()):
         raise UsageError("E_OUT", f"The output folder {output_dir} lies in the input folder.")
+
+
+def replaced(written: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
+    """The first input whose place one of the files that are to be written would take; None where none would."""
+    places = {path.resolve() for path in written}
+    return next((path for path in inputs if path.resolve() in places), None)
 
 
 def sweep(folder: Path) -> None:
