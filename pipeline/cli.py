@@ -57,7 +57,7 @@ def _tandem(
 
 
 @command(app)
-def run(
+def run(  # noqa: PLR0913 - each is an option of the command
     *,
     root: Root = None,
     input_: Input = None,
@@ -67,9 +67,16 @@ def run(
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
     device: Device = "",
+    resources: Annotated[
+        Path | None, typer.Option(help="A YAML file: how long each stage may take of a case, and what it needs.")
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
+    ] = "",
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    found = api.run(_root(root, input_), out, spec, names_in(stages), overwrite, jobs, device, progress=True)
+    given = (names_in(stages), overwrite, jobs, device, resources, scheduler)
+    found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
 
 

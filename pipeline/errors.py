@@ -23,6 +23,9 @@ REMEDIES: dict[str, str] = {
     "E_NO_STAGE": "Use the name of a folder below bundles/ that holds configs/inference.yaml.",
     "E_OUT": "Choose an output folder that can be created and written to, outside the input folder.",
     "E_BUSY": "Wait for the other run to end, or choose another output folder.",
+    "E_RESOURCES": "Correct the file of resources; docs/how-to/cohorts.md explains its keys.",
+    "E_SCHEDULER": "Start it (`dask scheduler`) and its workers (`dask worker ADDRESS`), and check the address.",
+    "E_WORKER": "Start the workers with the same version of Tandem as the command's.",
     "E_SPEC": "Correct the data spec; docs/reference/data-specs.md explains every key.",
     "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",
     "E_CASE_ID": "Use letters, digits, _ and - in case ids.",
@@ -110,6 +113,7 @@ REMEDIES: dict[str, str] = {
     "E_DISK": "Free some space on the disk of the file that the message names, or choose another folder, then run "
     "again: finished cases are not repeated.",
     "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
+    "E_TIME": "Look whether the case is unlike the others, or give the stage more time in the file of resources.",
     "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
     "E_LANDMARKS": "Give both images' landmarks in mm, RAS or LPS stated: the same points, at least 3, not on a line.",

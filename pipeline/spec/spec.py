@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
-from yaml.reader import ReaderError
+from pydantic import BaseModel, Field, StrictFloat, field_validator, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.spec.explain import Model, explain, find_spec
+from pipeline.spec.explain import Model, find_spec, read_model
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.fuse_image import FuseImage
 from pipeline.spec.paths import placeholders
@@ -323,29 +322,7 @@ def load_spec(path: str | Path) -> Spec:
     Raises:
         UsageError: E_SPEC; the message names the key and the line.
     """
-    path = find_spec(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        what = f"The data spec {path} cannot be read ({error.strerror})."
-        raise UsageError("E_SPEC", what, "Check its permissions.") from error
-    except UnicodeDecodeError as error:
-        raise _not_text(path) from error
-    try:
-        data, root = yaml.safe_load(text), yaml.compose(text)
-        return Spec.model_validate(data)
-    except ReaderError as error:  # such as UTF-16, in which every second byte is 0
-        raise _not_text(path) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
-    except ValidationError as error:
-        faults = " ".join(explain(path, root, item, _keys_beside) for item in error.errors())
-        raise UsageError("E_SPEC", faults) from error
-
-
-def _not_text(path: Path) -> UsageError:
-    return UsageError("E_SPEC", f"The data spec {path} is not UTF-8 text.", "Save it as UTF-8.")
+    return read_model(find_spec(path), Spec, "data spec", "E_SPEC", _keys_beside)
 
 
 def save_spec(spec: Spec, folder: Path) -> None:
