@@ -18,8 +18,8 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.nifti.volume import Header, read_header
 from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
-from pipeline.store.artifacts import as_json
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
+from pipeline.store.plain import as_json
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted
 

@@ -18,8 +18,8 @@ from pipeline.run.status import summary
 from pipeline.run.workers import workers
 from pipeline.spec.spec import keep_spec, of_ingest
 from pipeline.store import records
-from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
+from pipeline.store.plain import as_json
 
 MANIFEST = "run.json"
 

@@ -18,8 +18,9 @@ from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError,
 from pipeline.run.fingerprint import describe
 from pipeline.run.status import finish, summary
 from pipeline.store import records
-from pipeline.store.artifacts import plain, save
+from pipeline.store.artifacts import save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
+from pipeline.store.plain import plain
 from pipeline.store.sections import SECTIONS, joined
 
 Case = dict[str, Any]
