@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from pipeline.errors import UsageError
 from pipeline.words import counted
 
 PAIRINGS = ("auto", "stem", "class")
+#: Names mean something where two streams share so many of them; below, they may be equal by chance.
+LEAST_SHARED = 0.5
 CLASS_PAIRED = (
     "N_CLASS_PAIRED: cases were made of files of one class, in a seeded order: they are no patients, and given the "
     "class their streams are independent"
@@ -74,19 +75,28 @@ def make_cases(items: Sequence[Item], pair: str = "auto", seed: int = 0) -> Case
 
 
 def _agreed(items: Sequence[Item]) -> str:
-    """`stem` or `class`, by how many names of the smallest stream others have, too, in the same split and class."""
-    names = {(item.stream, item.split, item.category, item.stem) for item in items}
-    shared = Counter(name[1:] for name in names)
-    sizes = Counter(stream for stream, *_ in names)
-    least = min(sizes, key=lambda stream: sizes[stream])
-    common = sum(shared[name[1:]] > 1 for name in names if name[0] == least)
-    if not any(count > 1 for count in shared.values()):
+    """`stem` where each stream shares half the names of the smaller of it and another one, `class` where none does.
+
+    A name is one only within its split and class.
+    """
+    names: dict[str, set[tuple[str, str, str]]] = {}
+    for item in items:
+        names.setdefault(item.stream, set()).add((item.split, item.category, item.stem))
+    shares = {
+        stream: max(_share(own, names[other]) for other in names if other != stream) for stream, own in names.items()
+    }
+    if not any(shares.values()):
         return "class"
-    if 2 * common < sizes[least]:
-        what = f"Expected names of files that all streams share, or none, got {common} of {sizes[least]} in {least}."
+    least = min(shares, key=lambda stream: shares[stream])
+    if shares[least] < LEAST_SHARED:
+        what = f"Expected names of files that all streams share, or none, got {shares[least]:.0%} shared of {least}."
         remedy = "Say `--pair stem` if files of one name are of one patient, `--pair class` if names mean nothing."
         raise UsageError("E_FOLDER", what, remedy)
     return "stem"
+
+
+def _share(own: set[tuple[str, str, str]], other: set[tuple[str, str, str]]) -> float:
+    return len(own & other) / min(len(own), len(other))
 
 
 def _by_stem(groups: dict[tuple[str, str], dict[str, list[Item]]], streams: int) -> Cases:
