@@ -101,6 +101,7 @@ REMEDIES: dict[str, str] = {
     "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
     "E_ENGINE": "Use `engine: torch`, and report it: this processor's compiled network is not the network.",
+    "E_EARLY": "Fuse streams of two and of three dimensions by intermediate or late fusion.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
     "E_INPUT": "Run the stage that makes this input first, or check the path.",
@@ -160,6 +161,7 @@ NOTES: dict[str, str] = {
     "N_INJECTION_DATE": "The date of injection does not fit the scan; the time of day was used.",
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
     "N_NOT_FUSED": "There was no aligned image of a modality: the network did without it, or none of both was made.",
+    "N_STREAM_CUT": "A volume was larger than the part of it that the network looks at, which is around its middle.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",

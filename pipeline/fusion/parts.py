@@ -254,20 +254,18 @@ class VoxelHead(nn.Module):
         return result
 
 
-class ClassHead(nn.Module):
-    """Mean and largest value of every channel on every level, and a table of features of the case, to class logits.
-
-    Every level, because what two modalities say together may be visible in fine texture alone.
+class VectorHead(nn.Module):
+    """One row of numbers a case, and a table of features of the case, to class logits.
 
     Args:
-        channels: of the features on each level.
+        inputs: numbers of a row.
         classes: how many logits.
         table_features: how many numbers of a table come with each case; 0 for none. They should be standardised; NaN
             means that one is missing.
-        dropout: of the pooled features.
+        dropout: of the row.
     """
 
-    def __init__(self, channels: list[int], classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: int, classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         hidden = min(32, 4 * table_features)
         self.table = nn.Sequential(nn.Linear(max(1, 2 * table_features), max(1, hidden)), nn.LeakyReLU(0.01))
@@ -275,9 +273,47 @@ class ClassHead(nn.Module):
         if table_features == 0:
             self.table = nn.Sequential()
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(2 * sum(channels) + hidden, classes)
+        self.out = nn.Linear(inputs + hidden, classes)
 
-    def forward(self, features: list[Tensor], table: Tensor | None = None) -> Tensor:
+    def forward(self, row: Tensor, table: Tensor | None = None) -> Tensor:
+        """Classify.
+
+        Args:
+            row: (B, inputs).
+            table: (B, table_features), where the head was made for a table.
+
+        Returns:
+            (B, classes).
+        """
+        return self.said([row], table)
+
+    def said(self, parts: list[Tensor], table: Tensor | None) -> Tensor:
+        """Of a row in parts, each (B, …)."""
+        if self.table_features > 0:
+            if table is None:
+                table = torch.full((parts[0].shape[0], self.table_features), float("nan"), device=parts[0].device)
+            missing = torch.isnan(table)
+            known = torch.where(missing, torch.zeros_like(table), table)
+            parts = parts + [self.table(torch.cat([known, missing.to(known.dtype)], 1))]  # noqa: RUF005 - TorchScript
+        return self.out(self.dropout(torch.cat(parts, 1)))
+
+
+class ClassHead(VectorHead):
+    """Mean and largest value of every channel on every level, and a table of features of the case, to class logits.
+
+    Every level, because what two modalities say together may be visible in fine texture alone.
+
+    Args:
+        channels: of the features on each level.
+        classes: how many logits.
+        table_features: as in `VectorHead`.
+        dropout: of the pooled features.
+    """
+
+    def __init__(self, channels: list[int], classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
+        super().__init__(2 * sum(channels), classes, table_features, dropout)
+
+    def forward(self, features: list[Tensor], table: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Classify.
 
         Args:
@@ -287,11 +323,6 @@ class ClassHead(nn.Module):
         Returns:
             (B, classes).
         """
-        pooled = [level.mean((2, 3, 4)) for level in features] + [level.amax((2, 3, 4)) for level in features]
-        if self.table_features > 0:
-            if table is None:
-                table = torch.full((features[0].shape[0], self.table_features), float("nan"), device=features[0].device)
-            missing = torch.isnan(table)
-            known = torch.where(missing, torch.zeros_like(table), table)
-            pooled.append(self.table(torch.cat([known, missing.to(known.dtype)], 1)))
-        return self.out(self.dropout(torch.cat(pooled, 1)))
+        return self.said(
+            [level.mean((2, 3, 4)) for level in features] + [level.amax((2, 3, 4)) for level in features], table
+        )

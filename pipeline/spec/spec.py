@@ -23,6 +23,7 @@ from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.spec.segment import Segment, wrong_channel
+from pipeline.spec.streams import Stream
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -43,6 +44,7 @@ class Spec(Model):
     Attributes:
         case: what one case is: all of a patient, one study, or one series.
         ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
+        streams: name -> what a network sees of a case whose inputs share no grid (`pipeline.spec.streams`).
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -56,6 +58,15 @@ class Spec(Model):
     fuse_image: FuseImage | None = None
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
+    streams: dict[str, Stream] = Field(default={})
+
+    @field_validator("streams")
+    @classmethod
+    def _stream_names(cls, streams: dict[str, Stream]) -> dict[str, Stream]:
+        for name in streams:
+            if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
+                raise ValueError(f"`{name}` cannot name a stream: use lower-case letters, digits and _")
+        return streams
 
     @field_validator("roles")
     @classmethod
@@ -392,7 +403,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
-    models |= {"segment": Segment, "radiomics": Radiomics, "fuse_image": FuseImage}
+    models |= {"segment": Segment, "radiomics": Radiomics, "fuse_image": FuseImage, "streams": Stream}
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:
