@@ -1,7 +1,8 @@
 """Encoders in 2D and 3D; the names of their tensors are those of the published weights, which `load_encoder` takes.
 
 An encoder says how many channels (`channels`) and which stride (`strides`) each of its levels has, and gives a map of
-features a level, from fine to coarse. The published architectures are meant for images of 0 to 1.
+features a level, from fine to coarse. The published architectures look at images of 0 (black) to 1 (white), those that
+`build_encoder` makes at images of -1 to 1, as streams are read.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class UnetEncoder(nn.Module):
             nothing else.
 
     Raises:
-        UsageError: E_CONFIG for another number of levels.
+        UsageError: E_CONFIG for another number of levels, or a width below 1.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class UnetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require_levels(levels)
+        if width < 1:
+            raise UsageError("E_CONFIG", f"Expected a width of 1 or more, got {width}.")
         self.channels = [width * growth for growth in GROWTH[:levels]]
         self.strides = [2**level for level in range(levels)]
         self.first_stride = 1
@@ -289,7 +292,7 @@ ENCODERS = ("unet", *PUBLISHED)
 def build_encoder(
     name: str, spatial_dims: int, in_channels: int, width: int, levels: int, norm: Normalisation = "batch"
 ) -> nn.Module:
-    """Make an encoder.
+    """Make an encoder of a stream, whose black is -1 and whose white is 1.
 
     Args:
         name: one of `ENCODERS`.
@@ -307,7 +310,10 @@ def build_encoder(
         raise UsageError("E_CONFIG", f"Expected 2 or 3 dimensions, got {spatial_dims}.")
     if name == "unet":
         return UnetEncoder(spatial_dims, in_channels, width, levels, norm)
-    return PUBLISHED[name](spatial_dims, in_channels, MOST_LEVELS)
+    encoder = PUBLISHED[name](spatial_dims, in_channels, MOST_LEVELS)
+    # what was learned from 0 to 1 sees the same of -1 to 1
+    encoder.mean, encoder.deviation = 2 * encoder.mean - 1, 2 * encoder.deviation  # type: ignore[assignment, operator]
+    return encoder
 
 
 def require_name(name: str, names: tuple[str, ...]) -> None:
