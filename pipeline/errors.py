@@ -161,6 +161,7 @@ NOTES: dict[str, str] = {
     "N_UNEQUAL_COUNTS": "The streams have different numbers of files: some are in no case, or cases lack a stream.",
     "N_WINDOWED": "The radiograph's values are those of its own display: its lookup table or window was applied.",
     "N_DETECTOR_SPACING": "The radiograph's pixel size is that at the detector: lengths in the body are shorter.",
+    "N_NO_SPACING": "A picture of the input says no pixel size; 1 mm stands for it, and nothing is measured in it.",
     "N_NO_ROLE": "No series fits an optional role; the case went on without it.",
     "N_NO_MASK": "No structure set or segmentation fits an optional mask; the case went on without it.",
     "N_NO_LANDMARKS": "No file fits a role's `register.landmarks`; the case went on without them.",

@@ -218,7 +218,7 @@ def _ticks(axes: Axes, tile: Tile, pad_mm: float) -> None:
     for place, text in up.ticks:
         y = (1 - place) * height
         axes.plot([0, pad_mm], [y, y], color=LETTER, linewidth=1.0)
-        axes.text(1.5 * pad_mm, y, clean(text), ha="left", va="center", **style)
+        axes.text(1.5 * pad_mm, y, clean(text), ha="left", va=_up(place), **style)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
 
@@ -226,6 +226,11 @@ def _ticks(axes: Axes, tile: Tile, pad_mm: float) -> None:
 def _side(place: float) -> str:
     """How a text stands at a tick: inside the picture at both ends."""
     return "left" if place < 0.08 else "right" if place > 0.92 else "center"
+
+
+def _up(place: float) -> str:
+    """As `_side`, of a tick at the left."""
+    return "bottom" if place < 0.04 else "top" if place > 0.96 else "center"
 
 
 def _letter(axes: Axes, x: float, y: float, text: str, across: str, up: str) -> None:

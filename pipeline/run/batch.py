@@ -15,11 +15,11 @@ from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
 from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import STAGES, Plan, configuration, in_order
+from pipeline.run.plan import STAGES, Plan, configurations, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import bundle_root
-from pipeline.spec.spec import keep_spec, of_ingest
+from pipeline.spec.spec import keep_spec, of_ingest, of_run
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
@@ -73,14 +73,15 @@ def load(name: str, plan: Plan) -> Loaded:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    path = configuration(name)
+    spec = of_ingest(plan.spec_file or "") if name == STAGES[0] else of_run("", plan.output_dir)
+    paths = configurations(name, spec)
     parser = ConfigParser()
-    parser.read_config(str(path))
+    parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
     folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
     settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
-    require_known([path], settings)
+    require_known(paths, settings)
     parser.update({key: as_value(value) for key, value in settings.items()})
     if plan.device and "device" in parser:
         parser["device"] = torch.device(plan.device)
@@ -90,7 +91,7 @@ def load(name: str, plan: Plan) -> Loaded:
     except Exception as error:
         if known := pipeline_cause(error):
             raise known from error
-        raise UsageError("E_CONFIG", f"The configuration {path} cannot be used: {error}.") from error
+        raise UsageError("E_CONFIG", f"The configuration {paths[-1]} cannot be used: {error}.") from error
 
 
 def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:

@@ -197,11 +197,8 @@ def test_published_networks_are_whole_whatever_the_levels_of_the_unet() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
 def test_of_a_stream_from_minus_one_it_sees_what_the_published_network_sees_from_zero(name: str) -> None:
-    of_stream, published, image = (
-        build_encoder(name, 2, 1, 4, 5).eval(),
-        PUBLISHED[name](2, 1, 5).eval(),
-        torch.rand(1, 1, 64, 64),
-    )
+    of_stream, published = build_encoder(name, 2, 1, 4, 5).eval(), PUBLISHED[name](2, 1, 5).eval()
+    image = torch.rand(1, 1, 64, 64)
     published.load_state_dict(of_stream.state_dict())
     for ours, wanted in zip(of_stream(2 * image - 1), published(image), strict=True):
         assert torch.allclose(ours, wanted, rtol=1e-4, atol=1e-5)
