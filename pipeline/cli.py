@@ -247,6 +247,32 @@ def compare(
     _echo(f"Report: {out / 'report' / 'report.html'}")
 
 
+@command(app)
+def table(
+    root: Annotated[Path, typer.Argument(help="A folder of folders by class; for medmnist an .npz file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table (.csv), or the folder for it.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="processed_dataset_split ({train,valid,test}/{stream}/{class}/file), classes ({class}/file, also in "
+            "{train,valid,test}) or medmnist."
+        ),
+    ],
+    pair: Annotated[
+        str, typer.Option(help="Cases are files of one name (stem) or of one class (class); auto: as the names tell.")
+    ] = "auto",
+    duplicates: Annotated[
+        str, typer.Option(help="Equal files in two splits or classes: refuse, or leave_out all but one.")
+    ] = "refuse",
+    stream: Annotated[str, typer.Option(help="The name of the column of files, where no folder names it.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which files of a class meet.")] = 0,
+) -> int:
+    """Make the table of a data set (case_id, files, label, fold) out of folders of pictures, sounds and volumes."""
+    from pipeline.commands.table import show
+
+    return show(api.table(root, out, layout, pair, duplicates, stream, seed, progress=True))
+
+
 def _root(root: Path | None, given: Path | None) -> Path:
     """The input, which is given once: as ROOT, or by `--input`.
 

@@ -19,7 +19,7 @@ from pipeline.run.plan import STAGES, Plan, configurations, in_order
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import bundle_root
-from pipeline.spec.spec import keep_spec, of_ingest, of_run
+from pipeline.spec.spec import SPEC_FILE, keep_spec, load_spec, of_ingest
 from pipeline.store import records
 from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
@@ -73,8 +73,7 @@ def load(name: str, plan: Plan) -> Loaded:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    spec = of_ingest(plan.spec_file or "") if name == STAGES[0] else of_run("", plan.output_dir)
-    paths = configurations(name, spec)
+    paths = configurations(name, _has_streams(plan.output_dir))
     parser = ConfigParser()
     parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
@@ -92,6 +91,12 @@ def load(name: str, plan: Plan) -> Loaded:
         if known := pipeline_cause(error):
             raise known from error
         raise UsageError("E_CONFIG", f"The configuration {paths[-1]} cannot be used: {error}.") from error
+
+
+def _has_streams(output_dir: Path) -> bool:
+    """Whether a run was ingested with a data spec that has `streams`."""
+    stored = output_dir / SPEC_FILE
+    return stored.is_file() and bool(load_spec(stored).streams)
 
 
 def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:

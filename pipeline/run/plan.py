@@ -65,14 +65,18 @@ def configuration(stage: str) -> Path:
     return path
 
 
-def configurations(stage: str, spec: Spec) -> tuple[Path, ...]:
-    """The configuration of a stage's bundle, and what lies over it with a data spec: `streams` are fused another way.
+def configurations(stage: str, streams: bool) -> tuple[Path, ...]:
+    """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way.
+
+    Args:
+        stage: its name.
+        streams: whether the run's data spec has `streams`.
 
     Raises:
         UsageError: E_NO_STAGE.
     """
     found = configuration(stage)
-    return (found, found.parent / "overlays" / STREAMS) if stage == "fuse" and spec.streams else (found,)
+    return (found, found.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (found,)
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:
