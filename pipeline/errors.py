@@ -110,6 +110,7 @@ REMEDIES: dict[str, str] = {
     "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
     "E_ENGINE": "Use `engine: torch`, and report it: this processor's compiled network is not the network.",
+    "E_EARLY": "Fuse streams of two and of three dimensions by intermediate or late fusion.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
     "E_INPUT": "Run the stage that makes this input first, or check the path.",
@@ -165,6 +166,7 @@ NOTES: dict[str, str] = {
     "N_UNEQUAL_COUNTS": "The streams have different numbers of files: some are in no case, or cases lack a stream.",
     "N_WINDOWED": "The radiograph's values are those of its own display: its lookup table or window was applied.",
     "N_DETECTOR_SPACING": "The radiograph's pixel size is that at the detector: lengths in the body are shorter.",
+    "N_NO_SPACING": "A picture of the input says no pixel size; 1 mm stands for it, and nothing is measured in it.",
     "N_NO_ROLE": "No series fits an optional role; the case went on without it.",
     "N_NO_MASK": "No structure set or segmentation fits an optional mask; the case went on without it.",
     "N_NO_LANDMARKS": "No file fits a role's `register.landmarks`; the case went on without them.",
@@ -177,6 +179,7 @@ NOTES: dict[str, str] = {
     "N_INJECTION_DATE": "The date of injection does not fit the scan; the time of day was used.",
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
     "N_NOT_FUSED": "There was no aligned image of a modality: the network did without it, or none of both was made.",
+    "N_STREAM_CUT": "A volume was larger than the part of it that the network looks at, which is around its middle.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",

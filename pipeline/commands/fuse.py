@@ -21,9 +21,10 @@ from pipeline.commands.calibrate import calibrate, read_calibration, summary
 from pipeline.commands.evaluate import evaluate_classification, headline
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
-from pipeline.fusion.checkpoint_file import Trained
-from pipeline.fusion.network import FusionNet
+from pipeline.fusion.checkpoint_file import Network, Trained
+from pipeline.fusion.predict import logits_of
 from pipeline.fusion.tiles import TiledInferer
+from pipeline.fusion.whole import WholeInferer
 from pipeline.inference.engine import weights_sha256
 from pipeline.learning.table import UNKNOWN, Row
 from pipeline.store.artifacts import save
@@ -31,6 +32,7 @@ from pipeline.store.files import write_atomic, write_text
 from pipeline.volumes import affine_of, volume
 
 Array = npt.NDArray[Any]
+Inferer = TiledInferer | WholeInferer
 #: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
 VOXELS_A_CASE = 2000
 CLASSES, VOXELS = "classes", "voxels"
@@ -45,7 +47,7 @@ FILES = (
 )
 
 
-def calibration_at(path: str, part: str, network: FusionNet, inferer: TiledInferer) -> Calibration | None:
+def calibration_at(path: str, part: str, network: Network, inferer: Inferer) -> Calibration | None:
     """The calibration at a path; None where the path is empty.
 
     Args:
@@ -66,7 +68,7 @@ def calibration_at(path: str, part: str, network: FusionNet, inferer: TiledInfer
     return found
 
 
-def outputs_of(network: FusionNet, inferer: TiledInferer) -> dict[str, str]:
+def outputs_of(network: Network, inferer: Inferer) -> dict[str, str]:
     """What logits a calibration is fitted on and made for, in words: of `classes` and of `voxels`."""
     name = f"the network {weights_sha256(network)[:12]}" + (", mirrored" if inferer.mirror else "")
     return {CLASSES: f"{CLASSES} of {name}, {inferer.describe_pooling()}", VOXELS: f"{VOXELS} of {name}"}
@@ -118,7 +120,7 @@ class FoldEvaluation:
         trained: Trained,
         rows: Sequence[Row],
         read: Callable[[dict[str, Any]], dict[Any, Any]],
-        inferer: TiledInferer,
+        inferer: Inferer,
         output_dir: str,
         resamples: int = 2000,
         report: bool = True,
@@ -162,10 +164,7 @@ class FoldEvaluation:
 
     def _collect(self, row: Row, found: Collected, random: np.random.Generator) -> None:
         network, case = self.trained.network, self.read(row.item())
-        device = next(network.parameters()).device
-        image, available = case["image"].as_tensor()[None].to(device), case["available"][None].to(device)
-        table = torch.from_numpy(case["table"])[None].to(device) if "table" in case else None
-        logits = self.inferer(image, network, available, case["body"].as_tensor()[None], table)[0].cpu()
+        logits = logits_of(case, network, self.inferer)
         if network.classes and row.label != UNKNOWN:
             found.class_rows.append((row.case_id, row.patient_id, row.label, logits[network.labels :, 0, 0, 0].numpy()))
         if not network.labels or not bool(case["mask_known"]):

@@ -264,7 +264,7 @@ def cost_of(weights: Path) -> dict[str, int]:
     from pipeline.fusion.checkpoint_file import load_trained
 
     trained = load_trained(weights)
-    image = torch.zeros(1, len(trained.preparation.modalities), *trained.preparation.patch)
+    image = trained.network.example(trained.preparation.patch)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # which the counter cannot look into
     try:

@@ -231,9 +231,7 @@ class ForNetworkd(Transform):
         case: dict[Hashable, Any] = {key: data[key] for key in KEYS if key in data}
         case["table"] = torch.as_tensor(table, dtype=torch.float32)
         case["label"] = torch.tensor(int(data.get("label", -1)))
-        for key in ("image", "mask"):
-            case[key] = case[key].as_tensor() if isinstance(case[key], MetaTensor) else case[key]
-        return case
+        return {key: item.as_tensor() if isinstance(item, MetaTensor) else item for key, item in case.items()}
 
 
 #: A voxel side that departs by more than this factor from all of the training is another kind of image.
@@ -282,7 +280,7 @@ class FlagOutOfDomaind(Transform):
         there = zip(self.preparation.modalities, data["available"].tolist(), strict=True)
         missing = [name for name, is_there in there if name in self.sees and not is_there]
         flags = [f"N_NOT_FUSED: {name}: there is no aligned image of it" for name in missing]
-        strange = self._strange(spacing_mm(data[GRID_AFFINE].numpy()))
+        strange = self._strange(spacing_mm(data[GRID_AFFINE].numpy())) if GRID_AFFINE in data else []
         return {**data, "flags": [*data.get("flags", ()), *flags, *strange]}
 
     def _strange(self, sides: Any) -> list[str]:

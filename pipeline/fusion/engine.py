@@ -7,22 +7,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pipeline.fusion.network import FusionNet
+from pipeline.fusion.checkpoint_file import Network
 from pipeline.inference import engine
 from pipeline.inference.engine import Task, require_processor, weights_sha256
 
 #: Of the compiled network.
 INPUTS = ("image", "available", "table")
-#: Voxel logits (B, labels, I, J, K) and class logits (B, classes), float32, of what `FusionNet.heads` is given.
+#: Voxel logits (B, labels, I, J, K) and class logits (B, classes), float32, of what a network's `heads` is given.
 Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
-def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -> Forward:
+def compiled(network: Network, patch: Sequence[int], bfloat16: bool = False) -> Forward:
     """Compile a network for as many threads as PyTorch uses; once in a process, whatever object holds the weights.
 
     Args:
         network: on a processor, evaluating.
-        patch: voxels of a tile along each side.
+        patch: voxels of a tile along each side; of streams, how many values they have together.
         bfloat16: count in bfloat16: faster where the processor can, and a little less exact.
 
     Raises:
@@ -30,8 +30,8 @@ def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -
             the network says of a random tile.
     """
     require_processor(network)
-    tile = torch.randn((1, len(network.modalities), *patch), generator=torch.Generator().manual_seed(0))
-    example = (tile, torch.ones(tile.shape[:2], dtype=torch.bool), _table(None, network, 1))
+    tile = torch.randn(network.example(patch).shape, generator=torch.Generator().manual_seed(0))
+    example = (tile, torch.ones((1, len(network.modalities)), dtype=torch.bool), _table(None, network, 1))
     identity, names = f"{weights_sha256(network)} {network.definition}", _outputs(network)
     look = engine.compiled(Task(identity, INPUTS, names, _Outputs(network).eval(), example, bfloat16))
 
@@ -44,19 +44,19 @@ def compiled(network: FusionNet, patch: Sequence[int], bfloat16: bool = False) -
     return forward
 
 
-def _table(given: Tensor | None, network: FusionNet, count: int) -> Tensor:
+def _table(given: Tensor | None, network: Network, count: int) -> Tensor:
     """The tiles' numbers (count, table_features); none of them is known where there is no table."""
     return torch.full((count, network.table_features), torch.nan) if given is None else given
 
 
-def _outputs(network: FusionNet) -> tuple[str, ...]:
+def _outputs(network: Network) -> tuple[str, ...]:
     return tuple(name for name, count in (("voxels", network.labels), ("classes", network.classes)) if count)
 
 
 class _Outputs(nn.Module):
     """The outputs that a network has, as a tuple."""
 
-    def __init__(self, network: FusionNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 

@@ -173,6 +173,11 @@ class FusionNet(nn.Module):
             remedy = f"Give other sides, such as --patch [{2 * step},{2 * step},{2 * step}]."
             raise UsageError("E_CONFIG", f"{what}, got {list(patch)}.", remedy)
 
+    @torch.jit.ignore
+    def example(self, patch: Sequence[int]) -> Tensor:
+        """Zeros of the shape that the network is given of one patch (1, M, I, J, K)."""
+        return torch.zeros((1, len(self.modalities), *patch))
+
     @torch.jit.export
     def heads(self, image: Tensor, available: Tensor | None = None, table: Tensor | None = None) -> Heads:
         """What each head says; arguments as in `forward`."""

@@ -7,61 +7,18 @@ whatever its features hold.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
-from monai.networks.blocks import ChannelSELayer, UnetResBlock, UnetUpBlock
+from monai.networks.blocks import ChannelSELayer, UnetUpBlock
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from pipeline.learning.encoders import UnetEncoder, instance_norm
 
-#: Channels of each level as multiples of the width.
-GROWTH = (1, 2, 4, 8, 10)
 RESNETS = ("resnet10", "resnet18", "resnet34")
 #: Of MONAI's (and MedicalNet's) ResNets without bottleneck, from the stem to the last stage.
 RESNET_CHANNELS = (64, 64, 128, 256, 512)
-
-
-class UnetEncoder(nn.Module):
-    """Residual blocks with instance normalisation; each level but the first halves the grid.
-
-    Args:
-        in_channels: of the image.
-        width: channels of the first level; `GROWTH` times it on the others.
-        levels: how many, from 2 to 5.
-
-    Raises:
-        UsageError: E_CONFIG for another number of levels.
-    """
-
-    def __init__(self, in_channels: int, width: int, levels: int = 5) -> None:
-        super().__init__()
-        if not 2 <= levels <= len(GROWTH):
-            raise UsageError("E_CONFIG", f"Expected 2 to {len(GROWTH)} levels, got {levels}.")
-        self.channels = [width * growth for growth in GROWTH[:levels]]
-        self.first_stride = 1
-        self.layers = [f"stages.{level}" for level in range(levels)]
-        self.stages = nn.ModuleList(
-            UnetResBlock(3, before, after, 3, 2 if level else 1, instance_norm(after))
-            for level, (before, after) in enumerate(pairwise([in_channels, *self.channels]))
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Encode.
-
-        Args:
-            image: (B, C, I, J, K), each side a multiple of 2 ** (levels - 1).
-
-        Returns:
-            Features of every level: (B, channels, I / 2 ** level, …).
-        """
-        features = []
-        for stage in self.stages:
-            image = stage(image)
-            features.append(image)
-        return features
 
 
 class ResNetEncoder(nn.Module):
@@ -93,18 +50,10 @@ class ResNetEncoder(nn.Module):
         return features
 
 
-def instance_norm(channels: int) -> tuple[str, dict[str, int]]:
-    """Instance normalisation as MONAI's blocks take it.
-
-    A group normalisation with a channel a group is the same formula with the same parameters, and faster on processors.
-    """
-    return "group", {"num_groups": channels}
-
-
 def build_encoder(encoder: str, in_channels: int, width: int, levels: int) -> UnetEncoder | ResNetEncoder:
     """Make an encoder by its name: `unet`, or one of `RESNETS` (whose width and levels are given)."""
     if encoder == "unet":
-        return UnetEncoder(in_channels, width, levels)
+        return UnetEncoder(3, in_channels, width, levels)
     return ResNetEncoder(in_channels, encoder)
 
 
@@ -305,20 +254,18 @@ class VoxelHead(nn.Module):
         return result
 
 
-class ClassHead(nn.Module):
-    """Mean and largest value of every channel on every level, and a table of features of the case, to class logits.
-
-    Every level, because what two modalities say together may be visible in fine texture alone.
+class VectorHead(nn.Module):
+    """One row of numbers a case, and a table of features of the case, to class logits.
 
     Args:
-        channels: of the features on each level.
+        inputs: numbers of a row.
         classes: how many logits.
         table_features: how many numbers of a table come with each case; 0 for none. They should be standardised; NaN
             means that one is missing.
-        dropout: of the pooled features.
+        dropout: of the row.
     """
 
-    def __init__(self, channels: list[int], classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: int, classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         hidden = min(32, 4 * table_features)
         self.table = nn.Sequential(nn.Linear(max(1, 2 * table_features), max(1, hidden)), nn.LeakyReLU(0.01))
@@ -326,9 +273,47 @@ class ClassHead(nn.Module):
         if table_features == 0:
             self.table = nn.Sequential()
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(2 * sum(channels) + hidden, classes)
+        self.out = nn.Linear(inputs + hidden, classes)
 
-    def forward(self, features: list[Tensor], table: Tensor | None = None) -> Tensor:
+    def forward(self, row: Tensor, table: Tensor | None = None) -> Tensor:
+        """Classify.
+
+        Args:
+            row: (B, inputs).
+            table: (B, table_features), where the head was made for a table.
+
+        Returns:
+            (B, classes).
+        """
+        return self.said([row], table)
+
+    def said(self, parts: list[Tensor], table: Tensor | None) -> Tensor:
+        """Of a row in parts, each (B, …)."""
+        if self.table_features > 0:
+            if table is None:
+                table = torch.full((parts[0].shape[0], self.table_features), float("nan"), device=parts[0].device)
+            missing = torch.isnan(table)
+            known = torch.where(missing, torch.zeros_like(table), table)
+            parts = parts + [self.table(torch.cat([known, missing.to(known.dtype)], 1))]  # noqa: RUF005 - TorchScript
+        return self.out(self.dropout(torch.cat(parts, 1)))
+
+
+class ClassHead(VectorHead):
+    """Mean and largest value of every channel on every level, and a table of features of the case, to class logits.
+
+    Every level, because what two modalities say together may be visible in fine texture alone.
+
+    Args:
+        channels: of the features on each level.
+        classes: how many logits.
+        table_features: as in `VectorHead`.
+        dropout: of the pooled features.
+    """
+
+    def __init__(self, channels: list[int], classes: int, table_features: int = 0, dropout: float = 0.1) -> None:
+        super().__init__(2 * sum(channels), classes, table_features, dropout)
+
+    def forward(self, features: list[Tensor], table: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Classify.
 
         Args:
@@ -338,11 +323,6 @@ class ClassHead(nn.Module):
         Returns:
             (B, classes).
         """
-        pooled = [level.mean((2, 3, 4)) for level in features] + [level.amax((2, 3, 4)) for level in features]
-        if self.table_features > 0:
-            if table is None:
-                table = torch.full((features[0].shape[0], self.table_features), float("nan"), device=features[0].device)
-            missing = torch.isnan(table)
-            known = torch.where(missing, torch.zeros_like(table), table)
-            pooled.append(self.table(torch.cat([known, missing.to(known.dtype)], 1)))
-        return self.out(self.dropout(torch.cat(pooled, 1)))
+        return self.said(
+            [level.mean((2, 3, 4)) for level in features] + [level.amax((2, 3, 4)) for level in features], table
+        )

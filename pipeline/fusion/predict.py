@@ -10,9 +10,10 @@ from monai.transforms import Transform
 from torch import Tensor
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.fusion.network import FusionNet
+from pipeline.fusion.checkpoint_file import Network
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer, not_looked_at
+from pipeline.fusion.whole import WholeInferer
 from pipeline.label_measures import label_measures
 from pipeline.store.sections import Answer, Coloured, Display, Panel, Picture, Regions, Section, Sections, Table
 from pipeline.volumes import affine_of, volume
@@ -99,7 +100,7 @@ class Predictd(Transform):
         CaseError: E_MISSING_ROLE when the only modality that a network of `single` looks at is missing.
     """
 
-    def __init__(self, network: FusionNet, inferer: TiledInferer) -> None:
+    def __init__(self, network: Network, inferer: TiledInferer | WholeInferer) -> None:
         self.network, self.inferer = network, inferer
         inferer.check(network)
 
@@ -108,12 +109,28 @@ class Predictd(Transform):
         only = self.network.modalities[self.network.only]
         if self.network.mode == "single" and not bool(data["available"][self.network.only]):
             raise CaseError("E_MISSING_ROLE", f"Expected {only}, which alone the network looks at, got none.")
-        device = next(self.network.parameters()).device
-        image = data["image"].as_tensor()[None].to(device)
-        body = data["body"].as_tensor()[None] if "body" in data else None
-        table = data["table"][None].to(device) if "table" in data else None
-        logits = self.inferer(image, self.network, data["available"][None].to(device), body, table)[0]
-        return {**data, "pred": logits.cpu()}
+        return {**data, "pred": logits_of(data, self.network, self.inferer)}
+
+
+def logits_of(case: Data, network: Network, inferer: Any) -> Tensor:
+    """What a network says of a whole case, prepared as the network's preparation says.
+
+    Args:
+        case: with `image`, `available`, and where there are any `body` and `table`.
+        network: which.
+        inferer: of the network (`pipeline.fusion.whole.inferer_for`).
+
+    Returns:
+        Logits (labels + classes, I, J, K), on the processor; of streams (classes, 1, 1, 1).
+    """
+    device = next(network.parameters()).device
+    image, available = (
+        torch.as_tensor(case[key]).as_subclass(Tensor)[None].to(device) for key in ("image", "available")
+    )
+    body = case["body"].as_tensor()[None] if "body" in case else None
+    table = torch.as_tensor(case["table"])[None].to(device) if "table" in case else None
+    found: Tensor = inferer(image, network, available, body, table)[0]
+    return found.cpu()
 
 
 class FusedOutputsd(Transform):
@@ -317,7 +334,7 @@ def prepare_whole(
     """What MONAI's evaluator gives to the inferer: the image, what is available, the body, and the table's numbers."""
     image, available = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "available"))
     table = batch["table"].to(device, non_blocking=non_blocking) if "table" in batch else None
-    return image, None, (available, batch["body"], table), {}
+    return image, None, (available, batch.get("body"), table), {}
 
 
 def calibration_in_words(calibration: Calibrated | None) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.fusion.engine import Forward, compiled
@@ -124,7 +124,7 @@ class TiledInferer:
         spread = classes[:, None, None, None].expand(-1, *inputs.shape[2:])
         return torch.cat([found.voxels, spread])[None]
 
-    def check(self, network: FusionNet) -> None:
+    def check(self, network: nn.Module) -> None:
         """Raise E_CONFIG before the first case when the engine cannot run the network where it is."""
         if self.engine == "openvino":
             require_processor(network)

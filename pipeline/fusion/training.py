@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,44 +12,62 @@ from torch.nn import functional
 
 from pipeline.console import echo
 from pipeline.errors import UsageError
-from pipeline.fusion.network import FusionNet, Heads
+from pipeline.fusion.checkpoint_file import Network
+from pipeline.fusion.network import Heads
+from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.table import UNKNOWN
 from pipeline.learning.training import shared
-from pipeline.learning.transfer import layer_wise_rates, load_encoder
+from pipeline.learning.transfer import layer_wise_rates, load_given
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
 
 class AllHeads(nn.Module):
-    """The network with what every head says as its answer, which the loss asks for."""
+    """The network with what every head says as its answer, which the loss asks for.
 
-    def __init__(self, network: FusionNet) -> None:
+    Args:
+        network: of either kind.
+        of_features: whether it is given what its encoders say (`StreamNet.features`), which do not learn, not images.
+    """
+
+    def __init__(self, network: Network, of_features: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.of_features = network, of_features
 
     def forward(self, image: Tensor, available: Tensor, table: Tensor | None = None) -> Heads:
-        """Arguments as in `FusionNet.heads`."""
+        """Arguments as in the network's `heads`."""
+        if self.of_features and isinstance(self.network, StreamNet):
+            return self.network.heads_of_features(image, available, table)
         return self.network.heads(image, available, table)
 
 
 def learner(
-    network: FusionNet, device: str | torch.device, encoder_weights: Mapping[str, str] | None = None
+    network: Network,
+    device: str | torch.device,
+    encoder_weights: Mapping[str, str] | None = None,
+    encoder_sha256: Mapping[str, str] | None = None,
+    of_features: bool = False,
 ) -> nn.Module:
     """Bring a network to its device, and to the other processes where there are any.
 
-    With `encoder_weights` (modality -> local checkpoint) encoders start from those (`load_encoder`); `all` names the
-    one encoder of early and single fusion.
+    With `encoder_weights` (modality -> local checkpoint, or `pretrained`) encoders start from those (`load_given`);
+    `all` names the one encoder of early and single fusion. `encoder_sha256` (modality -> hash) is what files must have.
+    `of_features` as in `AllHeads`.
 
     Raises:
-        UsageError: E_WEIGHTS; E_MODALITY when no encoder has that name.
+        UsageError: E_WEIGHTS; E_EXTRA; E_MODALITY when no encoder has that name; E_CONFIG for a hash of no file.
     """
-    for name, path in (encoder_weights or {}).items():
-        done = load_encoder(network.encoder_of(name), Path(path))
+    given, hashes = dict(encoder_weights or {}), dict(encoder_sha256 or {})
+    strange = sorted(hashes.keys() - given.keys())
+    if strange:
+        raise UsageError("E_CONFIG", f"Expected encoder_weights of {strange[0]} beside its encoder_sha256, got none.")
+    for name, path in given.items():
+        done = load_given(network.encoder_of(name), path, hashes.get(name, ""))
         echo(f"{name}: {len(done.loaded)} tensors taken over, {len(done.missing)} start anew.")
-    return shared(AllHeads(network).to(device))
+    return shared(AllHeads(network, of_features).to(device))
 
 
-def parameter_groups(network: FusionNet, rate: float, decay: float = 1.0) -> list[dict[str, Any]]:
+def parameter_groups(network: Network, rate: float, decay: float = 1.0) -> list[dict[str, Any]]:
     """What an optimiser learns: all at one rate, or earlier stages of the encoders slower (`layer_wise_rates`)."""
     others = [child for name, child in network.named_children() if name != "encoders"]
     return layer_wise_rates(network.encoders, others, rate, decay)
@@ -60,8 +77,10 @@ def prepare_batch(
     batch: Mapping[str, Any], device: str | torch.device, non_blocking: bool = False, **_: Any
 ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor], dict[str, Any]]:
     """What MONAI's engines give to the network (image; availability and table) and to the loss (targets)."""
-    moved = {key: batch[key].to(device, non_blocking=non_blocking) for key in (*TARGETS, "image", "table")}
-    return moved["image"], {key: moved[key] for key in TARGETS}, (moved["available"], moved["table"]), {}
+    there = [key for key in (*TARGETS, "image", "table") if key in batch]  # streams have no mask
+    moved = {key: batch[key].to(device, non_blocking=non_blocking) for key in there}
+    targets = {key: moved[key] for key in TARGETS if key in moved}
+    return moved["image"], targets, (moved["available"], moved["table"]), {}
 
 
 Targets = Mapping[str, Tensor]
@@ -98,8 +117,8 @@ class FusionLoss(nn.Module):
 
         Args:
             heads: what the network says.
-            targets: `label` (B,), -1 where it is unknown; `mask` (B, 1, I, J, K); `mask_known` (B,); `available`
-                (B, M).
+            targets: `label` (B,), -1 where it is unknown; `available` (B, M); where the network says something of
+                voxels, `mask` (B, 1, I, J, K) and `mask_known` (B,).
 
         Returns:
             A number; 0 where nothing of the batch is known.

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from pipeline.console import quiet_libraries
 from pipeline.errors import UsageError, pipeline_cause
 from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import STAGES, Plan, configuration
+from pipeline.run.plan import STAGES, Plan, configurations
 from pipeline.run.stage import Case, Stage
 from pipeline.shipped import bundle_root
+from pipeline.spec.spec import SPEC_FILE, load_spec
 
 
 class Finder(Protocol):
@@ -54,18 +55,24 @@ def parser_of(name: str, plan: Plan) -> Any:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    path = configuration(name)
+    paths = configurations(name, _has_streams(plan.output_dir))
     parser = ConfigParser()
-    parser.read_config(str(path))
+    parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
     folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
     settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
-    require_known([path], settings)
+    require_known(paths, settings)
     parser.update({key: as_value(value) for key, value in settings.items()})
     if plan.device and "device" in parser:
         parser["device"] = torch.device(plan.device)
     return parser
+
+
+def _has_streams(output_dir: Path) -> bool:
+    """Whether a run was ingested with a data spec that has `streams`."""
+    stored = output_dir / SPEC_FILE
+    return stored.is_file() and bool(load_spec(stored).streams)
 
 
 def part_of(parser: Any, name: str, *otherwise: Any) -> Any:

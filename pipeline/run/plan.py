@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
 
 STAGES = ("ingest", "register", "preprocess", "segment", "radiomics", "fuse_image", "fuse", "report")
+#: What lies over the configuration of `fuse` for inputs that share no grid.
+STREAMS = "streams_inference.yaml"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,20 @@ def configuration(stage: str) -> Path:
         near = did_you_mean(stage, STAGES)
         raise UsageError("E_NO_STAGE", f"There is no stage {stage}{near or '.'} Known are {', '.join(STAGES)}.")
     return path
+
+
+def configurations(stage: str, streams: bool) -> tuple[Path, ...]:
+    """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way.
+
+    Args:
+        stage: its name.
+        streams: whether the run's data spec has `streams`.
+
+    Raises:
+        UsageError: E_NO_STAGE.
+    """
+    found = configuration(stage)
+    return (found, found.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (found,)
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:

@@ -77,6 +77,7 @@ def _read_slice(path: str | Path) -> Picture:
             raise CaseError("E_NOT_SCALAR", "Expected a picture of one channel, got colours or complex numbers.")
         grey.check_size(sides)
         stored = np.asarray(image.dataobj, dtype=np.float32).reshape((*image.shape, 1)[:3])
+        black, white = (float(image.header[key]) for key in ("cal_min", "cal_max"))
     except (OSError, ImageFileError, EOFError, ValueError, zlib.error) as error:
         raise CaseError("E_NIFTI", "Expected a picture (NIfTI), but it cannot be read.") from error
     if not np.isfinite(stored).all():
@@ -87,7 +88,9 @@ def _read_slice(path: str | Path) -> Picture:
     values, steps = apply_orientation(stored, turn), spacing_mm(affine)
     place = int(turn[flat, 0])
     mm = [float(steps[int(np.flatnonzero(turn[:, 0] == axis)[0])]) for axis in range(3) if axis != place]
-    return Picture(np.ascontiguousarray(values.squeeze(place))[None], (mm[0], mm[1]))
+    values = np.ascontiguousarray(values.squeeze(place))[None]
+    # what ingest has made of a picture says what is white in it; of a radiograph of DICOM it does not know
+    return Picture(values, (mm[0], mm[1]), white if white > black == 0 else None)
 
 
 def _plane(shape: tuple[int, ...]) -> tuple[tuple[int, int], int]:

@@ -22,6 +22,7 @@ from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.spec.segment import Segment, wrong_channel
+from pipeline.spec.streams import Kind, Stream
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -42,6 +43,7 @@ class Spec(Model):
     Attributes:
         case: what one case is: all of a patient, one study, or one series.
         ct_windows: name -> level and width in HU in which CT is prepared; reports show CT in the first.
+        streams: name -> what a network sees of a case whose inputs share no grid (`pipeline.spec.streams`).
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
@@ -55,6 +57,15 @@ class Spec(Model):
     fuse_image: FuseImage | None = None
     fuse: Fuse | None = None
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
+    streams: dict[str, Stream] = Field(default={})
+
+    @field_validator("streams")
+    @classmethod
+    def _stream_names(cls, streams: dict[str, Stream]) -> dict[str, Stream]:
+        for name in streams:
+            if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
+                raise ValueError(f"`{name}` cannot name a stream: use lower-case letters, digits and _")
+        return streams
 
     @field_validator("roles")
     @classmethod
@@ -160,6 +171,18 @@ class Spec(Model):
             raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
         return self
 
+    @model_validator(mode="after")
+    def _sounds_are_files(self) -> Spec:
+        for role in self.of_kind("sound"):
+            if self.roles[role].files is None:
+                raise ValueError(f"the role `{role}` is a sound, which DICOM does not have: it needs `files`")
+        for role in self.of_kind("image", "sound"):
+            if self.register_ and role in (self.fixed, *self.moving):
+                raise ValueError(f"`register` has the role `{role}`, which is no volume but one of the `streams`")
+            if role in {mask.of for mask in self.masks.values()}:
+                raise ValueError(f"a mask is of the role `{role}`, which is no volume but one of the `streams`")
+        return self
+
     @property
     def from_files(self) -> bool:
         """Whether the input is NIfTI files, not DICOM."""
@@ -257,8 +280,19 @@ class Spec(Model):
         return list(self.register_.moving) if self.register_ else []
 
     def of_modality(self, modality: str) -> list[str]:
-        """The roles of a modality."""
-        return [name for name, role in self.roles.items() if role.modality[0] == modality]
+        """The roles of a modality, but for pictures and sounds, whose values are no quantity."""
+        volumes = [name for name in self.roles if self.role_kinds[name] == "volume"]
+        return [name for name in volumes if self.roles[name].modality[0] == modality]
+
+    @property
+    def role_kinds(self) -> dict[str, Kind]:
+        """Role -> `volume`, `image` or `sound`: what the stream is that it plays; of no stream, a volume."""
+        played = {self.fusion.roles.get(name, name): stream.kind for name, stream in self.streams.items()}
+        return {role: played.get(role, "volume") for role in self.roles}
+
+    def of_kind(self, *wanted: Kind) -> list[str]:
+        """The roles that are of these kinds."""
+        return [role for role, kind in self.role_kinds.items() if kind in wanted]
 
     @property
     def hounsfield_ct(self) -> list[str]:
@@ -279,7 +313,8 @@ class Spec(Model):
     @property
     def displays(self) -> dict[str, Display]:
         """How the image of each role is shown: CT in the first window, SUV from 0, all others by percentiles."""
-        return {name: Display(name, in_words(name), role.unit, self._window(name)) for name, role in self.roles.items()}
+        shown = self.of_kind("volume", "image")
+        return {name: Display(name, in_words(name), self.roles[name].unit, self._window(name)) for name in shown}
 
     def _window(self, name: str) -> tuple[float, float] | None:
         if name in self.hounsfield_ct:
@@ -369,7 +404,7 @@ def of_ingest(spec_file: str | Path) -> Spec:
 def _keys_beside(where: list[str]) -> list[str]:
     """The keys that are known at the place of an unknown one."""
     models: dict[str, type[BaseModel]] = {"roles": Role, "masks": Mask, "register": Register, "fuse": Fuse}
-    models |= {"segment": Segment, "radiomics": Radiomics, "fuse_image": FuseImage}
+    models |= {"segment": Segment, "radiomics": Radiomics, "fuse_image": FuseImage, "streams": Stream}
     models |= {"moving": Moving, "limits": Limits, **dict.fromkeys(("any", "all", "none"), Rule)}
     model: type[BaseModel] = Spec
     for part in where[:-1]:

@@ -88,7 +88,9 @@ def _geometry(value: Any) -> Geometry | None:
 
 
 def _volume(image: Any, array: Array) -> MetaTensor:
-    return volumes.volume(array, volumes.affine_of(image))
+    made = volumes.volume(array, volumes.affine_of(image))
+    made.meta.update({key: image.meta[key] for key in (volumes.WHITE,) if key in image.meta})
+    return made
 
 
 def _array(image: Any) -> Array:
@@ -127,6 +129,7 @@ def _write_nifti(image: MetaTensor, path: Path) -> None:
     affine = volumes.affine_of(image)
     nifti = nib.Nifti1Image(stored, affine)
     nifti.header.set_xyzt_units("mm")
+    nifti.header["cal_max"] = image.meta.get(volumes.WHITE, 0.0)
     nifti.set_sform(affine, code=1)
     nifti.set_qform(affine, code=1)
     # no time and no name in the gzip header: the same image gives the same bytes
