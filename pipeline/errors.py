@@ -162,6 +162,7 @@ NOTES: dict[str, str] = {
     "N_NOT_FUSED": "There was no aligned image of a modality: the network did without it, or none of both was made.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",
+    "N_CLASS_PAIRED": "Cases were made of one class's files, one of each modality: these are no patients.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",
 }
 
