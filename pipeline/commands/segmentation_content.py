@@ -111,8 +111,8 @@ def _methods(tolerance: float, resamples: int) -> tuple[str, ...]:
         f"Means are over cases; intervals are 95 % intervals from {resamples} resamples of the patients, each with all "
         "of their cases (bias-corrected where patients are few). Differences are paired over the same resamples; p "
         "after Holm's correction over the pairs of a region and measure.",
-        f"IoU: voxels of both over voxels of either. NSD: normalised surface Dice at {tolerance:g} mm. HD95: the larger "
-        "of both directions' 95th percentile of the surface distance. Where both masks are empty nothing can be "
+        f"IoU: voxels of both over voxels of either. NSD: normalised surface Dice at {tolerance:g} mm. HD95: the "
+        "larger of both directions' 95th percentile of the surface distance. Where both masks are empty nothing can be "
         "judged; where one is, Dice, IoU, NSD and lesion F1 are 0 and HD95 is the image's diagonal.",
         "Volume errors are predicted less true. Lesions are pieces that touch at faces, edges or corners; one that "
         "shares a voxel with the other mask is found. The worst cases are those with the lowest mean Dice of the first "
