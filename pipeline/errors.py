@@ -106,6 +106,7 @@ REMEDIES: dict[str, str] = {
     "E_WEIGHTS": "Name a checkpoint of this network's architecture, and check that the file is whole.",
     "E_CHECKPOINT": "Use the same network as the checkpoint's, or train anew in another output folder.",
     "E_FOLD": "Use more cases or fewer folds, so that the training and the validation cases hold every class.",
+    "E_DUPLICATE": "Keep one of the equal files, or let `--duplicates leave_out` leave the others out.",
     "E_MODALITY": "Use the modalities that the message names, each in its place.",
     "E_CHANNELS": "Give the channels that the message names, in that order: the `channels` of the section `segment`.",
     "E_EXPLAIN": "Ask for what this network has, and by its name; docs/reference/fusion.md says what there is.",
@@ -182,6 +183,7 @@ NOTES: dict[str, str] = {
     "N_STREAM_CUT": "A volume was larger than the part of it that the network looks at, which is around its middle.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",
+    "N_CLASS_PAIRED": "Cases were made of files of one class: they are no patients, and nothing in them is joint.",
     "N_BIAS_CORRECTED": "The MR's bias field was strong enough to be corrected.",
 }
 
