@@ -172,11 +172,23 @@ def _written(
     counted_ = {split: Counter(case.category for case in cases.made if case.split == split) for split in splits}
     counts = {split: {name: found[name] for name in classes} for split, found in counted_.items()}
     folds = {str(number): name for name, number in FOLDS.items()} if "valid" in splits else {}
-    about = {**how, "classes": classes, "streams": dict(tree.kinds), "folds": folds, "counts": counts}
+    first = {name: next(case.files[name] for case in cases.made if name in case.files) for name in tree.kinds}
+    kinds = {name: _kind(kind, first[name]) for name, kind in tree.kinds.items()}
+    about = {**how, "classes": classes, "streams": kinds, "folds": folds, "counts": counts}
     about |= {"pairing": cases.pairing, "notes": list(cases.notes), "left_out": len(lost)}
     _write_text(out.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     there = (beside["test"] if judged else None, beside["left_out"] if lost else None)
     return Tables(out, *there, out.with_suffix(".json"), classes, counts, cases.pairing, cases.notes, how["unreadable"])
+
+
+def _kind(kind: str, path: Path) -> str:
+    """What a stream is by one of its files: a NIfTI file of one slice is an image."""
+    if kind != "volume":
+        return kind
+    import nibabel as nib
+
+    shape = (*nib.load(path).shape, 1)[:3]
+    return "image" if 1 in shape else "volume"
 
 
 def _rows(cases: Cases, streams: Sequence[str], classes: Mapping[str, int], folder: Path) -> list[dict[str, Any]]:

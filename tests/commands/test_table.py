@@ -317,6 +317,15 @@ def test_classes_in_splits_and_volumes(tmp_path: Path) -> None:
     assert len(rows_of(found.test)) == 2 and json.loads(found.about.read_text())["streams"] == {"volume": "volume"}
 
 
+def test_nifti_files_of_one_slice_are_images(tmp_path: Path) -> None:
+    for number, place in enumerate(["a", "b"]):
+        (tmp_path / place).mkdir()
+        values = np.random.default_rng(number).normal(size=(9, 8, 1)).astype(np.float32)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / place / "x.nii.gz")
+    found = make(tmp_path, layout="classes", stream="xray")
+    assert json.loads(found.about.read_text())["streams"] == {"xray": "image"}
+
+
 def test_tables_of_an_earlier_call_do_not_stay(tree: Path) -> None:
     write(tree / "train" / "CXR" / "covid" / "more.png", 500)
     assert make(tree).left_out == tree / "cases_left_out.csv"
