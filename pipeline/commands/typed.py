@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.console import print_table
 from pipeline.errors import UsageError, pipeline_cause, root_words
+from pipeline.run.stopping import code_of, sentence, stoppable
 from pipeline.spec.explain import find_spec, shipped_specs
 from pipeline.spec.spec import Spec, load_spec
 
@@ -82,7 +83,11 @@ def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
         if verbose:
             stack.enter_context(library_log())
         try:
-            yield
+            with stoppable():
+                yield
+        except KeyboardInterrupt as stop:
+            echo(sentence(code_of(stop)), error=True)
+            raise typer.Exit(code_of(stop)) from stop
         except Exception as error:
             known = pipeline_cause(error)
             if known is None and verbose:

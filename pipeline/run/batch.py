@@ -14,8 +14,10 @@ from typing import Any
 from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
+from pipeline.run import events
 from pipeline.run.options import as_value, require_known
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
+from pipeline.run.room import require_room
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import bundle_root
@@ -49,13 +51,20 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     stages = in_order(plan.stages, spec)
     if STAGES[0] in stages:
         require_apart(plan.output_dir, plan.dataset_dir)
-    with run_lock(plan.output_dir), mapper(plan.jobs) as map_cases:
+    with (
+        run_lock(plan.output_dir),
+        events.of_run(plan.output_dir, stages, plan.jobs),
+        mapper(plan.jobs) as map_cases,
+    ):
         if STAGES[0] not in stages and plan.spec_file:
             keep_spec(spec, plan.output_dir)
-        _write_manifest(plan, stages)
+        if not plan.cases:
+            _write_manifest(plan, stages)
         for name in stages:
             loaded = load(name, plan)
-            found = loaded.stage.run(loaded.find_cases(), map_cases)
+            cases = [case for case in loaded.find_cases() if not plan.cases or case["case_id"] in plan.cases]
+            require_room(plan.output_dir, name, [case["case_id"] for case in cases], plan.min_free_gb)
+            found = loaded.stage.run(cases, map_cases)
             records.write_table(plan.output_dir)
             for step in loaded.after:
                 step(plan.output_dir)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
+from pipeline.run.room import MIN_FREE_GB
 from pipeline.shipped import shipped
 from pipeline.spec.explain import did_you_mean
 
@@ -30,6 +31,8 @@ class Plan:
         overwrite: do the work again even where it is done.
         jobs: how many processes work at once.
         device: `cpu`, `cuda` or `cuda:N`, for networks; empty for a GPU where there is one.
+        min_free_gb: GB that have to be free on the disk before a stage starts (`pipeline.run.room`); 0: not asked.
+        cases: the only ones that are worked on; empty: all. Such a run leaves the manifest of the run as it is.
 
     Raises:
         UsageError: E_NO_STAGE; E_OPTION for a device that there is not.
@@ -42,6 +45,8 @@ class Plan:
     overwrite: bool = False
     jobs: int = 1
     device: str = ""
+    min_free_gb: float = MIN_FREE_GB
+    cases: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in self.stages:

@@ -15,8 +15,11 @@ from typing import Any
 from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
+from pipeline.run import events
 from pipeline.run.fingerprint import describe
+from pipeline.run.room import MIN_FREE_GB, require_room
 from pipeline.run.status import finish, summary
+from pipeline.run.stopping import code_of, sentence, stoppable
 from pipeline.store import records
 from pipeline.store.artifacts import plain, save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
@@ -78,7 +81,11 @@ class Stage:
         Returns:
             One record a case, in the order of the cases.
         """
-        found = list(track(mapper(self.run_case, cases), len(cases), self.name))
+        found = []
+        with events.of_stage(self.output_dir, self.name, len(cases)):
+            for record in track(mapper(self.run_case, cases), len(cases), self.name):
+                events.of_case(self.output_dir, record)
+                found.append(record)
         order = {case["case_id"]: index for index, case in enumerate(cases)}
         return sorted(found, key=lambda record: order[record.case_id])
 
@@ -111,17 +118,23 @@ class Stage:
             after: what to do with the run folder when the cases are done, such as a page about all of them.
 
         Raises:
-            SystemExit: 1 when a case failed or was quarantined, 2 when the stage could not start.
+            SystemExit: 1 when a case failed or was quarantined, 2 when the stage could not start, 130 or 143 when it
+                was stopped.
         """
         try:
-            with run_lock(self.output_dir):
-                found = self.run(find_cases())
+            with stoppable(), run_lock(self.output_dir), events.of_run(self.output_dir, [self.name]):
+                cases = find_cases()
+                require_room(self.output_dir, self.name, [case["case_id"] for case in cases], MIN_FREE_GB)
+                found = self.run(cases)
                 records.write_table(self.output_dir)
                 for step in after:
                     step(self.output_dir)
         except UsageError as error:
             echo(str(error), error=True)
             sys.exit(2)
+        except KeyboardInterrupt as stop:
+            echo(sentence(code_of(stop)), error=True)
+            sys.exit(code_of(stop))
         echo(summary(self.name, found))
         if code := finish(self.output_dir, {self.name: found}):
             sys.exit(code)
