@@ -31,6 +31,9 @@ Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many process
 Device = Annotated[
     str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
 ]
+MinFree = Annotated[
+    float, typer.Option("--min-free", min=0, help="GB that must be free on the disk before a stage; 0: do not look.")
+]
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
 

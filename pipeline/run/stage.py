@@ -19,7 +19,7 @@ from pipeline.run import events
 from pipeline.run.fingerprint import describe
 from pipeline.run.room import MIN_FREE_GB, require_room
 from pipeline.run.status import finish, summary
-from pipeline.run.stopping import code_of, sentence, stoppable
+from pipeline.run.stopping import code_of, leave, sentence, stoppable
 from pipeline.store import records
 from pipeline.store.artifacts import plain, save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
@@ -29,7 +29,6 @@ Case = dict[str, Any]
 Chain = Callable[[Case], Case]
 Mapper = Callable[[Callable[[Case], Record], Sequence[Case]], Iterable[Record]]
 
-ERROR_LOG = "error.log"
 #: An identifier of fewer letters is taken out of a text as a word alone: `B` stands in many words.
 SHORT = 4
 
@@ -134,7 +133,7 @@ class Stage:
             sys.exit(2)
         except KeyboardInterrupt as stop:
             echo(sentence(code_of(stop)), error=True)
-            sys.exit(code_of(stop))
+            leave(code_of(stop))
         echo(summary(self.name, found))
         if code := finish(self.output_dir, {self.name: found}):
             sys.exit(code)
@@ -218,7 +217,7 @@ def _keep(record: Record, folder: Path, log: str) -> Record:
         if record.status != "done":
             records.forget(folder)
         if log:
-            write_atomic(folder / ERROR_LOG, lambda path: write_text(path, log))
+            write_atomic(folder / records.ERROR_LOG, lambda path: write_text(path, log))
         records.write(record, folder)
     except (OSError, PipelineError) as error:
         reason = f"The record of the stage could not be written ({type(error).__name__})."

@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 #: How long a command may take to close what it has opened.
-GRACE_S = 6.0
+GRACE_S = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: Exit codes of a program that was stopped.
+CODES = tuple(128 + number for number in _SIGNALS)
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -88,7 +90,8 @@ def _watch(ours: socket.socket) -> None:
         with suppress(TimeoutError):
             if not _next_signal(ours):  # the block was left: what remains is the end of the program
                 time.sleep(max(0.0, deadline - time.monotonic()))
-    _end(number)
+    os.write(2, f"{sentence(128 + number)}\n".encode())
+    leave(128 + number)
 
 
 def _next_signal(ours: socket.socket) -> int:
@@ -99,11 +102,11 @@ def _next_signal(ours: socket.socket) -> int:
     return 0
 
 
-def _end(number: int) -> None:
+def leave(code: int) -> NoReturn:
+    """End a program that was stopped, at once: its children, and itself without what libraries do at its end."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
-    os.write(2, f"{sentence(128 + number)}\n".encode())
-    os._exit(128 + number)
+    os._exit(code)
