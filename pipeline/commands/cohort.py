@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.cases import Record
 from pipeline.commands.run import work
 from pipeline.console import echo, shown, track
+from pipeline.errors import CaseError, UsageError
 from pipeline.run.retry import Retry, find
 from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.status import of_folder
 from pipeline.store import records, upkeep
-from pipeline.store.files import run_lock
+from pipeline.store.files import run_lock, write_atomic
 from pipeline.store.upkeep import GONE, Checked, Stray
 from pipeline.words import counted
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARQUET = "cases.parquet"
 #: Of a long list so many are printed.
 SHOWN = 50
 
@@ -99,6 +107,43 @@ def clean(out: str | Path, yes: bool = False) -> list[Stray]:
         if any(item.reason == GONE for item in found):
             records.write_table(folder)
     return found
+
+
+def cohort(out: str | Path, parquet: bool = False) -> pd.DataFrame:
+    """Write the table of the cases, what its columns mean, and the page of all cases: `tandem cohort`.
+
+    Args:
+        out: the run folder: `cases.csv`, `cases.json` and `report.html` are written into it.
+        parquet: `cases.parquet`, too, with the columns' types.
+
+    Returns:
+        The table: one row a case.
+
+    Raises:
+        UsageError: E_NO_CASES, E_BUSY, E_OUT; E_EXTRA for parquet without pyarrow.
+        CaseError: E_DISK; E_VERIFY when the disk does not hold what was written.
+    """
+    from pipeline.report.cohort import RunPage
+
+    folder = Path(out)
+    of_folder(folder)
+    if parquet and find_spec("pyarrow") is None:
+        what = "Expected pyarrow, to write Parquet, got no such package."
+        raise UsageError("E_EXTRA", what, "Install the extra: pip install 'tandem-imaging[parquet]'.")
+    with run_lock(folder):
+        table = records.write_table(folder)
+        if parquet:
+            write_atomic(folder / PARQUET, lambda path: table.to_parquet(path, index=False), partial(_require, table))
+        RunPage()(folder)
+    return table
+
+
+def _require(table: pd.DataFrame, path: Path) -> None:
+    """Read a Parquet file again, and compare it with what was meant."""
+    import pandas as pd
+
+    if not pd.read_parquet(path).equals(table):
+        raise CaseError("E_VERIFY", f"The file {path.name} does not hold the table that was written.")
 
 
 def show_checked(found: Checked, out: Path) -> int:

@@ -32,7 +32,7 @@ def status(
 
 
 @command(cohort_app)
-def retry(  # noqa: PLR0913 - each is an option of the command
+def retry(
     out: Folder,
     code: Annotated[list[str] | None, typer.Option(help="Only what stopped with this code; repeatable.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Only this case; repeatable.")] = None,
@@ -73,3 +73,20 @@ def clean(
     from pipeline.commands.cohort import show_strays
 
     show_strays(tidy(out, yes), yes)
+
+
+@command(cohort_app)
+def cohort(
+    out: Folder,
+    parquet: Annotated[bool, typer.Option("--parquet", help="cases.parquet, too, with the columns' types.")] = False,
+) -> None:
+    """Write the table of all cases anew, what its columns mean, and the page of all cases."""
+    from pipeline.commands.cohort import PARQUET
+    from pipeline.commands.cohort import cohort as export
+    from pipeline.console import echo
+
+    found = export(out, parquet)
+    echo(f"{len(found)} cases with {len(found.columns)} columns: {out / 'cases.csv'}, explained in cases.json")
+    if parquet:
+        echo(f"The same with types: {out / PARQUET}")
+    echo(f"Page: {out / 'report.html'}")

@@ -52,7 +52,7 @@ def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today
         date=today,
         columns=["Case", "Verdict", *(labels if apart else ["Answers"]), *marked, "Stages", "Reason"],
         rows=[
-            _row(row, labels if apart else None) | {"unusual": notes, "values": _values(shown, index)}
+            _row(row, labels if apart else None) | {"unusual": notes, "numbers": _numbers(shown, index)}
             for index, (row, notes) in enumerate(zip(ordered, unusual, strict=True))
         ],
         marked=bool(marked),
@@ -81,7 +81,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{"word": word, "number": verdicts.count(word), "label": LABELS[word]} for word in reversed(SEVERITY)]
 
 
-def _values(shown: Sequence[Distribution], index: int) -> str:
+def _numbers(shown: Sequence[Distribution], index: int) -> str:
     """What a case has of each measure, as JSON for the page's script; of outliers the second number is 1."""
     values = [(item.values[index], item.far[index]) for item in shown]
     plain = [None if value != value else [float(f"{value:.6g}"), int(far)] for value, far in values]

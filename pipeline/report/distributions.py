@@ -23,7 +23,7 @@ _TIMES = "_seconds"
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a histogram: from `low` to below `high` (`None`: all beyond), its cases, and whether all are outliers."""
+    """A bar of a histogram: from `low` to below `high` (None: all beyond), its cases, and whether they are outliers."""
 
     low: float | None
     high: float | None

@@ -50,8 +50,16 @@ class Retry:
             )
             raise UsageError("E_OPTION", what, "Give it as --input ROOT, or name the stages to retry with --stage.")
         spec = output_dir / SPEC_FILE if (output_dir / SPEC_FILE).is_file() else None
-        how = {"jobs": jobs, "device": device, "min_free_gb": min_free_gb}
-        return Plan(root or output_dir, output_dir, spec, self.stages, cases=self.cases, **how)
+        return Plan(
+            root or output_dir,
+            output_dir,
+            spec,
+            self.stages,
+            jobs=jobs,
+            device=device,
+            min_free_gb=min_free_gb,
+            cases=self.cases,
+        )
 
 
 def find(output_dir: Path, codes: Sequence[str] = (), cases: Sequence[str] = (), stages: Sequence[str] = ()) -> Retry:

@@ -129,6 +129,8 @@ def finish(output_dir: Path, cases: Cases, passed: bool = False, limit: int | No
     """
     found = [record for case in cases.values() for record in case]
     lines = [(line, record) for record in found for line in _said(record, passed)]
+    if limit is not None and len(lines) > limit:
+        lines.sort(key=lambda item: _severity(item[1]))
     for line, record in lines[:limit]:
         echo(line, error=record.verdict is None or record.verdict.grade != "pass")
     if left := len(lines[len(lines) if limit is None else limit :]):
@@ -137,6 +139,11 @@ def finish(output_dir: Path, cases: Cases, passed: bool = False, limit: int | No
     if reasons:
         echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
     return int(bool(reasons))
+
+
+def _severity(record: Record) -> int:
+    """What stopped a case first, then what must not be used, then warnings."""
+    return WORDS[::-1].index(word_of(record.status, record.verdict.grade if record.verdict else ""))
 
 
 def _said(record: Record, passed: bool) -> Iterator[str]:

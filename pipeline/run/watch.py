@@ -23,7 +23,7 @@ SCREEN_S, LINE_S = 1.0, 10.0
 
 
 def watch(output_dir: Path) -> None:
-    """Show how far a run is until its folder is free: a table that is drawn anew at a terminal, plain lines elsewhere."""
+    """Show how far a run is until its folder is free: a table drawn anew at a terminal, plain lines elsewhere."""
     console = Console()
     if not console.is_terminal:
         _follow(output_dir, LINE_S, lambda progress: echo(line_of(progress, datetime.now(UTC))), always=False)

@@ -318,7 +318,7 @@ def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
 
 
 def _held_soon(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
-    """The same a moment later: a command that looks whether a run goes on (`is_held`) holds the lock for microseconds."""
+    """The same a moment later: who looks whether a run goes on (`is_held`) holds the lock for microseconds."""
     time.sleep(0.05)
     return _held(stream, stack, owner)
 

@@ -235,12 +235,13 @@ def measures_of(found: Iterable[Record]) -> dict[str, float]:
     return {name: value for name, value in pairs if _is_number(value)}
 
 
-def write_table(output_dir: Path) -> None:
+def write_table(output_dir: Path) -> pd.DataFrame:
     """Write `cases.csv`, the table of all cases, and `cases.json`, which says what its columns hold."""
     cases = of_run(output_dir)
     rows = table(cases)
     write_atomic(output_dir / CASES_TABLE, lambda path: rows.to_csv(path, index=False))
     dictionary.write(output_dir, dictionary.columns(output_dir, cases, rows.columns))
+    return rows
 
 
 def went_well(record: Record) -> bool:

@@ -1,22 +1,30 @@
 "use strict";
 const table = document.querySelector("table"), head = table.tHead.rows[0], body = table.tBodies[0], rows = [...body.rows];
 const filter = document.querySelector("#filter"), shown = document.querySelector("#shown"), all = document.querySelector("#all");
+const more = document.querySelector("#more");
 const order = new Intl.Collator("en", {numeric: true}), tests = new Map();
 const words = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
 const values = new Map(rows.map(row => [row, JSON.parse(row.dataset.values || "[]")]));
 const text = (row, column) => { const cell = row.cells[column]; return cell.dataset.key ?? cell.textContent.trim(); };
 const compare = (a, b) => isFinite(a) && isFinite(b) ? a - b : order.compare(a, b);
 
+// so many rows are laid out at once: of thousands every change would take seconds
+const PAGE = 200;
+let limit = PAGE;
 const show = () => {
   let count = 0;
-  for (const row of rows) {
-    row.hidden = ![...tests.values()].every(test => test(row));
-    if (!row.hidden) count += 1;
+  for (const row of body.rows) {
+    const fits = [...tests.values()].every(test => test(row));
+    if (fits) count += 1;
+    row.hidden = !fits || count > limit;
   }
   shown.textContent = tests.size ? `${count} of ${rows.length}` : "";
   all.hidden = !tests.size;
+  more.textContent = `The first ${limit} of ${count} cases are shown: show ${Math.min(PAGE, count - limit)} more`;
+  more.parentElement.hidden = count <= limit;
 };
-const test = (name, wanted) => { wanted ? tests.set(name, wanted) : tests.delete(name); show(); };
+const test = (name, wanted) => { wanted ? tests.set(name, wanted) : tests.delete(name); limit = PAGE; show(); };
+more.addEventListener("click", () => { limit += PAGE; show(); });
 
 const sort = (cell) => {
   const up = cell.getAttribute("aria-sort") !== "ascending", column = cell.cellIndex;
@@ -26,6 +34,7 @@ const sort = (cell) => {
   // what has no value stands last, whichever way
   keyed.sort(([a], [b]) => a === "" || b === "" ? (a === "") - (b === "") : up ? compare(a, b) : compare(b, a));
   body.append(...keyed.map(([, row]) => row));
+  show();
 };
 head.addEventListener("click", event => { if (event.target.matches("button")) sort(event.target.closest("th")); });
 
@@ -55,6 +64,7 @@ all.addEventListener("click", () => {
   tests.clear();
   for (const input of document.querySelectorAll("input")) input.value = "";
   for (const bar of document.querySelectorAll(".chosen")) bar.classList.remove("chosen");
+  limit = PAGE;
   show();
 });
 
@@ -94,3 +104,4 @@ body.addEventListener("click", event => {
   if (link && !event.target.closest("a") && !String(getSelection())) link.click();
 });
 filter.closest("p").hidden = false;
+show();
