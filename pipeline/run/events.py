@@ -93,14 +93,15 @@ class Follower:
 
     def __init__(self, output_dir: Path) -> None:
         self._path = output_dir / LOG
-        self._read = 0
+        self._file, self._read = (0, 0), 0
 
     def new(self) -> list[dict[str, Any]]:
         """The events since the last call, all at the first; a line that is not yet whole comes with a later call."""
         try:
             with self._path.open("rb") as stream:
-                if self._read > os.fstat(stream.fileno()).st_size:  # a new log
-                    self._read = 0
+                state = os.fstat(stream.fileno())
+                if (state.st_dev, state.st_ino) != self._file:  # a new log
+                    self._file, self._read = (state.st_dev, state.st_ino), 0
                 stream.seek(self._read)
                 whole, ending, _ = stream.read().rpartition(b"\n")
         except OSError:
