@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
-from pipeline.run.room import MIN_FREE_GB
 from pipeline.shipped import shipped
 from pipeline.spec.explain import did_you_mean
 
@@ -45,7 +44,7 @@ class Plan:
     overwrite: bool = False
     jobs: int = 1
     device: str = ""
-    min_free_gb: float = MIN_FREE_GB
+    min_free_gb: float = 0.0
     cases: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

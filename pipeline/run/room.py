@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.store import records
 
 GB = 1e9
-#: What has to be free before any stage, unless something else is asked for.
+#: What commands that run stages over a cohort ask for, unless they are told otherwise.
 MIN_FREE_GB = 1.0
 #: So many of a stage's earlier cases say what one takes.
 SAMPLE = 50

@@ -17,7 +17,6 @@ from pipeline.console import echo, track
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
 from pipeline.run import events
 from pipeline.run.fingerprint import describe
-from pipeline.run.room import MIN_FREE_GB, require_room
 from pipeline.run.status import finish, summary
 from pipeline.run.stopping import code_of, leave, sentence, stoppable
 from pipeline.store import records
@@ -122,9 +121,7 @@ class Stage:
         """
         try:
             with stoppable(), run_lock(self.output_dir), events.of_run(self.output_dir, [self.name]):
-                cases = find_cases()
-                require_room(self.output_dir, self.name, [case["case_id"] for case in cases], MIN_FREE_GB)
-                found = self.run(cases)
+                found = self.run(find_cases())
                 records.write_table(self.output_dir)
                 for step in after:
                     step(self.output_dir)

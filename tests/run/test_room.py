@@ -57,7 +57,7 @@ def test_what_is_done_takes_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_run_starts_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
-    plan = Plan(tmp_path / "in", tmp_path / "out", stages=("ingest",))
+    plan = Plan(tmp_path / "in", tmp_path / "out", stages=("ingest",), min_free_gb=1)
 
     def load(_name: str, plan: Plan) -> batch.Loaded:
         stage = Stage("ingest", lambda case: case, {}, {}, plan.output_dir)
