@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import __version__, api
+from pipeline.commands.cohort_app import cohort_app
 from pipeline.commands.evaluation_app import evaluate_app
 from pipeline.commands.images_app import images_app
 from pipeline.commands.segmentation_apps import convert_app, weights_app
-from pipeline.commands.typed import HELP, Device, Jobs, Out, Overwrite, Quiet, Verbose, command, finished, names_in
+from pipeline.commands.typed import (
+    HELP,
+    Device,
+    Jobs,
+    MinFree,
+    Out,
+    Overwrite,
+    Quiet,
+    Verbose,
+    command,
+    finished,
+    names_in,
+)
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
+from pipeline.run.room import MIN_FREE_GB
+from pipeline.run.stopping import CODES, leave
 from pipeline.spared import spare
 from pipeline.spec.explain import shipped_specs
 
@@ -24,13 +38,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=HELP,
     help="Two modalities of one patient, in tandem: DICOM in; aligned, enhanced and measured cases with reports out. "
-    "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start. "
+    "Exit codes: 0 all done, 1 some cases failed or were quarantined, 2 the command could not start, "
+    "130 and 143 it was stopped. "
     "Research use only, not a medical device.",
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(convert_app, name="convert")
 app.add_typer(weights_app, name="weights")
 app.add_typer(images_app)
+app.add_typer(cohort_app)
 
 Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
@@ -73,9 +89,10 @@ def run(  # noqa: PLR0913 - each is an option of the command
     scheduler: Annotated[
         str, typer.Option(help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
     ] = "",
+    min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    given = (names_in(stages), overwrite, jobs, device, resources, scheduler)
+    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler)
     found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
 
@@ -91,9 +108,10 @@ def ingest(
     ] = None,
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
+    min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Turn a folder of DICOM into volumes (NIfTI, RAS+, native grid) with a verdict for every series."""
-    return finished(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, progress=True))
+    return finished(out, api.ingest(_root(root, input_), out, spec, overwrite, jobs, min_free, progress=True))
 
 
 @command(app)
@@ -125,14 +143,6 @@ def specs(
         typer.echo(text_of(name), nl=False)
     else:
         show(api.specs())
-
-
-@command(app)
-def status(out: Annotated[Path, typer.Argument(help="A run folder.")]) -> int:
-    """Show what is done, failed and quarantined in a run folder."""
-    from pipeline.run.status import show
-
-    return show(out)
 
 
 @command(app)
@@ -305,7 +315,12 @@ def _echo(text: str, error: bool = False) -> None:
 def main() -> None:
     """The console script `tandem`."""
     spare()
-    sys.exit(app())
+    try:
+        app()
+    except SystemExit as end:
+        if end.code in CODES:
+            leave(int(end.code))
+        raise
 
 
 if __name__ == "__main__":

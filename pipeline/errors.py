@@ -80,7 +80,6 @@ REMEDIES: dict[str, str] = {
     "E_SOUND": "Record or export the sound again, as WAV, FLAC, OGG or MP3 with one channel or two.",
     "E_SILENT": "Leave the recording out, or record it again: it holds no sound.",
     "E_FOLDER": "Correct the folders as the message says; docs/how-to/classify-streams.md shows how they have to lie.",
-    "E_DUPLICATE": "Keep one of the equal files, or let `--duplicates leave_out` leave the others out.",
     # predictions
     "E_ROWS": "Give one row a case, in the same order, in every file.",
     "E_PROBABILITY": "Give probabilities, not logits or scores: in [0, 1], finite, each row with the sum 1.",
@@ -162,7 +161,6 @@ NOTES: dict[str, str] = {
     "N_CLIPPED": "The recording was too loud for its converter or format: its loudest parts are cut off.",
     "N_NARROW_BAND": "The sound was recorded at a lower rate than it is looked at: its upper bands are empty.",
     "N_SHORT_SOUND": "The recording is shorter than the stretch that is looked at; the rest is silence.",
-    "N_CLASS_PAIRED": "Cases were made of files of one class: they are no patients, and nothing in them is joint.",
     "N_NUMBERS_PAIRED": "Files of one number were taken for one case: check that the numbers are those of patients.",
     "N_UNEQUAL_COUNTS": "The streams have different numbers of files: some are in no case, or cases lack a stream.",
     "N_WINDOWED": "The radiograph's values are those of its own display: its lookup table or window was applied.",

@@ -10,7 +10,8 @@ HEAD = """# Error codes
 
 Every error has a stable code, one sentence about the case at hand, and a remedy. The codes stand in `series.csv`,
 `cases.csv`, `record.json` and the reports. A command exits with 0 when all is done, 1 when some cases failed or were
-quarantined, and 2 when it could not start, or met a defect of Tandem (`E_INTERNAL`; `--verbose` shows where it is).
+quarantined, 2 when it could not start, or met a defect of Tandem (`E_INTERNAL`; `--verbose` shows where it is), and
+130 or 143 when it was stopped by Ctrl-C or SIGTERM.
 
 | code | what to do |
 |---|---|

@@ -36,7 +36,7 @@ def kept_servers() -> Iterator[None]:
 
     def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:
         name = name_of(function)
-        begin(box, servers.setdefault((name, os.getcwd()), Server(name)), *limits, **more)  # a task may be a path
+        begin(box, servers.setdefault((name, Path.cwd()), Server(name)), *limits, **more)  # a task may be a path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sandbox, "__init__", begun)

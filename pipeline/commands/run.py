@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.cases import Record
 from pipeline.console import shown
 from pipeline.run.plan import Plan
+from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.status import of_folder
 
 
@@ -19,6 +20,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     overwrite: bool = False,
     jobs: int = 1,
     device: str = "",
+    min_free_gb: float = MIN_FREE_GB,
     resources: str | Path | None = None,
     scheduler: str = "",
     progress: bool = False,
@@ -33,6 +35,8 @@ def run(  # noqa: PLR0913 - each is an option of the command
         overwrite: do the work again even where it is done.
         jobs: how many processes work at once.
         device: `cpu`, `cuda` or `cuda:N`, for networks; a GPU where there is one when left out.
+        min_free_gb: GB (1e9 bytes) that have to be free before a stage starts; more where its earlier cases took more;
+            0: nobody looks.
         resources: a YAML file of what stages may take (docs/how-to/cohorts.md); no limits when left out.
         scheduler: the address of a running dask scheduler whose workers do the work, instead of `jobs` processes.
         progress: print a line a stage, and show a bar at a terminal.
@@ -42,11 +46,11 @@ def run(  # noqa: PLR0913 - each is an option of the command
 
     Raises:
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
-            E_BUSY, E_RESOURCES, E_SCHEDULER, E_WORKER …
+            E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_WORKER …
     """
     limits = None if resources is None else Path(resources)
-    given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, limits, scheduler)
-    return _run(Plan(*given), progress)
+    given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, min_free_gb)
+    return work(Plan(*given, resources=limits, scheduler=scheduler), progress)
 
 
 def ingest(
@@ -55,6 +59,7 @@ def ingest(
     spec: str | Path | None = None,
     overwrite: bool = False,
     jobs: int = 1,
+    min_free_gb: float = MIN_FREE_GB,
     progress: bool = False,
 ) -> dict[str, list[Record]]:
     """Turn a tree of images into volumes with verdicts: `tandem ingest`. Arguments, result and errors as of `run`.
@@ -62,7 +67,8 @@ def ingest(
     Without a spec every volume of the tree is a case of its own.
     """
     found = None if spec is None else Path(spec)
-    return _run(Plan(Path(root), Path(out), found, ("ingest",), overwrite, jobs), progress)
+    plan = Plan(Path(root), Path(out), found, ("ingest",), overwrite, jobs, min_free_gb=min_free_gb)
+    return work(plan, progress)
 
 
 def status(out: str | Path) -> dict[str, list[Record]]:
@@ -74,7 +80,12 @@ def status(out: str | Path) -> dict[str, list[Record]]:
     return of_folder(Path(out))
 
 
-def _run(plan: Plan, progress: bool) -> dict[str, list[Record]]:
+def work(plan: Plan, progress: bool) -> dict[str, list[Record]]:
+    """Carry a plan out; print a line a stage where it is asked for.
+
+    Raises:
+        UsageError: when the run cannot start.
+    """
     from pipeline.run import batch
 
     with shown(progress):

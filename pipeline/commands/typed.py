@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.console import print_table
 from pipeline.errors import UsageError, pipeline_cause, root_words
+from pipeline.run.stopping import code_of, sentence, stoppable
 from pipeline.spec.explain import find_spec, shipped_specs
 from pipeline.spec.spec import Spec, load_spec
 
@@ -29,6 +30,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Do the work again 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="How many processes work at once.")]
 Device = Annotated[
     str, typer.Option("--device", "-d", help="For networks: cpu, cuda or cuda:N; without it, a GPU where there is one.")
+]
+MinFree = Annotated[
+    float, typer.Option("--min-free", min=0, help="GB that must be free on the disk before a stage; 0: do not look.")
 ]
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
@@ -82,7 +86,11 @@ def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
         if verbose:
             stack.enter_context(library_log())
         try:
-            yield
+            with stoppable():
+                yield
+        except KeyboardInterrupt as stop:
+            echo(sentence(code_of(stop)), error=True)
+            raise typer.Exit(code_of(stop)) from stop
         except Exception as error:
             known = pipeline_cause(error)
             if known is None and verbose:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pipeline import __version__
 from pipeline.cases import Record
+from pipeline.report.distributions import Distribution, distributions
 from pipeline.report.html import data_uri, render
 from pipeline.report.verdict import HEADLINES, SEVERITY, case_verdict, stage_status, stage_word
 from pipeline.store import records
@@ -20,6 +21,8 @@ from pipeline.words import NOT_AVAILABLE, clean, in_words, value_text
 LABELS = {"failed": "failed", "quarantined": "quarantined", "warning": "done, with a warning", "done": "done"}
 #: More answers than these share one column, so that the page fits a screen.
 ANSWER_COLUMNS = 4
+#: Of more cases the page has no pictures: it would take seconds to open. Each row opens its case, which has them.
+THUMBNAILS = 200
 
 
 def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today: str) -> bytes:
@@ -27,8 +30,9 @@ def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today
 
     Args:
         rows: one a case: `case_id`, `verdict` (a `verdict.Word`), `reason`, `code`, `stages` (name, status and the
-            word whose colour it bears, in order), `answers` (label -> text), `page` (link relative to this page), and
-            `thumbnail` (PNG bytes); all but `case_id` and `verdict` may be missing.
+            word whose colour it bears, in order), `answers` (label -> text), `page` (link relative to this page),
+            `thumbnail` (PNG bytes), and `measures` (column of `cases.csv` -> number); all but `case_id` and `verdict`
+            may be missing.
         run: what to say about the run, such as `tandem`, `started`, `spec`, `command`, `counts`.
         today: date of the page.
 
@@ -38,13 +42,21 @@ def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today
     ordered = sorted(rows, key=lambda row: (_severity(row), str(row["case_id"])))
     labels = list(dict.fromkeys(clean(label) for row in ordered for label in row.get("answers") or {}))
     apart = len(labels) <= ANSWER_COLUMNS
+    shown = distributions([row.get("measures") or {} for row in ordered])
+    unusual = [[item.note(index) for item in shown if item.far[index]] for index in range(len(ordered))]
+    marked = ["Unusual"] if any(unusual) else []
     return render(
         "cohort.html",
         clean(run.get("tandem", __version__)),
         script="cohort.js" if rows else "",
         date=today,
-        columns=["Case", "Verdict", *(labels if apart else ["Answers"]), "Stages", "Reason"],
-        rows=[_row(row, labels if apart else None) for row in ordered],
+        columns=["Case", "Verdict", *(labels if apart else ["Answers"]), *marked, "Stages", "Reason"],
+        rows=[
+            _row(row, labels if apart else None) | {"unusual": notes, "numbers": _numbers(shown, index)}
+            for index, (row, notes) in enumerate(zip(ordered, unusual, strict=True))
+        ],
+        marked=bool(marked),
+        measures=[_measure(item) for item in shown],
         counts=_counts(ordered),
         run=[(in_words(key), value_text(value)) for key, value in run.items()],
     )
@@ -67,6 +79,20 @@ def _severity(row: Mapping[str, Any]) -> int:
 def _counts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     verdicts = [row["verdict"] for row in rows]
     return [{"word": word, "number": verdicts.count(word), "label": LABELS[word]} for word in reversed(SEVERITY)]
+
+
+def _numbers(shown: Sequence[Distribution], index: int) -> str:
+    """What a case has of each measure, as JSON for the page's script; of outliers the second number is 1."""
+    values = [(item.values[index], item.far[index]) for item in shown]
+    plain = [None if value != value else [float(f"{value:.6g}"), int(far)] for value, far in values]
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def _measure(item: Distribution) -> dict[str, Any]:
+    """A distribution as the template draws it: bars from 0 to 1."""
+    most = max(bar.cases for bar in item.bars)
+    bars = [(bar, bar.cases / most) for bar in item.bars]
+    return {"column": clean(item.column), "title": clean(item.title), "summary": clean(item.summary), "bars": bars}
 
 
 def _row(row: Mapping[str, Any], labels: Sequence[str] | None) -> dict[str, Any]:
@@ -96,12 +122,14 @@ class RunPage:
 
     def __call__(self, output_dir: Path) -> None:
         """Write `report.html` into the run folder."""
-        rows = [_case_row(output_dir, case_id, found) for case_id, found in records.of_run(output_dir).items()]
+        cases = records.of_run(output_dir)
+        drawn = len(cases) <= THUMBNAILS
+        rows = [_case_row(output_dir, case_id, found, drawn) for case_id, found in cases.items()]
         page = cohort_page(rows, _about(output_dir), date.today().isoformat())
         write_atomic(output_dir / PAGE, lambda path: path.write_bytes(page))
 
 
-def _case_row(output_dir: Path, case_id: str, found: Sequence[Record]) -> dict[str, Any]:
+def _case_row(output_dir: Path, case_id: str, found: Sequence[Record], drawn: bool) -> dict[str, Any]:
     paths = {item.key: output_dir / item.path for record in found for item in record.artifacts}
     verdict = case_verdict(found)
     page, thumbnail = paths.get("report_page"), paths.get("thumbnail")
@@ -113,7 +141,8 @@ def _case_row(output_dir: Path, case_id: str, found: Sequence[Record]) -> dict[s
         "code": verdict.code,
         "answers": {label: text for record in found for label, text in record.answers.items()},
         "page": page.relative_to(output_dir).as_posix() if page else "",
-        "thumbnail": thumbnail.read_bytes() if thumbnail else None,
+        "thumbnail": thumbnail.read_bytes() if thumbnail and drawn else None,
+        "measures": records.measures_of(found),
     }
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from pipeline.cases import Record
 from pipeline.console import echo
+from pipeline.run import events
 from pipeline.run.flow import Group, through
 from pipeline.run.loading import parser_of, part_of
 from pipeline.run.plan import STAGES, Plan, in_order
+from pipeline.run.room import require_room
 from pipeline.run.stage import Case
 from pipeline.run.status import summary
 from pipeline.run.workers import workers
@@ -40,12 +42,18 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     stages = in_order(plan.stages, spec)
     if STAGES[0] in stages:
         require_apart(plan.output_dir, plan.dataset_dir)
-    with run_lock(plan.output_dir), workers(plan, stages) as pool:
+    with (
+        run_lock(plan.output_dir),
+        events.of_run(plan.output_dir, stages, plan.jobs),
+        workers(plan, stages) as pool,
+    ):
         if STAGES[0] not in stages and plan.spec_file:
             keep_spec(spec, plan.output_dir)
-        _write_manifest(plan, stages)
+        if not plan.cases:
+            _write_manifest(plan, stages)
         for names in groups(stages, plan):
             cases = _first_cases(names[0], plan)
+            require_room(plan.output_dir, names, [case["case_id"] for case in cases], plan.min_free_gb)
             found = through(Group(names, pool.plan, uuid.uuid4().hex), cases, pool)
             records.write_table(plan.output_dir)
             for step in part_of(parser_of(names[-1], plan), "after", ()):
@@ -70,12 +78,16 @@ def groups(stages: Sequence[str], plan: Plan) -> Iterator[tuple[str, ...]]:
 def _first_cases(name: str, plan: Plan) -> list[Case]:
     """The cases of a group: those of the input, or all that the run folder holds, each by its name alone.
 
+    Where the plan names cases, only those.
+
     Raises:
         UsageError: E_NO_CASES when the folder has none at all; what finding cases raises.
     """
     if name == STAGES[0]:
-        return list(part_of(parser_of(name, plan), "cases")())
-    return [{"case_id": case_id} for case_id in records.case_ids(plan.output_dir)]
+        found = list(part_of(parser_of(name, plan), "cases")())
+    else:
+        found = [{"case_id": case_id} for case_id in records.case_ids(plan.output_dir)]
+    return [case for case in found if not plan.cases or case["case_id"] in plan.cases]
 
 
 def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from pipeline.cases import Fault, Record
 from pipeline.console import track
 from pipeline.errors import REMEDIES, UsageError
+from pipeline.run import events
 from pipeline.run.loading import Loaded, load
 from pipeline.run.plan import Plan
 from pipeline.run.stage import Case
@@ -102,9 +104,14 @@ def through(group: Group, cases: Sequence[Case], pool: Pool) -> dict[str, list[R
     found: dict[str, list[Record]] = {name: [] for name in group.stages}
     waiting = deque(Task(group, 0, case, version) for case in cases)
     steps = _steps(waiting, pool)
-    for task, record in track(steps, len(waiting) * len(group.stages), ", ".join(group.stages)):
-        if record is not None:
-            found[task.stage].append(replace(record, inputs=(), artifacts=(), measures={}))
+    output_dir = group.plan.output_dir
+    with ExitStack() as stack:
+        for name in group.stages:
+            stack.enter_context(events.of_stage(output_dir, name, len(cases)))
+        for task, record in track(steps, len(cases) * len(group.stages), ", ".join(group.stages)):
+            if record is not None:
+                events.of_case(output_dir, record)
+                found[task.stage].append(replace(record, inputs=(), artifacts=(), measures={}))
     return found
 
 

@@ -32,6 +32,8 @@ class Plan:
         overwrite: do the work again even where it is done.
         jobs: how many processes work at once.
         device: `cpu`, `cuda` or `cuda:N`, for networks; empty for a GPU where there is one.
+        min_free_gb: GB that have to be free on the disk before a stage starts (`pipeline.run.room`); 0: not asked.
+        cases: the only ones that are worked on; empty: all. Such a run leaves the manifest of the run as it is.
         resources: what stages may take (`pipeline.spec.resources`); None for no limits.
         scheduler: the address of dask's scheduler whose workers do the work, instead of `jobs` processes.
 
@@ -46,6 +48,8 @@ class Plan:
     overwrite: bool = False
     jobs: int = 1
     device: str = ""
+    min_free_gb: float = 0.0
+    cases: frozenset[str] = frozenset()
     resources: Path | None = None
     scheduler: str = ""
 

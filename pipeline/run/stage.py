@@ -15,8 +15,10 @@ from typing import Any
 from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
 from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
+from pipeline.run import events
 from pipeline.run.fingerprint import describe
 from pipeline.run.status import finish, summary
+from pipeline.run.stopping import code_of, leave, sentence, stoppable
 from pipeline.store import records
 from pipeline.store.artifacts import save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
@@ -26,7 +28,6 @@ from pipeline.store.sections import SECTIONS, joined
 Case = dict[str, Any]
 Chain = Callable[[Case], Case]
 
-ERROR_LOG = "error.log"
 #: An identifier of fewer letters is taken out of a text as a word alone: `B` stands in many words.
 SHORT = 4
 
@@ -77,7 +78,12 @@ class Stage:
         Returns:
             One record a case, in the order of the cases.
         """
-        return list(track(map(self.run_case, cases), len(cases), self.name))
+        found = []
+        with events.of_stage(self.output_dir, self.name, len(cases)):
+            for record in track(map(self.run_case, cases), len(cases), self.name):
+                events.of_case(self.output_dir, record)
+                found.append(record)
+        return found
 
     def run_case(self, case: Case) -> Record:
         """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason."""
@@ -108,10 +114,11 @@ class Stage:
             after: what to do with the run folder when the cases are done, such as a page about all of them.
 
         Raises:
-            SystemExit: 1 when a case failed or was quarantined, 2 when the stage could not start.
+            SystemExit: 1 when a case failed or was quarantined, 2 when the stage could not start, 130 or 143 when it
+                was stopped.
         """
         try:
-            with run_lock(self.output_dir):
+            with stoppable(), run_lock(self.output_dir), events.of_run(self.output_dir, [self.name]):
                 found = self.run(find_cases())
                 records.write_table(self.output_dir)
                 for step in after:
@@ -119,6 +126,9 @@ class Stage:
         except UsageError as error:
             echo(str(error), error=True)
             sys.exit(2)
+        except KeyboardInterrupt as stop:
+            echo(sentence(code_of(stop)), error=True)
+            leave(code_of(stop))
         echo(summary(self.name, found))
         if code := finish(self.output_dir, {self.name: found}):
             sys.exit(code)
@@ -202,7 +212,7 @@ def _keep(record: Record, folder: Path, log: str) -> Record:
         if record.status != "done":
             records.forget(folder)
         if log:
-            write_atomic(folder / ERROR_LOG, lambda path: write_text(path, log))
+            write_atomic(folder / records.ERROR_LOG, lambda path: write_text(path, log))
         records.write(record, folder)
     except (OSError, PipelineError) as error:
         reason = f"The record of the stage could not be written ({type(error).__name__})."

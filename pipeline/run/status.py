@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.markup import escape
@@ -13,9 +14,14 @@ from rich.table import Table
 from pipeline.cases import Grade, Record, worst
 from pipeline.console import echo, print_table
 from pipeline.errors import UsageError
+from pipeline.run.events import Follower
+from pipeline.run.progress import WORDS, Progress, line_of, word_of
 from pipeline.store import records
+from pipeline.store.files import is_held
 from pipeline.words import counted
 
+#: So many cases are shown one by one unless all are asked for.
+ROWS = 50
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
 _VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -35,32 +41,66 @@ def of_folder(output_dir: Path) -> dict[str, list[Record]]:
     return cases
 
 
-def show(output_dir: Path) -> int:
-    """Print one row a case, and what else than 0 the exit code means.
+def show(output_dir: Path, cases: bool = False) -> int:
+    """Print counts by stage and by code, what the log says of the run, and one row a case unless they are many.
+
+    Args:
+        output_dir: the run folder.
+        cases: the rows also where there are more than `ROWS` cases.
 
     Returns:
-        0 when every case is done and no verdict is `fail`, 1 otherwise.
+        0 when every case is done, no verdict is `fail` and the last run came to its end; 1 otherwise.
 
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    cases = of_folder(output_dir)
-    stages = records.stages_in_order(cases)
+    found = of_folder(output_dir)
+    stages = records.stages_in_order(found)
+    print_table(counts(stages, (record for case in found.values() for record in case)))
+    for line in _of_log(output_dir):
+        echo(line)
+    if cases or len(found) <= ROWS:
+        print_table(_rows(found, stages))
+    else:
+        echo(f"{len(found)} cases: `--cases` prints a row for each, {records.CASES_TABLE} has them all.")
+    return finish(output_dir, found, limit=None if cases else ROWS)
+
+
+def counts(stages: Sequence[str], found: Iterable[Record]) -> Table:
+    """One row a stage: how the cases have left it, each way apart, and the codes of those that are not done."""
+    words: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
+    codes: dict[str, Counter[str]] = {stage: Counter() for stage in stages}
+    for record in found:
+        words[record.stage][word_of(record.status, record.verdict.grade if record.verdict else "")] += 1
+        if record.error:
+            codes[record.stage][record.error.code] += 1
+    table = Table("stage", *WORDS, "codes", box=None, header_style="bold")
+    for stage in stages:
+        said = ", ".join(f"{code} {number}" for code, number in codes[stage].most_common())
+        table.add_row(stage, *(str(words[stage][word] or "-") for word in WORDS), said)
+    return table
+
+
+def _of_log(output_dir: Path) -> Iterator[str]:
+    """What the log says of a run that goes on."""
+    if is_held(output_dir):
+        yield f"A run is going on. {line_of(progress_of(output_dir), datetime.now(UTC))}"
+
+
+def progress_of(output_dir: Path) -> Progress:
+    """What the log of a run folder says of its last run."""
+    progress = Progress()
+    progress.take(Follower(output_dir).new())
+    return progress
+
+
+def _rows(cases: Cases, stages: Sequence[str]) -> Table:
     labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
-    table = Table(
-        "case",
-        *stages,
-        "verdict",
-        *(escape(label.lower()) for label in labels),
-        "code",
-        "reason",
-        box=None,
-        header_style="bold",
-    )
+    shown = (escape(label.lower()) for label in labels)
+    table = Table("case", *stages, "verdict", *shown, "code", "reason", box=None, header_style="bold")
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
-    print_table(table)
-    return finish(output_dir, cases)
+    return table
 
 
 def summary(stage: str, found: Sequence[Record]) -> str:
@@ -75,20 +115,35 @@ def summary(stage: str, found: Sequence[Record]) -> str:
     return f"{stage}: {', '.join(parts)}"
 
 
-def finish(output_dir: Path, cases: Cases, passed: bool = False) -> int:
-    """Print every fault and every verdict (with `passed` a pass, too), and last of all what exit code 1 comes from.
+def finish(output_dir: Path, cases: Cases, passed: bool = False, limit: int | None = ROWS) -> int:
+    """Print faults and verdicts, and last of all what exit code 1 comes from.
+
+    Args:
+        output_dir: the run folder.
+        cases: the records of each.
+        passed: say a verdict that is a pass, too.
+        limit: how many lines about cases are printed; None for all. What was left out is said.
 
     Returns:
         The exit code.
     """
     found = [record for case in cases.values() for record in case]
-    for record in found:
-        for line in _said(record, passed):
-            echo(line, error=record.verdict is None or record.verdict.grade != "pass")
-    reasons = [*_reasons(found), *_lost(output_dir)]
+    lines = [(line, record) for record in found for line in _said(record, passed)]
+    if limit is not None and len(lines) > limit:
+        lines.sort(key=lambda item: _severity(item[1]))
+    for line, record in lines[:limit]:
+        echo(line, error=record.verdict is None or record.verdict.grade != "pass")
+    if left := len(lines[len(lines) if limit is None else limit :]):
+        echo(f"… and {left} more like these: `tandem status {output_dir} --cases` prints them all.", error=True)
+    reasons = [*_reasons(found), *_lost(output_dir), *_broken_off(output_dir)]
     if reasons:
         echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
     return int(bool(reasons))
+
+
+def _severity(record: Record) -> int:
+    """What stopped a case first, then what must not be used, then warnings."""
+    return WORDS[::-1].index(word_of(record.status, record.verdict.grade if record.verdict else ""))
 
 
 def _said(record: Record, passed: bool) -> Iterator[str]:
@@ -118,6 +173,17 @@ def _lost(output_dir: Path) -> Iterator[str]:
         yield f"{counted(unreadable, 'file or folder')} could not be read"
     if homeless := counts.get("files_of_no_series"):
         yield f"{counted(homeless, 'broken file')} of no series"
+
+
+def _broken_off(output_dir: Path) -> Iterator[str]:
+    """A run that has not come to its end may have left cases out that nothing else tells of."""
+    progress = progress_of(output_dir)
+    if progress.started is None or is_held(output_dir):
+        return
+    if progress.ended is None:
+        yield "the last run was broken off"
+    elif code := progress.ended.get("code"):
+        yield "the last run was stopped" if code == "stopped" else f"the last run could not go on ({code})"
 
 
 def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -20,7 +21,7 @@ from pipeline.errors import DISK_IS_FULL, CaseError, PipelineError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
 #: What lies in a run folder before any work is done.
-BEFORE_WORK = (".lock", ".lock-owner", ".key", "run.json")
+BEFORE_WORK = (".lock", ".lock-owner", ".key", "run.json", "log.jsonl", "log.old.jsonl")
 #: A disk without room for so much counts as full once something could not be written.
 ROOM_BYTES = 1 << 20
 #: The errors behind which a full disk may stand.
@@ -276,10 +277,28 @@ def run_lock(folder: Path) -> Iterator[None]:
     with left_as_found(folder), ExitStack() as stack:
         writable_folder(folder)
         stream = stack.enter_context((folder / ".lock").open("a+"))
-        if not _held(stream, stack, folder / ".lock-owner"):
+        if not (_held(stream, stack, folder / ".lock-owner") or _held_soon(stream, stack, folder / ".lock-owner")):
             raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.")
         sweep(folder)
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a run holds a folder now. Nothing is written; a run that starts at this moment tries again."""
+    try:
+        stream = (folder / ".lock").open("r")
+    except OSError:
+        return False
+    with stream:
+        for lock in (fcntl.flock, fcntl.lockf):
+            try:
+                lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    return True
+            else:
+                return False
+    return (folder / ".lock-owner").exists()
 
 
 def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
@@ -296,6 +315,12 @@ def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
         else:
             return True
     return _claimed(owner, stack)
+
+
+def _held_soon(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
+    """The same a moment later: who looks whether a run goes on (`is_held`) holds the lock for microseconds."""
+    time.sleep(0.05)
+    return _held(stream, stack, owner)
 
 
 def _claimed(owner: Path, stack: ExitStack) -> bool:

@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cases import Fault, Record, worst
 from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import code_version
+from pipeline.store import dictionary
+from pipeline.store.dictionary import column_of
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECORD = "record.json"
+#: Beside the record of a case that met a defect.
+ERROR_LOG = "error.log"
 #: The kind of an input that is the records of all stages before.
 RECORDS = "records"
 CASES_TABLE = "cases.csv"
@@ -222,11 +226,10 @@ class FindCases:
         return {"case_id": case_id, **paths, "records": records}
 
 
-def table(output_dir: Path) -> pd.DataFrame:
+def table(cases: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """One row a case: the status of each stage, the first error, the flags and every number that was measured."""
     import pandas as pd
 
-    cases = of_run(output_dir)
     stages = stages_in_order(cases)
     rows = []
     for case_id, records in cases.items():
@@ -238,16 +241,25 @@ def table(output_dir: Path) -> pd.DataFrame:
         if judged := worst(verdicts):
             row |= {"verdict": judged.grade, "verdict_reason": " ".join(judged.reasons)}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
-        row |= {_column(label): value for record in records for label, value in record.answers.items()}
-        row |= {f"{r.stage}_{name}": value for r in records for name, value in r.measures.items() if _is_number(value)}
+        row |= {column_of(label): value for record in records for label, value in record.answers.items()}
+        row |= measures_of(records)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def write_table(output_dir: Path) -> None:
-    """Write `cases.csv`, the table of all cases."""
-    cases = table(output_dir)
-    write_atomic(output_dir / CASES_TABLE, lambda path: cases.to_csv(path, index=False))
+def measures_of(found: Iterable[Record]) -> dict[str, float]:
+    """Every number that was measured of a case, by its column in the table: `register_mr_nmi`."""
+    pairs = ((f"{record.stage}_{name}", value) for record in found for name, value in record.measures.items())
+    return {name: value for name, value in pairs if _is_number(value)}
+
+
+def write_table(output_dir: Path) -> pd.DataFrame:
+    """Write `cases.csv`, the table of all cases, and `cases.json`, which says what its columns hold."""
+    cases = of_run(output_dir)
+    rows = table(cases)
+    write_atomic(output_dir / CASES_TABLE, lambda path: rows.to_csv(path, index=False))
+    dictionary.write(output_dir, dictionary.columns(output_dir, cases, rows.columns))
+    return rows
 
 
 def went_well(record: Record) -> bool:
@@ -262,11 +274,6 @@ def stages_in_order(cases: Mapping[str, Sequence[Record]]) -> list[str]:
         for index, record in enumerate(records):
             latest[record.stage] = max(latest.get(record.stage, 0), index)
     return sorted(latest, key=lambda stage: latest[stage])
-
-
-def _column(label: str) -> str:
-    """The name of a table's column: `Volume of lesion` -> `volume_of_lesion`."""
-    return re.sub(r"\W+", "_", label).strip("_").lower()
 
 
 def _is_number(value: Any) -> bool:

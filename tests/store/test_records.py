@@ -97,6 +97,6 @@ def test_the_table_has_a_row_a_case(tmp_path: Path) -> None:
     put(tmp_path, "ingest", {}, {"ct": "1"}, measures={"seconds": 2.0})
     fault = Fault("E_OVERLAP", "The images do not overlap.")
     put(tmp_path, "register", {CT: "1"}, {}, status="failed", error=fault, flags=("N_A", "N_B"))
-    (row,) = records.table(tmp_path).to_dict("records")
+    (row,) = records.table(records.of_run(tmp_path)).to_dict("records")
     assert row["case_id"] == "case-1" and row["ingest"] == "done" and row["register"] == "failed"
     assert row["code"] == "E_OVERLAP" and row["flags"] == "N_A; N_B" and row["ingest_seconds"] == 2.0

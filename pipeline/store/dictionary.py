@@ -1,0 +1,116 @@
+"""What the columns of `cases.csv` hold: `cases.json` beside it. Nothing heavy.
+
+The unit stands in a measure's name; what a measure means is what its stage explains in its sections (`Table.help`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.cases import GRADES, Record, Status
+from pipeline.store.files import write_atomic, write_text
+from pipeline.store.sections import SECTIONS, Sections
+from pipeline.words import in_words, unit_of
+
+DICTIONARY = "cases.json"
+#: So many cases of a stage are asked what their tables explain.
+SAMPLE = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of cases.
+
+    Attributes:
+        name: its head.
+        kind: a `number` in a unit, a `text`, or a `category` of a few words.
+        unit: of a number; empty where it has none.
+        stage: that says it; empty where it is about the whole case.
+        meaning: in a sentence.
+    """
+
+    name: str
+    kind: Literal["number", "text", "category"]
+    unit: str
+    stage: str
+    meaning: str
+
+
+_STATUS = ", ".join((*get_args(Status), "or nothing where it did not run"))
+_ENDS = (
+    Column("code", "category", "", "", "Error code of the first stage that failed or set the case aside: errors.md."),
+    Column("reason", "text", "", "", "Why, in a sentence."),
+)
+_JUDGED = (
+    Column("verdict", "category", "", "", f"The worst verdict of a stage on its own results: {', '.join(GRADES)}."),
+    Column("verdict_reason", "text", "", "", "The reasons of all verdicts, the most severe first."),
+)
+_FLAGS = Column(
+    "flags", "text", "", "", "What a reader has to know, separated by semicolons; codes N_… are in errors.md."
+)
+
+
+def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iterable[str]) -> list[Column]:
+    """What each column of the table of cases holds.
+
+    Args:
+        output_dir: the run folder.
+        cases: the current records of every case.
+        names: the table's columns, in their order.
+    """
+    found = [record for case in cases.values() for record in case]
+    known = {item.name: item for item in (*_ENDS, *_JUDGED, _FLAGS)}
+    known["case_id"] = Column("case_id", "text", "", "", "Pseudonym of the case: the name of its folder below cases/.")
+    helps = {stage: _help(output_dir, stage, found) for stage in dict.fromkeys(record.stage for record in found)}
+    for record in found:
+        stage = record.stage
+        known.setdefault(
+            stage, Column(stage, "category", "", stage, f"What became of the case in the stage: {_STATUS}.")
+        )
+        for label in record.answers:
+            said = Column(column_of(label), "text", "", stage, f"{label}: what the stage found, in words.")
+            known.setdefault(said.name, said)
+        for name in record.measures:
+            key = f"{stage}_{name}"
+            known.setdefault(key, Column(key, "number", unit_of(name), stage, _meaning(name, helps[stage])))
+    return [known[name] for name in names]
+
+
+def column_of(label: str) -> str:
+    """The name of the column of an answer: `Volume of lesion` -> `volume_of_lesion`."""
+    return re.sub(r"\W+", "_", label).strip("_").lower()
+
+
+def write(output_dir: Path, found: Sequence[Column]) -> None:
+    """Write `cases.json`: a list of columns, each with `name`, `kind`, `unit`, `stage` and `meaning`."""
+    text = json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False) + "\n"
+    write_atomic(output_dir / DICTIONARY, lambda path: write_text(path, text))
+
+
+def _meaning(name: str, helps: Mapping[str, str]) -> str:
+    """What a stage explains of a measure, whose name may begin with that of an image; else its name in words."""
+    words = in_words(name)
+    fits = [said for said in helps if f" {words.lower()}".endswith(f" {said.lower()}")]
+    if name == "seconds":
+        return "How long the stage took."
+    return f"{words}: {helps[max(fits, key=len)]}" if fits else f"{words}."
+
+
+def _help(output_dir: Path, stage: str, found: Iterable[Record]) -> dict[str, str]:
+    """What the tables of a stage's sections explain, in the words of the first cases."""
+    done = [item for record in found if record.stage == stage for item in record.artifacts if item.key == SECTIONS]
+    said: dict[str, str] = {}
+    for item in done[:SAMPLE]:
+        try:
+            sections = Sections.from_json(json.loads((output_dir / item.path).read_text(encoding="utf-8")))
+        except (OSError, ValueError):  # whoever reads the case's outputs is told
+            continue
+        said |= {
+            words: text for part in sections.sections for table in part.tables for words, text in table.help.items()
+        }
+    return said
