@@ -44,7 +44,7 @@ def test_earlier_cases_say_what_the_others_take(tmp_path: Path, monkeypatch: pyt
     earlier_case(tmp_path, "b", 2_000_000_000)
     free(monkeypatch, 4)
     require_room(tmp_path, ["ingest"], ["a", "b", "c", "d"], 1)  # 2 to do, of 1.5 GB each
-    with pytest.raises(UsageError, match=r"Expected 4.50 GB .* before ingest: 3 cases like the earlier ones, got 4.00 GB"):
+    with pytest.raises(UsageError, match=r"Expected 4.50 GB .*ingest: 3 cases like the earlier ones, got 4.00 GB"):
         require_room(tmp_path, ["ingest"], ["a", "b", "c", "d", "e"], 1)
     require_room(tmp_path, ["register"], ["a", "b"], 1)  # of which nothing is known
 
