@@ -37,9 +37,12 @@ def read_picture(path: str | Path) -> Floats:
         (rows, columns), 0 to 1.
 
     Raises:
-        CaseError: as `pipeline.grey.read_grey`.
+        CaseError: as `pipeline.grey.read_grey`, with the file's name: a pair has two.
     """
-    found = read_grey(path)
+    try:
+        found = read_grey(path)
+    except CaseError as error:
+        raise CaseError(error.code, f"{Path(path).name}: {error.message}", error.remedy) from error
     return found.values / np.float32(found.white)
 
 

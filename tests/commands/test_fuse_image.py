@@ -130,7 +130,7 @@ def test_what_cannot_be_fused_is_refused_with_its_remedy(files: Path) -> None:
         ("ct.nii.gz", "none.nii.gz", "E_INPUT", "does not exist"),
         ("ct.nii.gz", "mr.png", "E_OPTION", "two volumes or two pictures"),
         ("ct.png", "colour.png", "E_NOT_SCALAR", "got colours"),
-        ("ct.png", "broken.png", "E_NIFTI", "cannot be read"),
+        ("ct.png", "broken.png", "E_PICTURE", "broken.png: Expected a whole picture, but it cannot be read"),
     ):
         out = files / ("f.png" if ct.endswith("png") else "f.nii.gz")
         done = call("fuse-image", files / ct, files / mr, "-o", out)

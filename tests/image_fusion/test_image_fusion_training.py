@@ -156,10 +156,10 @@ def test_pictures_are_read_grey_whatever_they_are_saved_as(tmp_path: Path) -> No
         image.save(tmp_path / f"{name}.png")
         assert np.allclose(read_picture(tmp_path / f"{name}.png"), values / 255, atol=1e-6), name
     Image.fromarray(np.stack([values, values, 255 - values], -1)).save(tmp_path / "colour.png")
-    with pytest.raises(CaseError, match="E_NOT_SCALAR: Expected a grey picture, got colours"):
+    with pytest.raises(CaseError, match=r"E_NOT_SCALAR: colour\.png: Expected a grey picture, got colours"):
         read_picture(tmp_path / "colour.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(CaseError, match="E_PICTURE: Expected a picture"):
+    with pytest.raises(CaseError, match=r"E_PICTURE: text\.png: Expected a picture"):
         read_picture(tmp_path / "text.png")
 
 
