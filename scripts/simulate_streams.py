@@ -36,7 +36,7 @@ def main(  # noqa: PLR0913 - each is a switch
     """Simulate; `--layout` takes `--cases` (of train; valid and test have a third) and `--seed` alone."""
     try:
         if layout:
-            written = write_four_classes(out, (cases, max(1, cases // 3), max(1, cases // 3)), seed)
+            written = write_four_classes(out, (cases, cases // 3, cases // 3), seed)
         else:
             streams = _streams(volume, image, seconds)
             written = write_cohort(

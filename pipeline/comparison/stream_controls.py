@@ -103,7 +103,7 @@ def told_facts(table: Path, columns: Sequence[str]) -> dict[str, dict[str, Fact]
     Raises:
         UsageError: E_TABLE when a column is not there.
     """
-    rows = read_rows(table, ["case_id", *columns], ["label"])
+    rows = read_rows(table, ["case_id", *columns])
     return {
         row["case_id"]: {key: value for name in columns for key, value in told_fact(name, row[name]).items()}
         for row in rows

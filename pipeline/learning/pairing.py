@@ -6,15 +6,14 @@ from pathlib import Path
 
 from pipeline.columns import read_rows
 
-#: In the column `flags` of such a table.
-CLASS_PAIRED = "N_CLASS_PAIRED"
-FLAGS = "flags"
+#: How the files of a case were found to be one: by their common name, or in the files of a class.
+COLUMN, BY_NAME, BY_CLASS = "pairing", "stem", "class"
 
 
 def is_class_paired(table: Path) -> bool:
-    """Whether any case of a table was made of one class's files: the column `flags` holds `N_CLASS_PAIRED`.
+    """Whether any case of a table was made of one class's files: the column `pairing` says `class`.
 
     Raises:
         UsageError: E_TABLE when the table cannot be read.
     """
-    return any(CLASS_PAIRED in row.get(FLAGS, "").split() for row in read_rows(table, ["case_id"], every=True))
+    return any(row.get(COLUMN) == BY_CLASS for row in read_rows(table, ["case_id"], every=True))

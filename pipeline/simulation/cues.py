@@ -80,7 +80,7 @@ class Cues:
 def draw_cues(
     mechanism: Mechanism, classes: int, streams: int, count: int, rng: np.random.Generator, pairing: Pairing = "patient"
 ) -> Cues:
-    """Draw cues of cases whose classes are equally likely.
+    """Draw cues of cases, as many of each class.
 
     Args:
         mechanism: `additive` or `exclusive`.
@@ -97,7 +97,7 @@ def draw_cues(
         expected = f"a mechanism of {', '.join(MECHANISMS)}, a pairing of {', '.join(PAIRINGS)}, two or four classes"
         got = f"{mechanism}, {pairing}, {classes} classes, {streams} streams, {count} cases"
         raise UsageError("E_CONFIG", f"Expected {expected}, streams and cases, got {got}.", "Choose other values.")
-    labels = rng.integers(0, classes, count)
+    labels = rng.permutation(np.arange(count) % classes)
     bits = labels[:, None] >> np.arange(BITS[classes]) & 1
     signs = 2 * _hidden(mechanism, bits, streams, rng) - 1
     shown = HALF_DISTANCE[mechanism] * signs + rng.standard_normal(signs.shape)

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from pipeline.errors import UsageError
-from pipeline.learning.pairing import CLASS_PAIRED, FLAGS
+from pipeline.learning.pairing import BY_CLASS, BY_NAME, COLUMN
 from pipeline.simulation.cough import RATE_HZ
 from pipeline.simulation.cues import Floats
 from pipeline.simulation.streams import Array, Kind, Shown, StreamCohort, simulate_streams
@@ -26,7 +26,7 @@ SUFFIX: dict[Kind, str] = {"volume": ".nii.gz", "image": ".png", "sound": ".wav"
 #: Directions of the volumes' axes, oblique and anisotropic, mm.
 AFFINE = np.array([[1.2, 0.1, 0, -10], [-0.12, 1.0, 0, 5], [0, 0, 2.0, 7], [0, 0, 0, 1.0]])
 #: One standard deviation of the noise in stored values, and what is stored for 0.
-STORED_OF_ONE, STORED_OF_ZERO = {"volume": 100, "image": 1000}, {"volume": 1000, "image": 8000}
+STORED_OF_ONE, STORED_OF_ZERO = {"volume": 100, "image": 2500}, {"volume": 1000, "image": 15000}
 #: The layout of a processed data set: four classes, three streams, three parts.
 CLASSES = ("Healthy", "LungsCancer", "Pneumonia", "covid")
 PARTS = ("train", "valid", "test")
@@ -45,8 +45,9 @@ def write_cohort(folder: Path, cohort: StreamCohort) -> Path:
         cohort: what.
 
     Returns:
-        The table of cases: `case_id, patient_id`, a column a stream, `label`, and for cases that are no patients
-        `flags`. The truth has `case_id, label`, the posterior of each class, and the one that each stream alone allows.
+        The table of cases: `case_id, patient_id`, a column a stream, `label`, and `pairing`: `stem`, or `class` for
+        cases that are no patients. The truth has `case_id, label`, the posterior of each class, and the one that each
+        stream alone allows.
 
     Raises:
         UsageError: E_OUT when the folder holds a table of cases.
@@ -57,11 +58,10 @@ def write_cohort(folder: Path, cohort: StreamCohort) -> Path:
         files = {name: f"{name}/{case}{SUFFIX[shown.kind]}" for name, shown in cohort.streams.items()}
         for name, file in files.items():
             _write(folder / file, cohort.array(name, number), cohort.streams[name].kind)
-        flags = {FLAGS: CLASS_PAIRED} if cohort.cues.pairing == "class" else {}
-        patient = case.replace("case", "made" if flags else "patient")
-        rows.append(
-            {"case_id": case, "patient_id": patient, **files, "label": int(cohort.cues.labels[number]), **flags}
-        )
+        made = cohort.cues.pairing == "class"
+        about = {"case_id": case, "patient_id": case.replace("case", "made" if made else "patient")}
+        label = int(cohort.cues.labels[number])
+        rows.append({**about, **files, "label": label, COLUMN: BY_CLASS if made else BY_NAME})
     _write_table(folder / TRUTH, _truth(cohort, [row["case_id"] for row in rows]))
     _write_table(folder / CASES, rows)
     return folder / CASES
@@ -79,10 +79,11 @@ def write_four_classes(folder: Path, each: Sequence[int] = (40, 12, 12), seed: i
         The table of what each file alone tells of its class, beside the parts: `file, label`, the posterior.
 
     Raises:
-        UsageError: E_OUT when the folder holds a part; E_CONFIG for another number of parts.
+        UsageError: E_OUT when the folder holds a part; E_CONFIG for fewer files than classes in a part.
     """
-    if len(each) != len(PARTS):
-        raise UsageError("E_CONFIG", f"Expected a number of files for {', '.join(PARTS)}, got {len(each)} numbers.", "")
+    if len(each) != len(PARTS) or min(each) < len(CLASSES):
+        expected = f"{len(CLASSES)} files or more, one of each class, for each of {', '.join(PARTS)}"
+        raise UsageError("E_CONFIG", f"Expected {expected}, got {list(each)}.", "Ask for more.")
     rows: list[dict[str, Any]] = []
     for place, (part, count) in enumerate(zip(PARTS, each, strict=True)):
         _require_free(folder / part)

@@ -107,7 +107,7 @@ def simulate_streams(
         count: how many cases.
         seed: of all chance.
         streams: name -> what it is; a volume of 16³ and an image of 24² when left out.
-        classes: two or four, equally likely.
+        classes: two or four, as many cases of each.
         pairing: `patient`, or `class`: each stream of a case is another person's of the same class.
         scene: `shapes` or `limb`.
 

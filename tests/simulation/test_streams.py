@@ -163,13 +163,13 @@ def test_files_hold_the_arrays_and_the_truth_stands_apart(tmp_path: Path) -> Non
     table = write_cohort(tmp_path, cohort)
     with table.open() as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["case_id", "patient_id", "mr", "xray", "cough", "label", "flags"]
-    assert {row["flags"] for row in rows} == {"N_CLASS_PAIRED"}
+    assert list(rows[0]) == ["case_id", "patient_id", "mr", "xray", "cough", "label", "pairing"]
+    assert {row["pairing"] for row in rows} == {"class"}
     volume = nib.load(tmp_path / rows[2]["mr"])
     np.testing.assert_allclose(np.asarray(volume.dataobj) / 100 - 10, cohort.array("mr", 2), atol=0.006)
     picture = np.asarray(Image.open(tmp_path / rows[2]["xray"]), float)
     assert picture.shape == (14, 10)  # rows, columns
-    np.testing.assert_allclose(picture[0, 0] / 1000 - 8, cohort.array("xray", 2)[-1, -1], atol=6e-4)
+    np.testing.assert_allclose(picture[0, 0] / 2500 - 6, cohort.array("xray", 2)[-1, -1], atol=6e-4)
     rate, samples = wavfile.read(tmp_path / rows[2]["cough"])
     assert rate == RATE_HZ
     np.testing.assert_allclose(samples / 32767, cohort.array("cough", 2), atol=2e-5)
@@ -202,8 +202,11 @@ def test_four_class_layout_has_no_common_stems_and_a_truth_for_every_file(tmp_pa
     assert all(CLASSES[int(row["label"])] == Path(row["file"]).parts[2] for row in rows)
     stems = [Path(file).stem for file in files if file.startswith("train")]
     assert len(set(stems)) == len(stems)
+    assert len({Path(file).parent for file in files}) == 3 * 3 * 4  # no class's folder is missing
     with pytest.raises(UsageError, match="E_OUT"):
         write_four_classes(tmp_path)
+    with pytest.raises(UsageError, match="E_CONFIG"):
+        write_four_classes(tmp_path / "few", (8, 4, 3))
 
 
 @pytest.mark.parametrize(
