@@ -33,9 +33,10 @@ class Timing:
 
 def tandem(folder: Path, out: Path) -> Job:
     """The ingest stage of the shipped bundle: index, gate, read, write, verify, record."""
-    from pipeline.run import batch
+    from pipeline.run import loading
+    from pipeline.run.plan import Plan
 
-    loaded = batch.load("ingest", batch.Plan(folder, out))
+    loaded = loading.load("ingest", Plan(folder, out))
 
     def run() -> None:
         found = [loaded.stage.run_case(case) for case in loaded.find_cases()]

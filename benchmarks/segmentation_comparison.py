@@ -31,7 +31,7 @@ from pipeline.geometry import spacing_mm
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 #: What is measured of a case; ECE and NLL (nats a voxel) within 10 mm of the true foreground, raw and calibrated.
-MEASURES = ("dice", "nsd", "hd95_mm", "ece", "ece_calibrated", "nll", "nll_calibrated")
+MEASURES = ("dice", "iou", "nsd", "hd95_mm", "ece", "ece_calibrated", "nll", "nll_calibrated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def _measured(logits: MetaTensor, mask: MetaTensor, calibration: Temperature, to
     predicted = logits.as_tensor().argmax(0).numpy() > 0
     truth = mask.as_tensor()[0].numpy() > 0
     found = overlap(predicted, truth, spacing_mm(affine_of(mask)).tolist(), tolerance_mm)
-    result = {"dice": found.dice, "nsd": found.nsd, "hd95_mm": found.hd95_mm}
+    result = {"dice": found.dice, "iou": found.iou, "nsd": found.nsd, "hd95_mm": found.hd95_mm}
     own = volume(logits.as_tensor().double().softmax(0), affine_of(logits))
     for suffix, chances in (("", own), ("_calibrated", calibration.apply(logits))):
         error = case_ece(chances, mask)

@@ -122,12 +122,12 @@ def difference_frame(found: SegmentationComparison) -> pd.DataFrame:
 def _overlaps(found: SegmentationComparison) -> PlainTable:
     rows = []
     for name, items in found.means.items():
-        dice, nsd, hd95 = (_of(items, measure) for measure in ("dice", "nsd", "hd95_mm"))
-        rows.append((name, _with_interval(dice), _with_interval(nsd), _with_interval(hd95, decimals=1)))
+        shares = (_with_interval(_of(items, measure)) for measure in ("dice", "iou", "nsd"))
+        rows.append((name, *shares, _with_interval(_of(items, "hd95_mm"), decimals=1)))
     cases = len(found.variants[0].case_ids)
     note = f"{cases} cases, each judged once; mean and 95 % interval over patients (bias-corrected bootstrap)."
     left = f" Left out, because a trial is not done: {', '.join(found.left_out)}." if found.left_out else ""
-    return PlainTable("Overlap", ("Variant", "Dice", "NSD", "HD95, mm"), tuple(rows), note + left)
+    return PlainTable("Overlap", ("Variant", "Dice", "IoU", "NSD", "HD95, mm"), tuple(rows), note + left)
 
 
 def _calibrations(found: SegmentationComparison) -> PlainTable:

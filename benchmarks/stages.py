@@ -20,8 +20,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.run import batch
-from pipeline.run.plan import stages_for
+from pipeline.run import loading
+from pipeline.run.plan import Plan, stages_for
 from pipeline.shipped import shipped
 from pipeline.spec.spec import load_spec
 
@@ -78,7 +78,7 @@ def print_overhead(root: Path, out: Path, repeats: int) -> None:
     print("| stage | bare chain (s) | stage runner (s) | overhead (ms) | on a processor (ms) | target: 5 % + 50 ms |")
     print("|---|---|---|---|---|---|")
     for name in stages_for(load_spec(SPEC)):
-        loaded = batch.load(name, batch.Plan(root, out, SPEC, overwrite=True))
+        loaded = loading.load(name, Plan(root, out, SPEC, overwrite=True))
         (case,) = loaded.find_cases()
         bare, whole = [], []
         for _ in range(repeats + 1):

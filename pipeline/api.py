@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.commands.run import ingest, run, status
     from pipeline.commands.segment import segment
     from pipeline.commands.series import draft_spec, series
+    from pipeline.commands.table import table
     from pipeline.commands.typed import specs
     from pipeline.comparison.cohort import compare
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "apply_calibration", "calibrate", "compare", "convert_back", "convert_nnunet", "deidentify", "draft_spec",
     "evaluate_classification", "evaluate_segmentation", "fuse_image", "ingest", "radiomics", "register", "run",
-    "segment", "series", "specs", "status",
+    "segment", "series", "specs", "status", "table",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.

@@ -57,7 +57,7 @@ def _tandem(
 
 
 @command(app)
-def run(
+def run(  # noqa: PLR0913 - each is an option of the command
     *,
     root: Root = None,
     input_: Input = None,
@@ -67,9 +67,16 @@ def run(
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
     device: Device = "",
+    resources: Annotated[
+        Path | None, typer.Option(help="A YAML file: how long each stage may take of a case, and what it needs.")
+    ] = None,
+    scheduler: Annotated[
+        str, typer.Option(help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
+    ] = "",
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    found = api.run(_root(root, input_), out, spec, names_in(stages), overwrite, jobs, device, progress=True)
+    given = (names_in(stages), overwrite, jobs, device, resources, scheduler)
+    found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
 
 
@@ -249,6 +256,32 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     for item in found.variants:
         _echo(headline(found, item.name))
     _echo(f"Report: {out / 'report' / 'report.html'}")
+
+
+@command(app)
+def table(
+    root: Annotated[Path, typer.Argument(help="A folder of folders by class; for medmnist an .npz file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table (.csv), or the folder for it.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="processed_dataset_split ({train,valid,test}/{stream}/{class}/file), classes ({class}/file, also in "
+            "{train,valid,test}) or medmnist."
+        ),
+    ],
+    pair: Annotated[
+        str, typer.Option(help="Cases are files of one name (stem) or of one class (class); auto: as the names tell.")
+    ] = "auto",
+    duplicates: Annotated[
+        str, typer.Option(help="Equal files in two splits or classes: refuse, or leave_out all but one.")
+    ] = "refuse",
+    stream: Annotated[str, typer.Option(help="The name of the column of files, where no folder names it.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which files of a class meet.")] = 0,
+) -> int:
+    """Make the table of a data set (case_id, files, label, fold) out of folders of pictures, sounds and volumes."""
+    from pipeline.commands.table import show
+
+    return show(api.table(root, out, layout, pair, duplicates, stream, seed, progress=True))
 
 
 def _root(root: Path | None, given: Path | None) -> Path:

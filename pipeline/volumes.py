@@ -17,6 +17,9 @@ from monai.data import MetaTensor
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray, apply, check_affine, corners, itk_geometry, same_grid
 
+#: Of an image's `meta`: the value that is white, where 0 is black; in its NIfTI file, `cal_max`.
+WHITE = "white"
+
 
 def volume(array: npt.ArrayLike | torch.Tensor, affine: npt.ArrayLike) -> MetaTensor:
     """Make a MetaTensor of an array.

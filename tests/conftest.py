@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.child import Server, name_of
+from pipeline.dicom.sandbox import Sandbox
 from tests.whole_run import WholeRun, made_once
 
 #: The files that take minutes. While the first makes the run that several of them share, another core does the second.
@@ -19,6 +23,26 @@ def tandem_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     home = tmp_path_factory.mktemp("tandem-home")
     monkeypatch.setenv("TANDEM_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_servers() -> Iterator[None]:
+    """What reads foreign files is loaded once for all tests of a process: each would load it twice, for half a second.
+
+    Each task still has a child of its own. `tests/test_child.py` and the commands' own processes start theirs.
+    """
+    servers: dict[tuple[str, str], Server] = {}
+    begin = Sandbox.__init__
+
+    def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:
+        name = name_of(function)
+        begin(box, servers.setdefault((name, os.getcwd()), Server(name)), *limits, **more)  # a task may be a path
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sandbox, "__init__", begun)
+        yield
+    for server in servers.values():
+        server.close()
 
 
 @pytest.fixture(scope="session")

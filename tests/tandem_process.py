@@ -11,6 +11,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from tests import warm
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ def call(*arguments: str | Path) -> Run:
 
 
 def tandem(home: Path, *arguments: str | Path) -> Run:
-    """Run `tandem` to its end."""
+    """Run `tandem` to its end, in a process of its own that spares the imports."""
+    done = warm.run("pipeline.cli", *arguments, env=environment(home))
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def started_tandem(home: Path, *arguments: str | Path) -> Run:
+    """The same in a process that starts from nothing, as a person's does."""
     done = subprocess.run(command(*arguments), env=environment(home), capture_output=True, text=True, check=False)
     return Run(done.returncode, done.stdout, done.stderr)

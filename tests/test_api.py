@@ -59,7 +59,7 @@ def test_every_function_is_on_the_page_and_is_typed() -> None:
 
 def test_it_has_what_the_command_line_has() -> None:
     commands = re.findall(r"^  ([a-z-]+)  ", call("--help").out.split("Commands:")[1], re.M)
-    assert len(commands) == 16 and {name.replace("-", "_") for name in commands} - OTHER <= set(api.__all__)
+    assert len(commands) == 17 and {name.replace("-", "_") for name in commands} - OTHER <= set(api.__all__)
 
 
 def test_no_name_of_it_hides_a_package() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 LONGEST_FILE = 400
 #: The design's goal for all rooms together is 34,000. It was met before segmentation came in, which takes 4,600, and
-#: radiomics and image fusion; the number only stops what grows unseen.
-LARGEST_LIBRARY = 48_500
+#: radiomics, image fusion, pictures and sounds; the number only stops what grows unseen.
+LARGEST_LIBRARY = 51_000
 #: What must answer fast: `tandem --help`, `tandem status`, and the reading of headers.
 LIGHT = (
     *("pipeline", "pipeline.errors", "pipeline.cases", "pipeline.spec.spec", "pipeline.store.records", "pipeline.cli"),

@@ -21,7 +21,7 @@ from pipeline.simulation.cohort import Cohort, simulate_cohort
 from pipeline.store import records
 from pipeline.store.pseudonyms import Pseudonyms
 from tests.end_to_end.canaries import LATIN, litter, plant
-from tests.tandem_process import Run, tandem
+from tests.tandem_process import Run, started_tandem
 
 SPEC = shipped("data_specs", "ct_mr_head.yaml")
 SOUND = 4
@@ -92,7 +92,7 @@ def _make(folder: Path) -> WholeRun:
     plant(dicom / "hospital", "MR", "ISO_IR 192", LATIN, 2)
     litter(dicom / "hospital")
     home, out, started = folder / "home", folder / "out", time.perf_counter()
-    run = tandem(home, "run", dicom, "--spec", SPEC, "--out", out, "--jobs", "2")
+    run = started_tandem(home, "run", dicom, "--spec", SPEC, "--out", out, "--jobs", "2")
     return WholeRun(dicom, heads, small, home, out, run, time.perf_counter() - started)
 
 

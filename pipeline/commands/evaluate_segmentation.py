@@ -136,8 +136,8 @@ def show(found: SegmentationEvaluation, out: Path) -> int:
     for (model, case), fault in found.failed.items():
         echo(f"{model}: {case}: {fault.code}: {fault.message}", error=True)
     for (model, region), items in found.means.items():
-        dice = next(item for item in items if item.measure == "dice")
-        echo(f"{model}: {region}: Dice {with_interval(dice)}")
+        dice, iou = (next(item for item in items if item.measure == name) for name in ("dice", "iou"))
+        echo(f"{model}: {region}: Dice {with_interval(dice)}, IoU {with_interval(iou)}")
     echo(f"Report: {out / 'report.pdf'}")
     return int(bool(found.failed))
 

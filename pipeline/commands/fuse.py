@@ -87,12 +87,12 @@ class Collected:
     Attributes:
         class_rows: case id, patient id, true class and class logits, where the class is known.
         voxel_rows: case id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
-        dice_rows: case id, label and Dice; None where neither the mask nor the prediction has the label.
+        overlap_rows: case id, label, Dice and IoU; None where neither the mask nor the prediction has the label.
     """
 
     class_rows: list[tuple[str, str, int, Array]] = field(default_factory=list)
     voxel_rows: list[tuple[str, Array, Array]] = field(default_factory=list)
-    dice_rows: list[tuple[str, int, float | None]] = field(default_factory=list)
+    overlap_rows: list[tuple[str, int, float | None, float | None]] = field(default_factory=list)
 
 
 class FoldEvaluation:
@@ -171,8 +171,9 @@ class FoldEvaluation:
         if not network.labels or not bool(case["mask_known"]):
             return
         voxels, truth = logits[: network.labels], case["mask"].as_tensor()[0]
-        found.dice_rows += [
-            (row.case_id, label, _dice(voxels.argmax(0) == label, truth == label)) for label in range(1, network.labels)
+        found.overlap_rows += [
+            (row.case_id, label, *_overlap(voxels.argmax(0) == label, truth == label))
+            for label in range(1, network.labels)
         ]
         if self.keep_logits:
             self._keep(row.case_id, volume(voxels, affine_of(case["image"])), case["mask"])
@@ -207,10 +208,12 @@ class FoldEvaluation:
         write_array(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
         write_array(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
         write_array(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
-        _save_table(self.folder / "dice.csv", ("case_id", "label", "dice"), found.dice_rows)
-        known = [dice for *_, dice in found.dice_rows if dice is not None]
+        _save_table(self.folder / "dice.csv", ("case_id", "label", "dice", "iou"), found.overlap_rows)
+        known = [(dice, iou) for *_, dice, iou in found.overlap_rows if dice is not None and iou is not None]
         if known:
-            echo(f"Dice: mean {np.mean(known):.3f} over {len(known)} labels of {len(found.voxel_rows)} cases.")
+            dice, iou = np.mean(known, 0)
+            cases = len(found.voxel_rows)
+            echo(f"Dice: mean {dice:.3f}, IoU: mean {iou:.3f} over {len(known)} labels of {cases} cases.")
 
 
 class FoldCalibration:
@@ -251,10 +254,10 @@ class FoldCalibration:
             echo(f"{name}: {summary(fitted)}")
 
 
-def _dice(predicted: torch.Tensor, truth: torch.Tensor) -> float | None:
-    """Twice the common voxels over the voxels of both; None where neither has any."""
-    both = int(predicted.sum()) + int(truth.sum())
-    return None if both == 0 else 2 * int((predicted & truth).sum()) / both
+def _overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[float, float] | tuple[None, None]:
+    """Dice and IoU; None where neither mask has a voxel."""
+    both, common = int(predicted.sum()) + int(truth.sum()), int((predicted & truth).sum())
+    return (2 * common / both, common / (both - common)) if both else (None, None)
 
 
 def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

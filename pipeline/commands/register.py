@@ -18,7 +18,8 @@ from pipeline.console import shown
 from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
-from pipeline.run import batch
+from pipeline.run import batch, loading
+from pipeline.run.plan import Plan
 from pipeline.spec.explain import did_you_mean
 from pipeline.spec.register import Transform
 from pipeline.spec.spec import SPEC_FILE, Mask, Moving, Register, Role, Spec, save_spec
@@ -128,7 +129,7 @@ def _given(paths: Mapping[str, str | Path | None]) -> dict[str, Path]:
 
 
 def _run(name: str, inputs: Mapping[str, Path], out: Path, overwrite: bool) -> None:
-    loaded = batch.load(name, batch.Plan(out, out, overwrite=overwrite))
+    loaded = loading.load(name, Plan(out, out, overwrite=overwrite))
     known = loaded.find_cases() if (out / "cases").is_dir() else []  # none for `register`, whose inputs no stage made
     loaded.stage.run([{**next(iter(known), {}), **inputs, "case_id": CASE_ID}])
     records.write_table(out)
@@ -254,7 +255,7 @@ def dicom_volume(path: Path, ingested: Path) -> Image:
     Raises:
         UsageError: E_AMBIGUOUS when it holds more, and what ingest raises.
     """
-    found = batch.run(batch.Plan(path, ingested, stages=("ingest",)))
+    found = batch.run(Plan(path, ingested, stages=("ingest",)))
     done = [case[0] for case in found.values() if case[0].status == "done"]
     if len(done) != 1:
         raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")

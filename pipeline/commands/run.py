@@ -11,7 +11,7 @@ from pipeline.run.plan import Plan
 from pipeline.run.status import of_folder
 
 
-def run(
+def run(  # noqa: PLR0913 - each is an option of the command
     root: str | Path,
     out: str | Path,
     spec: str | Path,
@@ -19,6 +19,8 @@ def run(
     overwrite: bool = False,
     jobs: int = 1,
     device: str = "",
+    resources: str | Path | None = None,
+    scheduler: str = "",
     progress: bool = False,
 ) -> dict[str, list[Record]]:
     """Run stages over a tree of images: `tandem run`. A bad case never stops the others.
@@ -31,6 +33,8 @@ def run(
         overwrite: do the work again even where it is done.
         jobs: how many processes work at once.
         device: `cpu`, `cuda` or `cuda:N`, for networks; a GPU where there is one when left out.
+        resources: a YAML file of what stages may take (docs/how-to/cohorts.md); no limits when left out.
+        scheduler: the address of a running dask scheduler whose workers do the work, instead of `jobs` processes.
         progress: print a line a stage, and show a bar at a terminal.
 
     Returns:
@@ -38,9 +42,11 @@ def run(
 
     Raises:
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
-            E_BUSY …
+            E_BUSY, E_RESOURCES, E_SCHEDULER, E_WORKER …
     """
-    return _run(Plan(Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device), progress)
+    limits = None if resources is None else Path(resources)
+    given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, limits, scheduler)
+    return _run(Plan(*given), progress)
 
 
 def ingest(

@@ -23,6 +23,7 @@ WORST = 3
 #: Measure -> its column and the number of its decimals.
 COLUMNS = {
     "dice": ("Dice", 3),
+    "iou": ("IoU", 3),
     "nsd": ("NSD", 3),
     "hd95_mm": ("HD95, mm", 1),
     "volume_error_ml": ("Volume error, mL", 2),
@@ -110,9 +111,9 @@ def _methods(tolerance: float, resamples: int) -> tuple[str, ...]:
         f"Means are over cases; intervals are 95 % intervals from {resamples} resamples of the patients, each with all "
         "of their cases (bias-corrected where patients are few). Differences are paired over the same resamples; p "
         "after Holm's correction over the pairs of a region and measure.",
-        f"NSD: normalised surface Dice at {tolerance:g} mm. HD95: the larger of both directions' 95th percentile of "
-        "the surface distance. Where both masks are empty nothing can be judged; where one is, Dice, NSD and lesion F1 "
-        "are 0 and HD95 is the image's diagonal.",
+        f"IoU: voxels of both over voxels of either. NSD: normalised surface Dice at {tolerance:g} mm. HD95: the "
+        "larger of both directions' 95th percentile of the surface distance. Where both masks are empty nothing can be "
+        "judged; where one is, Dice, IoU, NSD and lesion F1 are 0 and HD95 is the image's diagonal.",
         "Volume errors are predicted less true. Lesions are pieces that touch at faces, edges or corners; one that "
         "shares a voxel with the other mask is found. The worst cases are those with the lowest mean Dice of the first "
         "model.",

@@ -20,8 +20,8 @@ from pipeline.dicom.series.select import Choice, Selection, select
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError
 from pipeline.spec.spec import Spec, save_spec
-from pipeline.store.artifacts import as_json
 from pipeline.store.files import require_apart, write_atomic, write_text
+from pipeline.store.plain import as_json
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted
 

@@ -24,7 +24,7 @@ from pipeline.probabilities import group_indices
 Mask = npt.NDArray[np.bool_]
 NAN = float("nan")
 #: What `judged` measures of a region.
-MEASURES = ("dice", "nsd", "hd95_mm", "volume_error_ml", "volume_error_percent", "lesion_f1")
+MEASURES = ("dice", "iou", "nsd", "hd95_mm", "volume_error_ml", "volume_error_percent", "lesion_f1")
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class Overlap:
 
     Attributes:
         dice: from 0 to 1.
+        iou: intersection over union (Jaccard), from 0 to 1.
         nsd: normalised surface Dice at the declared tolerance, from 0 to 1.
         hd95_mm: the larger of both directions' 95th percentile of the surface distance.
     """
 
     dice: float
+    iou: float
     nsd: float
     hd95_mm: float
 
@@ -45,8 +47,8 @@ class Overlap:
 def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> Overlap:
     """Judge one region of one case.
 
-    Where both are empty nothing can be judged: NaN. Where one is empty: Dice 0, NSD 0, and as HD95 the image's diagonal
-    (MONAI gives NaN, which a mean would drop).
+    Where both are empty nothing can be judged: NaN. Where one is empty: Dice, IoU and NSD 0, and as HD95 the image's
+    diagonal (MONAI gives NaN, which a mean would drop).
 
     Args:
         predicted: (I, J, K).
@@ -63,9 +65,9 @@ def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance
         raise UsageError("E_ROWS", f"Expected masks of one shape, got {predicted.shape} and {truth.shape}.")
     sizes = int(predicted.sum()), int(truth.sum())
     if not any(sizes):
-        return Overlap(NAN, NAN, NAN)
+        return Overlap(NAN, NAN, NAN, NAN)
     if not all(sizes):
-        return Overlap(0.0, 0.0, float(np.linalg.norm(np.asarray(truth.shape) * np.asarray(spacing_mm))))
+        return Overlap(0.0, 0.0, 0.0, float(np.linalg.norm(np.asarray(truth.shape) * np.asarray(spacing_mm))))
     pair = [torch.from_numpy(mask)[None, None] for mask in (predicted, truth)]
     spacing = [float(side) for side in spacing_mm]
     with warnings.catch_warnings():
@@ -74,8 +76,9 @@ def overlap(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance
             *pair, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
         )
         distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing)
-    dice = 2 * int((predicted & truth).sum()) / sum(sizes)
-    return Overlap(dice, float(surface[0, 0]), float(distance[0, 0]))
+    common = int((predicted & truth).sum())
+    dice, iou = 2 * common / sum(sizes), common / (sum(sizes) - common)
+    return Overlap(dice, iou, float(surface[0, 0]), float(distance[0, 0]))
 
 
 def judged(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_mm: float) -> dict[str, float]:
@@ -90,7 +93,7 @@ def judged(predicted: Mask, truth: Mask, spacing_mm: Sequence[float], tolerance_
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     error, size = int(predicted.sum()) - int(truth.sum()), int(truth.sum())
     percent = 100 * error / size if size else NAN
-    values = (found.dice, found.nsd, found.hd95_mm, error * voxel_ml, percent, lesion_f1(predicted, truth))
+    values = (found.dice, found.iou, found.nsd, found.hd95_mm, error * voxel_ml, percent, lesion_f1(predicted, truth))
     return dict(zip(MEASURES, values, strict=True))
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.learning.table import Row, Split, read_table, standardised
 
 
-def validation_rows(
+def validation_rows(  # noqa: PLR0913 - each is a key of evaluate.yaml
     split: Split,
     folder: str | Path,
     table_name: str,
@@ -21,6 +21,7 @@ def validation_rows(
     shuffled: Sequence[str] = (),
     hidden: Sequence[str] = (),
     seed: int = 0,
+    within_class: bool = False,
 ) -> list[Row]:
     """The cases to judge by: those of the fold, or those of a table of their own (`table_name` in `folder`).
 
@@ -35,7 +36,7 @@ def validation_rows(
         return without_modalities(split.validation, modalities, hidden)
     read = read_table(Path(folder) / table_name, modalities, classes, split.standard.columns)
     _require_other_patients(split, read, table_name)
-    rows = with_shuffled_modalities(standardised(read, split.standard), modalities, shuffled, seed)
+    rows = with_shuffled_modalities(standardised(read, split.standard), modalities, shuffled, seed, within_class)
     return without_modalities(rows, modalities, hidden)
 
 
@@ -56,18 +57,31 @@ def without_modalities(rows: Sequence[Row], modalities: Sequence[str], hidden: S
 
 
 def with_shuffled_modalities(
-    rows: Sequence[Row], modalities: Sequence[str], shuffled: Sequence[str], seed: int
+    rows: Sequence[Row], modalities: Sequence[str], shuffled: Sequence[str], seed: int, within_class: bool = False
 ) -> list[Row]:
     """Give every case the shuffled modalities of another patient, drawn by chance: a control that fusion has to beat.
 
-    Patients stand in a random circle and each takes from the next one; all images have to lie on one grid.
+    Patients stand in a random circle and each takes from the next one; images that a network puts on top of one another
+    have to lie on one grid. Within the class there is a circle for each class, so that all that a modality tells of the
+    class alone stays: a network that loses nothing by it has not used that modalities are of one patient.
 
     Raises:
-        UsageError: E_MODALITY when one of `shuffled` is not among `modalities`; E_FOLD when there is one patient only.
+        UsageError: E_MODALITY when one of `shuffled` is not among `modalities`; E_FOLD when there is one patient only,
+            or one of a class that is shuffled within itself.
     """
     _require_known(modalities, shuffled)
     if not shuffled:
         return list(rows)
+    if not within_class:
+        return _in_a_circle(rows, shuffled, seed)
+    found: dict[str, Row] = {}
+    for label in sorted({row.label for row in rows}):
+        inside = [row for row in rows if row.label == label]
+        found |= {row.case_id: row for row in _in_a_circle(inside, shuffled, seed)}
+    return [found[row.case_id] for row in rows]
+
+
+def _in_a_circle(rows: Sequence[Row], shuffled: Sequence[str], seed: int) -> list[Row]:
     cases: dict[str, list[Row]] = {}
     for row in rows:
         cases.setdefault(row.patient_id, []).append(row)
@@ -85,9 +99,12 @@ def with_shuffled_modalities(
     return result
 
 
-def shuffled_split(found: Split, modalities: Sequence[str], shuffled: Sequence[str], seed: int) -> Split:
+def shuffled_split(
+    found: Split, modalities: Sequence[str], shuffled: Sequence[str], seed: int, within_class: bool = False
+) -> Split:
     """`with_shuffled_modalities` within the training cases, and within the validation cases."""
-    parts = (with_shuffled_modalities(part, modalities, shuffled, seed) for part in (found.training, found.validation))
+    how = (modalities, shuffled, seed, within_class)
+    parts = (with_shuffled_modalities(part, *how) for part in (found.training, found.validation))
     training, validation = map(tuple, parts)
     return replace(found, training=training, validation=validation)
 

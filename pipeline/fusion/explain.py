@@ -130,7 +130,7 @@ class Explaind(Transform):
         caption = " ".join(WORDS[method][2] for method in self.methods)
         focus = next((MAPS[name][0] for name in ("occlusion", "gradcam") if name in self.methods), "")
         pictures = pictures_of("why", title, f"{caption} {CAVEAT}", panels, focus)
-        rows = tuple(_row(name, case["measures"]) for name in self._streams())
+        rows = tuple(row_of(name, case["measures"]) for name in self._streams())
         displays = tuple(Display(MAPS[method][0], *WORDS[method][:2]) for method in self.methods)
         return Sections((Section(title, (CAVEAT,), (Table("", COLUMNS, rows),), pictures),), (), displays)
 
@@ -145,7 +145,7 @@ class Explaind(Transform):
         key, (_, unit, _) = MAPS[method][0], WORDS[method]
         of = {"gradcam": streams_of(self.network), "gates": self.network.modalities, "occlusion": ("",)}[method]
         values = torch.as_tensor(case[key]).as_subclass(Tensor)
-        limit = _limit(method, values)
+        limit = brightest(method, values)
         signed, beyond = method == "occlusion", float(values.max()) > limit
         return {name: Coloured(key, at, limit, unit, signed, beyond) for at, name in enumerate(of)}
 
@@ -212,7 +212,7 @@ class Explaind(Transform):
         return fall, measures
 
 
-def _limit(method: str, values: Tensor) -> float:
+def brightest(method: str, values: Tensor) -> float:
     """The value of the brightest colour; of Grad-CAM below the few voxels that a largest value alone may rest on."""
     above = values.abs()[values != 0].numpy()
     if method == "gates" or not above.size:
@@ -220,7 +220,7 @@ def _limit(method: str, values: Tensor) -> float:
     return float(np.percentile(above, GRADCAM_PERCENTILE)) if method == "gradcam" else float(above.max())
 
 
-def _row(name: str, measures: Mapping[str, Any]) -> tuple[str, ...]:
+def row_of(name: str, measures: Mapping[str, Any]) -> tuple[str, ...]:
     """What has been found of one modality, texts as in `COLUMNS`."""
     shares = [measures.get(f"fused_{part}_{name}") for part in ("gradcam_share", "gate_share")]
     chance, change, said = (

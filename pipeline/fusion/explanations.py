@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from pipeline.fusion.checkpoint_file import Network
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.parts import GatedBlock, masked
 from pipeline.fusion.tiles import Box, Tiled, TiledInferer, padded_to, without_padding
@@ -113,7 +114,7 @@ class _ClassScore(nn.Module):
         return (self.network.class_logits(image, available, table) * self.direction).sum(1, keepdim=True)
 
 
-def streams_of(network: FusionNet) -> tuple[str, ...]:
+def streams_of(network: Network) -> tuple[str, ...]:
     """What each encoder looks at: a modality, or `together` where one sees all."""
     if network.mode == "single":
         return (network.modalities[network.only],)

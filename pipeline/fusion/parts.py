@@ -7,61 +7,18 @@ whatever its features hold.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
-from monai.networks.blocks import ChannelSELayer, UnetResBlock, UnetUpBlock
+from monai.networks.blocks import ChannelSELayer, UnetUpBlock
 from monai.networks.nets.resnet import ResNetFeatures
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
+from pipeline.learning.encoders import UnetEncoder, instance_norm
 
-#: Channels of each level as multiples of the width.
-GROWTH = (1, 2, 4, 8, 10)
 RESNETS = ("resnet10", "resnet18", "resnet34")
 #: Of MONAI's (and MedicalNet's) ResNets without bottleneck, from the stem to the last stage.
 RESNET_CHANNELS = (64, 64, 128, 256, 512)
-
-
-class UnetEncoder(nn.Module):
-    """Residual blocks with instance normalisation; each level but the first halves the grid.
-
-    Args:
-        in_channels: of the image.
-        width: channels of the first level; `GROWTH` times it on the others.
-        levels: how many, from 2 to 5.
-
-    Raises:
-        UsageError: E_CONFIG for another number of levels.
-    """
-
-    def __init__(self, in_channels: int, width: int, levels: int = 5) -> None:
-        super().__init__()
-        if not 2 <= levels <= len(GROWTH):
-            raise UsageError("E_CONFIG", f"Expected 2 to {len(GROWTH)} levels, got {levels}.")
-        self.channels = [width * growth for growth in GROWTH[:levels]]
-        self.first_stride = 1
-        self.layers = [f"stages.{level}" for level in range(levels)]
-        self.stages = nn.ModuleList(
-            UnetResBlock(3, before, after, 3, 2 if level else 1, instance_norm(after))
-            for level, (before, after) in enumerate(pairwise([in_channels, *self.channels]))
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Encode.
-
-        Args:
-            image: (B, C, I, J, K), each side a multiple of 2 ** (levels - 1).
-
-        Returns:
-            Features of every level: (B, channels, I / 2 ** level, …).
-        """
-        features = []
-        for stage in self.stages:
-            image = stage(image)
-            features.append(image)
-        return features
 
 
 class ResNetEncoder(nn.Module):
@@ -93,18 +50,10 @@ class ResNetEncoder(nn.Module):
         return features
 
 
-def instance_norm(channels: int) -> tuple[str, dict[str, int]]:
-    """Instance normalisation as MONAI's blocks take it.
-
-    A group normalisation with a channel a group is the same formula with the same parameters, and faster on processors.
-    """
-    return "group", {"num_groups": channels}
-
-
 def build_encoder(encoder: str, in_channels: int, width: int, levels: int) -> UnetEncoder | ResNetEncoder:
     """Make an encoder by its name: `unet`, or one of `RESNETS` (whose width and levels are given)."""
     if encoder == "unet":
-        return UnetEncoder(in_channels, width, levels)
+        return UnetEncoder(3, in_channels, width, levels)
     return ResNetEncoder(in_channels, encoder)
 
 

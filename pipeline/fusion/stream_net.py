@@ -20,8 +20,8 @@ from pipeline.fusion.stream_parts import (
     Features,
     GatedTokens,
     Token,
-    build_stream_encoder,
 )
+from pipeline.learning.encoders import build_encoder
 
 TokenBlock = Literal["concat", "gated", "cross_attention"]
 TOKEN_BLOCKS: tuple[TokenBlock, ...] = ("concat", "gated", "cross_attention")
@@ -49,7 +49,8 @@ class StreamNet(nn.Module):
         mode: see above.
         block: of intermediate fusion; `cross_attention` is between all places of the coarsest levels.
         only: the stream that `single` looks at; the first when empty.
-        encoder: a name for all streams, or one for each stream, maybe for others, too (`build_stream_encoder`).
+        encoder: a name for all streams, or one for each stream, maybe for others, too: `unet`, or a published one
+            (`pipeline.learning.encoders`).
         width: channels of the first level of `unet`.
         levels: of `unet`.
         token: numbers of a token.
@@ -93,7 +94,7 @@ class StreamNet(nn.Module):
         looks = self._looks(encoder)
         places = mode == "intermediate" and block == "cross_attention"
         made = [
-            Features(build_stream_encoder(name, len(size), channels, width, levels), size, places)
+            Features(build_encoder(name, len(size), channels, width, levels), size, places)
             for name, size, channels in looks
         ]
         #: One a stream, or one for all of early and single fusion.

@@ -1,4 +1,4 @@
-"""The parts of the network for streams: encoders, tokens, and blocks that make one of the tokens of several streams.
+"""The parts of the network for streams: tokens, and blocks that make one of the tokens of several streams.
 
 All of them normalise over the cases of a batch (batch normalisation). A normalisation of each channel of a case would
 leave nothing of a grid of one place, and one of a whole case would take away how bright it is: what one stream says
@@ -9,64 +9,15 @@ together with another may be in that alone. Streams that are not there take no p
 import copy
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-from monai.networks.blocks import UnetResBlock
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.fusion.parts import masked
 
-#: Channels of each level as multiples of the width.
-GROWTH = (1, 2, 4, 8, 10)
 #: Heads of the attention between places.
 HEADS = 4
-
-
-class StreamEncoder(nn.Module):
-    """Residual blocks with batch normalisation, in two or three dimensions; each level but the first halves the grid.
-
-    Args:
-        spatial_dims: 2 or 3.
-        in_channels: of the input.
-        width: channels of the first level; `GROWTH` times it on the others.
-        levels: how many, from 1 to 5.
-
-    Raises:
-        UsageError: E_CONFIG for another number of levels, or a width below 1.
-    """
-
-    def __init__(self, spatial_dims: int, in_channels: int, width: int, levels: int) -> None:
-        super().__init__()
-        if not 1 <= levels <= len(GROWTH) or width < 1:
-            what = f"Expected a width from 1 and 1 to {len(GROWTH)} levels, got {width} and {levels}."
-            raise UsageError("E_CONFIG", what)
-        self.channels = [width * growth for growth in GROWTH[:levels]]
-        self.layers = [f"stages.{level}" for level in range(levels)]
-        self.stages = nn.ModuleList(
-            UnetResBlock(spatial_dims, before, after, 3, 2 if level else 1, "batch")
-            for level, (before, after) in enumerate(pairwise([in_channels, *self.channels]))
-        )
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Encode (B, C, …): features of every level, fine to coarse, each (B, channels, …)."""
-        features: list[Tensor] = []
-        for stage in self.stages:
-            image = stage(image)
-            features.append(image)
-        return features
-
-
-def build_stream_encoder(name: str, spatial_dims: int, in_channels: int, width: int, levels: int) -> nn.Module:
-    """Make an encoder by its name.
-
-    Raises:
-        UsageError: E_CONFIG for a name that is none.
-    """
-    if name != "unet":
-        raise UsageError("E_CONFIG", f"Expected unet as the encoder, got {name}.")
-    return StreamEncoder(spatial_dims, in_channels, width, levels)
 
 
 class OfThose(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from pipeline.fusion.network import Heads
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.table import UNKNOWN
 from pipeline.learning.training import shared
-from pipeline.learning.transfer import layer_wise_rates, load_encoder
+from pipeline.learning.transfer import layer_wise_rates, load_given
 
 TARGETS = ("label", "mask", "mask_known", "available")
 
@@ -46,18 +45,24 @@ def learner(
     network: Network,
     device: str | torch.device,
     encoder_weights: Mapping[str, str] | None = None,
+    encoder_sha256: Mapping[str, str] | None = None,
     of_features: bool = False,
 ) -> nn.Module:
     """Bring a network to its device, and to the other processes where there are any.
 
-    With `encoder_weights` (modality -> local checkpoint) encoders start from those (`load_encoder`); `all` names the
-    one encoder of early and single fusion. `of_features` as in `AllHeads`.
+    With `encoder_weights` (modality -> local checkpoint, or `pretrained`) encoders start from those (`load_given`);
+    `all` names the one encoder of early and single fusion. `encoder_sha256` (modality -> hash) is what files must have.
+    `of_features` as in `AllHeads`.
 
     Raises:
-        UsageError: E_WEIGHTS; E_MODALITY when no encoder has that name.
+        UsageError: E_WEIGHTS; E_EXTRA; E_MODALITY when no encoder has that name; E_CONFIG for a hash of no file.
     """
-    for name, path in (encoder_weights or {}).items():
-        done = load_encoder(network.encoder_of(name), Path(path))
+    given, hashes = dict(encoder_weights or {}), dict(encoder_sha256 or {})
+    strange = sorted(hashes.keys() - given.keys())
+    if strange:
+        raise UsageError("E_CONFIG", f"Expected encoder_weights of {strange[0]} beside its encoder_sha256, got none.")
+    for name, path in given.items():
+        done = load_given(network.encoder_of(name), path, hashes.get(name, ""))
         echo(f"{name}: {len(done.loaded)} tensors taken over, {len(done.missing)} start anew.")
     return shared(AllHeads(network, of_features).to(device))
 

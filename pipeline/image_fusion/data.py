@@ -41,13 +41,17 @@ class ReadPaird(Transform):
         if missing:
             raise CaseError("E_MISSING_ROLE", f"Expected {' and '.join(self.keys)}, got no {missing[0]}.")
         first, second = (_read(data[key], key == self.keys[0]) for key in self.keys)
-        (shape, affine), (other, place) = (
-            ((*image.shape, 1)[:3], affine_at(data[key])) for image, key in zip((first, second), self.keys, strict=True)
-        )
-        if wrong := off_grid(shape, affine, other, place):
-            raise CaseError("E_GRID", f"Expected images on one grid, got {wrong}.")
+        require_one_grid((first, data[self.keys[0]]), (second, data[self.keys[1]]))
         stacked = np.concatenate([windowed(first, self.windows), second[None]])
         return {**data, "image": torch.from_numpy(stacked)}
+
+
+def require_one_grid(*images: tuple[Floats, Any]) -> None:
+    """Raise E_GRID unless images (with the files that they are of) lie where the first one lies."""
+    (shape, affine), *others = (((*image.shape, 1)[:3], affine_at(path)) for image, path in images)
+    for other, place in others:
+        if wrong := off_grid(shape, affine, other, place):
+            raise CaseError("E_GRID", f"Expected images on one grid, got {wrong}.")
 
 
 def _read(path: Any, ct: bool) -> Floats:

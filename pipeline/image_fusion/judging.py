@@ -18,7 +18,7 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.baselines import fuse, require_methods
 from pipeline.image_fusion.candidates import CANDIDATES
-from pipeline.image_fusion.data import ReadPaird
+from pipeline.image_fusion.data import ReadPaird, require_one_grid
 from pipeline.image_fusion.metrics import Measures, measure
 from pipeline.image_fusion.pair import WHOLE
 from pipeline.image_fusion.pictures import Floats, is_volume, read_picture, read_volume
@@ -105,7 +105,7 @@ class Judge:
         """Fuse one pair by all methods.
 
         Raises:
-            CaseError: as `ReadPaird` and `measure`; E_GRID for an image fused elsewhere of another shape.
+            CaseError: as `ReadPaird` and `measure`; E_GRID for an image fused elsewhere on another grid.
         """
         windows = self.trained.preparation.windows if self.trained else self.windows or [_usual(row, self.modalities)]
         data: dict[Hashable, Any] = dict(row.item().items())
@@ -127,7 +127,7 @@ class Judge:
         calls: dict[str, Call] = {name: partial(_fused, ct, mr, name) for name in self.methods}
         for name in self.fused:
             if name in row.images:
-                calls[name] = partial(_read, row.images[name])
+                calls[name] = partial(_read, row.images[name], (ct, row.images[self.modalities[0]]))
         if (trained := self.trained) is not None:
             calls[NETWORK] = lambda: by_network(trained, image)
         return calls
@@ -170,8 +170,11 @@ def _fused(ct: Floats, mr: Floats, method: str) -> list[Floats]:
     return [fuse(ct, mr, method)]
 
 
-def _read(path: Path) -> list[Floats]:
-    return [read_volume(path, ct=True) if is_volume(path) else read_picture(path)]
+def _read(path: Path, beside: tuple[Floats, Path]) -> list[Floats]:
+    """An image fused elsewhere, on the grid of the CT."""
+    made = read_volume(path, ct=True) if is_volume(path) else read_picture(path)
+    require_one_grid(beside, (made, path))
+    return [made]
 
 
 def _measured(made: Floats, ct: Floats, mr: Floats) -> Measures:

@@ -17,6 +17,7 @@ from pipeline.image_fusion.images import checked
 from pipeline.image_fusion.metrics import Measures, measure
 from pipeline.image_fusion.pictures import Floats, scaled, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
+from pipeline.inference.engine import Engine, require_engine, require_processor
 from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
 
 Windows = tuple[tuple[float, float], ...]
@@ -58,6 +59,7 @@ class Recipe:
         learned: of a network that has learned from pictures, and is given volumes: its windows of what the first shows.
         trained: the network, where that is the method.
         sha256: of its weights.
+        engine: what runs it.
     """
 
     method: str
@@ -65,6 +67,7 @@ class Recipe:
     learned: Windows = ()
     trained: Trained | None = None
     sha256: str = ""
+    engine: Engine = "torch"
 
     @property
     def name(self) -> str:
@@ -118,6 +121,7 @@ def recipe(
     sha256: str = "",
     device: Any = "cpu",
     pictures: bool = False,
+    engine: Engine = "torch",
 ) -> Recipe:
     """Check what was asked for, and read the weights.
 
@@ -128,12 +132,15 @@ def recipe(
         sha256: their expected hash; not asked when empty.
         device: where the network works.
         pictures: CT is a picture of 0 to 1, not a volume in HU.
+        engine: what runs the network: `openvino` on a processor: the same to six digits in less time.
 
     Raises:
-        UsageError: E_OPTION for what does not go together; E_WEIGHTS, E_CHECKPOINT, E_INPUT.
+        UsageError: E_OPTION for what does not go together; E_WEIGHTS, E_CHECKPOINT, E_INPUT; E_CONFIG for an engine
+            that there is not, or that does not run where the network is; E_EXTRA where it is not installed.
     """
     require_methods([method] if method else [], (NETWORK,))
-    if wrong := wrong_recipe(method, windows, weights, sha256):
+    require_engine(engine)
+    if wrong := wrong_recipe(method, windows, weights, sha256, engine):
         raise UsageError("E_OPTION", f"{wrong}.", "Leave it out, or name what it needs.")
     if pictures and (of_hu := [window for window in windows if not 0 <= window[0] <= 1]):
         what = f"Expected windows of pictures in parts of white, 0 to 1, got {of_hu[0][0]:g},{of_hu[0][1]:g}."
@@ -142,6 +149,8 @@ def recipe(
     if not weights:
         return Recipe(chosen(method, weights), tuple(windows) or plain)
     trained = load_trained(weights, device, sha256)
+    if engine == "openvino":
+        require_processor(trained.network)
     own = _plain(trained.preparation.windows)
     of_volumes = any(width > WHOLE[1] for _, width in own)
     learned = () if of_volumes or pictures else own
@@ -149,7 +158,7 @@ def recipe(
     if windows and len(windows) != len(usual):
         what = f"Expected {len(usual)} windows for this network, got {len(windows)}."
         raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
-    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256)
+    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine)
 
 
 def _plain(windows: Sequence[Sequence[float]]) -> Windows:
@@ -216,7 +225,8 @@ def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes:
     if how.trained is None:
         return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
     order, back = _upright(axes) if mr.ndim == 3 else (np.asarray, np.asarray)
-    said = apply_network(how.trained.network, order(shown), order(mr[None])[0], tile=how.trained.preparation.patch)
+    given = (order(shown), order(mr[None])[0], how.trained.preparation.patch)
+    said = apply_network(how.trained.network, *given, engine=how.engine)
     fused, weights, attention = (back(item) for item in (said.fused[None], said.weights, said.attention))
     return Fused(fused[0], shown[0], mr, weights, attention, tuple(notes))
 

@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.body import body_mask
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import spacing_mm
+from pipeline.grey import read_grey
 from pipeline.volumes import volume
 
 Floats = npt.NDArray[np.float32]
@@ -37,19 +37,10 @@ def read_picture(path: str | Path) -> Floats:
         (rows, columns), 0 to 1.
 
     Raises:
-        CaseError: E_NIFTI when it cannot be read; E_NOT_SCALAR for colours.
+        CaseError: as `pipeline.grey.read_grey`.
     """
-    try:
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I")
-            values = np.asarray(image if deep else image.convert("RGB"), dtype=np.float32)
-    except (OSError, UnidentifiedImageError) as error:
-        raise CaseError("E_NIFTI", f"Expected a picture at {path}, but it cannot be read.") from error
-    if deep:
-        return np.asarray(values / 65535, dtype=np.float32)
-    if (values != values[..., :1]).any():
-        raise CaseError("E_NOT_SCALAR", f"Expected a grey picture, got colours in {Path(path).name}.")
-    return np.asarray(values[..., 0] / 255, dtype=np.float32)
+    found = read_grey(path)
+    return found.values / np.float32(found.white)
 
 
 def read_volume(path: str | Path, ct: bool) -> Floats:

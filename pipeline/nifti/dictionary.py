@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation
+from monai.transforms import MapTransform, Orientation, Transform
 
 from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
@@ -15,6 +15,21 @@ from pipeline.errors import CaseError, QuarantineError
 from pipeline.label_measures import label_measures
 from pipeline.nifti.volume import Nifti, image_of, read_nifti, refusal
 from pipeline.spec.spec import Mask, kinds
+
+
+class RefuseSetAsided(Transform):
+    """Refuse a case that was set aside when its files were found, with its reason; whatever kinds its files are of."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The case as it is.
+
+        Raises:
+            QuarantineError: the case's fault.
+        """
+        fault = data.get("fault")
+        if fault is not None:
+            raise QuarantineError(fault.code, fault.message, fault.remedy)
+        return dict(data)
 
 
 class ReadFilesd(MapTransform):
@@ -38,10 +53,7 @@ class ReadFilesd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace each file by its volume, RAS+, masks as label images; a case that was set aside is refused."""
-        case = dict(data)
-        if case.get("fault") is not None:
-            fault = case["fault"]
-            raise QuarantineError(fault.code, fault.message, fault.remedy)
+        case = RefuseSetAsided()(data)
         for key in self.key_iterator(case):
             if isinstance(case[key], NiftiFile):
                 case[key] = self._read(str(key), case)

@@ -1,7 +1,11 @@
-"""Find the cases of a tree of NIfTI files by the data spec's `files`, and write down what became of every file."""
+"""Find the cases of a tree of files by the data spec's `files`, and write down what became of every file.
+
+Most are NIfTI; where a role is a picture or a sound, its file is taken as it is, and judged when it is read.
+"""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +22,8 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.nifti.volume import Header, read_header
 from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
-from pipeline.store.artifacts import as_json
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
+from pipeline.store.plain import as_json
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted
 
@@ -30,13 +34,13 @@ _ADD = "Add the missing file, correct `files` in the data spec, or set `required
 
 @dataclass(frozen=True)
 class MatchedFile:
-    """One NIfTI file of the tree, and what the spec makes of it.
+    """One file of the tree that may play a role, and what the spec makes of it.
 
     Attributes:
         path: where it lies.
         keys: the roles and masks that its path fits.
         owner: what stands for `{case}`, and for `{session}` where the patterns have it; empty when nothing fits.
-        header: None when it cannot be used.
+        header: None when it cannot be used, and for pictures and sounds.
         fault: why not.
     """
 
@@ -48,7 +52,7 @@ class MatchedFile:
 
 
 class FindFiles:
-    """Find the cases of a tree of NIfTI files, and write `series.csv` and the private table.
+    """Find the cases of a tree of NIfTI files, pictures and sounds; write `series.csv` and the private table.
 
     Args:
         dataset_dir: the tree; it is never written to.
@@ -62,23 +66,27 @@ class FindFiles:
         self.spec = spec
         self._entries: dict[str, Role | Mask] = {**spec.roles, **spec.masks}
         self._patterns = {key: compile_pattern(entry.files) for key, entry in self._entries.items() if entry.files}
+        self._flat = frozenset(spec.of_kind("image", "sound"))
 
     def __call__(self) -> list[dict[str, Any]]:
-        """The cases, each with a `NiftiFile` for each role and mask.
+        """The cases, each with a `NiftiFile` for each role and mask, and the path of each picture and sound.
 
         Raises:
-            UsageError: E_EMPTY when the tree holds no NIfTI file, E_NO_CASES when none fits a role, E_OUT, E_KEY.
+            UsageError: E_EMPTY when the tree holds no file of a kind that is asked for, E_NO_CASES when none fits a
+                role, E_OUT, E_KEY.
         """
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
         names.hold(self.output_dir)
         paths = list(walk(self.dataset_dir, self.output_dir))
-        others = {path: fault for path in paths if (fault := _other(path))}
+        others = {
+            path: fault for path in paths if (fault := _other(path, path.name.endswith(ENDINGS) or self._is_flat(path)))
+        }
         files = [self._look(path) for path in paths if path not in others]
         if not files:
             closed = sum(fault.code == "E_UNREADABLE" for fault in others.values())
             got = f"got none; {closed} folders could not be opened" if closed else "got none"
-            raise UsageError("E_EMPTY", f"Expected NIfTI files below {self.dataset_dir}, {got}.", "Check the path.")
+            raise UsageError("E_EMPTY", f"Expected {self._kinds()} below {self.dataset_dir}, {got}.", "Check the path.")
         groups: defaultdict[tuple[str, ...], list[MatchedFile]] = defaultdict(list)
         for file in files:
             if file.owner:
@@ -86,17 +94,29 @@ class FindFiles:
         cases = [self._case(names.of("case", *owner), found) for owner, found in groups.items()]
         self._write_tables(files, cases, names, others)
         if not cases:
-            reason = f"None of the {len(files)} NIfTI files fits `files` of the data spec {self.spec.name}."
+            reason = f"None of the {len(files)} {self._kinds()} fits `files` of the data spec {self.spec.name}."
             raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / 'series.csv'}.")
         return sorted(cases, key=lambda case: str(case["case_id"]))
 
+    def _fits(self, path: Path) -> dict[str, re.Match[str]]:
+        name = name_below(self.dataset_dir, path)
+        return {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(name))}
+
+    def _is_flat(self, path: Path) -> bool:
+        """Whether a file fits a role that is a picture or a sound; other systems leave files of their own beside it."""
+        return bool(self._flat) and not path.name.startswith(".") and not self._flat.isdisjoint(self._fits(path))
+
+    def _kinds(self) -> str:
+        return "NIfTI files, pictures and sounds" if self._flat else "NIfTI files"
+
     def _look(self, path: Path) -> MatchedFile:
         """What a file's path and header say. Its voxels are read later, and then judged."""
-        name = name_below(self.dataset_dir, path)
-        fits = {key: match for key, pattern in self._patterns.items() if (match := pattern.fullmatch(name))}
+        fits = self._fits(path)
         if not fits:
             return MatchedFile(path)
         whose = owner(next(iter(fits.values())))
+        if not self._flat.isdisjoint(fits):
+            return MatchedFile(path, tuple(fits), whose)
         try:
             return MatchedFile(path, tuple(fits), whose, read_header(path))
         except PipelineError as error:
@@ -104,7 +124,7 @@ class FindFiles:
 
     def _case(self, case_id: str, found: Sequence[MatchedFile]) -> dict[str, Any]:
         """One file for each role, then for each mask; the first that cannot be filled is the case's fault."""
-        played: dict[str, NiftiFile] = {}
+        played: dict[str, NiftiFile | Path] = {}
         flags: list[str] = []
         faults: list[Fault] = []
         for key, entry in self._entries.items():
@@ -117,7 +137,8 @@ class FindFiles:
             elif fitting and len(fitting[0].keys) > 1:
                 faults.append(Fault("E_AMBIGUOUS", f"One file fits {' and '.join(fitting[0].keys)}.", _SHARPEN))
             elif fitting:
-                played[key] = NiftiFile(fitting[0].path)
+                path = fitting[0].path
+                played[key] = path if key in self._flat else NiftiFile(path)
             elif entry.required:
                 faults.append(Fault("E_MISSING_ROLE", f"No file fits {key}.", _ADD))
             elif isinstance(entry, Mask):
@@ -135,6 +156,7 @@ class FindFiles:
     ) -> None:
         sound = [case for case in cases if case["fault"] is None]
         chosen = {value.path for case in sound for value in case.values() if isinstance(value, NiftiFile)}
+        chosen |= {value for case in sound for value in case.values() if isinstance(value, Path)}
         ids = {file.path: names.of("file", file.path.relative_to(self.dataset_dir).as_posix()) for file in files}
         owners = {file.path: names.of("case", *file.owner) if file.owner else "" for file in files}
         rows = [self._row(file, ids[file.path], owners[file.path], file.path in chosen) for file in files]
@@ -152,7 +174,9 @@ class FindFiles:
         faults = [*(file.fault for file in files if file.fault), *others.values()]
         unreadable = sum(fault.code == "E_UNREADABLE" for fault in faults)
         unknown = sum(not fault.code for fault in others.values())
-        counts = {"files_nifti": len(files), "files_unreadable": unreadable, "files_not_nifti": unknown}
+        flat = sum(not self._flat.isdisjoint(file.keys) for file in files)
+        counts = {"files_nifti": len(files) - flat, "files_unreadable": unreadable, "files_not_nifti": unknown}
+        counts |= {"files_pictures_and_sounds": flat} if self._flat else {}
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
         if unreadable:
             tables = f"{where} and files.csv beside it"
@@ -179,9 +203,8 @@ class FindFiles:
         }
 
 
-def _other(path: Path) -> Fault | None:
-    """Why an entry of the tree is no NIfTI file; None for what is one by its name."""
-    named_so = path.name.endswith(ENDINGS)
+def _other(path: Path, named_so: bool) -> Fault | None:
+    """Why an entry of the tree plays no role; None for what may play one by its name."""
     try:
         what = require_file(path)
     except OSError as error:

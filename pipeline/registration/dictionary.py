@@ -44,7 +44,11 @@ def aligned_images(spec: Spec, roles: Iterable[str]) -> dict[str, str]:
         or a failed alignment leaves it out.
     """
     sure = spec.needed - {*(spec.moving if spec.may_be_left_out else ())}
-    return {aligned_key(role) if role in spec.moving else role: "image" if role in sure else "image?" for role in roles}
+    kind = {role: "document" if role in spec.of_kind("sound") else "image" for role in roles}
+    return {
+        aligned_key(role) if role in spec.moving else role: kind[role] if role in sure else f"{kind[role]}?"
+        for role in roles
+    }
 
 
 def measure_aligned_regions(spec: Spec) -> MeasureRegionsd:

@@ -26,9 +26,9 @@ from pipeline.report.slices import (
     to_pixels,
     windowed,
 )
-from pipeline.store.sections import Coloured
+from pipeline.store.sections import Axis, Coloured
 from pipeline.volumes import affine_of
-from pipeline.words import number_text, with_unit
+from pipeline.words import clean, number_text, with_unit
 
 Window = tuple[float, float]
 
@@ -174,7 +174,9 @@ class Column:
         return overlay(shown, above[..., 0], COLOURS)
 
 
-def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, title: str) -> bytes:
+def draw_columns(
+    columns: Sequence[Column], grid: MetaTensor, frame: Frame, title: str, axes: Sequence[Axis] = ()
+) -> bytes:
     """Draw columns in three planes; of a grid that is one voxel thick, the plane that it fills.
 
     Args:
@@ -182,6 +184,7 @@ def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, titl
         grid: (C, I, J, K), canonical axes.
         frame: planes and crop on that grid.
         title: above the figure.
+        axes: of a flat picture that lies nowhere in a patient, across and up; empty for all others.
 
     Returns:
         PNG bytes, radiological display, one scale for all pictures.
@@ -192,18 +195,26 @@ def draw_columns(columns: Sequence[Column], grid: MetaTensor, frame: Frame, titl
     for view in views:
         shape = plane_slice(columns[0].grey, view.plane, frame).shape
         size = shape[0] * view.between_mm[0], shape[1] * view.between_mm[1]
-        rows.append([Tile(column.pixels(view), size, LETTERS[view.plane]) for column in columns])
+        rows.append([Tile(column.pixels(view), size, "" if axes else LETTERS[view.plane], axes) for column in columns])
     seen = [swatch for column in columns for view in views for swatch in column.swatches(view)]
     found = {(item.name, tuple(item.colour)): item for item in seen}
     return draw(
         rows,
-        [f"{view.plane.capitalize()}\n{position_text(grid, view.plane, frame)}" for view in views],
+        [_row_name(view, grid, frame, axes) for view in views],
         [column.name for column in columns],
         title,
         notes=[column.note for column in columns],
         scales=[column.scale for column in columns],
         legend=list(found.values()),
     )
+
+
+def _row_name(view: View, grid: MetaTensor, frame: Frame, axes: Sequence[Axis]) -> str:
+    """What stands at the left of a row: the plane and where it lies, or what runs up and across."""
+    if axes:
+        across, up = (clean(axis.name) for axis in axes)
+        return f"{up}\nacross: {across}"
+    return f"{view.plane.capitalize()}\n{position_text(grid, view.plane, frame)}"
 
 
 def view_of(grid: MetaTensor, plane: str, frame: Frame, pixels: int = PIXELS) -> View:

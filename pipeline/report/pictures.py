@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from pipeline.geometry import apply
 from pipeline.report.figures import Column, Labels, Swatch, Window, draw_columns, scrollable, thumbnail
 from pipeline.report.images import CaseImages
-from pipeline.report.slices import Frame, body_frame, robust_window, through_headers, voxels
+from pipeline.report.slices import Frame, body_frame, robust_window, through_headers, triple, voxels
 from pipeline.store.sections import Display, Panel, Picture, Sections
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean, in_words
@@ -93,7 +93,9 @@ class Atlas:
             for panel, model in zip(picture.panels, _models(picture, last), strict=True)
         ]
         title, caption = clean(picture.title), clean(picture.caption)
-        drawn = Drawn(picture.key, title, caption, draw_columns(columns, grid, frame, title), picture.rank)
+        drawn = Drawn(
+            picture.key, title, caption, draw_columns(columns, grid, frame, title, picture.axes), picture.rank
+        )
         if picture.rank <= 0:
             return drawn
         return replace(
@@ -102,6 +104,8 @@ class Atlas:
 
     def _frame(self, picture: Picture, grid: MetaTensor) -> Frame:
         """The body, with planes through its middle or through the largest value of the picture's focus."""
+        if picture.axes:
+            return Frame((0, 0, 0), (0, 0, 0), triple(np.asarray(grid.shape[1:])))
         others = [key for panel in picture.panels for key in (panel.image, panel.overlaid) if key]
         other = next((key for key in others if key != others[0]), None)
         moving = None if other is None else self._on_grid(other, 0, grid)

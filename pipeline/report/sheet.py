@@ -16,6 +16,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from PIL import Image
 
+from pipeline.store.sections import Axis
+from pipeline.words import clean
+
 #: Width and height that an A4 page leaves to a sheet, upright and lying.
 PAGES_IN = ((7.0, 8.8), (10.4, 6.1))
 DPI = 180
@@ -40,12 +43,14 @@ class Tile:
     Attributes:
         pixels: (rows, columns) grey or (rows, columns, 3) RGB, in [0, 1]; row 0 at the top.
         size_mm: height and width.
-        letters: at the left, right, top and bottom edge.
+        letters: at the left, right, top and bottom edge; none where there are axes.
+        axes: across and up, of a picture that lies nowhere in a patient: they take the place of letters and scale bar.
     """
 
     pixels: npt.NDArray
     size_mm: tuple[float, float]
     letters: str
+    axes: Sequence[Axis] = ()
 
 
 @dataclass(frozen=True)
@@ -189,14 +194,43 @@ def _picture(figure: Figure, box: tuple[float, float, float, float], tile: Tile,
     height, width = tile.size_mm
     # The extent in mm gives the scale bar and the aspect; pixels are square in mm already.
     axes.imshow(tile.pixels, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0), interpolation="antialiased")
-    left, right, top, bottom = list(tile.letters)
     pad_mm = 0.045 / scale
+    if tile.axes:
+        _ticks(axes, tile, pad_mm)
+        return
+    left, right, top, bottom = list(tile.letters)
     _letter(axes, pad_mm, height / 2, left, "left", "center")
     _letter(axes, width - pad_mm, height / 2, right, "right", "center")
     _letter(axes, width / 2, pad_mm, top, "center", "top")
     _letter(axes, width / 2, height - pad_mm, bottom, "center", "bottom")
     if bar:
         _scale_bar(axes, tile.size_mm, scale)
+
+
+def _ticks(axes: Axes, tile: Tile, pad_mm: float) -> None:
+    """Ticks and their texts inside the picture, along its lower and its left edge."""
+    height, width = tile.size_mm
+    style: dict[str, Any] = {"color": LETTER, "size": 7, "family": "DejaVu Sans", "path_effects": OUTLINE}
+    across, up = tile.axes
+    for place, text in across.ticks:
+        axes.plot([place * width] * 2, [height, height - pad_mm], color=LETTER, linewidth=1.0)
+        axes.text(place * width, height - 1.5 * pad_mm, clean(text), ha=_side(place), va="bottom", **style)
+    for place, text in up.ticks:
+        y = (1 - place) * height
+        axes.plot([0, pad_mm], [y, y], color=LETTER, linewidth=1.0)
+        axes.text(1.5 * pad_mm, y, clean(text), ha="left", va=_up(place), **style)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+
+
+def _side(place: float) -> str:
+    """How a text stands at a tick: inside the picture at both ends."""
+    return "left" if place < 0.08 else "right" if place > 0.92 else "center"
+
+
+def _up(place: float) -> str:
+    """As `_side`, of a tick at the left."""
+    return "bottom" if place < 0.04 else "top" if place > 0.96 else "center"
 
 
 def _letter(axes: Axes, x: float, y: float, text: str, across: str, up: str) -> None:

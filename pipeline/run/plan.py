@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipeline.spec.spec import Spec
 
 STAGES = ("ingest", "register", "preprocess", "segment", "radiomics", "fuse_image", "fuse", "report")
+#: What lies over the configuration of `fuse` for inputs that share no grid.
+STREAMS = "streams_inference.yaml"
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,11 @@ class Plan:
         overwrite: do the work again even where it is done.
         jobs: how many processes work at once.
         device: `cpu`, `cuda` or `cuda:N`, for networks; empty for a GPU where there is one.
+        resources: what stages may take (`pipeline.spec.resources`); None for no limits.
+        scheduler: the address of dask's scheduler whose workers do the work, instead of `jobs` processes.
 
     Raises:
-        UsageError: E_NO_STAGE; E_OPTION for a device that there is not.
+        UsageError: E_NO_STAGE; E_OPTION for a device that there is not, or for jobs beside a scheduler.
     """
 
     dataset_dir: Path
@@ -42,12 +46,24 @@ class Plan:
     overwrite: bool = False
     jobs: int = 1
     device: str = ""
+    resources: Path | None = None
+    scheduler: str = ""
+
+    def resolved(self) -> Plan:
+        """The same with folders that do not depend on where a process works."""
+        spec = self.spec_file.resolve() if self.spec_file and self.spec_file.exists() else self.spec_file
+        return replace(
+            self, dataset_dir=self.dataset_dir.resolve(), output_dir=self.output_dir.resolve(), spec_file=spec
+        )
 
     def __post_init__(self) -> None:
         for name in self.stages:
             configuration(name)
         if self.device:
             require_device(self.device)
+        if self.scheduler and self.jobs != 1:
+            what = f"Expected --jobs or --scheduler, got {self.jobs} jobs beside {self.scheduler}."
+            raise UsageError("E_OPTION", what, "The scheduler's own workers do the work.")
 
 
 def configuration(stage: str) -> Path:
@@ -61,6 +77,20 @@ def configuration(stage: str) -> Path:
         near = did_you_mean(stage, STAGES)
         raise UsageError("E_NO_STAGE", f"There is no stage {stage}{near or '.'} Known are {', '.join(STAGES)}.")
     return path
+
+
+def configurations(stage: str, streams: bool) -> tuple[Path, ...]:
+    """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way.
+
+    Args:
+        stage: its name.
+        streams: whether the run's data spec has `streams`.
+
+    Raises:
+        UsageError: E_NO_STAGE.
+    """
+    found = configuration(stage)
+    return (found, found.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (found,)
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError,
 from pipeline.run.fingerprint import describe
 from pipeline.run.status import finish, summary
 from pipeline.store import records
-from pipeline.store.artifacts import plain, save
+from pipeline.store.artifacts import save
 from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
+from pipeline.store.plain import plain
 from pipeline.store.sections import SECTIONS, joined
 
 Case = dict[str, Any]
 Chain = Callable[[Case], Case]
-Mapper = Callable[[Callable[[Case], Record], Sequence[Case]], Iterable[Record]]
 
 ERROR_LOG = "error.log"
 #: An identifier of fewer letters is taken out of a text as a word alone: `B` stands in many words.
@@ -68,19 +68,16 @@ class Stage:
         self._weights = [sha256_file(Path(path)) for path in weights]
         self._description = describe([chain, self.reads, self.writes])
 
-    def run(self, cases: Sequence[Case], mapper: Mapper = map) -> list[Record]:
+    def run(self, cases: Sequence[Case]) -> list[Record]:
         """Run every case; a failing one does not stop the others.
 
         Args:
             cases: dictionaries with `case_id` and what the stage reads.
-            mapper: how to map a function over the cases; `pipeline.run.batch` gives one that uses several processes.
 
         Returns:
             One record a case, in the order of the cases.
         """
-        found = list(track(mapper(self.run_case, cases), len(cases), self.name))
-        order = {case["case_id"]: index for index, case in enumerate(cases)}
-        return sorted(found, key=lambda record: order[record.case_id])
+        return list(track(map(self.run_case, cases), len(cases), self.name))
 
     def run_case(self, case: Case) -> Record:
         """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason."""

@@ -27,14 +27,14 @@ from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause
 from pipeline.geometry import orientation_of
 from pipeline.segmentation.labels import LabelMap, renumbered, require_channels
 from pipeline.segmentation.splits import SPLITS, patient_folds, rare_labels
-from pipeline.store.artifacts import as_json, save
-from pipeline.store.files import TEMPORARY_PREFIX, run_lock, writable_folder, write_atomic, write_text
+from pipeline.segmentation.workspace import TANDEM
+from pipeline.store.artifacts import save
+from pipeline.store.files import TEMPORARY_PREFIX, run_lock, writable_folder, write_atomic
+from pipeline.store.plain import write_json
 from pipeline.store.records import CASES_TABLE, case_folder
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 ENDING = ".nii.gz"
-#: What Tandem keeps beside dataset.json: channels as roles, the map of labels, patients, and the source's grids.
-TANDEM = "tandem.json"
 #: Reads a file: each of its channels (1, I, J, K), checked, on its own grid.
 Read = Callable[[Path], Sequence[MetaTensor]]
 
@@ -384,8 +384,3 @@ def _require_free(out: Path, name: str) -> None:
     if taken:
         remedy = "Choose another --dataset number, or delete that folder."
         raise UsageError("E_OUT", f"Expected a free number of a dataset in {out}, got {taken[0]} there.", remedy)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, wholly or not at all."""
-    write_atomic(path, lambda temporary: write_text(temporary, as_json(value)))

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
-from pipeline.segmentation.dataset import TANDEM, write_json
+from pipeline.segmentation.workspace import TANDEM
 from pipeline.shipped import shipped
 from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic
+from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import private_folder
 
 CHECKPOINT = "checkpoint_final.pth"

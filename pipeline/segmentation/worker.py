@@ -1,4 +1,7 @@
-"""What runs in nnU-Net's own process: planning, training, the best configuration. `python -m … TASK ANSWER < JSON`."""
+"""What runs in nnU-Net's own process (`python -m pipeline.segmentation`): planning, training, the best configuration.
+
+It loads no MONAI, which takes longer than all else of a short task.
+"""
 
 from __future__ import annotations
 
@@ -249,7 +252,3 @@ def main(task: str, answer: str) -> int:
         found = {"code": known.code, "message": known.message, "remedy": known.remedy}
     Path(answer).write_text(json.dumps(found, default=float), encoding="utf-8")
     return 2 if "code" in found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

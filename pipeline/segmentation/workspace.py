@@ -18,6 +18,8 @@ from typing import Any
 from pipeline.errors import REMEDIES, UsageError
 
 TRAINER = "TandemTrainer"
+#: What Tandem keeps beside dataset.json: channels as roles, the map of labels, patients, and the source's grids.
+TANDEM = "tandem.json"
 #: Of the environment: the settings of a training, as JSON.
 SETTINGS = "TANDEM_TRAINER"
 #: Preset -> name of its plans.
@@ -114,7 +116,7 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory() as place:
             answer = Path(place) / "answer.json"
-            command = [sys.executable, "-m", "pipeline.segmentation.worker", task, str(answer)]
+            command = [sys.executable, "-m", "pipeline.segmentation", task, str(answer)]
             words = json.dumps({"dataset": self.dataset.name, **arguments})
             done = subprocess.run(
                 command, input=words, env=self.environment(settings), capture_output=True, text=True, check=False

@@ -6,19 +6,59 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml.reader import ReaderError
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
+
+T = TypeVar("T", bound=BaseModel)
 
 
 class Model(BaseModel):
     """A part of a data spec: unknown keys are refused, and what was read does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_model(path: Path, model: type[T], what: str, code: str, beside: Callable[[list[str]], list[str]]) -> T:
+    """Read what a person wrote in YAML.
+
+    Args:
+        path: the file.
+        model: what it has to be.
+        what: the file in words, such as `data spec`.
+        code: of the refusal.
+        beside: gives the keys that are known at the place of an unknown one.
+
+    Raises:
+        UsageError: with the code; the message names the key and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            code, f"The {what} {path} cannot be read ({error.strerror}).", "Check its permissions."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _not_text(path, what, code) from error
+    try:
+        data, root = yaml.safe_load(text), yaml.compose(text)
+        return model.model_validate(data)
+    except ReaderError as error:  # such as UTF-16, in which every second byte is 0
+        raise _not_text(path, what, code) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UsageError(code, f"{path}, line {line}: not valid YAML: {error.problem}.") from error
+    except ValidationError as error:
+        raise UsageError(code, " ".join(explain(path, root, item, beside) for item in error.errors())) from error
+
+
+def _not_text(path: Path, what: str, code: str) -> UsageError:
+    return UsageError(code, f"The {what} {path} is not UTF-8 text.", "Save it as UTF-8.")
 
 
 def explain(path: Path, root: yaml.Node | None, error: Any, beside: Callable[[list[str]], list[str]]) -> str:

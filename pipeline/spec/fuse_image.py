@@ -30,6 +30,7 @@ class FuseImage(Model):
         weights: what `train.yaml` has written; by its path, or by its name alone where it comes with Tandem
             (bundles/fuse_image/models).
         sha256: the expected hash of the weights; not asked when empty.
+        engine: what runs the network.
     """
 
     roles: dict[Literal["ct", "mr"], str] = Field(default={})
@@ -37,10 +38,11 @@ class FuseImage(Model):
     windows: tuple[tuple[StrictFloat, StrictFloat], ...] = ()
     weights: str = ""
     sha256: str = ""
+    engine: Literal["torch", "openvino"] = "torch"
 
     @model_validator(mode="after")
     def _is_whole(self) -> FuseImage:
-        if wrong := wrong_recipe(self.method or "", self.windows, self.weights, self.sha256):
+        if wrong := wrong_recipe(self.method or "", self.windows, self.weights, self.sha256, self.engine):
             raise ValueError(wrong)
         return self
 
@@ -65,7 +67,9 @@ def chosen(method: str, weights: str) -> str:
     return method or (NETWORK if weights else UNLEARNED)
 
 
-def wrong_recipe(method: str, windows: Sequence[Sequence[float]], weights: str, sha256: str) -> str:
+def wrong_recipe(
+    method: str, windows: Sequence[Sequence[float]], weights: str, sha256: str, engine: str = "torch"
+) -> str:
     """What does not go together, in words; empty where all does."""
     used = chosen(method, weights)
     if used == NETWORK and not weights:
@@ -74,6 +78,8 @@ def wrong_recipe(method: str, windows: Sequence[Sequence[float]], weights: str, 
         return f"`weights` are named, but `method` is {used}, which has none"
     if sha256 and not weights:
         return "`sha256` is named, but no `weights` are"
+    if engine != "torch" and used != NETWORK:
+        return f"`engine` is {engine}, but {used} is no network: it needs none"
     if used != NETWORK and len(windows) > 1:
         return f"`windows` are {len(windows)}, but {used} looks at CT in one"
     return wrong_windows(windows)

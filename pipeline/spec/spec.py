@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, StrictFloat, ValidationError, field_validator, model_validator
-from yaml.reader import ReaderError
+from pydantic import BaseModel, Field, StrictFloat, field_validator, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.spec.explain import Model, explain, find_spec
+from pipeline.spec.explain import Model, find_spec, read_model
 from pipeline.spec.fuse import Fuse
 from pipeline.spec.fuse_image import FuseImage
 from pipeline.spec.paths import placeholders
@@ -23,7 +22,7 @@ from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
 from pipeline.spec.segment import Segment, wrong_channel
-from pipeline.spec.streams import Stream
+from pipeline.spec.streams import Kind, Stream
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -172,6 +171,18 @@ class Spec(Model):
             raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
         return self
 
+    @model_validator(mode="after")
+    def _sounds_are_files(self) -> Spec:
+        for role in self.of_kind("sound"):
+            if self.roles[role].files is None:
+                raise ValueError(f"the role `{role}` is a sound, which DICOM does not have: it needs `files`")
+        for role in self.of_kind("image", "sound"):
+            if self.register_ and role in (self.fixed, *self.moving):
+                raise ValueError(f"`register` has the role `{role}`, which is no volume but one of the `streams`")
+            if role in {mask.of for mask in self.masks.values()}:
+                raise ValueError(f"a mask is of the role `{role}`, which is no volume but one of the `streams`")
+        return self
+
     @property
     def from_files(self) -> bool:
         """Whether the input is NIfTI files, not DICOM."""
@@ -269,8 +280,19 @@ class Spec(Model):
         return list(self.register_.moving) if self.register_ else []
 
     def of_modality(self, modality: str) -> list[str]:
-        """The roles of a modality."""
-        return [name for name, role in self.roles.items() if role.modality[0] == modality]
+        """The roles of a modality, but for pictures and sounds, whose values are no quantity."""
+        volumes = [name for name in self.roles if self.role_kinds[name] == "volume"]
+        return [name for name in volumes if self.roles[name].modality[0] == modality]
+
+    @property
+    def role_kinds(self) -> dict[str, Kind]:
+        """Role -> `volume`, `image` or `sound`: what the stream is that it plays; of no stream, a volume."""
+        played = {self.fusion.roles.get(name, name): stream.kind for name, stream in self.streams.items()}
+        return {role: played.get(role, "volume") for role in self.roles}
+
+    def of_kind(self, *wanted: Kind) -> list[str]:
+        """The roles that are of these kinds."""
+        return [role for role, kind in self.role_kinds.items() if kind in wanted]
 
     @property
     def hounsfield_ct(self) -> list[str]:
@@ -291,7 +313,8 @@ class Spec(Model):
     @property
     def displays(self) -> dict[str, Display]:
         """How the image of each role is shown: CT in the first window, SUV from 0, all others by percentiles."""
-        return {name: Display(name, in_words(name), role.unit, self._window(name)) for name, role in self.roles.items()}
+        shown = self.of_kind("volume", "image")
+        return {name: Display(name, in_words(name), self.roles[name].unit, self._window(name)) for name in shown}
 
     def _window(self, name: str) -> tuple[float, float] | None:
         if name in self.hounsfield_ct:
@@ -334,29 +357,7 @@ def load_spec(path: str | Path) -> Spec:
     Raises:
         UsageError: E_SPEC; the message names the key and the line.
     """
-    path = find_spec(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        what = f"The data spec {path} cannot be read ({error.strerror})."
-        raise UsageError("E_SPEC", what, "Check its permissions.") from error
-    except UnicodeDecodeError as error:
-        raise _not_text(path) from error
-    try:
-        data, root = yaml.safe_load(text), yaml.compose(text)
-        return Spec.model_validate(data)
-    except ReaderError as error:  # such as UTF-16, in which every second byte is 0
-        raise _not_text(path) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError("E_SPEC", f"{path}, line {line}: not valid YAML: {error.problem}.") from error
-    except ValidationError as error:
-        faults = " ".join(explain(path, root, item, _keys_beside) for item in error.errors())
-        raise UsageError("E_SPEC", faults) from error
-
-
-def _not_text(path: Path) -> UsageError:
-    return UsageError("E_SPEC", f"The data spec {path} is not UTF-8 text.", "Save it as UTF-8.")
+    return read_model(find_spec(path), Spec, "data spec", "E_SPEC", _keys_beside)
 
 
 def save_spec(spec: Spec, folder: Path) -> None:

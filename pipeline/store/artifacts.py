@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
@@ -25,6 +24,7 @@ from pipeline.cases import Artifact, Geometry
 from pipeline.columns import escape_cell
 from pipeline.errors import CaseError
 from pipeline.store.files import full_disk_named, write_atomic
+from pipeline.store.plain import measure
 
 Array = npt.NDArray[Any]
 
@@ -88,7 +88,9 @@ def _geometry(value: Any) -> Geometry | None:
 
 
 def _volume(image: Any, array: Array) -> MetaTensor:
-    return volumes.volume(array, volumes.affine_of(image))
+    made = volumes.volume(array, volumes.affine_of(image))
+    made.meta.update({key: image.meta[key] for key in (volumes.WHITE,) if key in image.meta})
+    return made
 
 
 def _array(image: Any) -> Array:
@@ -127,6 +129,7 @@ def _write_nifti(image: MetaTensor, path: Path) -> None:
     affine = volumes.affine_of(image)
     nifti = nib.Nifti1Image(stored, affine)
     nifti.header.set_xyzt_units("mm")
+    nifti.header["cal_max"] = image.meta.get(volumes.WHITE, 0.0)
     nifti.set_sform(affine, code=1)
     nifti.set_qform(affine, code=1)
     # no time and no name in the gzip header: the same image gives the same bytes
@@ -216,33 +219,6 @@ def _check_table(table: pd.DataFrame, path: Path) -> None:
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the table that was written.")
 
 
-def as_json(value: Any) -> str:
-    """Readable JSON: keys in their order, numpy numbers as plain ones, NaN refused."""
-    return json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise CaseError("E_DTYPE", f"Expected plain numbers, texts and lists in a measure, got {type(value).__name__}.")
-
-
-def plain(value: Mapping[str, Any]) -> Any:
-    """A measure as the plain JSON types in which it is going to be stored.
-
-    Raises:
-        CaseError: E_DTYPE when it holds something else, NaN or infinity.
-    """
-    return json.loads(_measure(value))
-
-
-def _measure(value: Mapping[str, Any]) -> str:
-    try:
-        return as_json(value)
-    except ValueError as error:
-        raise CaseError("E_DTYPE", "Expected finite numbers (or null) in a measure, got NaN or infinity.") from error
-
-
 def _write_bytes(data: bytes, path: Path) -> None:
     path.write_bytes(data)
 
@@ -267,6 +243,6 @@ FORMATS: Mapping[str, Format] = {
         lambda table, path: table.to_csv(path, index=False),
         _check_table,
     ),
-    "measure": Format(_always(".json"), lambda value: _measure(value).encode(), _write_bytes, _check_bytes),
+    "measure": Format(_always(".json"), lambda value: measure(value).encode(), _write_bytes, _check_bytes),
     "document": Format(attrgetter("suffix"), attrgetter("data"), _write_bytes, _check_bytes),
 }

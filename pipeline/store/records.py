@@ -152,8 +152,22 @@ def _follows(record: Record, current: Iterable[Record]) -> bool:
 
 def of_run(output_dir: Path) -> dict[str, list[Record]]:
     """The current records of every case of a run folder, by case id."""
-    folders = sorted(path for path in (output_dir / "cases").glob("*") if path.is_dir())
-    return {folder.name: of_case(folder) for folder in folders}
+    return {case_id: of_case(output_dir / "cases" / case_id) for case_id in _case_ids(output_dir)}
+
+
+def case_ids(output_dir: Path) -> list[str]:
+    """The names of the cases of a run folder.
+
+    Raises:
+        UsageError: E_NO_CASES when the folder has none at all.
+    """
+    if found := _case_ids(output_dir):
+        return found
+    raise UsageError("E_NO_CASES", f"Expected the results of an earlier stage in {output_dir}.")
+
+
+def _case_ids(output_dir: Path) -> list[str]:
+    return sorted(path.name for path in (output_dir / "cases").glob("*") if path.is_dir())
 
 
 def merge(mappings: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -185,12 +199,16 @@ class FindCases:
         Raises:
             UsageError: E_NO_CASES when the folder has none at all.
         """
-        found = of_run(self.dataset_dir)
-        if not found:
-            raise UsageError("E_NO_CASES", f"Expected the results of an earlier stage in {self.dataset_dir}.")
-        cases = [self._case(case_id, records) for case_id, records in found.items() if not self._stopped(records)]
+        return [case for case_id in case_ids(self.dataset_dir) if (case := self.of(case_id)) is not None]
+
+    def of(self, case_id: str) -> dict[str, Any] | None:
+        """One case as `__call__` gives it; None where it is left out."""
+        records = of_case(case_folder(self.dataset_dir, case_id))
+        if self._stopped(records):
+            return None
+        case = self._case(case_id, records)
         needed = {key for key, kind in self.reads.items() if not kind.endswith("?")}
-        return [case for case in cases if self.all_cases or needed <= case.keys()]
+        return case if self.all_cases or needed <= case.keys() else None
 
     def _stopped(self, records: Sequence[Record]) -> bool:
         return any(record.stage in self.after and record.status != "done" for record in records)

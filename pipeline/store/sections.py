@@ -95,6 +95,19 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """What runs along a side of a flat picture that lies nowhere in a patient, such as a sound or a photograph.
+
+    Attributes:
+        name: such as `Time`.
+        ticks: place, 0 to 1 from the left or from the bottom, and text of each tick, such as (0.5, `1 s`).
+    """
+
+    name: str
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Picture:
     """A picture to be drawn: panels side by side on one grid, that of the first panel's image.
 
@@ -109,6 +122,8 @@ class Picture:
         focus: key of an image through whose largest value the planes run; empty: through the middle of the body.
         flicker: pictures of one case with the same text here are shown in turn, in the same place: before and after.
         rank: the picture with the highest rank of all stages stands on the report's first page; 0 never does.
+        axes: of a flat picture, across and up: it is drawn whole, with ticks in the place of the patient's directions
+            and of a scale in mm.
     """
 
     key: str
@@ -118,6 +133,7 @@ class Picture:
     focus: str = ""
     flicker: str = ""
     rank: int = 0
+    axes: tuple[Axis, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.shipped import shipped
+from tests import warm
 
-CONFIG = "bundles/calibrate/configs/calibrate.yaml"
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", CONFIG, *map(str, arguments)]
-    return subprocess.run(command, cwd=shipped(), capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+WORDS = ("run", "--config_file", "bundles/calibrate/configs/calibrate.yaml")
 
 
 def test_it_finds_the_temperature_and_writes_the_report(tmp_path: Path) -> None:
@@ -29,7 +22,7 @@ def test_it_finds_the_temperature_and_writes_the_report(tmp_path: Path) -> None:
     np.save(tmp_path / "logits.npy", logits.astype(np.float32))
     np.save(tmp_path / "labels.npy", labels)
     files = ("--logits", tmp_path / "logits.npy", "--labels", tmp_path / "labels.npy", "--output_dir", tmp_path)
-    done = run(*files, "--method", "temperature")
+    done = warm.run("monai.bundle", *WORDS, *files, "--method", "temperature")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "calibration.json").read_text())
     assert found["method"] == "temperature"
@@ -38,6 +31,7 @@ def test_it_finds_the_temperature_and_writes_the_report(tmp_path: Path) -> None:
 
 
 def test_wrong_input_exits_with_two(tmp_path: Path) -> None:
-    done = run("--logits", tmp_path / "no.npy", "--labels", tmp_path / "no.npy", "--output_dir", tmp_path)
+    files = ("--logits", tmp_path / "no.npy", "--labels", tmp_path / "no.npy", "--output_dir", tmp_path)
+    done = warm.run("monai.bundle", *WORDS, *files)
     assert done.returncode == 2
     assert "E_INPUT" in done.stderr

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.learning.checkpoint_file import read_checkpoint
 from pipeline.shipped import shipped
+from tests import warm
 from tests.phantoms.mechanism_files import write_mechanism_cases
 
 CONFIGS = shipped("bundles", "fuse", "configs")
@@ -33,7 +35,6 @@ SMALL: dict[str, Any] = {
     "max_epochs": 1,
     "folds": 2,
 }
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +54,40 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model.pt"
 
 
-def bundle(*launcher: str, configs: list[str], settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def words_of(configs: list[str], settings: dict[str, Any]) -> list[str]:
+    """Behind `monai.bundle`."""
     files = json.dumps([str(CONFIGS / f"{name}.yaml") for name in configs])
-    options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "--config_file", files, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return [
+        "run",
+        "--config_file",
+        files,
+        *(part for key, value in settings.items() for part in (f"--{key}", str(value))),
+    ]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def launched(configs: list[str], settings: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """By torchrun: two processes from nothing."""
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+    command = [sys.executable, "-m", *launcher, "monai.bundle", *words_of(configs, settings)]
     return subprocess.run(
-        command, cwd=shipped(), env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        command, cwd=shipped(), env=ENVIRONMENT, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
     )
+
+
+def side_by_side(configs: list[str], settings: dict[str, Any]) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes that are told what torchrun tells those that it starts."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    told = {**ENVIRONMENT, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+    def one(rank: str) -> subprocess.CompletedProcess[str]:
+        return warm.run("monai.bundle", *words_of(configs, settings), env={**told, "RANK": rank, "LOCAL_RANK": rank})
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(one, "01"))
 
 
 @pytest.mark.parametrize("overlay", ["", *OVERLAYS])
@@ -100,8 +127,7 @@ def test_the_exported_checkpoint_says_what_the_network_says(trained: Path, tmp_p
 @pytest.mark.slow
 def test_two_processes_train_one_network(data: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "max_epochs": 2, "dataset_dir": data, "output_dir": tmp_path, "bundle_root": CONFIGS.parent}
-    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    done = bundle(*launcher, configs=["train", "overlays/multi_gpu_train"], settings=settings)
+    done = launched(["train", "overlays/multi_gpu_train"], settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(read_checkpoint(tmp_path / "last.pt")["history"]) == 2
 
@@ -125,9 +151,8 @@ EXACT: dict[str, Any] = {
 def test_two_processes_learn_what_one_learns_from_twice_the_batch(data: Path, tmp_path: Path) -> None:
     """Gradients are the mean over all processes, weights the same after each step; a smaller batch learns otherwise."""
     settings = {**EXACT, "batch": 2, "dataset_dir": data, "output_dir": tmp_path / "two", "bundle_root": CONFIGS.parent}
-    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
-    done = bundle(*launcher, configs=["train", "overlays/sgd", "overlays/multi_gpu_train"], settings=settings)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in side_by_side(["train", "overlays/sgd", "overlays/multi_gpu_train"], settings):
+        assert done.returncode == 0, done.stderr[-3000:]
     files = [TRAIN, str(CONFIGS / "overlays" / "sgd.yaml")]
     for name, batch in (("doubled", 4), ("single", 2)):
         paths = {"dataset_dir": str(data), "output_dir": str(tmp_path / name)}
@@ -159,5 +184,5 @@ def test_the_curves_reach_tensorboard(data: Path, tmp_path: Path) -> None:
 
 def test_wrong_input_exits_with_two(data: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "dataset_dir": data, "output_dir": tmp_path, "class_weights": "[1e999,1.0]", "device": "cpu"}
-    done = bundle(configs=["train"], settings=settings)
+    done = warm.run("monai.bundle", *words_of(["train"], settings))
     assert done.returncode == 2 and "E_NAN_LOSS" in done.stderr, done.stderr[-2000:]

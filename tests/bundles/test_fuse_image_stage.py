@@ -16,7 +16,7 @@ from pipeline.cases import Record
 from pipeline.image_fusion.baselines import fuse
 from pipeline.image_fusion.metrics import measure
 from pipeline.image_fusion.pictures import scaled
-from pipeline.run import batch
+from pipeline.run import loading
 from pipeline.run.batch import run
 from pipeline.run.options import workflow
 from pipeline.run.plan import Plan
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
     run(Plan(folder / "in", folder / "out", folder / "spec.yaml", STAGES))
     ids = {Pseudonyms(folder / "out").of("case", name): name for name in pairs}
-    loaded = batch.load("report", Plan(folder / "out", folder / "out"))
+    loaded = loading.load("report", Plan(folder / "out", folder / "out"))
     loaded.stage.run([case for case in loaded.find_cases() if ids[case["case_id"]] in ("sound", "alone")])
     made = records.of_run(folder / "out")
     return folder / "out", {ids[case]: {item.stage: item for item in done} for case, done in made.items()}
@@ -140,7 +140,7 @@ def test_an_alignment_to_look_at_is_a_picture_to_look_at(
     finished: tuple[Path, dict[str, dict[str, Record]]], tmp_path: Path
 ) -> None:
     out, found = finished
-    loaded = batch.load("fuse_image", Plan(out, out))
+    loaded = loading.load("fuse_image", Plan(out, out))
     case = next(case for case in loaded.find_cases() if case["case_id"] == found["sound"]["ingest"].case_id)
     (tmp_path / "quality.json").write_text(json.dumps({"verdict": "warn", "reason": "Two starts disagree."}))
     verdict = loaded.stage.chain({**case, "t1_quality": tmp_path / "quality.json"})["verdict"]
@@ -168,7 +168,7 @@ def test_what_is_done_is_not_done_again_but_another_method_is(
     finished: tuple[Path, dict[str, dict[str, Record]]], tmp_path: Path
 ) -> None:
     out, _ = finished
-    loaded = batch.load("fuse_image", Plan(out, out, stages=("fuse_image",)))
+    loaded = loading.load("fuse_image", Plan(out, out, stages=("fuse_image",)))
     assert all(record.reused for record in loaded.stage.run(loaded.find_cases()))
     settings = {"dataset_dir": str(out), "output_dir": str(tmp_path), "method": "max"}
     files = [shipped("bundles", "fuse_image", "configs", "inference.yaml")]

@@ -130,7 +130,9 @@ def test_the_evaluation_keeps_what_it_says(home: Path) -> None:
     assert set(judged).isdisjoint(learned) and len(judged) + len(learned) == 16
     assert Counter(np.load(folder / "voxel_cases.npy").tolist()) == dict.fromkeys(judged, 2000)
     with (folder / "dice.csv").open() as stream:
-        assert np.mean([float(row["dice"]) for row in csv.DictReader(stream)]) > 0.5
+        dice, iou = np.array([(float(row["dice"]), float(row["iou"])) for row in csv.DictReader(stream)]).T
+    assert dice.mean() > 0.5
+    np.testing.assert_allclose(iou, dice / (2 - dice))
 
 
 def test_cases_that_were_learned_from_are_not_calibrated_on(

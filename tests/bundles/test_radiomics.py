@@ -18,7 +18,7 @@ from pipeline.errors import UsageError
 from pipeline.learning.table import read_numbers
 from pipeline.radiomics import extract, preset
 from pipeline.radiomics.table import read_csv
-from pipeline.run import batch
+from pipeline.run import loading
 from pipeline.run.batch import run
 from pipeline.run.options import workflow
 from pipeline.run.plan import Plan, stages_for
@@ -153,7 +153,7 @@ def test_what_is_done_is_not_done_again_but_other_settings_are(
     folder, _ = finished
     before = (folder / "out" / "radiomics.csv").read_bytes()
     plan = Plan(folder / "in", folder / "out", folder / "spec.yaml", ("radiomics",))
-    stage, cases = batch.load("radiomics", plan).stage, batch.load("radiomics", plan).find_cases()
+    stage, cases = (loaded := loading.load("radiomics", plan)).stage, loaded.find_cases()
     assert [record.reused for record in stage.run(cases)] == [True, True]
     run(plan)
     assert (folder / "out" / "radiomics.csv").read_bytes() == before

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.shipped import shipped
 from pipeline.store import records
+from tests import warm
 from tests.whole_run import SPEC, WholeRun
 
 STAGES = ("ingest", "register", "preprocess", "report")
@@ -26,12 +27,9 @@ def home(whole_run: WholeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bundle(name: str, home: Path, dataset_dir: Path, output_dir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     config = f"bundles/{name}/configs/inference.yaml"
-    folders = ["--dataset_dir", str(dataset_dir), "--output_dir", str(output_dir)]
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *folders, *more]
-    environment = os.environ | {"TANDEM_HOME": str(home)}
-    return subprocess.run(
-        command, cwd=shipped(), env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
+    folders = ("--dataset_dir", dataset_dir, "--output_dir", output_dir)
+    words = ("run", "--config_file", config, *folders, *more)
+    return warm.run("monai.bundle", *words, env=os.environ | {"TANDEM_HOME": str(home)})
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,10 @@ def test_a_second_run_of_a_bundle_does_no_work(alone: Path, home: Path) -> None:
 
 def test_a_bundle_without_cases_exits_with_two(home: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    done = bundle("ingest", home, tmp_path / "empty", tmp_path / "out")
+    words = ("--config_file", "bundles/ingest/configs/inference.yaml", "--dataset_dir", tmp_path / "empty")
+    command = [sys.executable, "-m", "monai.bundle", "run", *words, "--output_dir", tmp_path / "out"]
+    environment = os.environ | {"TANDEM_HOME": str(home)}
+    done = subprocess.run(command, cwd=shipped(), env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "E_EMPTY" in done.stderr
 

@@ -20,7 +20,7 @@ from pipeline.calibration.scaling import Temperature
 from pipeline.cases import Record
 from pipeline.commands.segment import calibration_of, output_of
 from pipeline.errors import UsageError
-from pipeline.run import batch
+from pipeline.run import loading
 from pipeline.run.plan import Plan, stages_for
 from pipeline.segmentation.model import load_model
 from pipeline.segmentation.predict import Predictor
@@ -66,7 +66,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def test_a_run_segments_its_cases_and_goes_on_where_it_ended(run_folder: Path) -> None:
-    loaded = batch.load("segment", Plan(run_folder, run_folder))
+    loaded = loading.load("segment", Plan(run_folder, run_folder))
     found = {record.case_id: record for record in loaded.stage.run(loaded.find_cases())}
     whole, cut = found["case-whole"], found["case-cut"]
     kinds = {item.key: item.kind for item in whole.artifacts}
@@ -89,7 +89,7 @@ def test_a_full_disk_fails_the_case_and_leaves_nothing_half_written(
 ) -> None:
     """The next case is segmented; once there is room, the case is, too."""
     ingested(run_folder, "case-next", ("ct", "mr"))
-    loaded, first = batch.load("segment", Plan(run_folder, run_folder)), []
+    loaded, first = loading.load("segment", Plan(run_folder, run_folder)), []
     write = files.write_atomic
 
     def on_a_full_disk(path: Path, fill: Any, *check: Any) -> str:

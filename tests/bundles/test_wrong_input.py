@@ -11,6 +11,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from pipeline.shipped import shipped
+from tests import warm
 
 FIRST = "pipeline.run.options.start"
 #: `evaluate.yaml` lies over `train.yaml`, and keeps its first step.
@@ -32,7 +33,7 @@ def test_there_are_bundles_of_every_stage() -> None:
     assert found == {path.name for path in shipped("bundles").iterdir() if path.is_dir()}
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=shipped(), env=environment, capture_output=True, text=True, check=False)
@@ -54,8 +55,9 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_it_says_one_sentence(config: str, options: tuple[str, ...], code: str, tmp_path: Path) -> None:
-    folders = ("--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path))
-    done = python("-m", "monai.bundle", "run", "--config_file", f"bundles/{config}", *folders, *options)
+    folders = ("--dataset_dir", tmp_path, "--output_dir", tmp_path)
+    words = ("run", "--config_file", f"bundles/{config}", *folders, *options)
+    done = python("-m", "monai.bundle", *words) if code == "E_INPUT" else warm.run("monai.bundle", *words)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
     (said,) = [line for line in done.stderr.splitlines() if line.startswith(code)]
     assert said.startswith(f"{code}: ") and said == done.stderr.splitlines()[-1]

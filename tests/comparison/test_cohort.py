@@ -52,6 +52,20 @@ def test_shuffled_modalities_come_from_other_patients() -> None:
         with_shuffled_modalities(rows, ["ct", "mr"], ["pet"], 0)
 
 
+def test_shuffled_within_the_class_they_come_from_other_patients_of_it() -> None:
+    rows = [replace(row, label=label) for row, label in zip(rows_of("aabbccdd"), [0, 1] * 4, strict=True)]
+    label_of = {row.images["mr"]: row.label for row in rows}
+    found = with_shuffled_modalities(rows, ["ct", "mr"], ["mr"], 0, within_class=True)
+    assert [row.case_id for row in found] == [row.case_id for row in rows]
+    assert all(label_of[row.images["mr"]] == row.label for row in found)
+    assert all(row.images["mr"].name[0] != row.patient_id for row in found)
+    assert sorted(row.images["mr"] for row in found) == sorted(row.images["mr"] for row in rows)
+    across = with_shuffled_modalities(rows, ["ct", "mr"], ["mr"], 0)
+    assert sorted(row.images["mr"] for row in across) == sorted(row.images["mr"] for row in rows)
+    with pytest.raises(UsageError, match="E_FOLD"):
+        with_shuffled_modalities([*rows, replace(rows[0], label=2, case_id="x")], ["ct", "mr"], ["mr"], 0, True)
+
+
 def test_nothing_is_left_when_all_is_hidden() -> None:
     split = Split((), tuple(rows_of(["a", "b"])))
     with pytest.raises(CaseError, match=r"E_MISSING_ROLE.*2 cases, such as a0"):

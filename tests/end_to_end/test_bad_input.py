@@ -14,7 +14,7 @@ import yaml
 from pipeline.shipped import shipped
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms.phantom import position_phantom
-from tests.tandem_process import Run, call, command, environment, tandem
+from tests.tandem_process import Run, call, command, environment, started_tandem, tandem
 
 SPEC = shipped("data_specs", "ct_mr_head.yaml")
 
@@ -98,7 +98,7 @@ def test_the_second_run_in_one_folder_refuses(tree: Path, tmp_path: Path, tandem
 
 
 def test_help_answers_at_once_and_names_the_commands(tandem_home: Path) -> None:
-    run = tandem(tandem_home, "--help")
+    run = started_tandem(tandem_home, "--help")
     assert run.code == 0
     for name in ("run", "ingest", "register", "status", "demo"):
         assert name in run.out

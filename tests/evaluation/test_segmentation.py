@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score, jaccard_score
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
@@ -26,6 +27,7 @@ def test_a_shifted_box() -> None:
     truth, moved = box((5, 5, 5), (15, 25, 25)), box((7, 5, 5), (17, 25, 25))
     found = overlap(moved, truth, SPACING, 3.0)
     assert found.dice == pytest.approx(2 * 8 / 20)
+    assert found.iou == pytest.approx(8 / 12)
     assert found.hd95_mm == pytest.approx(8.0)
     # mm^2: the two faces across I, and what of the others lies within 3 mm of the other box; edges are rounded a little
     across, around = 2 * 40 * 20, 2 * (40 + 20) * 40
@@ -39,13 +41,21 @@ def test_along_another_axis_the_distance_is_that_axis_spacing() -> None:
     assert overlap(moved, truth, SPACING, 1.0).hd95_mm == pytest.approx(6.0)
 
 
+def test_overlaps_are_scikit_learns() -> None:
+    random = np.random.default_rng(2)
+    predicted, truth = random.random((2, 9, 8, 7)) < 0.3
+    found = overlap(predicted, truth, SPACING, 1.0)
+    assert found.iou == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
+    assert found.dice == pytest.approx(f1_score(truth.ravel(), predicted.ravel()))
+
+
 def test_empty_masks() -> None:
     some, none = box((5, 5, 5), (9, 9, 9)), np.zeros((30, 30, 30), dtype=bool)
     both = overlap(none, none, SPACING, 1.0)
-    assert np.isnan([both.dice, both.nsd, both.hd95_mm]).all()
+    assert np.isnan([both.dice, both.iou, both.nsd, both.hd95_mm]).all()
     for predicted, truth in ((some, none), (none, some)):
         one = overlap(predicted, truth, SPACING, 1.0)
-        assert (one.dice, one.nsd) == (0, 0)
+        assert (one.dice, one.iou, one.nsd) == (0, 0, 0)
         assert one.hd95_mm == pytest.approx(30 * np.sqrt(16 + 4 + 1))
 
 
@@ -116,7 +126,9 @@ def test_volume_errors_are_predicted_less_true() -> None:
     none = np.zeros_like(truth)
     assert np.isnan(judged(truth, none, SPACING, 1.0)["volume_error_percent"])
     assert judged(none, truth, SPACING, 1.0)["volume_error_percent"] == -100
-    assert {name: found[name] for name in ("dice", "nsd", "hd95_mm")} == vars(overlap(larger, truth, SPACING, 1.0))
+    assert {name: found[name] for name in ("dice", "iou", "nsd", "hd95_mm")} == vars(
+        overlap(larger, truth, SPACING, 1.0)
+    )
 
 
 def test_lesions_are_counted_by_pieces() -> None:

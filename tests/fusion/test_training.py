@@ -19,9 +19,9 @@ from monai.bundle import ConfigWorkflow
 from pipeline.errors import pipeline_cause
 from pipeline.fusion.checkpoint_file import load_trained
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.parts import UnetEncoder
 from pipeline.fusion.training import learner
 from pipeline.learning.checkpoint_file import read_checkpoint
+from pipeline.learning.encoders import UnetEncoder
 
 Make = Callable[..., ConfigWorkflow]
 
@@ -184,7 +184,7 @@ def test_frozen_encoders_wait(workflow: Make, encoder: dict[str, Any]) -> None:
 
 def test_an_encoder_starts_from_a_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(4)
-    source = UnetEncoder(1, 8, 3)
+    source = UnetEncoder(3, 1, 8, 3)
     torch.save(source.state_dict(), tmp_path / "mr.pt")
     network = FusionNet(["ct", "mr"], width=8, levels=3)
     ct = {name: item.clone() for name, item in network.encoders[0].state_dict().items()}

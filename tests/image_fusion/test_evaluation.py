@@ -113,6 +113,11 @@ def test_volumes_and_images_fused_elsewhere(heads: Path, tmp_path: Path) -> None
     assert theirs["bone"]["mean"] == pytest.approx(1.0) and theirs["SSIM_CT"]["mean"] == pytest.approx(1.0)
     assert theirs["Qabf_evaluator"]["mean"] is None  # 2D only
     assert table(tmp_path / "out" / "performance_benchmark.csv")[2]["seconds"] == ""
+    for row in rows:  # 4 mm to the right: of as many voxels, but not there
+        moved, shift = nib.load(folder / row["theirs"]), np.pad([[4.0]], ((0, 3), (3, 0)))
+        nib.save(nib.Nifti1Image(np.array(moved.dataobj), moved.affine + shift), folder / row["theirs"])
+    found = refusal(folder, tmp_path / "out", fused=["theirs"], methods=["ct"])
+    assert isinstance(found, CaseError) and found.code == "E_GRID" and "mm off" in found.message
 
 
 def test_a_pair_that_cannot_be_judged_is_named(pictures: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_pictures_are_read_grey_whatever_they_are_saved_as(tmp_path: Path) -> No
     with pytest.raises(CaseError, match="E_NOT_SCALAR: Expected a grey picture, got colours"):
         read_picture(tmp_path / "colour.png")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(CaseError, match="E_NIFTI: Expected a picture"):
+    with pytest.raises(CaseError, match="E_PICTURE: Expected a picture"):
         read_picture(tmp_path / "text.png")
 
 

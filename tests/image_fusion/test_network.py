@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.image_fusion.baselines import fuse
 from pipeline.image_fusion.candidates import CANDIDATES, candidates
-from pipeline.image_fusion.encoders import LITE0_ENDS, EfficientNetEncoder, ResNetEncoder, SmallEncoder, build_encoder
+from pipeline.image_fusion.encoders import SmallEncoder, build_encoder
 from pipeline.image_fusion.filters import along, sobel
 from pipeline.image_fusion.network import ImageFusionNet
 from pipeline.learning.transfer import load_encoder
@@ -137,57 +136,6 @@ def test_filters_are_those_of_scipy() -> None:
     assert np.allclose(along(picture, 0, many)[0, 0], expected)
     for axis, part in enumerate(sobel(picture)):
         assert np.allclose(8 * part[0, 0], ndimage.sobel(picture[0, 0].numpy(), axis, mode="reflect"))
-
-
-@torch.no_grad()
-def test_resnet34_holds_torchvisions_weights_bit_by_bit(tmp_path: Path) -> None:
-    """And a one-channel stem is the sum of the colours': a grey picture is one whose colours are equal."""
-    torchvision = pytest.importorskip("torchvision")
-    torch.manual_seed(0)
-    theirs = torchvision.models.resnet34().eval()
-    torch.save(theirs.state_dict(), tmp_path / "resnet34.pth")
-    colour, grey = ResNetEncoder(2, 3, 4).eval(), ResNetEncoder(2, 1, 4).eval()
-    done = load_encoder(colour, tmp_path / "resnet34.pth")
-    assert done.missing == () and set(done.unused) == {"fc.weight", "fc.bias"}
-    load_encoder(grey, tmp_path / "resnet34.pth")
-    assert torch.equal(grey.net["conv1"].weight, theirs.conv1.weight.sum(1, keepdim=True))
-    given = torch.rand(1, 3, 64, 96)
-    flow = theirs.relu(theirs.bn1(theirs.conv1((given - 0.449) / 0.226)))
-    expected = [flow]
-    flow = theirs.maxpool(flow)
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        flow = getattr(theirs, name)(flow)
-        expected.append(flow)
-    for ours, wanted in zip(colour(given), expected, strict=True):
-        assert torch.equal(ours, wanted)
-    same = given[:, :1].expand(-1, 3, -1, -1)
-    assert torch.allclose(grey(given[:, :1])[4], colour(same)[4], rtol=1e-3, atol=1e-4)
-
-
-@torch.no_grad()
-def test_efficientnet_lite0_is_the_published_network() -> None:
-    """timm's copy of the same network, whose tensors are in the same order under other names."""
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    theirs, ours = (
-        timm.create_model("tf_efficientnet_lite0", pretrained=False).eval(),
-        EfficientNetEncoder(2, 3, 4).eval(),
-    )
-    state, own = list(theirs.state_dict().values()), ours.state_dict()
-    for norm in (item for item in state if item.ndim == 1 and item.is_floating_point()):
-        norm.uniform_(0.5, 1.5)
-    ours.load_state_dict(dict(zip(own, state, strict=False)))
-    given = torch.rand(1, 3, 64, 96)
-    flow = theirs.bn1(theirs.conv_stem((given - 127 / 255) / (128 / 255)))
-    features = []
-    for block in itertools.chain(*theirs.blocks):
-        flow = block(flow)
-        features.append(flow)
-    for found, end in zip(ours(given), LITE0_ENDS, strict=True):
-        assert torch.allclose(found, features[end], rtol=1e-4, atol=1e-4)
-    # the published file's names
-    assert {"_conv_stem.weight", "_bn0.running_mean", "_blocks.0._depthwise_conv.weight"} <= own.keys()
-    assert "_blocks.15._bn2.num_batches_tracked" in own and "_blocks.1._expand_conv.weight" in own
 
 
 @torch.no_grad()

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from pipeline.errors import CaseError, UsageError
+from pipeline.image_fusion import applying
 from pipeline.image_fusion.baselines import fuse
 from pipeline.image_fusion.candidates import candidates
 from pipeline.image_fusion.network import ImageFusionNet
 from pipeline.image_fusion.pair import NO_AIR, Recipe, fuse_pictures, fuse_volumes, measured, recipe
 from pipeline.image_fusion.pictures import windowed
 from pipeline.image_fusion.weights import Preparation
+from pipeline.inference.engine import compiled
 from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
 from tests.image_fusion.conftest import head
 
@@ -152,6 +154,8 @@ def test_a_ct_without_air_is_fused_and_flagged() -> None:
         ({"weights": "hu", "windows": ((40.0, 80.0),)}, "E_OPTION", "Expected 3 windows for this network, got 1"),
         ({"weights": "hu", "sha256": "0" * 64}, "E_WEIGHTS", "not the expected ones: sha256"),
         ({"weights": "none.pt"}, "E_INPUT", "does not exist"),
+        ({"engine": "openvino"}, "E_OPTION", "`engine` is openvino, but atrous is no network"),
+        ({"weights": "hu", "engine": "onnx"}, "E_CONFIG", "Expected torch or openvino as the engine, got onnx"),
     ],
 )
 def test_recipes_that_are_none(given: dict[str, object], code: str, words: str, weights: dict[str, str]) -> None:
@@ -159,6 +163,16 @@ def test_recipes_that_are_none(given: dict[str, object], code: str, words: str, 
     with pytest.raises(UsageError) as refused:
         recipe(**named)  # type: ignore[arg-type]
     assert refused.value.code == code and words in refused.value.message
+
+
+def test_an_engine_says_what_the_network_says(weights: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ct, mr = volumes(0, 28, 26, 12)
+    plain = fuse_volumes(ct, mr, AXES, recipe(weights=weights["spread"]))
+    used: list[str] = []
+    monkeypatch.setattr(applying, "compiled", lambda task: used.append(task.identity) or compiled(task))
+    fast = fuse_volumes(ct, mr, AXES, recipe(weights=weights["spread"], engine="openvino"))
+    np.testing.assert_allclose(fast.image, plain.image, atol=1e-4)
+    assert used and not np.array_equal(fast.image, plain.image)
 
 
 def test_the_ends_of_a_window() -> None:

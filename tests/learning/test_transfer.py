@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.parts import ResNetEncoder, UnetEncoder
+from pipeline.fusion.parts import ResNetEncoder
+from pipeline.learning.encoders import UnetEncoder
 from pipeline.learning.transfer import fit_stem, freeze, inflate, layer_wise_rates, load_encoder
 
 
@@ -59,22 +60,22 @@ def test_a_flat_coloured_checkpoint_is_inflated(tmp_path: Path) -> None:
 def test_strangers_are_refused(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(UsageError, match=f"E_WEIGHTS.*{words}"):
-        load_encoder(UnetEncoder(1, 8, 3), tmp_path / "weights.pth")
+        load_encoder(UnetEncoder(3, 1, 8, 3), tmp_path / "weights.pth")
 
 
 def test_files_that_are_not_the_expected_ones_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     with pytest.raises(UsageError, match=r"E_INPUT: .*weights.pth does not exist"):
-        load_encoder(UnetEncoder(1, 8, 3), path)
+        load_encoder(UnetEncoder(3, 1, 8, 3), path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UsageError, match=r"E_WEIGHTS.*not a checkpoint"):
-        load_encoder(UnetEncoder(1, 8, 3), path)
+        load_encoder(UnetEncoder(3, 1, 8, 3), path)
     with pytest.raises(UsageError, match=r"E_WEIGHTS.*not the expected ones"):
-        load_encoder(UnetEncoder(1, 8, 3), path, sha256="0" * 64)
+        load_encoder(UnetEncoder(3, 1, 8, 3), path, sha256="0" * 64)
 
 
 def test_earlier_stages_learn_slower() -> None:
-    encoder, head = UnetEncoder(1, 8, 3), nn.Linear(2, 2)
+    encoder, head = UnetEncoder(3, 1, 8, 3), nn.Linear(2, 2)
     groups = layer_wise_rates([encoder], [head], rate=0.01, decay=0.5)
     assert [group["lr"] for group in groups] == [0.01, 0.0025, 0.005, 0.01]
     assert sum(len(group["params"]) for group in groups) == len([*encoder.parameters(), *head.parameters()])
@@ -83,7 +84,7 @@ def test_earlier_stages_learn_slower() -> None:
 
 
 def test_frozen_parts_do_not_learn() -> None:
-    encoder = UnetEncoder(1, 8, 3)
+    encoder = UnetEncoder(3, 1, 8, 3)
     freeze([encoder], True)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     freeze([encoder], False)

@@ -23,7 +23,7 @@ from pipeline.report.images import CaseImages
 from pipeline.report.pictures import Atlas, flicker_groups
 from pipeline.report.sheet import DPI, PAGES_IN, Scale, Swatch, Tile, bar_length_mm, draw, layout
 from pipeline.report.slices import Frame, body_frame, plane_slice, voxels
-from pipeline.store.sections import Coloured, Display, Panel, Picture, Regions, Sections
+from pipeline.store.sections import Axis, Coloured, Display, Panel, Picture, Regions, Sections
 from pipeline.volumes import affine_of, volume
 
 CYAN, PINK = Swatch("one", np.array([0.0, 0.8, 1.0])), Swatch("two", np.array([1.0, 0.4, 0.8]))
@@ -209,6 +209,28 @@ def test_a_grid_of_one_voxel_is_one_plane():
     assert (sheet > 100).mean() > 0.3
 
 
+def test_a_flat_picture_with_axes_has_ticks_where_they_are_and_no_letters():
+    """The picture itself is black: what is bright in it are ticks, at a quarter of its height, and their texts."""
+    image = volume(np.zeros((60, 40, 1)), np.eye(4))
+    frame = Frame((0, 0, 0), (0, 0, 0), (60, 40, 1))
+    axes = (Axis("Time", ((0.5, "1 s"),)), Axis("Frequency", ((0.25, "1 kHz"),)))
+    column = Column("sound", voxels(image), (0.0, 1.0))
+    with_axes = pixels(draw_columns([column], image, frame, "t", axes))
+    plan = layout([[(40.0, 60.0)]])
+    left, bottom, width, height = plan.box(0, 0, (40.0, 60.0))
+    tall, wide = with_axes.shape[:2]
+    yellow = (with_axes[..., 0] > 200) & (with_axes[..., 2] < 160)
+    row = round((1 - (bottom + 0.25 * height)) * tall)
+    inside = slice(round(left * wide) + 2, round((left + width) * wide) - 2)
+    assert yellow[row - 2 : row + 3, inside.start : inside.start + 6].any()
+    column_at = round((left + 0.5 * width) * wide)
+    foot = round((1 - bottom) * tall)
+    assert yellow[foot - 12 : foot, column_at - 2 : column_at + 3].any()
+    upper = yellow[round((1 - bottom - height) * tall) : row - 15, inside]
+    assert not upper.any()  # no letter, and no bar in mm
+    assert (pixels(draw_columns([column], image, frame, "t"))[..., 0] > 200).sum() > 0
+
+
 def test_thumbnail_shows_the_cube_at_the_upper_left(pair):
     ct, _ = pair
     frame = body_frame(ct, "CT")
@@ -279,7 +301,7 @@ def test_pictures_in_turn_share_planes_and_windows(records, tmp_path, monkeypatc
     ]
     (group,) = flicker_groups(pictures)
     atlas.draw(group)
-    (before, grid, frame, _), (after, same_grid, same_frame, _) = drawn
+    (before, grid, frame, *_), (after, same_grid, same_frame, *_) = drawn
     assert grid is same_grid and frame is same_frame
     assert [column.window for column in before] == [column.window for column in after]
     # Both show the cube of the scene at the same place: the headers of this pair agree already.

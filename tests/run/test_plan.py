@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.run import batch, plan
+from pipeline.run import batch, loading, plan
 from pipeline.run.plan import STAGES, Plan, configuration, in_order
 from pipeline.spec.spec import Role, Spec, every_volume, load_spec
 
@@ -51,7 +51,7 @@ def test_a_run_folder_in_the_input_is_refused_before_anything_is_written(run: st
     (tmp_path / "in").mkdir()
     here = Plan(tmp_path / "in", tmp_path / "in" / "out")
     with pytest.raises(UsageError, match=r"^E_OUT: .* lies in the input folder"):
-        batch.run(here) if run == "run" else batch.load("ingest", here)
+        batch.run(here) if run == "run" else loading.load("ingest", here)
     assert not list((tmp_path / "in").iterdir())
 
 
@@ -88,8 +88,8 @@ def test_a_bundle_with_a_device_gets_the_one_that_was_asked_for(
     keys = "dataset_dir: .\noutput_dir: out\noverwrite: false\n"
     device_of_its_own = keys + "device: {_target_: torch.device, type: cpu}\n"
     path.write_text(device_of_its_own + "stage: {_target_: dict, where: '@device'}\ncases: []\n")
-    monkeypatch.setattr(batch, "configuration", lambda name: path)
+    monkeypatch.setattr(plan, "configuration", lambda name: path)
     monkeypatch.setattr(plan, "require_device", lambda name: None)
-    assert batch.load("own", Plan(*HERE, device=device)).stage == {"where": torch.device(given)}
+    assert loading.load("own", Plan(*HERE, device=device)).stage == {"where": torch.device(given)}
     path.write_text(keys + "stage: {_target_: dict}\ncases: []\n")
-    assert batch.load("own", Plan(*HERE, device=device)).stage == {}
+    assert loading.load("own", Plan(*HERE, device=device)).stage == {}

@@ -1,0 +1,102 @@
+"""Files that are one and the same, byte by byte or pixel by pixel: whoever learns from one knows the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.commands.folders import Item, LeftOut, Tree, kind_of, shown
+from pipeline.console import track
+from pipeline.errors import CaseError, UsageError
+from pipeline.signals.pictures import read_picture
+from pipeline.signals.sound import read_sound
+
+#: So many groups of equal files are named in a message.
+NAMED = 10
+#: Of equal files the one of the split that is judged by stays, so that a leak costs training cases, and no others.
+_STAYS = ("test", "valid", "train", "")
+
+
+def read_all(tree: Tree) -> tuple[dict[Path, str], list[LeftOut]]:
+    """Read every file once.
+
+    Returns:
+        Path -> hash of what it shows, or sounds like; and the files that cannot be read, with their codes.
+    """
+    found, unreadable = {}, []
+    for item in track(tree.items, len(tree.items), "reading"):
+        try:
+            found[item.path] = _content(item.path)
+        except CaseError as error:
+            unreadable.append(LeftOut(item.path, error.code, f"{error.message} {error.remedy}"))
+    return found, unreadable
+
+
+def equal_groups(items: Sequence[Item], content: Mapping[Path, str]) -> list[list[Item]]:
+    """Files of one content that must not be: in two splits, of two classes, or two in a tree without splits."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(content[item.path], []).append(item)
+    return [group for group in groups.values() if len(group) > 1 and _matters(group)]
+
+
+def refuse_equal(groups: Sequence[Sequence[Item]], root: Path) -> None:
+    """Name equal files.
+
+    Raises:
+        UsageError: E_DUPLICATE when there are any.
+    """
+    if not groups:
+        return
+    named = [" = ".join(shown((item.path for item in group), root)) for group in groups[:NAMED]]
+    more = f"; and {len(groups) - NAMED} more" if len(groups) > NAMED else ""
+    what = f"Expected each file once, got {len(groups)} that stand in several splits or classes: {'; '.join(named)}"
+    raise UsageError("E_DUPLICATE", f"{what}{more}.")
+
+
+def without_equal(groups: Sequence[Sequence[Item]], root: Path) -> list[LeftOut]:
+    """The files that have to go: all but one of a group; all of it where its classes contradict each other."""
+    gone = []
+    for group in groups:
+        first, *others = sorted(group, key=lambda item: (_STAYS.index(item.split), item.path))
+        name = shown([first.path], root)[0]
+        if len({item.category for item in group}) > 1:
+            reason = f"equal to others of another class, such as {name}: none of them is known to be right"
+            gone += [LeftOut(item.path, "E_DUPLICATE", reason) for item in group]
+        else:
+            gone += [LeftOut(item.path, "E_DUPLICATE", f"equal to {name}, which stays") for item in others]
+    return gone
+
+
+def _matters(group: Sequence[Item]) -> bool:
+    splits = {item.split for item in group}
+    return len(splits) > 1 or splits == {""} or len({item.category for item in group}) > 1
+
+
+def _content(path: Path) -> str:
+    values = _READERS[kind_of(path)](path)
+    return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _volume(path: Path) -> npt.NDArray[Any]:
+    from pipeline.nifti.volume import read_nifti
+
+    return read_nifti(path).values
+
+
+def _picture(path: Path) -> npt.NDArray[Any]:
+    """On the scale of its white: one picture in 8 and in 16 bits is one."""
+    picture = read_picture(path)
+    return picture.values / np.float32(picture.white or 1)
+
+
+_READERS: dict[str, Callable[[Path], npt.NDArray[Any]]] = {
+    "image": _picture,
+    "sound": lambda path: read_sound(path).samples,
+    "volume": _volume,
+}

@@ -1,0 +1,114 @@
+"""What files tell that no patient needs: facts of the files, the frame of a picture, a thumbnail of 16 x 16.
+
+A network that does no better than these has not been shown to see anything of the disease.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.signal import spectrogram
+
+from pipeline.learning.raw_files import RawFile, ending_of
+
+Floats = npt.NDArray[np.float64]
+#: A number or a word that is known of a case.
+Fact = float | str
+#: Pixels along each side of the thumbnail.
+THUMBNAIL = 16
+#: Blocks along each side of a picture, whose pixels are averaged, and how many of them the frame is wide: of 224 pixels
+#: the outer 16.
+BLOCKS, RING = 28, 2
+#: A word that so many cases have is a feature of its own.
+WORDS_FROM = 5
+#: What is added to the power of a sound, so that silence has a logarithm.
+FAINT = 1e-10
+
+
+def file_facts(path: Path, raw: RawFile) -> dict[str, Fact]:
+    """Facts of a file that can be told without looking at what is in it.
+
+    Returns:
+        Size in bytes, ending, type of its values, and the sides of a volume or picture with their ratio, the sides of
+        voxels in mm; of a sound its duration in s, samples a second, channels, and its loudness in dB of full scale.
+    """
+    found: dict[str, Fact] = {"bytes": np.log10(max(path.stat().st_size, 1)), "ending": ending_of(path)}
+    found["type"] = str(raw.values.dtype)
+    if raw.kind == "sound":
+        power = float(np.mean(np.square(raw.values, dtype=np.float64))) if raw.values.size else 0.0
+        found |= {"duration_s": len(raw.values) / raw.sampling[0], "rate": f"{raw.sampling[0]:g}"}
+        return found | {"channels": str(raw.values.shape[1]), "loudness_db": 10 * np.log10(power + FAINT)}
+    sides = raw.values.shape[:2] if raw.kind == "picture" else raw.values.shape
+    found |= side_facts("size", sides) | {"channels": str(raw.values.shape[len(sides) :])}
+    return found | {f"voxel_{axis}": side for axis, side in enumerate(raw.sampling)}
+
+
+def side_facts(name: str, sides: Sequence[float]) -> dict[str, Fact]:
+    """The sides of an image as numbers and as a word: a network tells `1024x1024` from all others."""
+    numbers = {f"{name}_{axis}": float(np.log(max(side, 1e-6))) for axis, side in enumerate(sides)}
+    ratio = float(np.log(max(sides[0], 1e-6) / max(sides[1], 1e-6))) if len(sides) > 1 else 0.0
+    return {**numbers, f"{name}_ratio": ratio, name: "x".join(f"{side:g}" for side in sides)}
+
+
+def told_fact(name: str, text: str) -> dict[str, Fact]:
+    """A cell of a table as facts: sides such as `1024x1024`, a number, or a word; nothing of an empty one."""
+    try:
+        sides = [float(part) for part in text.lower().split("x")] if text else []
+    except ValueError:
+        return {name: text}
+    return side_facts(name, sides) if len(sides) > 1 else {name: sides[0]} if sides else {}
+
+
+def fact_features(facts: Sequence[Mapping[str, Fact]]) -> Floats:
+    """(N, F): numbers as they are, NaN where a case has none, and a column for each word that several cases have."""
+    names = sorted({name for case in facts for name in case})
+    columns: list[Floats] = []
+    for name in names:
+        values = [case.get(name) for case in facts]
+        words = Counter(value for value in values if isinstance(value, str))
+        for word, count in sorted(words.items()):
+            if WORDS_FROM <= count < len(facts):
+                columns.append(np.array([float(value == word) for value in values]))
+        if not words:
+            columns.append(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+    return np.stack(columns, 1) if columns else np.zeros((len(facts), 0))
+
+
+def frame(raw: RawFile) -> Floats | None:
+    """(208,): the outer ring of a picture, or of a volume's mean along its last axis; None of a sound."""
+    if raw.kind == "sound":
+        return None
+    ring = np.ones((BLOCKS, BLOCKS), bool)
+    ring[RING:-RING, RING:-RING] = False
+    return np.asarray(_averaged(_plane(raw), (BLOCKS, BLOCKS))[ring])
+
+
+def thumbnail(raw: RawFile) -> Floats:
+    """(256,): 16 x 16 of a picture, of a volume's mean along its last axis, or of a sound's logarithmic spectrogram."""
+    return _averaged(_spectrum(raw) if raw.kind == "sound" else _plane(raw), (THUMBNAIL, THUMBNAIL)).ravel()
+
+
+def _plane(raw: RawFile) -> Floats:
+    """A volume or a picture as one grey plane."""
+    values = raw.values.astype(np.float64)
+    if raw.kind == "volume":
+        values = values.reshape(*values.shape[:2], -1)
+    plane = values.mean(-1) if values.ndim == 3 else values
+    return np.asarray(np.nan_to_num(plane))
+
+
+def _spectrum(raw: RawFile) -> Floats:
+    samples = np.nan_to_num(raw.values.astype(np.float64).mean(1))
+    padded = np.pad(samples, (0, max(0, 256 - len(samples))))
+    return np.asarray(np.log10(spectrogram(padded, raw.sampling[0], nperseg=256)[2] + FAINT))
+
+
+def _averaged(plane: npt.ArrayLike, size: tuple[int, int]) -> Floats:
+    """A plane in so many rows and columns: means over boxes."""
+    image = Image.fromarray(np.asarray(plane, np.float32))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BOX), np.float64)

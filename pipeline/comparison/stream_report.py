@@ -1,0 +1,117 @@
+"""What a report says of the controls of streams: their table, what shuffling takes away, and how to read both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pipeline.comparison.class_paired import NO_WINNER
+from pipeline.comparison.stream_controls import ControlFindings
+from pipeline.evaluation.classification import compare, evaluate
+from pipeline.evaluation.results import ALL, MACRO, Comparison, Estimate, Evaluation, Predictions, Settings
+from pipeline.report.classification import PlainTable, interval, number, p_text
+
+#: A stream, and how it was shuffled.
+Shuffle = tuple[str, Literal["within", "across"]]
+PLAIN = "not shuffled"
+_WAYS = {"within": "within the class", "across": "across classes"}
+#: AUROC of chance.
+CHANCE = 0.5
+
+
+def auroc_of(found: Evaluation) -> Estimate:
+    """AUROC with its bootstrap interval: of class 1 of two, of more the macro average."""
+    area = [item for item in found.estimates if item.measure == "auroc" and not item.method.startswith("DeLong")]
+    return next((item for item in area if item.of == MACRO), area[0])
+
+
+def controls_table(found: ControlFindings) -> PlainTable:
+    """The controls on folds of patients, and beside them on folds drawn case by case."""
+    rows = [_control(item, "by patient") for item in found.by_patient]
+    rows += [_control(item, "case by case") for item in found.random]
+    note = (
+        "Logistic regression out of fold, its penalty chosen by training cases alone; 95 % intervals over resampled "
+        "patients. File facts: size in bytes, type, sides, voxels, duration, loudness, and what the table tells. "
+        "Frame: the outer 16 of 224 pixels. Thumbnail: 16 x 16."
+    )
+    return PlainTable("Controls that see no disease", ("Control", "Folds", "AUROC", "Accuracy"), tuple(rows), note)
+
+
+def shuffle_table(
+    plain: Predictions, shuffled: Mapping[Shuffle, Predictions], settings: Settings | None = None
+) -> PlainTable:
+    """What a trained network loses when one stream of its judged cases is another patient's.
+
+    Args:
+        plain: of the judged cases as they are.
+        shuffled: (stream, way) -> of the same cases with that stream shuffled.
+        settings: of the intervals and tests.
+
+    Raises:
+        UsageError: E_ROWS when the cases are others.
+    """
+    names = {f"{stream}, {_WAYS[way]}": found for (stream, way), found in shuffled.items()}
+    models = {PLAIN: plain, **names}
+    losses = {item.second: item for item in compare(models, settings) if item.first == PLAIN and _is_summary(item)}
+    rows = [
+        (item.model, _valued(auroc_of(item)), *_loss(losses.get(item.model))) for item in evaluate(models, settings)
+    ]
+    note = (
+        "Loss: AUROC not shuffled less AUROC shuffled, paired over the same resampled patients. Within the class a "
+        "stream still tells all that it alone tells of the class: what then does not fall has used no patient."
+    )
+    columns = ("Streams of the judged cases", "AUROC", "Loss", "95 % interval", "p")
+    return PlainTable("Streams of other patients", columns, tuple(rows), note)
+
+
+def control_sentences(
+    found: ControlFindings, reached: Estimate | None = None, class_paired: bool = False
+) -> tuple[str, ...]:
+    """How the controls are to be read.
+
+    Args:
+        found: what they have found.
+        reached: AUROC of the best network on the same folds, where there is one.
+        class_paired: whether the cases were made of one class's files.
+    """
+    said = [NO_WINNER] if class_paired else []
+    if found.duplicates:
+        cases = "; ".join(" and ".join(group) for group in found.duplicates[:5])
+        more = f", and {len(found.duplicates) - 5} more" if len(found.duplicates) > 5 else ""
+        said.append(f"E_DUPLICATE: cases in different folds share a file or what is in it: {cases}{more}.")
+    said += [_explained(item, reached) for item in found.by_patient if auroc_of(item).value is not None]
+    pairs = zip(found.by_patient, found.random, strict=False)
+    return (*said, *(_flattered(patient.model, auroc_of(patient), auroc_of(drawn)) for patient, drawn in pairs))
+
+
+def _control(found: Evaluation, folds: str) -> tuple[str, ...]:
+    return (found.model, folds, _valued(auroc_of(found)), _valued(found.estimate("accuracy", ALL)))
+
+
+def _valued(item: Estimate) -> str:
+    if item.value is None:
+        return item.note
+    return number(item.value) if item.low is None else f"{number(item.value)} ({interval(item.low, item.high)})"
+
+
+def _loss(item: Comparison | None) -> Sequence[str]:
+    if item is None:
+        return ("", "", "")
+    return (number(item.difference, signed=True), interval(item.low, item.high), p_text(item.p_value))
+
+
+def _is_summary(item: Comparison) -> bool:
+    return item.measure == "auroc" and item.method != "DeLong"
+
+
+def _explained(control: Evaluation, reached: Estimate | None) -> str:
+    area = auroc_of(control).value or 0.0
+    said = f"{control.model} alone: AUROC {number(area)}"
+    if reached is None or reached.value is None or reached.value <= CHANCE:
+        return f"{said}."
+    part = max(0.0, min(1.0, (area - CHANCE) / (reached.value - CHANCE)))
+    return f"{said}, which is {part:.0%} of what the best network has above chance ({number(reached.value)})."
+
+
+def _flattered(name: str, patient: Estimate, drawn: Estimate) -> str:
+    return f"{name} on folds drawn case by case: AUROC {number(drawn.value)}; by patient {number(patient.value)}."
