@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import main
-from pipeline.run import batch
+from pipeline.run.loading import Loaded
 from pipeline.run.plan import Plan
 from pipeline.run.stage import Stage
+from tests.run.stand_in import Cases, put_in_place
 
 CASES = ("case-1", "case-2", "case-3")
 
@@ -41,14 +42,15 @@ class Slow:
         return case
 
 
-def load(_name: str, plan: Plan) -> batch.Loaded:
+def load(_name: str, plan: Plan) -> Loaded:
     """In the place of a bundle's stage."""
     chain = Slow(plan.dataset_dir, os.environ["HOW"] == "deaf")
     stage = Stage("ingest", chain, {}, {}, plan.output_dir)
-    return batch.Loaded(stage, lambda: [{"case_id": name} for name in CASES], ())
+    return Loaded(stage, Cases(CASES), ())
 
+
+put_in_place(load)  # in the processes that it starts, too
 
 if __name__ == "__main__":
-    batch.load = load
     sys.argv[0] = "tandem"
     main()

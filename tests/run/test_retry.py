@@ -11,13 +11,15 @@ import pytest
 from pipeline.cases import Artifact, Fault, Record
 from pipeline.commands.cohort import retry
 from pipeline.errors import UsageError
-from pipeline.run import batch, events
+from pipeline.run import events
+from pipeline.run.loading import Loaded
 from pipeline.run.plan import Plan
 from pipeline.run.retry import find
 from pipeline.run.stage import Stage
 from pipeline.shipped import shipped
 from pipeline.spec.spec import load_spec, save_spec
 from pipeline.store import records
+from tests.run.stand_in import put_in_place
 
 
 @pytest.fixture
@@ -88,15 +90,15 @@ def test_the_cases_run_again_and_no_other(out: Path, monkeypatch: pytest.MonkeyP
     """Of a real run of stages, whose bundles are replaced by one line."""
     worked: list[tuple[str, str]] = []
 
-    def load(name: str, plan: Plan) -> batch.Loaded:
+    def load(name: str, plan: Plan) -> Loaded:
         def chain(case: dict[str, Any]) -> dict[str, Any]:
             worked.append((name, case["case_id"]))
             return case
 
         find_cases = records.FindCases(plan.output_dir, {}, after=["ingest"])
-        return batch.Loaded(Stage(name, chain, {}, {}, plan.output_dir), find_cases, ())
+        return Loaded(Stage(name, chain, {}, {}, plan.output_dir), find_cases, ())
 
-    monkeypatch.setattr(batch, "load", load)
+    put_in_place(load, monkeypatch.setattr)
     before = (out / "run.json").read_text()
     found = retry(out, codes=["E_CRASH"])
     assert worked == [("register", "crashed"), ("report", "crashed")]

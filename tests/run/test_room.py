@@ -11,10 +11,12 @@ import pytest
 from pipeline.cases import Artifact, Record
 from pipeline.errors import UsageError
 from pipeline.run import batch
+from pipeline.run.loading import Loaded
 from pipeline.run.plan import Plan
 from pipeline.run.room import require_room
 from pipeline.run.stage import Stage
 from pipeline.store import records
+from tests.run.stand_in import Cases, put_in_place
 
 
 def free(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
@@ -59,11 +61,11 @@ def test_a_run_starts_when_there_is_room_again(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "in").mkdir()
     plan = Plan(tmp_path / "in", tmp_path / "out", stages=("ingest",), min_free_gb=1)
 
-    def load(_name: str, plan: Plan) -> batch.Loaded:
+    def load(_name: str, plan: Plan) -> Loaded:
         stage = Stage("ingest", lambda case: case, {}, {}, plan.output_dir)
-        return batch.Loaded(stage, lambda: [{"case_id": "a"}], ())
+        return Loaded(stage, Cases(("a",)), ())
 
-    monkeypatch.setattr(batch, "load", load)
+    put_in_place(load, monkeypatch.setattr)
     free(monkeypatch, 0.2)
     with pytest.raises(UsageError, match="E_DISK"):
         batch.run(plan)
