@@ -31,12 +31,12 @@ def kept_servers() -> Iterator[None]:
 
     Each task still has a child of its own. `tests/test_child.py` and the commands' own processes start theirs.
     """
-    servers: dict[tuple[str, str], Server] = {}
+    servers: dict[tuple[str, Path], Server] = {}
     begin = Sandbox.__init__
 
     def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:
         name = name_of(function)
-        begin(box, servers.setdefault((name, os.getcwd()), Server(name)), *limits, **more)  # a task may be a path
+        begin(box, servers.setdefault((name, Path.cwd()), Server(name)), *limits, **more)  # a task may be a path
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Sandbox, "__init__", begun)
