@@ -14,7 +14,10 @@ from pipeline.dicom.sandbox import Sandbox
 from tests.whole_run import WholeRun, made_once
 
 #: The files that take minutes. While the first makes the run that several of them share, another core does the second.
-LONG_FILES = ("test_kill.py", "test_register.py", "test_fuse_run.py", "test_canaries.py", "test_cohort.py")
+LONG_FILES = (
+    *("test_kill.py", "test_training.py", "test_register.py", "test_fuse_run.py", "test_fuse.py", "test_faults.py"),
+    *("test_run.py", "test_canaries.py", "test_cohort.py", "test_demo_weights.py"),
+)
 
 
 @pytest.fixture(autouse=True)
