@@ -9,7 +9,8 @@ PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: setup demo dev test test-all lint coverage docs lock clean
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+# Compiled modules are kept, whatever the environment says: tests start many processes.
+PYTEST  = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # What a user needs.
 setup: $(VENV)/.ready
@@ -19,12 +20,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(INSTALL) -e '.[demo]'
 	touch $@
 
-# And what a developer needs beside it.
+# And what a developer needs beside it; at once, as pip takes half a minute to find out that it has nothing to do.
 dev: $(VENV)/.dev
 
-$(VENV)/.dev: $(VENV)/.ready
-	$(INSTALL) -e '.[demo,dev]'
-	touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[demo,dev,docs]'
+	touch $(VENV)/.ready $(VENV)/.docs $@
 
 # Simulates a small cohort as DICOM, runs the whole pipeline on it, prints where the report is.
 demo: setup

@@ -14,7 +14,10 @@ from pipeline.dicom.sandbox import Sandbox
 from tests.whole_run import WholeRun, made_once
 
 #: The files that take minutes. While the first makes the run that several of them share, another core does the second.
-LONG_FILES = ("test_kill.py", "test_register.py", "test_fuse_run.py", "test_canaries.py", "test_cohort.py")
+LONG_FILES = (
+    *("test_kill.py", "test_training.py", "test_register.py", "test_fuse_run.py", "test_fuse.py", "test_faults.py"),
+    *("test_run.py", "test_canaries.py", "test_cohort.py", "test_demo_weights.py"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +34,7 @@ def kept_servers() -> Iterator[None]:
 
     Each task still has a child of its own. `tests/test_child.py` and the commands' own processes start theirs.
     """
-    servers: dict[tuple[str, str], Server] = {}
+    servers: dict[tuple[str, Path], Server] = {}
     begin = Sandbox.__init__
 
     def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.store import records
-from tests.tandem_process import command, environment, tandem
+from tests.tandem_process import command, environment, started_tandem, tandem
 from tests.whole_run import SPEC, WholeRun
 
 KILLS = 6
@@ -50,7 +50,7 @@ def test_kills_at_random_moments(whole_run: WholeRun, tmp_path: Path) -> None:
     home, arguments = whole_run.own_home(tmp_path / "home"), ("run", whole_run.small.dicom, "--spec", SPEC, "--out")
     truth = hashes(whole_run.out, whole_run.small_case)
     started = time.perf_counter()
-    assert tandem(home, *arguments, tmp_path / "whole").code == 0
+    assert started_tandem(home, *arguments, tmp_path / "whole").code == 0
     seconds = time.perf_counter() - started
     assert hashes(tmp_path / "whole", whole_run.small_case) == truth
     chance, out, seen = random.Random(2), tmp_path / "out", set()

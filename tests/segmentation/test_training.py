@@ -6,9 +6,12 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -21,7 +24,7 @@ from scipy import ndimage
 
 from pipeline.commands.segment import calibration_of
 from pipeline.errors import UsageError
-from pipeline.segmentation import weights, worker
+from pipeline.segmentation import weights, worker, workspace
 from pipeline.segmentation.model import build_network, load_model
 from pipeline.segmentation.nnunet import PlansManager
 from pipeline.segmentation.predict import Predictor
@@ -30,6 +33,7 @@ from pipeline.segmentation.trainers.tandem_trainer import TandemTrainer
 from pipeline.segmentation.weights import find_model, load_checkpoint
 from pipeline.segmentation.workspace import Workspace, plans_name
 from pipeline.shipped import shipped
+from tests import warm
 from tests.segmentation.conftest import plans_of, write_model
 
 SETTINGS = TrainingSettings(
@@ -190,6 +194,7 @@ def broken_off(train: Training, monkeypatch: pytest.MonkeyPatch) -> None:
             return super().communicate()
 
     with monkeypatch.context() as patch:
+        patch.setattr(workspace, "subprocess", subprocess)  # one from nothing
         patch.setattr(subprocess, "Popen", Killed)
         with pytest.raises(SystemExit):
             train.run()
@@ -203,6 +208,19 @@ class Trained:
     place: Path
     out: Path
     model: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spared() -> Iterator[None]:
+    """nnU-Net's processes are forked from one that has loaded PyTorch; but for the one that is killed."""
+
+    def run(command: list[str], input: str, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-m"]
+        return warm.run(*command[2:], env=env, given=input)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workspace, "subprocess", SimpleNamespace(run=run))
+        yield
 
 
 @pytest.fixture(scope="module")
