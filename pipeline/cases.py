@@ -78,6 +78,8 @@ class Instance:
         fault: code and sentence when the file has to be rejected.
         frame: number of the frame within its file, from 0.
         pixels: how the pixel values lie in the file, or None where it has none.
+        header: a digest of the file's bytes before its pixel values, by which a reader knows that it is still the file
+            that was looked at; empty where it has none.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class Instance:
     fault: Fault | None = None
     frame: int = 0
     pixels: Pixels | None = None
+    header: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from pipeline.words import counted
 
 SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
+#: The private cache of headers, beside the key.
+HEADERS = "headers.jsonl"
 
 
 class FindSeries:
@@ -36,12 +38,14 @@ class FindSeries:
         dataset_dir: the DICOM tree; it is never written to.
         output_dir: the run folder.
         spec: the data spec.
+        readers: how many processes read headers; 0: one for each core.
     """
 
-    def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> None:
+    def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> None:
         self.dataset_dir = Path(dataset_dir)
         self.output_dir = Path(output_dir)
         self.spec = spec
+        self.readers = readers
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with its roles' `Series`.
@@ -53,7 +57,8 @@ class FindSeries:
         require_apart(self.output_dir, self.dataset_dir)
         names = Pseudonyms(self.output_dir)
         names.hold(self.output_dir)
-        found = scan(self.dataset_dir, self._rule_tags(), self.output_dir)
+        cache = names.place(HEADERS)
+        found = scan(self.dataset_dir, self._rule_tags(), self.output_dir, cache, self.readers)
         series = candidates(found.series)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
         masked = attach_masks(series, selection, self.spec)

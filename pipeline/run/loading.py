@@ -62,6 +62,8 @@ def parser_of(name: str, plan: Plan) -> Any:
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
     folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
     settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
+    if plan.jobs > 1 and "readers" in parser:
+        settings["readers"] = plan.jobs
     require_known(paths, settings)
     parser.update({key: as_value(value) for key, value in settings.items()})
     if plan.device and "device" in parser:

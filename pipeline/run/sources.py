@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.cases import Fault
 from pipeline.console import echo
 from pipeline.dicom.ingest import FindSeries
+from pipeline.errors import UsageError
 from pipeline.nifti.ingest import FindFiles
 from pipeline.registration.landmarks import landmarks_key
 from pipeline.run.plan import STAGES
@@ -24,19 +25,26 @@ Case = dict[str, Any]
 _SHARPEN = "Sharpen `register.landmarks` in the data spec: one file for each role of a case."
 
 
-def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> Callable[[], list[Case]]:
+def find_cases(
+    dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0
+) -> Callable[[], list[Case]]:
     """What finds the cases of an input folder.
 
     Args:
         dataset_dir: the input folder.
         output_dir: the run folder.
         spec: with `files` for its roles: NIfTI; without: DICOM. With `register.landmarks`: their files too.
+        readers: how many processes read headers of DICOM; 0: one for each core.
 
     Raises:
-        UsageError: E_OUT when the run folder lies in the input folder.
+        UsageError: E_OUT when the run folder lies in the input folder; E_OPTION.
     """
+    if readers < 0:
+        raise UsageError("E_OPTION", f"Expected `readers` of 0 or more, got {readers}.")
     require_apart(Path(output_dir), Path(dataset_dir))
-    find: Callable[[], list[Case]] = (FindFiles if spec.from_files else FindSeries)(dataset_dir, output_dir, spec)
+    find: Callable[[], list[Case]] = FindSeries(dataset_dir, output_dir, spec, readers)
+    if spec.from_files:
+        find = FindFiles(dataset_dir, output_dir, spec)
     if spec.landmark_files:
         find = partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec)
     return partial(_alone, find, Path(output_dir))

@@ -245,13 +245,16 @@ def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None
     """Describe an input by its content.
 
     Raises:
-        CaseError: E_INPUT when it is needed and missing.
+        CaseError: E_INPUT when it is needed and missing, E_UNREADABLE when a file of it is gone.
     """
     if value is None and kind.endswith("?"):
         return None
     kind = kind.removesuffix("?")
     if isinstance(value, Series | NiftiFile):
-        digests = sorted(sha256_file(path) for path in value.files)
+        try:
+            digests = sorted(sha256_file(path) for path in value.files)
+        except FileNotFoundError as error:
+            raise CaseError("E_UNREADABLE", f"A file of {key} is gone since it was found.") from error
         return Artifact(key, kind, "", hashlib.sha256("".join(digests).encode()).hexdigest())
     if isinstance(value, str | Path) and Path(value).is_file():
         path = Path(value)

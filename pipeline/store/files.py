@@ -137,7 +137,13 @@ def walk(root: Path, apart: Path | None = None) -> Iterator[Path]:
             _require_link_apart(top, apart)
         for name, folders, files in os.walk(top, onerror=lambda error: closed.append(Path(error.filename))):
             folder = Path(name)
-            if _is_known(folder, known):
+            try:
+                entered = _is_known(folder, known)
+            except OSError:  # it is gone since it was listed
+                closed.append(folder)
+                folders.clear()
+                continue
+            if entered:
                 folders.clear()
                 yield folder
                 continue

@@ -99,17 +99,21 @@ class Pseudonyms:
             rows = csv.DictReader(_BYTE.sub(lambda found: chr(int(found[1], 16)), line) for line in stream)
             return list(rows)
 
+    def place(self, name: str) -> Path:
+        """The path of a private file of the run folder, beside the key, in a folder of its owner's alone."""
+        self._links.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._links / name
+
     def keep(self, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Path:
         """Write a private table (readable by its owner alone) beside the key; bytes that are no text as escapes.
 
         Returns:
             Its path.
         """
-        self._links.mkdir(parents=True, exist_ok=True, mode=0o700)
         text = io.StringIO(newline="")
         csv.writer(text).writerows([header, *rows])
-        path = self._links / name
-        write_atomic(path, lambda temporary: _write_private(temporary, _as_bytes(text.getvalue())))
+        path = self.place(name)
+        write_atomic(path, lambda temporary: write_private(temporary, _as_bytes(text.getvalue())))
         return path
 
 
@@ -136,19 +140,20 @@ def _key(path: Path) -> bytes:
 def _create_key(path: Path) -> None:
     """Make the key so that of two processes that start at once both end with the same one."""
     temporary, content = path.with_name(f".{path.name}-{secrets.token_hex(4)}"), secrets.token_bytes(KEY_BYTES)
-    _write_private(temporary, content)
+    write_private(temporary, content)
     with suppress(FileExistsError):
         try:
             os.link(temporary, path)
         except FileExistsError:
             raise
         except OSError:  # a disk without links
-            _write_private(path, content)
+            write_private(path, content)
         finally:
             temporary.unlink()
 
 
-def _write_private(path: Path, content: bytes) -> None:
+def write_private(path: Path, content: bytes) -> None:
+    """Make a file that its owner alone can read."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)

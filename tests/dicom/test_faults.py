@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipeline.dicom.headers.cache
+import pipeline.dicom.headers.scan
 from pipeline.cases import Series
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.pixels.volume import read as read_pixels
@@ -43,11 +45,24 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 
 def read(folder: Path) -> tuple[list[Series], set[str]]:
-    """The series, asked for in HU or Bq/ml; where there is none, the codes of the files."""
-    tree = scan(folder)
+    """The series, asked for in HU or Bq/ml; where there is none, the codes of the files.
+
+    What the cache of headers keeps of any of them gives the same again, and no file is read.
+    """
+    cache = folder.with_name(f"{folder.name}.jsonl")
+    tree = scan(folder, cache=cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.dicom.headers.scan, "_read_all", lambda paths, *_: iter(paths))  # no header
+        assert scan(folder, cache=cache) == tree
     parts = merge([part for found in tree.series for part in split(found)])
     series = [in_unit_of_role(judge(part)) for part in parts]
     return series, {item.fault.code for item in tree.rejected if item.fault is not None and not series}
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that were written just now are kept, too."""
+    monkeypatch.setattr(pipeline.dicom.headers.cache, "SETTLED_S", 0.0)
 
 
 def volumes_of(found: list[Series]) -> tuple[list[tuple[FloatArray, FloatArray]], set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mmap
 import zlib
@@ -40,6 +41,7 @@ class Encoded:
     """A file that is open at the first element of its data set.
 
     Attributes:
+        file: as it was opened.
         stream: the file's content; of a deflated file, its inflated data set.
         size: of the stream in bytes.
         declared: TransferSyntaxUID (0002,0010), empty where it is missing.
@@ -50,6 +52,7 @@ class Encoded:
         certain: it says of itself that it is DICOM: by the prefix, or by file meta information.
     """
 
+    file: BinaryIO
     stream: BinaryIO
     size: int
     declared: str
@@ -86,7 +89,8 @@ def open_dataset(file: BinaryIO) -> Encoded:
         if inflated is not None:
             stream, size, deflated = io.BytesIO(inflated), len(inflated), True
     implicit, little = _look(stream)
-    return Encoded(stream, size, declared, implicit, little, deflated, bare, prefixed or not bare or bool(declared))
+    certain = prefixed or not bare or bool(declared)
+    return Encoded(file, stream, size, declared, implicit, little, deflated, bare, certain)
 
 
 def inflate(path: Path) -> bytes:
@@ -103,6 +107,18 @@ def inflate(path: Path) -> bytes:
     if not isinstance(encoded.stream, io.BytesIO):
         raise NotDicomError
     return encoded.stream.getvalue()
+
+
+def header_digest(file: BinaryIO, pixels: int, deflated: bool) -> str:
+    """A digest of a file's bytes before its pixel values; of all of them where it is deflated.
+
+    Args:
+        file: open.
+        pixels: `Pixels.offset`.
+        deflated: where that counts elsewhere.
+    """
+    file.seek(0)
+    return hashlib.sha256(file.read(-1 if deflated else pixels)).hexdigest()[:16]
 
 
 def _declared(stream: BinaryIO) -> str:

@@ -15,7 +15,14 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from pipeline.cases import Fault, Instance
-from pipeline.dicom.headers.encoding import INFLATED_BYTES, Encoded, NotDicomError, TooLargeError, open_dataset
+from pipeline.dicom.headers.encoding import (
+    INFLATED_BYTES,
+    Encoded,
+    NotDicomError,
+    TooLargeError,
+    header_digest,
+    open_dataset,
+)
 from pipeline.dicom.headers.multiframe import FRAME_GROUPS, frames_of
 from pipeline.dicom.headers.persons import PERSON_TAGS
 from pipeline.dicom.headers.pixel_data import Element, find_pixels
@@ -192,6 +199,7 @@ def _image(
         notes=tuple(notes),
         fault=fault or bad_number,
         pixels=pixels,
+        header=header_digest(encoded.file, pixels.offset, encoded.deflated) if pixels else "",
     )
 
 

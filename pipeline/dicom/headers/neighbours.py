@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -50,13 +51,16 @@ class Neighbours(Names):
 
     Args:
         known: their headers.
+        asked: the entries that may be lost: only files beside them are looked at.
     """
 
-    def __init__(self, known: Sequence[Header]) -> None:
-        super().__init__(header.instances[0].path for header in known)
+    def __init__(self, known: Sequence[Header], asked: Iterable[Path]) -> None:
+        folders = {_folder(path) for path in asked}
+        near = [(index, header) for index, header in enumerate(known) if _folder(header.instances[0].path) in folders]
+        super().__init__(header.instances[0].path for _, header in near)
         self._known = list(known)
         self._owners: defaultdict[tuple[Path, str], dict[_Owner, int]] = defaultdict(dict)
-        for index, header in sorted(enumerate(known), key=lambda item: not item[1].instances[0].rows):
+        for index, header in sorted(near, key=lambda item: not item[1].instances[0].rows):
             path = header.instances[0].path
             for form in ("", *_forms(path.name)):
                 owners = self._owners[path.parent, form]
@@ -93,6 +97,10 @@ class Neighbours(Names):
         if FILES_LOST not in first.notes:
             noted = replace(first, notes=(*first.notes, FILES_LOST))
             self._known[index] = replace(header, instances=(noted, *others))
+
+
+def _folder(path: Path) -> str:
+    return str(path).rpartition(os.sep)[0]  # `Path.parent` takes three times as long
 
 
 def _forms(name: str) -> tuple[str, ...]:

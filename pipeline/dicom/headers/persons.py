@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.dicom.headers.header import Header
 
 PERSON_TAGS = ("PatientName", "PatientBirthDate", "PatientSex")
+_PERSON = ("PatientID", *PERSON_TAGS)
 #: Words that stand in a name's place where somebody took it out.
 _NO_NAME = re.compile(r"anon[a-z]*|unknown|unbekannt|none|null|no|name|noname|removed|redacted|(de)?identified|de|x+")
 #: Consoles and de-identifiers write such a year where they know none.
@@ -39,7 +40,9 @@ class Person(NamedTuple):
 
 def person_of(tags: Mapping[str, str]) -> Person:
     """The person of a header's values."""
-    return Person(tags.get("PatientID", ""), *(tags.get(tag, "") for tag in PERSON_TAGS))
+    get = tags.get  # asked of every file
+    patient, name, birth_date, sex = _PERSON
+    return Person(get(patient, ""), get(name, ""), get(birth_date, ""), get(sex, ""))
 
 
 def clashes(people: Iterable[Person]) -> tuple[str, ...]:

@@ -7,11 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases import Fault, Instance, Series
+from pipeline.dicom.headers.cache import HeaderCache
 from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import Header, read_header, rejected
 from pipeline.dicom.headers.neighbours import Neighbours
+from pipeline.dicom.headers.packed import pack, unpack
 from pipeline.dicom.headers.persons import with_issuers
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.errors import REMEDIES, UsageError
@@ -42,13 +45,17 @@ class Scan:
     others: tuple[Instance, ...] = ()
 
 
-def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Scan:
+def scan(
+    root: Path, tags: Iterable[str] = (), apart: Path | None = None, cache: Path | None = None, readers: int = 0
+) -> Scan:
     """Read the header of every file of a tree.
 
     Args:
         root: the tree. A DICOMDIR in it is not trusted: every file is looked at.
         tags: DICOM keywords that the data spec's rules look at.
         apart: an output folder, which no link of the tree may lead to.
+        cache: a private file; what it knows of a file that has not changed since is not read again.
+        readers: how many processes read; 0: one for each core.
 
     Raises:
         UsageError: E_EMPTY when there is no file, E_NO_DICOM when none is DICOM, E_OUT.
@@ -58,7 +65,8 @@ def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Sca
     lost: list[Instance] = []
     unreadable: list[Instance] = []
     others: list[Instance] = []
-    for path, found in zip(paths, _read_all(paths, tuple(tags)), strict=True):
+    asked = tuple(sorted(tags))
+    for path, found in zip(paths, _found(paths, asked, HeaderCache(cache, root, asked), readers), strict=True):
         if isinstance(found, Header):
             headers.append(found)
         elif isinstance(found, NotDicomError):
@@ -77,7 +85,7 @@ def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Sca
         raise UsageError(code, f"Expected DICOM files below {root}, got {what}.", remedy)
     lost += [instance for header in headers if not header.series_uid for instance in header.instances]
     known = with_issuers(header for header in headers if header.series_uid)
-    neighbours = Neighbours(known)
+    neighbours = Neighbours(known, (item.path for item in (*lost, *others, *unreadable)))
     damaged = {item.path for item in others if item.fault == _FOREIGN and neighbours.has_lost(item.path)}
     lost += [replace(item, fault=_NO_DICOM) for item in others if item.path in damaged]
     closed = [item for item in unreadable if not item.path.is_dir() and neighbours.has_lost(item.path)]
@@ -87,9 +95,32 @@ def scan(root: Path, tags: Iterable[str] = (), apart: Path | None = None) -> Sca
     return Scan(tuple(_group(everything)), homeless, tuple(unreadable), foreign)
 
 
-def _read_all(paths: list[Path], tags: tuple[str, ...]) -> Iterator[Header | Exception | Fault]:
+def _found(paths: list[Path], tags: tuple[str, ...], cache: HeaderCache, readers: int) -> Iterator[Any]:
+    """What is known of every file, or is read of it, in order."""
+    known = cache.known(paths)
+    unread = [path for path, item in zip(paths, known, strict=True) if item is None]
+    reading = _kept(unread, _read_all(unread, tags, readers), cache)
+    yield from (next(reading) if item is None else item for item in known)
+
+
+def _kept(paths: list[Path], reading: Iterator[Any], cache: HeaderCache) -> Iterator[Any]:
+    """What is read of files, chunk by chunk as it comes, so that a run that is killed has kept it.
+
+    What is no property of the file (a disk that fails, a limit of time) is not kept.
+    """
+    for start in range(0, len(paths), _CHUNK):
+        chunk = list(zip(paths[start : start + _CHUNK], reading, strict=False))  # the rest comes with the next chunk
+        sure = [(path, item) for path, item in chunk if isinstance(item, Header | NotDicomError)]
+        names = [path for path, _ in sure]
+        packed = pack([item for _, item in sure])
+        cache.keep(names, packed)
+        shared = unpack(packed, names)
+        yield from (next(shared) if isinstance(item, Header | NotDicomError) else item for _, item in chunk)
+
+
+def _read_all(paths: list[Path], tags: tuple[str, ...], readers: int = 0) -> Iterator[Header | Exception | Fault]:
     """The header of every file, or why there is none, in order. No foreign file is parsed in this process."""
-    workers = max(1, min(len(os.sched_getaffinity(0)), len(paths) // (2 * _CHUNK)))
+    workers = max(1, min(readers or len(os.sched_getaffinity(0)), len(paths) // (2 * _CHUNK)))
     largest = max((_size(path) for path in paths), default=0)
     with Sandbox(read_task, workers, HEADER_BYTES + largest, HEADER_TIMEOUT_S, _CHUNK) as box:
         yield from box.map((path, tags) for path in paths)

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from pipeline.cases import Fault, Instance, Pixels
+from pipeline.dicom.headers.encoding import header_digest
 from pipeline.dicom.pixels.decode import Frames, decode, read_frame
 from pipeline.dicom.sandbox import Sandbox
-from pipeline.errors import QuarantineError
+from pipeline.errors import CaseError, QuarantineError
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +42,7 @@ def stored_values(instances: Sequence[Instance]) -> Iterator[tuple[int, Array]]:
     Raises:
         QuarantineError: E_PIXEL_LENGTH when a file is cut, E_DECODE when no codec reads it, E_LIMIT or E_CRASH when
             decoding it took too much, or ended the process that did.
+        CaseError: E_CHANGED when a file is not the one whose header was read.
         OSError: a file cannot be read any more.
     """
     files: defaultdict[Path, list[int]] = defaultdict(list)
@@ -42,12 +50,25 @@ def stored_values(instances: Sequence[Instance]) -> Iterator[tuple[int, Array]]:
         files[instance.path].append(index)
     compressed = {}
     for path, indices in files.items():
+        _require_same(instances[indices[0]])
         if _pixels(instances[indices[0]]).syntax in _PLAIN:
             yield from _native(instances, path, indices)
         else:
             compressed[path] = indices
     if compressed:
         yield from _decoded(instances, compressed)
+
+
+def _require_same(instance: Instance) -> None:
+    """Refuse a file that has changed since its header was read: its pixels would be put where another's lay."""
+    pixels = _pixels(instance)
+    if not instance.header:
+        return
+    with instance.path.open("rb") as file:
+        digest = header_digest(file, pixels.offset, pixels.syntax == DeflatedExplicitVRLittleEndian)
+    if digest != instance.header:
+        remedy = "Run again when nothing writes to the input; if it says so again, delete headers.jsonl beside the key."
+        raise CaseError("E_CHANGED", "A file of the series is not the one whose header was read.", remedy)
 
 
 def _pixels(instance: Instance) -> Pixels:

@@ -288,15 +288,19 @@ def drop_copies(series: Series) -> Series:
 
     Returns:
         The series with each instance once; or with the fault E_DUP_SOP, where files of different content claim to be
-        one instance: nothing says which of them is right.
+        one instance: nothing says which of them is right; or E_UNREADABLE, where one cannot be read any more.
     """
+    if len({(instance.sop_uid, instance.frame) for instance in series.instances}) == len(series.instances):
+        return series
     by_uid: defaultdict[tuple[str, int], list[Instance]] = defaultdict(list)
     for instance in series.instances:
         by_uid[instance.sop_uid, instance.frame].append(instance)
     copies = [same for same in by_uid.values() if len(same) > 1]
-    if not copies:
-        return series
-    hashes = {path: sha256_file(path) for path in {instance.path for same in copies for instance in same}}
+    try:
+        hashes = {path: sha256_file(path) for path in {instance.path for same in copies for instance in same}}
+    except OSError as error:
+        message = f"A copy of a file cannot be read any more ({error.strerror})."
+        return replace(series, fault=Fault("E_UNREADABLE", message, REMEDIES["E_UNREADABLE"]))
     for same in copies:
         if len({hashes[instance.path] for instance in same}) > 1:
             message = f"{len(same)} different files have one SOPInstanceUID."

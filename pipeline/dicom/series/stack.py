@@ -35,19 +35,23 @@ class Stack:
         row: direction along a row, so from column to column; unit length.
         column: direction along a column, so from row to row; unit length.
         positions: centre of each slice's first pixel, shape (N, 3).
-        thickness_mm: SliceThickness (0018,0050) of each slice, NaN where it is missing, shape (N,).
+        instances: the slices.
     """
 
     row: FloatArray
     column: FloatArray
     positions: FloatArray
-    thickness_mm: FloatArray
+    instances: Sequence[Instance]
+
+    @cached_property
+    def thickness_mm(self) -> FloatArray:
+        """SliceThickness (0018,0050) of each slice, NaN where it is missing, shape (N,)."""
+        return np.array([number(instance, "SliceThickness") for instance in self.instances])
 
     @cached_property
     def normal(self) -> FloatArray:
         """Row direction x column direction, unit length. Source: DICOM PS3.3 C.7.6.2.1.1."""
-        normal = np.cross(self.row, self.column)
-        return np.asarray(normal / np.linalg.norm(normal))
+        return _normal(self.row, self.column)
 
     @cached_property
     def along_mm(self) -> FloatArray:
@@ -148,8 +152,7 @@ def stack_of(instances: Sequence[Instance]) -> Stack:
     axes = np.asarray(instances[0].orientation, dtype=np.float64).reshape(2, 3)
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     positions = np.array([instance.position for instance in instances], dtype=np.float64)
-    thickness = np.array([number(instance, "SliceThickness") for instance in instances])
-    return Stack(axes[0], axes[1], positions, thickness)
+    return Stack(axes[0], axes[1], positions, instances)
 
 
 def along_mm(instances: Sequence[Instance]) -> FloatArray:
@@ -159,8 +162,13 @@ def along_mm(instances: Sequence[Instance]) -> FloatArray:
 
 def normal_of(instance: Instance) -> FloatArray:
     """The unit normal of a slice, LPS: row direction x column direction (DICOM PS3.3 C.7.6.2.1.1)."""
-    axes = np.asarray(instance.orientation).reshape(2, 3)
-    normal = np.cross(axes[0], axes[1])
+    return _normal(*np.asarray(instance.orientation).reshape(2, 3))
+
+
+def _normal(row: FloatArray, column: FloatArray) -> FloatArray:
+    """The unit vector of row x column; `np.cross` itself takes ten times as long for one pair."""
+    (a, b, c), (d, e, f) = row.tolist(), column.tolist()
+    normal = np.array((b * f - c * e, c * d - a * f, a * e - b * d))
     return np.asarray(normal / np.linalg.norm(normal))
 
 

@@ -99,7 +99,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.dicom.headers.scan, "_read_all", in_this_process)
 
 
-def in_this_process(paths: list[Path], tags: tuple[str, ...]) -> Iterator[object]:
+def in_this_process(paths: list[Path], tags: tuple[str, ...], _readers: int) -> Iterator[object]:
     for path in paths:
         try:
             yield read_task((path, tags))
