@@ -225,11 +225,14 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
 
 
 @command(app)
-def compare(
+def compare(  # noqa: PLR0913 - each is an option of the command
     cases: Annotated[Path, typer.Argument(help="A table: case_id, patient_id, a column for each modality, label.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the trainings and the report.")],
-    modalities: Annotated[str, typer.Option(help="Columns of the table, separated by commas.")] = "ct,mr",
-    ct_modalities: Annotated[str, typer.Option(help="Which of these are CT, in HU.")] = "ct",
+    modalities: Annotated[
+        str | None, typer.Option(help="Columns of the table, separated by commas: ct,mr, or all streams.")
+    ] = None,
+    ct_modalities: Annotated[str | None, typer.Option(help="Which of these are CT, in HU: ct; no streams.")] = None,
+    streams: Annotated[str, typer.Option(help="Where they share no grid: a data spec with `streams`.")] = "",
     classes: Annotated[int, typer.Option(help="How many classes there are.")] = 2,
     folds: Annotated[int, typer.Option(help="How many folds, where the table has no column `fold`.")] = 5,
     seeds: Annotated[int, typer.Option(help="How many trainings of each variant and fold.")] = 3,
@@ -241,7 +244,8 @@ def compare(
     from pipeline.comparison.cohort import headline
 
     chosen = dict(item.partition("=")[::2] for item in settings or ())
-    found = api.compare(cases, out, names_in(modalities), names_in(ct_modalities), classes, folds, seeds, chosen)
+    columns, ct = (None if text is None else names_in(text) for text in (modalities, ct_modalities))
+    found = api.compare(cases, out, columns, ct, classes, folds, seeds, chosen, streams)
     for item in found.variants:
         _echo(headline(found, item.name))
     _echo(f"Report: {out / 'report' / 'report.html'}")

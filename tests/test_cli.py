@@ -285,7 +285,7 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
     done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}
-    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen), {})]
+    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, ""), {})]
 
 
 def documented() -> Iterator[tuple[str, str]]:

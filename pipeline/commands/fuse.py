@@ -18,13 +18,14 @@ from pipeline.calibration.base import Calibration
 from pipeline.calibration.rows import dilated_foreground
 from pipeline.commands.arrays import write_array
 from pipeline.commands.calibrate import calibrate, read_calibration, summary
-from pipeline.commands.evaluate import evaluate_classification, headline
+from pipeline.commands.evaluate import headline, read_models, write_evaluation
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
+from pipeline.evaluation.results import Settings
 from pipeline.fusion.checkpoint_file import Network, Trained
 from pipeline.fusion.predict import logits_of
 from pipeline.fusion.tiles import TiledInferer
-from pipeline.fusion.whole import WholeInferer
+from pipeline.fusion.whole import WholeInferer, caveats
 from pipeline.inference.engine import weights_sha256
 from pipeline.learning.table import UNKNOWN, Row
 from pipeline.store.artifacts import save
@@ -197,8 +198,9 @@ class FoldEvaluation:
         _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
         if not self.report:
             return
-        files = [paths["probabilities"]], paths["labels"], self.folder / CLASSES, cases
-        for found in evaluate_classification(*files, ["fusion network"], resamples=self.resamples):
+        models = read_models([paths["probabilities"]], paths["labels"], cases, ["fusion network"], [])
+        settings, said = Settings(resamples=self.resamples), caveats(self.trained.network)
+        for found in write_evaluation(models, self.folder / CLASSES, settings, methods=said)[0]:
             echo(headline(found))
 
     def _write_voxels(self, found: Collected) -> None:

@@ -191,6 +191,7 @@ def compare_variants(
     out: Path,
     judgement: str = EVALUATION,
     settings: Settings | None = None,
+    notes: Sequence[str] = (),
 ) -> Findings:
     """Compare the classes that variants have found, and write the report.
 
@@ -205,6 +206,7 @@ def compare_variants(
         out: the folder of the report.
         judgement: which judgement's cases.
         settings: of the bootstrap.
+        notes: further sentences for the report.
 
     Raises:
         UsageError: E_NO_CASES when no variant is done; E_ROWS when variants were judged by other cases; E_OUT.
@@ -219,7 +221,7 @@ def compare_variants(
         settings or Settings(),
         [_loss_panel(protocol, item, seeds, folds) for item in whole],
         [costs_table(found)],
-        _sentences(variants, whole, seeds, folds),
+        [*_sentences(variants, whole, seeds, folds), *notes],
     )
     return Findings(found, evaluations, comparisons)
 

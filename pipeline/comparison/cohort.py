@@ -6,10 +6,13 @@ import ast
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.comparison.classification import Findings, compare_variants
+from pipeline.comparison.streams import OVERLAY, chosen_streams, notes_of, stream_strategies
+from pipeline.comparison.streams import OWN_KEYS as OWN_KEYS_OF_STREAMS
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
@@ -18,6 +21,7 @@ from pipeline.learning.table import Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
 from pipeline.run.options import require_known
 from pipeline.shipped import shipped
+from pipeline.spec.streams import Stream, plain_streams
 from pipeline.store.files import writable_folder
 
 TABLE = "cases.csv"
@@ -28,70 +32,99 @@ OWN_KEYS = (
 )
 
 
-def compare(
+def compare(  # noqa: PLR0913 - each is an option of the command
     cases: str | Path,
     out: str | Path,
-    modalities: Sequence[str] = ("ct", "mr"),
-    ct_modalities: Sequence[str] = ("ct",),
+    modalities: Sequence[str] | None = None,
+    ct_modalities: Sequence[str] | None = None,
     classes: int = 2,
     folds: int = 5,
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
+    streams: str | Path | Mapping[str, Any] = "",
 ) -> Findings:
     """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
-    Every variant has the intermediate network's number of parameters ± 10 %. `OUT/report` takes the report.
+    Every variant has the intermediate network's number of parameters ± 10 % (of streams: `stream_strategies`).
+    `OUT/report` takes the report.
 
     Args:
         cases: the table (`pipeline.learning.table.read_table`); the folds are its own, or are made.
         out: takes the trials and the report; what is done is not done again.
-        modalities: columns of the table.
-        ct_modalities: those of them that are CT, in HU.
+        modalities: columns of the table; `ct` and `mr` when None, with streams all of them.
+        ct_modalities: those of them that are CT, in HU; `ct` when None; streams have none.
         classes: how many.
         folds: how many, where the table has none.
         seeds: how many trainings a variant and fold, with the seeds 0, 1 …
         settings: further keys of `train.yaml`; texts are read as Python's literals where they are.
+        streams: where the modalities share no grid: a data spec with `streams` (a file, or the name of a shipped one),
+            or name -> kind, size and preparation.
 
     Returns:
         What was found of every variant.
 
     Raises:
-        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_OPTION (also for a setting that `train.yaml` does
-            not have, or that is the comparison's own), E_CONFIG before anything is trained;
+        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that is none
+            of `train.yaml`, or that is the comparison's own), E_CONFIG before anything is trained;
             E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
         CaseError: E_MISSING_ROLE.
     """
     cases, out = Path(cases), Path(out)
-    _require_sense(modalities, ct_modalities, classes, seeds)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
-    _require_settings(chosen)
+    if seeds < 1 or classes < 2:
+        raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+    cohort = _of_streams(streams, modalities, ct_modalities) if streams else _of_grid(modalities, ct_modalities)
+    _require_settings(chosen, bool(streams))
     columns = list(chosen.get("table_columns", ()))
-    rows = with_folds(read_table(cases, modalities, classes, columns), folds)
+    rows = with_folds(read_table(cases, cohort.modalities, classes, columns), folds)
     numbers = sorted({row.fold for row in rows if row.fold is not None})
     for fold in numbers:
         split(rows, fold, classes)
-    common = {**_common(out, rows, modalities, ct_modalities, classes), **chosen}
-    variants = strategies(modalities, common)
+    common = {**_common(out, rows, cohort, classes), **chosen}
+    variants = stream_strategies(cohort.streams, common) if streams else strategies(cohort.modalities, common)
     writable_folder(out)
-    write_table(out / TABLE, rows, modalities, columns)
+    write_table(out / TABLE, rows, cohort.modalities, columns)
     protocol = Protocol(out, common)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
-    return compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings())
+    notes = notes_of(variants) if streams else []
+    return compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings(), notes=notes)
 
 
-def _require_sense(modalities: Sequence[str], ct_modalities: Sequence[str], classes: int, seeds: int) -> None:
+@dataclass(frozen=True)
+class Cohort:
+    """What is looked at: columns of the table; those that are CT on one grid, or the streams, which share none."""
+
+    modalities: Sequence[str]
+    ct_modalities: Sequence[str] = ()
+    streams: Mapping[str, Stream] = field(default_factory=dict)
+
+
+def _of_grid(modalities: Sequence[str] | None, ct_modalities: Sequence[str] | None) -> Cohort:
+    modalities = ("ct", "mr") if modalities is None else modalities
+    ct_modalities = ("ct",) if ct_modalities is None else ct_modalities
     strangers = [name for name in ct_modalities if name not in modalities]
     if strangers or len(modalities) < 2:
         got = strangers[0] if strangers else ", ".join(modalities) or "none"
         raise UsageError("E_MODALITY", f"Expected two or more modalities, the CT ones among them, got {got}.")
-    if seeds < 1 or classes < 2:
-        raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+    return Cohort(modalities, ct_modalities)
 
 
-def _require_settings(settings: Mapping[str, Any]) -> None:
-    if bad := [name for name in settings if name in OWN_KEYS]:
+def _of_streams(
+    streams: str | Path | Mapping[str, Any], modalities: Sequence[str] | None, ct_modalities: Sequence[str] | None
+) -> Cohort:
+    if ct_modalities:
+        remedy = "Say `intensity: ct` of a stream that is CT."
+        raise UsageError("E_OPTION", f"Expected no ct_modalities beside streams, got {ct_modalities[0]}.", remedy)
+    found = chosen_streams(streams, modalities)
+    return Cohort(list(found), (), found)
+
+
+def _require_settings(settings: Mapping[str, Any], with_streams: bool) -> None:
+    own = (*OWN_KEYS, *(OWN_KEYS_OF_STREAMS if with_streams else ()))
+    if bad := [name for name in settings if name in own]:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
-    require_known([shipped("bundles", "fuse", "configs", "train.yaml")], settings)
+    names = ["train.yaml", *([f"overlays/{OVERLAY}.yaml"] if with_streams else [])]
+    require_known([shipped("bundles", "fuse", "configs") / name for name in names], settings)
 
 
 def _of_train() -> dict[str, Any]:
@@ -102,18 +135,13 @@ def _of_train() -> dict[str, Any]:
     return found
 
 
-def _common(
-    out: Path, rows: Sequence[Row], modalities: Sequence[str], ct_modalities: Sequence[str], classes: int
-) -> dict[str, Any]:
+def _common(out: Path, rows: Sequence[Row], cohort: Cohort, classes: int) -> dict[str, Any]:
     """Keys of `train.yaml` that follow from the table; masks are learned from where there are any."""
-    return {
-        "dataset_dir": str(out),
-        "table_name": TABLE,
-        "modalities": list(modalities),
-        "ct_modalities": list(ct_modalities),
-        "classes": classes,
-        "labels": 2 if any(row.mask for row in rows) else 0,
-    }
+    common = {"dataset_dir": str(out), "table_name": TABLE, "modalities": list(cohort.modalities), "classes": classes}
+    if cohort.streams:
+        return {**common, "streams": plain_streams(cohort.streams)}
+    labels = 2 if any(row.mask for row in rows) else 0
+    return {**common, "ct_modalities": list(cohort.ct_modalities), "labels": labels}
 
 
 def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Variant]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -290,23 +290,23 @@ NARROWEST, WIDEST = 4, 128
 TOLERANCE = 0.1
 
 
-def parameter_count(definition: Mapping[str, Any]) -> int:
-    """Parameters of a network with these arguments, which is not built for it (torch's device `meta`).
+def parameter_count(definition: Mapping[str, Any], kind: Callable[..., nn.Module] = FusionNet) -> int:
+    """Parameters of a network of a kind with these arguments, which is not built for it (torch's device `meta`).
 
     Raises:
         UsageError: E_CONFIG.
     """
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in FusionNet(**definition).parameters())
+        return sum(parameter.numel() for parameter in kind(**definition).parameters())
 
 
-def width_for(parameters: int, definition: Mapping[str, Any]) -> int:
-    """The width that comes nearest to a number of parameters; `definition` has the other arguments of `FusionNet`.
+def width_for(parameters: int, definition: Mapping[str, Any], kind: Callable[..., nn.Module] = FusionNet) -> int:
+    """The width that comes nearest to a number of parameters; `definition` has the other arguments of the network.
 
     Raises:
         UsageError: E_CONFIG when no width comes within `TOLERANCE`.
     """
-    count = functools.cache(lambda width: parameter_count({**definition, "width": width}))
+    count = functools.cache(lambda width: parameter_count({**definition, "width": width}, kind))
     first = NARROWEST + bisect_left(range(NARROWEST, WIDEST), parameters, key=count)  # with at least as many
     width = min((max(NARROWEST, first - 1), first), key=lambda item: abs(count(item) - parameters))
     if abs(count(width) / parameters - 1) > TOLERANCE:

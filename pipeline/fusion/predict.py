@@ -150,6 +150,7 @@ class FusedOutputsd(Transform):
         pooling: how the class of a case was made, in words.
         sees: the modalities that the network looks at; all when empty.
         images: keys of the modalities' images in the run, in their order; the modalities' own names when empty.
+        caveats: further sentences about the network (`pipeline.fusion.whole.caveats`).
 
     Raises:
         UsageError: E_NAMES when there are other names than labels or classes.
@@ -167,7 +168,9 @@ class FusedOutputsd(Transform):
         pooling: str = "",
         sees: Sequence[str] = (),
         images: Sequence[str] = (),
+        caveats: Sequence[str] = (),
     ) -> None:
+        self.caveats = tuple(caveats)
         self.modalities, self.labels, self.classes = tuple(modalities), labels, classes
         self.sees, self.images = tuple(sees or modalities), tuple(images)
         self.label_names = _names(label_names, [f"label_{value}" for value in range(1, labels)])
@@ -187,7 +190,7 @@ class FusedOutputsd(Transform):
         rows = (*self._class_rows(measures), *self._label_rows(measures))
         pictures = self._pictures(list(seen.values())) if self.labels and seen else ()
         title = f"Fusion: {said}" if said else "Fusion"
-        sentences = (sentence, *self._promise())
+        sentences = (sentence, *self.caveats, *self._promise())
         section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
         answers = [Answer(*row) for row in self._label_rows(measures)]
         if said:

@@ -49,8 +49,8 @@ class StreamNet(nn.Module):
         mode: see above.
         block: of intermediate fusion; `cross_attention` is between all places of the coarsest levels.
         only: the stream that `single` looks at; the first when empty.
-        encoder: a name for all streams, or one for each stream (`pipeline.learning.encoders`): `unet`, or a
-            published one.
+        encoder: a name for all streams, or one for each stream, maybe for others, too
+            (`pipeline.learning.encoders.ENCODERS`).
         width: channels of the first level of `unet`.
         levels: of `unet`.
         token: numbers of a token.
@@ -157,12 +157,12 @@ class StreamNet(nn.Module):
 
     @torch.jit.ignore
     def encoder_of(self, modality: str) -> nn.Module:
-        """The encoder that looks at a stream; `all` names the one of early and of single fusion.
+        """The encoder that looks at a stream; `all` names the one of early fusion.
 
         Raises:
             UsageError: E_MODALITY when there is none.
         """
-        names = self.modalities if len(self.encoders) == len(self.modalities) > 1 else ["all"]
+        names = ["all"] if self.mode == "early" else self.sees
         if modality not in names:
             raise UsageError("E_MODALITY", f"Expected an encoder of {', '.join(names)}, got {modality}.")
         found: Any = self.encoders[names.index(modality)]
@@ -272,7 +272,7 @@ def _check(
 
 def _check_encoders(sizes: Mapping[str, Sequence[int]], mode: str, encoder: str | Mapping[str, str]) -> None:
     found = {name: encoder for name in sizes} if isinstance(encoder, str) else dict(encoder)
-    if set(found) != set(sizes):
+    if not set(found) >= set(sizes):
         what = (
             f"Expected one encoder, or one for each of {', '.join(sizes)}, got those of {', '.join(found) or 'none'}."
         )
@@ -280,6 +280,6 @@ def _check_encoders(sizes: Mapping[str, Sequence[int]], mode: str, encoder: str 
     if mode == "early" and len({len(size) for size in sizes.values()}) > 1:
         got = ", ".join(f"{name} of {len(size)}" for name, size in sizes.items())
         raise UsageError("E_EARLY", f"Expected streams of one dimension for early fusion, got {got}.")
-    if mode == "early" and len(set(found.values())) > 1:
-        got = ", ".join(found.values())
+    if mode == "early" and len({found[name] for name in sizes}) > 1:
+        got = ", ".join(found[name] for name in sizes)
         raise UsageError("E_CONFIG", f"Expected one encoder for early fusion, which has no more, got {got}.")

@@ -77,8 +77,8 @@ class ReadStreamsd(Transform):
 
     Args:
         streams: name -> stream (`pipeline.spec.streams.Stream`, or its keys and values).
-        image: makes the transform that reads pictures, of `keys`, `size` and `allow_missing_keys`.
-        sound: makes the transform that reads sounds, of these and `seconds`.
+        image: makes the transform that reads pictures, of `keys`, `size` and `intensity`; keys may be missing.
+        sound: makes the transform that reads sounds, of `keys`, `size` and `seconds`; keys may be missing.
         window: as in `FitVolumed`.
         zscore: as in `FitVolumed`.
 
@@ -103,11 +103,10 @@ class ReadStreamsd(Transform):
 def _reader(
     name: str, stream: Stream, image: Maker, sound: Maker, window: Values, zscore: Values
 ) -> Callable[[Data], Mapping[Hashable, Any]]:
-    given: dict[str, Any] = {"keys": [name], "size": stream.size, "allow_missing_keys": True}
     if stream.kind == "image":
-        return image(**given)
+        return image(keys=[name], size=stream.size, intensity=stream.intensity)
     if stream.kind == "sound":
-        return sound(**given, seconds=stream.seconds)
+        return sound(keys=[name], size=stream.size, seconds=stream.seconds)
     load = ReadImagesd([name], reader="NibabelReader", ensure_channel_first=True, allow_missing_keys=True)
     return Compose([load, FitVolumed([name], stream, window, zscore)])
 

@@ -15,7 +15,7 @@ from pipeline.cases import Fault, Record
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import REMEDIES, UsageError, pipeline_cause
 from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import STAGES, Plan, configurations, in_order
+from pipeline.run.plan import STAGES, Plan, configuration, in_order, overlaid
 from pipeline.run.stage import Case, Mapper, Stage
 from pipeline.run.status import summary
 from pipeline.shipped import bundle_root
@@ -73,7 +73,7 @@ def load(name: str, plan: Plan) -> Loaded:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    paths = configurations(name, _has_streams(plan.output_dir))
+    paths = overlaid(configuration(name), name, _has_streams(plan.output_dir))
     parser = ConfigParser()
     parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, StrictFloat, StrictInt, ValidationError, field_validator, model_validator
@@ -22,11 +23,13 @@ AXES: dict[str, tuple[str, ...]] = {
 }
 #: Of one side, and of all values of a stream: what is more is no input of a network, but a slip of the keyboard.
 LARGEST_SIDE, MOST_VALUES = 4096, 2**25
+#: Kind -> what may stand as its intensity, the default first.
+INTENSITIES: dict[str, tuple[str, ...]] = {"volume": ("zscore", "ct", "none"), "image": ("full", "percentiles")}
 #: Keys that only some kinds have.
 _OF_KINDS: dict[str, tuple[str, ...]] = {
     "spacing_mm": ("volume",),
     "orientation": ("volume",),
-    "intensity": ("volume",),
+    "intensity": ("volume", "image"),
     "window": ("volume",),
     "seconds": ("sound",),
 }
@@ -42,7 +45,8 @@ class Stream(Model):
             `size` is cut, what is missing is filled, both around its middle: nothing is stretched.
         orientation: of a volume: where its axes run.
         intensity: of a volume: `ct`: the `window` in HU becomes 0 to 1; `zscore`: mean 0 and deviation 1 over the
-            foreground, so that how bright all of it is can no longer say anything; `none`: as it is stored.
+            foreground, so that how bright all of it is can no longer say anything; `none`: as it is stored. Of an
+            image, what is black and white: all its file can hold (`full`), its own `percentiles`, or [low, high].
         window: level and width in HU of `ct`.
         seconds: of a sound: the loudest stretch of this length is heard.
     """
@@ -51,9 +55,15 @@ class Stream(Model):
     size: tuple[StrictInt, ...]
     spacing_mm: tuple[StrictFloat, ...] = ()
     orientation: str = "RAS"
-    intensity: Literal["ct", "zscore", "none"] = "zscore"
+    intensity: str | tuple[StrictFloat, StrictFloat] = ""
     window: tuple[StrictFloat, StrictFloat] = (40.0, 400.0)
     seconds: StrictFloat = Field(default=4.0, gt=0, le=600)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_intensity(cls, content: Any) -> Any:
+        usual = INTENSITIES.get(str(content.get("kind"))) if isinstance(content, Mapping) else None
+        return {"intensity": usual[0], **content} if usual else content
 
     @field_validator("spacing_mm", mode="before")
     @classmethod
@@ -82,6 +92,11 @@ class Stream(Model):
         for key in sorted(self.model_fields_set & _OF_KINDS.keys()):
             if self.kind not in _OF_KINDS[key]:
                 raise ValueError(f"`{key}` is not for the kind `{self.kind}`")
+        known = INTENSITIES.get(self.kind, ())
+        if known and self.intensity not in known and not (self.kind == "image" and _rises(self.intensity)):
+            hint = did_you_mean(str(self.intensity), known)
+            pair = " or [low, high]" if self.kind == "image" else ""
+            raise ValueError(f"`intensity` is one of {', '.join(known)}{pair}, got {self.intensity}{hint}")
         if "window" in self.model_fields_set and self.intensity != "ct":
             raise ValueError("`window` goes with `intensity: ct`")
         if not 0 < self.window[1] < math.inf or not math.isfinite(self.window[0]):
@@ -96,7 +111,11 @@ class Stream(Model):
     def to_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps it: the keys that its kind has."""
         content = self.model_dump(mode="json", exclude=set() if self.intensity == "ct" else {"window"})
-        return {key: value for key, value in content.items() if self.kind in _OF_KINDS.get(key, (self.kind,))}
+        return {key: item for key, item in content.items() if self.kind in _OF_KINDS.get(key, (self.kind,))}
+
+
+def _rises(pair: str | tuple[float, float]) -> bool:
+    return not isinstance(pair, str) and -math.inf < pair[0] < pair[1] < math.inf
 
 
 def given_streams(streams: Mapping[str, Any], spec_file: str = "") -> dict[str, Any]:
@@ -109,12 +128,21 @@ def given_streams(streams: Mapping[str, Any], spec_file: str = "") -> dict[str, 
         raise UsageError("E_CONFIG", f"Expected either streams or a spec_file, got both: {spec_file}.")
     if not spec_file:
         return dict(streams_of(streams))
-    from pipeline.spec.spec import load_spec
+    return dict(read_streams(spec_file))
 
-    found = load_spec(spec_file).streams
+
+def read_streams(path: str | Path) -> dict[str, Stream]:
+    """The streams of a data spec: a file, or a shipped one by its name.
+
+    Raises:
+        UsageError: E_SPEC, also when it has none.
+    """
+    from pipeline.spec.spec import load_spec  # which knows of streams
+
+    found = load_spec(path).streams
     if not found:
-        raise UsageError("E_SPEC", f"Expected `streams` in the data spec {spec_file}, got none.")
-    return dict(found)
+        raise UsageError("E_SPEC", f"Expected `streams` in the data spec {path}, got none.")
+    return found
 
 
 def streams_of(given: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Stream]:
@@ -183,5 +211,5 @@ def _told(fault: Any) -> str:
         return f"it lacks the key {key}."
     problem = fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
     got = "" if fault["type"] == "value_error" else f", got {str(fault['input'])[:60]}"
-    hint = did_you_mean(str(fault["input"]), re.findall(r"'(\w+)'", problem)) or "."
+    hint = did_you_mean(str(fault["input"]), re.findall(r"'(\w+)'", problem)) or "." * (not problem.endswith("?"))
     return f"{key}: {problem}{got}{hint}" if key else f"{problem}{hint}"

@@ -21,7 +21,9 @@ from tests.phantoms.mechanism_files import write_mechanism_cases
 
 CONFIGS = shipped("bundles", "fuse", "configs")
 TRAIN, META = str(CONFIGS / "train.yaml"), str(CONFIGS / "metadata.json")
-OVERLAYS = sorted(path.stem for path in (CONFIGS / "overlays").glob("*.yaml") if path.stem != "tensorboard")
+#: `streams` and what lies over it: tests/bundles/test_streams.py.
+OTHERS = ("tensorboard", "streams", "streams_inference")
+OVERLAYS = sorted(path.stem for path in (CONFIGS / "overlays").glob("*.yaml") if path.stem not in OTHERS)
 SMALL: dict[str, Any] = {
     "patch": [16, 16, 16],
     "network_def::width": 8,

@@ -181,6 +181,7 @@ def test_the_patch_is_that_of_all_streams() -> None:
     with pytest.raises(UsageError, match="E_CONFIG"):
         network.require_patch([16, 16, 16])
     assert network.encoder_of("cxr") is not network.encoder_of("mr")
+    assert network_of("single", "gated", only="cxr").encoder_of("cxr")
     with pytest.raises(UsageError, match="E_MODALITY"):
         network.encoder_of("all")
 

@@ -27,9 +27,7 @@ READERS = {
 class ReadArraysd:
     """Read `.npy` files in the place of pictures and sounds."""
 
-    def __init__(
-        self, keys: Sequence[str], size: Sequence[int], allow_missing_keys: bool = True, seconds: float = 1.0
-    ) -> None:
+    def __init__(self, keys: Sequence[str], size: Sequence[int], intensity: Any = "full", seconds: float = 1.0) -> None:
         self.keys, self.size = tuple(keys), tuple(size)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

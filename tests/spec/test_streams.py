@@ -29,6 +29,10 @@ SPEC = "name: x\ndescription: y\nroles: {{mr: {{modality: MR}}}}\nstreams:\n  mr
         ({**IMAGE, "siz": 3}, r"unknown key siz; did you mean `size`\?"),
         ({**IMAGE, "kind": "imag"}, r"kind: must be 'volume', 'image' or 'sound', got imag; did you mean `image`\?"),
         ({"kind": "image"}, r"lacks the key size"),
+        ({**IMAGE, "intensity": "zscore"}, r"`intensity` is one of full, percentiles or \[low, high\], got zscore"),
+        ({**IMAGE, "intensity": [3.0, 1.0]}, r"`intensity` is one of full"),
+        ({**VOLUME, "intensity": "zscor"}, r"got zscor; did you mean `zscore`\?"),
+        ({**SOUND, "intensity": "full"}, r"`intensity` is not for the kind `sound`"),
         ({**IMAGE, "spacing_mm": 2.0}, r"`spacing_mm` is not for the kind `image`"),
         ({**VOLUME, "spacing_mm": [1.0, 2.0]}, r"1 or 3 voxel sides above 0 mm"),
         ({**VOLUME, "spacing_mm": -1.0}, r"1 or 3 voxel sides above 0 mm"),
@@ -60,7 +64,7 @@ def test_a_checkpoint_keeps_what_a_stream_can_be_made_of_again() -> None:
     given = {"ct": {**VOLUME, "spacing_mm": 2, "intensity": "ct", "window": [40, 80]}, "cxr": IMAGE, "cough": SOUND}
     plain = plain_streams(given)
     assert streams_of(plain) == streams_of(given) and plain_streams(plain) == plain
-    assert plain["cxr"] == {"kind": "image", "size": [24, 20]}
+    assert plain["cxr"] == {"kind": "image", "size": [24, 20], "intensity": "full"}
     assert plain["ct"]["window"] == [40.0, 80.0] and plain["ct"]["spacing_mm"] == [2.0]
 
 

@@ -1,0 +1,58 @@
+"""Streams, inputs that share no grid, in figures: sections of docs/benchmarks/streams.md.
+
+    python -m benchmarks.streams OUT --mechanisms
+
+`--mechanisms`: additive and exclusive, with known posteriors, on a volume of 16³ and an image of 24². 24 trainings, two
+at a time, about a quarter of an hour on two cores. It can be stopped and started again: what is done is not repeated.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import stream_trials
+from benchmarks.document import write_section
+from pipeline.console import echo
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "streams.md"
+INTRODUCTION = f"""## Fusion without a common grid
+
+Each network learns from {stream_trials.TRAINING:,} simulated cases and is judged by {stream_trials.TESTED:,} others;
+{len(stream_trials.SEEDS)} seeds, each with cases of its own. A case is a volume of 16 × 16 × 16 and an image of
+24 × 24; in each of them how bright an ellipsoid is, somewhere in the noise, is the stream's cue. Only the class is
+learned from."""
+
+
+def run_alone(out: Path, mechanism: stream_trials.Mechanism) -> None:
+    """Run a mechanism on one core."""
+    torch.set_num_threads(1)
+    stream_trials.run(out, mechanism)
+
+
+def main(
+    out: Path,
+    mechanisms: Annotated[bool, typer.Option("--mechanisms", help="Train on simulated mechanisms.")] = False,
+    page: Annotated[Path, typer.Option(help="The page whose sections are written.")] = PAGE,
+) -> None:
+    """Measure what is asked for."""
+    if not mechanisms:
+        raise typer.BadParameter("Expected something to measure: --mechanisms.")
+    started, kinds = time.perf_counter(), list(stream_trials.HEADINGS)
+    with ProcessPoolExecutor(len(kinds), multiprocessing.get_context("spawn")) as pool:
+        for done in [pool.submit(run_alone, out, kind) for kind in kinds]:
+            done.result()
+    echo(f"{(time.perf_counter() - started) / 60:.1f} min")
+    parts = [INTRODUCTION, *(stream_trials.section(out, kind) for kind in kinds)]
+    write_section(page, "Streams", "mechanisms", "\n\n".join(parts))
+    echo(f"Written: {page}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
