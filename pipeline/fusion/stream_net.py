@@ -49,8 +49,8 @@ class StreamNet(nn.Module):
         mode: see above.
         block: of intermediate fusion; `cross_attention` is between all places of the coarsest levels.
         only: the stream that `single` looks at; the first when empty.
-        encoder: a name for all streams, or one for each stream, maybe for others, too: `unet`, or a published one
-            (`pipeline.learning.encoders`).
+        encoder: a name for all streams, or one for each stream, maybe for others, too
+            (`pipeline.learning.encoders.ENCODERS`).
         width: channels of the first level of `unet`.
         levels: of `unet`.
         token: numbers of a token.

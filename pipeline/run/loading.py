@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pipeline.console import quiet_libraries
 from pipeline.errors import UsageError, pipeline_cause
 from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import STAGES, Plan, configurations
+from pipeline.run.plan import STAGES, Plan, configuration, overlaid
 from pipeline.run.stage import Case, Stage
 from pipeline.shipped import bundle_root
 from pipeline.spec.spec import SPEC_FILE, load_spec
@@ -55,7 +55,7 @@ def parser_of(name: str, plan: Plan) -> Any:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    paths = configurations(name, _has_streams(plan.output_dir))
+    paths = overlaid(configuration(name), name, _has_streams(plan.output_dir))
     parser = ConfigParser()
     parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir

@@ -83,18 +83,15 @@ def configuration(stage: str) -> Path:
     return path
 
 
-def configurations(stage: str, streams: bool) -> tuple[Path, ...]:
+def overlaid(path: Path, stage: str, streams: bool) -> tuple[Path, ...]:
     """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way.
 
     Args:
+        path: of the configuration.
         stage: its name.
         streams: whether the run's data spec has `streams`.
-
-    Raises:
-        UsageError: E_NO_STAGE.
     """
-    found = configuration(stage)
-    return (found, found.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (found,)
+    return (path, path.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (path,)
 
 
 def stages_for(spec: Spec) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ from pipeline.spec.paths import placeholders
 from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
-from pipeline.spec.segment import Segment, wrong_channel
+from pipeline.spec.segment import Segment
 from pipeline.spec.streams import Kind, Stream
+from pipeline.spec.whole import fuse_image_is_whole, radiomics_is_whole, segment_is_whole, sounds_are_files
 from pipeline.store.files import write_atomic, write_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
@@ -98,49 +99,9 @@ class Spec(Model):
         return self
 
     @model_validator(mode="after")
-    def _segment_is_whole(self) -> Spec:
-        if self.segment is None:
-            return self
-        for role, name in self.segment.channels.items():
-            if role not in self.roles:
-                raise ValueError(f"`segment` has the channel `{role}`, which `roles` does not define")
-            if wrong := wrong_channel(role, name, self.roles[role].modality[0]):
-                raise ValueError(f"`segment`: {wrong}")
-        if self.segment.label and self.segment.label not in self.masks:
-            raise ValueError(f"`segment` learns `{self.segment.label}`, which `masks` does not define")
-        return self
-
-    @model_validator(mode="after")
-    def _radiomics_is_whole(self) -> Spec:
-        if self.radiomics_ is None:
-            return self
-        for mask in self.radiomics_.masks:
-            if mask not in self.measurable_masks:
-                raise ValueError(f"`radiomics` measures in `{mask}`, which `masks` does not define with labels")
-        known = {label for values in self.mask_labels.values() for label in values}
-        for label in self.radiomics_.labels:
-            if label not in known and SEGMENT_LABEL not in self.measurable_masks:
-                raise ValueError(f"`radiomics` measures the label `{label}`, which no mask has")
-        for role in self.radiomics_.images:
-            if role not in self.roles:
-                raise ValueError(f"`radiomics` measures the role `{role}`, which `roles` does not define")
-            if not self.measured_in(role):
-                raise ValueError(f"`radiomics` measures `{role}`, but no mask is of it, or is aligned with it")
-        return self
-
-    @model_validator(mode="after")
-    def _fuse_image_is_whole(self) -> Spec:
-        found = (("CT", self.fuse_image.ct), ("MR", self.fuse_image.mr)) if self.fuse_image else ()
-        for modality, role in found:
-            if role not in self.roles:
-                raise ValueError(f"`fuse_image` has the role `{role}` as {modality}, which `roles` does not define")
-            if self.modalities[role] != modality:
-                got = f"which is of {self.modalities[role]}; `fuse_image.roles` says which role is CT, and which MR"
-                raise ValueError(f"`fuse_image` has the role `{role}` as {modality}, {got}")
-            if modality == "CT" and role not in self.hounsfield_ct:
-                raise ValueError(f"`fuse_image` has windows in HU, but the role `{role}` is in {self.roles[role].unit}")
-            if self.register_ and role not in (self.fixed, *self.moving):
-                raise ValueError(f"`fuse_image` has the role `{role}`, which `register` does not align")
+    def _sections_are_whole(self) -> Spec:
+        for check in (segment_is_whole, radiomics_is_whole, fuse_image_is_whole, sounds_are_files):
+            check(self)
         return self
 
     @model_validator(mode="after")
@@ -169,18 +130,6 @@ class Spec(Model):
             raise ValueError("`landmarks` are found by the patient: they need `case: patient`")
         if not without and self.case != "patient":
             raise ValueError("`case` is for DICOM: {case} and {session} in `files` say what one case is")
-        return self
-
-    @model_validator(mode="after")
-    def _sounds_are_files(self) -> Spec:
-        for role in self.of_kind("sound"):
-            if self.roles[role].files is None:
-                raise ValueError(f"the role `{role}` is a sound, which DICOM does not have: it needs `files`")
-        for role in self.of_kind("image", "sound"):
-            if self.register_ and role in (self.fixed, *self.moving):
-                raise ValueError(f"`register` has the role `{role}`, which is no volume but one of the `streams`")
-            if role in {mask.of for mask in self.masks.values()}:
-                raise ValueError(f"a mask is of the role `{role}`, which is no volume but one of the `streams`")
         return self
 
     @property

@@ -88,7 +88,7 @@ def test_a_bundle_with_a_device_gets_the_one_that_was_asked_for(
     keys = "dataset_dir: .\noutput_dir: out\noverwrite: false\n"
     device_of_its_own = keys + "device: {_target_: torch.device, type: cpu}\n"
     path.write_text(device_of_its_own + "stage: {_target_: dict, where: '@device'}\ncases: []\n")
-    monkeypatch.setattr(plan, "configuration", lambda name: path)
+    monkeypatch.setattr(loading, "configuration", lambda name: path)
     monkeypatch.setattr(plan, "require_device", lambda name: None)
     assert loading.load("own", Plan(*HERE, device=device)).stage == {"where": torch.device(given)}
     path.write_text(keys + "stage: {_target_: dict}\ncases: []\n")
