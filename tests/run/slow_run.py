@@ -49,7 +49,8 @@ def load(_name: str, plan: Plan) -> Loaded:
     return Loaded(stage, Cases(CASES), ())
 
 
-put_in_place(load)  # in the processes that it starts, too
+if __name__ in ("__main__", "__mp_main__"):  # also in the processes that it starts
+    put_in_place(load)
 
 if __name__ == "__main__":
     sys.argv[0] = "tandem"
