@@ -126,7 +126,7 @@ class TiledInferer:
         return torch.cat([found.voxels, spread])[None]
 
     def check(self, network: nn.Module) -> None:
-        """Raise E_CONFIG before the first case for a network of streams, or one that the engine cannot run where it is."""
+        """Raise E_CONFIG before the first case for a network of streams, or one the engine cannot run where it is."""
         if isinstance(network, StreamNet):
             what = "Expected a network of modalities on one grid, got one of streams."
             remedy = "Give the data spec its `streams`; without a run, lay overlays/streams_inference.yaml over it."
