@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.fusion.engine import Forward, compiled
 from pipeline.fusion.network import FusionNet
+from pipeline.fusion.stream_net import StreamNet
 from pipeline.inference.engine import Engine, require_engine, require_processor
 from pipeline.inference.tiles import TileSum, groups, mirrors
 
@@ -125,7 +126,11 @@ class TiledInferer:
         return torch.cat([found.voxels, spread])[None]
 
     def check(self, network: nn.Module) -> None:
-        """Raise E_CONFIG before the first case when the engine cannot run the network where it is."""
+        """Raise E_CONFIG before the first case for a network of streams, or one the engine cannot run where it is."""
+        if isinstance(network, StreamNet):
+            what = "Expected a network of modalities on one grid, got one of streams."
+            remedy = "Give the data spec its `streams`; without a run, lay overlays/streams_inference.yaml over it."
+            raise UsageError("E_CONFIG", what, remedy)
         if self.engine == "openvino":
             require_processor(network)
 

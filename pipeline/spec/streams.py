@@ -175,6 +175,32 @@ def plain_streams(given: Mapping[str, Any], names: Iterable[str] | None = None) 
     return {name: stream.to_plain() for name, stream in streams_of(given, names).items()}
 
 
+def agreeing_streams(trained: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The streams of a checkpoint, with which those of a data spec agree.
+
+    Args:
+        trained: of the checkpoint.
+        given: of the data spec; none where it has no such section.
+
+    Returns:
+        Name -> keys and values, in the order of the checkpoint.
+
+    Raises:
+        UsageError: E_CHECKPOINT when the checkpoint has none, or a stream of the data spec is another one.
+    """
+    if not trained:
+        what = "Expected the checkpoint of a network of streams, got one of modalities on one grid."
+        raise UsageError("E_CHECKPOINT", what, "Name another checkpoint, or take `streams` out of the data spec.")
+    learned, said = streams_of(trained), streams_of(given) if given else {}
+    for name in learned.keys() & said.keys():
+        if learned[name] != said[name]:
+            wanted, got = learned[name].to_plain(), said[name].to_plain()
+            key = next(key for key in {**wanted, **got} if wanted.get(key) != got.get(key))
+            what = f"Expected {key} {wanted.get(key)} of the stream {name}, as in the checkpoint, got {got.get(key)}."
+            raise UsageError("E_CHECKPOINT", what)
+    return plain_streams(learned)
+
+
 def sizes_of(given: Mapping[str, Any]) -> dict[str, list[int]]:
     """Name -> size of every stream, as the network takes them; errors as of `streams_of`."""
     return {name: list(stream.size) for name, stream in streams_of(given).items()}

@@ -19,9 +19,11 @@ from pipeline.cases import Record
 from pipeline.commands.calibrate import calibrate
 from pipeline.errors import UsageError
 from pipeline.fusion.checkpoint_file import Preparation
+from pipeline.fusion.network import FusionNet
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
-from pipeline.run.batch import Plan, load, run
+from pipeline.run.batch import Plan, run
+from pipeline.run.loading import load
 from pipeline.signals.transforms import ReadPicturesd, ReadSoundsd
 from pipeline.spec.spec import Spec, load_spec
 from pipeline.spec.streams import plain_streams
@@ -218,6 +220,37 @@ def test_no_name_of_the_input_is_in_any_output(
 
 def test_what_is_done_is_not_done_again(fused: Fused) -> None:
     assert len(fused.again) == 2 and all(record.reused for record in fused.again)
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        ("streams", r"E_CHECKPOINT: Expected size \[32, 24\] of the stream cxr, as in the checkpoint, got \[32, 32\]"),
+        ("grid", r"E_CHECKPOINT: Expected the checkpoint of a network of streams, got one of modalities on one grid"),
+    ],
+)
+def test_a_checkpoint_of_other_streams_is_refused_before_a_case_is_read(
+    tree: Path, fused: Fused, tmp_path: Path, network: str, words: str
+) -> None:
+    changed = {**STREAMS, "cxr": {"kind": "image", "size": [32, 32]}} if network == "streams" else STREAMS
+    weights = fused.folder.parent / "model.pt"
+    if network == "grid":
+        weights = tmp_path / "model.pt"
+        made = FusionNet(list(STREAMS), width=4, levels=2, labels=0)
+        preparation = Preparation(list(STREAMS), [], [40, 400], [16, 16, 16])
+        write_checkpoint(weights, made, {TRAINING_CASES: [], PREPARATION: preparation.to_plain()})
+    section = json.dumps({"weights": str(weights)})
+    (tmp_path / "spec.yaml").write_text(f"{SPEC}streams: {json.dumps(changed)}\nfuse: {section}\n")
+    with pytest.raises(UsageError, match=words):
+        run(Plan(tree, tmp_path / "run", tmp_path / "spec.yaml", ("ingest", "fuse")))
+
+
+def test_a_network_of_streams_is_not_used_on_one_grid(fused: Fused, tree: Path, tmp_path: Path) -> None:
+    section = json.dumps({"weights": str(fused.folder.parent / "model.pt")})
+    role = 'roles: {mr: {modality: MR, files: "MR/{case}.nii.gz"}}'
+    (tmp_path / "spec.yaml").write_text(f"name: grid\ndescription: d\n{role}\nfuse: {section}\n")
+    with pytest.raises(UsageError, match="E_CONFIG: Expected a network of modalities on one grid, got one of streams"):
+        run(Plan(tree, tmp_path / "run", tmp_path / "spec.yaml", ("ingest", "fuse")))
 
 
 @pytest.mark.parametrize("name", ["ct_cxr_cough", "pneumonia_xray", "xray_mr_bone"])
