@@ -1,8 +1,8 @@
 """A hospital's tree of many small DICOM files, made fast: one file's bytes with other identifiers and positions.
 
-    .venv/bin/python -m benchmarks.index_data TREE [--files 50000]
+    .venv/bin/python -m benchmarks.index_data TREE [--files 50000] [--first 0]
 
-Studies have four series of `SLICES` slices. In one of ten something is wrong with every series: `FAULTS`, in turn.
+Studies have `SERIES` series of `SLICES` slices. In one of ten something is wrong with each series: `FAULTS`, in turn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import typer
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms.phantom import position_phantom
 
-SERIES, SLICES = 4, 50
+SERIES, SLICES = 2, 25
 #: Rows and columns: 1 kB of pixels.
 SHAPE = (16, 32, 2)
 #: One study of so many is faulty.
@@ -108,7 +108,7 @@ def _not_scalar(files: Files) -> None:
 
 
 def _clutter(files: Files) -> None:
-    files["Thumbs.db"], files["IM0051.txt"] = b"\xd0\xcf\x11\xe0" + bytes(500), b"a text " * 99
+    files["Thumbs.db"], files["IM0099.txt"] = b"\xd0\xcf\x11\xe0" + bytes(500), b"a text " * 99
 
 
 def _no_dicom(files: Files) -> None:
@@ -159,9 +159,9 @@ def write_tree(root: Path, files: int, scratch: Path, first: int = 0) -> int:
     return study
 
 
-def main(tree: Path, files: int = 50_000) -> None:
-    """Write a tree."""
-    write_tree(tree, files, tree.with_name(f"{tree.name}-template"))
+def main(tree: Path, files: int = 50_000, first: int = 0) -> None:
+    """Write a tree, or more of one: from which study on."""
+    write_tree(tree, files, tree.with_name(f"{tree.name}-template"), first)
 
 
 if __name__ == "__main__":

@@ -269,8 +269,8 @@ class Record:
         return data
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Record:
-        """Read back what `as_json` gave.
+    def from_json(cls, data: Mapping[str, Any] | bytes) -> Record:
+        """Read back what `as_json` gave, or its text.
 
         Raises:
             ValueError: when the data are not a record.
@@ -285,12 +285,13 @@ def _reader(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
-    """A dataclass, with those in it, out of the plain JSON types that `asdict` gave.
+def from_plain(kind: type[T], data: Mapping[str, Any] | bytes) -> T:
+    """A dataclass, with those in it, out of the plain JSON types that `asdict` gave, or out of their text.
 
     Raises:
         ValueError: when the data are of no such class.
     """
     reader: Any = _reader
-    found: T = reader(kind).validate_python(data)
+    read = reader(kind)
+    found: T = read.validate_json(data) if isinstance(data, bytes) else read.validate_python(data)
     return found

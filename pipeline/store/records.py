@@ -10,6 +10,8 @@ import json
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -84,8 +86,8 @@ def write(record: Record, folder: Path) -> None:
 def read(folder: Path) -> Record | None:
     """A stage's record, or None where there is none that can be read: then nothing is done."""
     try:
-        return Record.from_json(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return Record.from_json((folder / RECORD).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -126,22 +128,30 @@ def of_case(folder: Path) -> list[Record]:
     A record whose inputs have since been made anew, or whose source is no longer done, is stale and left out. Stages
     that do not depend on each other stand in the order in which they were done; those that read all records come last.
     """
-    paths = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: (path.stat().st_mtime_ns, path))
-    found = [record for path in paths if (record := read(path.parent))]
+    found = [record for path in _in_order(folder) if (record := read(path))]
     last = [record for record in found if any(item.kind == RECORDS for item in record.inputs)]
     waiting = [record for record in found if record not in last]
     current: list[Record] = []
     while ready := [record for record in waiting if _follows(record, current)]:
         current += ready
         waiting = [record for record in waiting if record not in ready]
-    seen = digest(current)
+    seen = digest(current) if last else ""
     return [*current, *(r for r in last if all(i.sha256 == seen for i in r.inputs if i.kind == RECORDS))]
+
+
+def _in_order(folder: Path) -> list[Path]:
+    """The folders of a case's stages that have a record, in the order in which the records were written."""
+    stages = []
+    for stage in folder.iterdir() if folder.is_dir() else ():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            stages.append(((stage / RECORD).stat().st_mtime_ns, stage))
+    return [stage for _, stage in sorted(stages)]
 
 
 def digest(found: Iterable[Record]) -> str:
     """The sha256 of records, whatever their order, without how long they took: the same work is the same."""
-    timeless = ({**record.as_json(), "measures": _without_seconds(record)} for record in found)
-    return hashlib.sha256("".join(sorted(map(str, timeless))).encode()).hexdigest()
+    timeless = (replace(record, measures=_without_seconds(record), reused=False) for record in found)
+    return hashlib.sha256("".join(sorted(map(repr, timeless))).encode()).hexdigest()
 
 
 def _without_seconds(record: Record) -> dict[str, Any]:

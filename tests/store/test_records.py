@@ -69,6 +69,15 @@ def test_the_digest_of_records_knows_neither_order_nor_time(tmp_path: Path) -> N
     assert records.digest([one, two]) != records.digest([two, replace(one, measures={"n": 3})])
 
 
+def test_the_digest_is_that_of_the_records_on_the_disk(tmp_path: Path) -> None:
+    put(tmp_path, "ingest", {}, {"ct": "1"}, measures={"n": 2, "x": [1.5, None]}, answers={"Size": "3 ml"})
+    made = replace(put(tmp_path, "register", {CT: "1"}, {"aligned": "2"}), reused=True)
+    (first, second) = records.of_case(tmp_path / "cases/case-1")
+    assert records.digest([first, made]) == records.digest([first, second])
+    (tmp_path / "cases/case-1/a_file").write_text("no stage")
+    assert len(records.of_case(tmp_path / "cases/case-1")) == 2 and records.of_case(tmp_path / "cases/none") == []
+
+
 def test_cases_are_found_by_what_they_have(tmp_path: Path) -> None:
     put(tmp_path, "ingest", {}, {"ct": "1"})
     find = records.FindCases(tmp_path, {"ct": "image", "mr": "image?"})

@@ -20,6 +20,10 @@ from pipeline.dicom.headers.cache import HeaderCache, stamp_of
 from pipeline.dicom.headers.packed import pack, unpack
 from pipeline.dicom.headers.scan import Scan, read_task, scan
 from pipeline.dicom.ingest import FindSeries
+from pipeline.dicom.pixels.pixels import stored_values
+from pipeline.dicom.series.gate import candidates
+from pipeline.errors import CaseError
+from pipeline.run.stage import Stage
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.spec.spec import every_volume
 from pipeline.store.files import walk
@@ -293,3 +297,88 @@ def test_children_read_and_a_second_scan_starts_none(
     first: Scan = scan(tree, cache=tmp_path / "cache", readers=2)
     monkeypatch.setattr(pipeline.dicom.headers.scan, "Sandbox", None)
     assert scan(tree, cache=tmp_path / "cache") == first
+
+
+def test_pixels_are_not_put_where_another_file_lay(tree: Path, tmp_path: Path, reader: Reader) -> None:
+    """On a disk without a time of its own for changes, other content can look the same: it is seen when it is read."""
+    shutil.rmtree(tree / "c")
+    cases = FindSeries(tree, tmp_path / "out", every_volume())()
+    (whole,) = [case["image"] for case in cases if case["image"].modality == "CT"]
+    assert len(list(stored_values(whole.instances))) == 6
+    path = whole.instances[2].path
+    before = path.read_bytes()
+    path.write_bytes(before[:-2] + b"\1\1")
+    assert len(list(stored_values(whole.instances))) == 6, "the pixels may change: their hash is in the resume key"
+    path.write_bytes(before.replace(b"Simulated^One", b"Another^Woman"))
+    with pytest.raises(CaseError, match="E_CHANGED: A file of the series is not the one whose header was read"):
+        list(stored_values(whole.instances))
+
+
+def test_the_content_is_in_the_resume_key_though_a_file_looks_unchanged(
+    tree: Path, tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same size and time of change, as a disk may have it that knows no other time."""
+    monkeypatch.setattr(pipeline.dicom.headers.cache, "stamp_of", lambda path: (path.stat().st_size, 0, 0))
+    keys = []
+    for last in (b"\1\1", b"\2\2"):
+        path = sorted((tree / "a").iterdir())[0]
+        path.write_bytes(path.read_bytes()[:-2] + last)
+        cases = FindSeries(tree, tmp_path / "out", every_volume())()
+        stage = Stage("ingest", _same, {"image": "series"}, {}, tmp_path / "out")
+        keys.append({case["case_id"]: stage.run_case(case).key for case in cases if case["image"].fault is None})
+    assert reader.seen() == names(tree), "read once"
+    assert sorted(keys[0]) == sorted(keys[1]) and sum(keys[0][case] != keys[1][case] for case in keys[0]) == 1
+
+
+def _same(case: dict[str, Any]) -> dict[str, Any]:
+    return case
+
+
+def test_a_tree_that_changes_while_it_is_read(tree: Path, tmp_path: Path, reader: Reader) -> None:
+    """Between the walk and the reading a file goes, another is cut; then a copy that has to be compared goes."""
+    gone, cut = sorted((tree / "a").iterdir())[:2]
+
+    def reading(paths: list[Path], tags: tuple[str, ...], readers: int = 0) -> Iterator[Any]:
+        gone.unlink()
+        cut.write_bytes(cut.read_bytes()[:-50])
+        yield from reader(paths, tags, readers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.dicom.headers.scan, "_read_all", reading)
+        found = scan(tree, cache=tmp_path / "cache")
+    assert [(item.path, item.fault.code) for item in found.unreadable if item.fault] == [(gone, "E_UNREADABLE")]
+    (series,) = [item for item in found.series if item.patient_id == "A"]
+    assert len(series.instances) == 4
+    assert {item.path: item.fault.code for item in series.rejected if item.fault} == {
+        cut: "E_PIXEL_LENGTH",
+        gone: "E_UNREADABLE",
+    }
+    reader.seen()
+    assert [len(item.instances) for item in scan(tree, cache=tmp_path / "cache").series if item == series] == []
+    assert reader.seen() == [cut.name], "it is not what it was when the tree was walked"
+    (copied,) = [item for item in found.series if item.patient_id == "B"]
+    (tree / "b" / "copy").unlink()
+    fault = candidates([copied])[0].fault
+    assert fault is not None and fault.code == "E_UNREADABLE"
+
+
+def test_a_folder_that_goes_while_the_tree_is_walked(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def going(path: Any) -> Any:
+        found = listed(path)
+        if Path(path) == tree / "c":
+            (tree / "c").rename(tree.parent / "gone")
+        return found
+
+    monkeypatch.setattr(os, "scandir", going)
+    assert tree / "c" in walk(tree)
+
+
+def test_a_file_that_goes_after_the_tree_was_read_is_a_case_that_failed(
+    tree: Path, tmp_path: Path, reader: Reader
+) -> None:
+    (case, *_) = [case for case in FindSeries(tree, tmp_path / "out", every_volume())() if case["fault"] is None]
+    case["image"].instances[0].path.unlink()
+    record = Stage("ingest", _same, {"image": "series"}, {}, tmp_path / "out").run_case(case)
+    assert record.status == "failed" and record.error is not None and record.error.code == "E_UNREADABLE"
