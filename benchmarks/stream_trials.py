@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
-from scipy.special import expit
 
 from benchmarks.segmentation_report import markdown_table
 from pipeline.comparison.classification import auroc_of, class_logits, judged_folders, spread
 from pipeline.comparison.trials import DONE, Protocol, Trial, Variant, read_trial, run_trials, trials_of
 from pipeline.evaluation.intervals import delong
+from pipeline.simulation.cues import Mechanism
+from pipeline.simulation.stream_files import write_cohort
+from pipeline.simulation.streams import simulate_streams
 from pipeline.store.files import write_atomic
-from tests.phantoms.stream_cases import READERS
 
-Mechanism = Literal["additive", "exclusive"]
-Floats = npt.NDArray[np.float64]
-SIZES = {"volume": (16, 16, 16), "image": (24, 24)}
-#: Half the distance of the cues of the classes, in their deviations: Bayes' AUROC is .875 of both, and .99.
-HALF_DISTANCE: dict[Mechanism, float] = {"additive": 0.57517, "exclusive": 2.0}
-#: Brightness of an ellipsoid in deviations of the noise, what a deviation of the cue adds, and its radii.
-BRIGHTNESS, CUE_BRIGHTNESS, RADII = 2.5, 0.5, (0.44, 0.75)
+#: As they are simulated; in the ranges that are shown a deviation of the noise is a twentieth.
+STREAMS = {
+    "volume": {"kind": "volume", "size": [16, 16, 16], "intensity": "ct", "window": [1500, 2000]},
+    "image": {"kind": "image", "size": [24, 24], "intensity": [3000, 23000]},
+}
 TEST, TEST_SEED = "test", 900
 TRAINING, VALIDATION, TESTED = 1200, 40, 1000
 WIDTH, EPOCHS, SEEDS = 8, 5, (0, 1, 2)
@@ -50,56 +46,24 @@ TARGETS: dict[Mechanism, dict[str, Callable[[Areas], bool]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Cases as arrays: `streams` by name, (N,) labels, (N,) the true posterior of class 1."""
-
-    streams: dict[str, npt.NDArray[np.float32]]
-    labels: npt.NDArray[np.int64]
-    posterior: Floats
-
-
-def simulate(mechanism: Mechanism, count: int, seed: int) -> Cases:
-    """A bright ellipsoid somewhere in the noise of each stream; its brightness is the stream's cue."""
-    random = np.random.default_rng([seed, len(mechanism)])
-    labels, free = random.integers(0, 2, count), random.integers(0, 2, count)
-    signs = np.stack([free, free ^ labels] if mechanism == "exclusive" else [labels, labels], 1) * 2 - 1
-    half = HALF_DISTANCE[mechanism]
-    cues = half * signs + random.standard_normal(signs.shape)
-    up = expit(2 * half * cues)  # that a stream's sign is up, given its cue
-    posterior = expit(2 * half * cues.sum(1))
-    if mechanism == "exclusive":
-        posterior = up[:, 0] * (1 - up[:, 1]) + up[:, 1] * (1 - up[:, 0])
-    streams = {
-        name: np.stack([_ellipsoid(size, cue, random) for cue in cues[:, place]])
-        for place, (name, size) in enumerate(SIZES.items())
-    }
-    return Cases(streams, labels, posterior)
-
-
-def _ellipsoid(size: tuple[int, ...], cue: float, random: np.random.Generator) -> npt.NDArray[np.float32]:
-    axes = np.meshgrid(*[(np.arange(side) + 0.5) * 2 / side - 1 for side in size], indexing="ij")
-    radii = random.uniform(*RADII, len(size))
-    centre = random.uniform(radii - 1, 1 - radii)
-    apart = sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, centre, radii, strict=True))
-    bright = (apart <= 1) * (BRIGHTNESS + CUE_BRIGHTNESS * cue)
-    return (bright + random.standard_normal(size)).astype(np.float32)
-
-
 def write(folder: Path, name: str, mechanism: Mechanism, training: int, held_out: int, seed: int) -> None:
     """Write cases and their table, unless it is there: fold 1 is learned from, fold 0 judged by."""
     if (folder / name).is_file():
         return
-    cases, part = simulate(mechanism, training + held_out, seed), Path(name).stem
-    (folder / part).mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, label in enumerate(cases.labels.tolist()):
-        case = f"{part}-{number:04d}"
-        files = {"volume": f"{part}/{case}.nii", "image": f"{part}/{case}.npy"}
-        nib.save(nib.Nifti1Image(cases.streams["volume"][number], np.eye(4)), folder / files["volume"])
-        np.save(folder / files["image"], cases.streams["image"][number][None])
-        rows.append({"case_id": case, "patient_id": case, **files, "label": label, "fold": int(number < training)})
+    part = Path(name).stem
+    if (folder / part).is_dir():  # of a simulation that was stopped
+        shutil.rmtree(folder / part)
+    write_cohort(folder / part, simulate_streams(mechanism, training + held_out, seed))
+    with (folder / part / "cases.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [_placed(row, part, int(number < training)) for number, row in enumerate(csv.DictReader(stream))]
     write_atomic(folder / name, lambda path: _write_table(path, rows))
+
+
+def _placed(row: Mapping[str, str], part: str, fold: int) -> dict[str, object]:
+    """A row of a part's own table as one of the common folder's."""
+    names = {key: f"{part}-{row[key]}" for key in ("case_id", "patient_id")}
+    files = {name: f"{part}/{row[name]}" for name in STREAMS}
+    return {**names, **files, "label": row["label"], "fold": fold}
 
 
 def _write_table(path: Path, rows: list[dict[str, object]]) -> None:
@@ -112,7 +76,8 @@ def _write_table(path: Path, rows: list[dict[str, object]]) -> None:
 def variants() -> list[Variant]:
     """Each stream alone, late and intermediate fusion."""
     alone = [
-        Variant(f"{name} alone", ("streams",), {"modalities": [name], "network_def::mode": "single"}) for name in SIZES
+        Variant(f"{name} alone", ("streams",), {"modalities": [name], "network_def::mode": "single"})
+        for name in STREAMS
     ]
     return [*alone, Variant("late", ("streams", "late")), Variant("intermediate", ("streams",))]
 
@@ -122,11 +87,7 @@ def protocol(out: Path, mechanism: Mechanism, epochs: int = EPOCHS) -> Protocol:
     settings = {
         "dataset_dir": str(out / mechanism / "cases"),
         "device": "cpu",
-        "streams": {
-            "volume": {"kind": "volume", "size": list(SIZES["volume"]), "intensity": "none"},
-            "image": {"kind": "image", "size": list(SIZES["image"])},
-        },
-        **READERS,
+        "streams": STREAMS,
         "augmentation": False,
         "modality_dropout": 0.0,
         "network_def::width": WIDTH,
@@ -165,8 +126,8 @@ def section(out: Path, mechanism: Mechanism) -> str:
         areas[variant.name] = float(np.mean(values))
         seconds = float(np.mean([sum(record["seconds"].values()) for record in records]))
         rows.append((variant.name, str(spread(values)), f"{records[0]['parameters']:,}", f"{seconds:.0f}"))
-    truth = simulate(mechanism, TESTED, TEST_SEED)
-    best = float(delong(truth.posterior, truth.labels == 1).values[0])
+    cues = simulate_streams(mechanism, TESTED, TEST_SEED).cues
+    best = float(delong(cues.posterior[:, 1], cues.labels == 1).values[0])
     targets = [(text, "yes" if met(areas) else "no") for text, met in TARGETS[mechanism].items()]
     return "\n\n".join(
         [

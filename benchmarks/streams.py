@@ -1,6 +1,8 @@
 """Streams, inputs that share no grid, in figures: sections of docs/benchmarks/streams.md.
 
-    python -m benchmarks.streams OUT --mechanisms
+    python -m benchmarks.streams OUT --mechanisms --features
+
+`--features`: what it saves to compute what a frozen encoder says once a case; a minute.
 
 `--mechanisms`: additive and exclusive, with known posteriors, on a volume of 16³ and an image of 24². 24 trainings, two
 at a time, about a quarter of an hour on two cores. It can be stopped and started again: what is done is not repeated.
@@ -17,7 +19,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import stream_trials
+from benchmarks import stream_features, stream_trials
 from benchmarks.document import write_section
 from pipeline.console import echo
 
@@ -39,19 +41,28 @@ def run_alone(out: Path, mechanism: stream_trials.Mechanism) -> None:
 def main(
     out: Path,
     mechanisms: Annotated[bool, typer.Option("--mechanisms", help="Train on simulated mechanisms.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="Time epochs of frozen encoders.")] = False,
     page: Annotated[Path, typer.Option(help="The page whose sections are written.")] = PAGE,
 ) -> None:
     """Measure what is asked for."""
-    if not mechanisms:
-        raise typer.BadParameter("Expected something to measure: --mechanisms.")
+    if not (mechanisms or features):
+        raise typer.BadParameter("Expected something to measure: --mechanisms, --features.")
+    if features:
+        torch.set_num_threads(1)
+        write_section(page, "Streams", "features", stream_features.section(out / "features"))
+    if mechanisms:
+        write_section(page, "Streams", "mechanisms", measure_mechanisms(out))
+    echo(f"Written: {page}")
+
+
+def measure_mechanisms(out: Path) -> str:
+    """Train on both mechanisms, each on a core of its own, and say what was found."""
     started, kinds = time.perf_counter(), list(stream_trials.HEADINGS)
     with ProcessPoolExecutor(len(kinds), multiprocessing.get_context("spawn")) as pool:
         for done in [pool.submit(run_alone, out, kind) for kind in kinds]:
             done.result()
     echo(f"{(time.perf_counter() - started) / 60:.1f} min")
-    parts = [INTRODUCTION, *(stream_trials.section(out, kind) for kind in kinds)]
-    write_section(page, "Streams", "mechanisms", "\n\n".join(parts))
-    echo(f"Written: {page}")
+    return "\n\n".join([INTRODUCTION, *(stream_trials.section(out, kind) for kind in kinds)])
 
 
 if __name__ == "__main__":

@@ -281,11 +281,22 @@ def test_the_python_api_prints_nothing_unless_asked(
 
 def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = asked_for(monkeypatch, "compare", UsageError("E_TABLE", "Expected a table."))
-    options = ("--modalities", "ct, pet", "--ct-modalities", "ct", "--folds", "3", "--seeds", "2")
+    options = (
+        "--modalities",
+        "ct, pet",
+        "--ct-modalities",
+        "ct",
+        "--folds",
+        "3",
+        "--seeds",
+        "2",
+        "--streams",
+        "x.yaml",
+    )
     done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}
-    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, ""), {})]
+    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, "x.yaml"), {})]
 
 
 def documented() -> Iterator[tuple[str, str]]:

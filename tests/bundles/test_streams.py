@@ -119,6 +119,7 @@ def test_a_trained_network_is_exported_evaluated_and_calibrated(make: Make, tmp_
     assert "not mirrored" in str(pipeline_cause(error.value))
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_one_that_never_stopped(make: Make, tmp_path: Path) -> None:
     """The statistics of the batches, too."""
     make(output_dir=str(tmp_path / "whole")).run()
@@ -131,9 +132,9 @@ def test_a_resumed_training_is_the_one_that_never_stopped(make: Make, tmp_path: 
         make(**stopped, streams={**STREAMS, "mr": {**STREAMS["mr"], "intensity": "zscore"}}).run()
 
 
-@pytest.mark.parametrize("mode", ["late", "intermediate_cross_attention"])
-def test_cached_features_change_nothing(make: Make, tmp_path: Path, mode: str) -> None:
-    names, kept = (f"overlays/{mode}", "overlays/sgd"), str(tmp_path / "features")
+def test_cached_features_change_nothing(make: Make, tmp_path: Path) -> None:
+    """Of every level, and of every place of the coarsest one, which attention looks at."""
+    names, kept = ("overlays/intermediate_cross_attention", "overlays/sgd"), str(tmp_path / "features")
     more = {**STILL, "network_def::dropout": 0.0}
     make(*names, **more, output_dir=str(tmp_path / "plain")).run()
     make(*names, **more, output_dir=str(tmp_path / "cached"), cache_features=True, feature_dir=kept).run()
