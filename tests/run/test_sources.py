@@ -8,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.errors import UsageError
 from pipeline.run import batch
+from pipeline.run.sources import find_cases
 from pipeline.simulation.dicom import SeriesHeader, write_series
-from pipeline.spec.spec import Role, Spec, save_spec
+from pipeline.spec.spec import Role, Spec, every_volume, save_spec
 from pipeline.store import records
 from tests.phantoms.phantom import position_phantom
 
@@ -30,6 +32,15 @@ def run(root: Path, *stages: str) -> dict[str, str]:
     out = root.parent / "out"
     found = batch.run(batch.Plan(root, out, root.parent / "spec" / "spec.yaml", stages))
     return {case: done[0].error.code if done[0].error else done[0].status for case, done in found.items()}
+
+
+@pytest.mark.parametrize(("jobs", "readers"), [(1, 0), (3, 3)])
+def test_jobs_say_how_many_processes_read_headers(tree: Path, tmp_path: Path, jobs: int, readers: int) -> None:
+    """By default as many as there are cores."""
+    find = batch.load("ingest", batch.Plan(tree, tmp_path / "out", jobs=jobs)).find_cases
+    assert find.args[0].readers == readers  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="E_OPTION: Expected `readers` of 0 or more, got -1"):
+        find_cases(tree, tmp_path / "out", every_volume(), -1)
 
 
 def test_a_withdrawn_patient_is_set_aside_and_comes_back(tree: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Stamp(NamedTuple):
     ctime: int
 
 
-class _DamagedError(Exception):
+class _DamagedError(ValueError):
     """A line is not what was written."""
 
 
@@ -79,7 +79,7 @@ class HeaderCache:
     def known(self, paths: Sequence[Path]) -> list[Known | None]:
         """What is known of the files of a tree; None for what has to be read.
 
-        Files that are gone, or have changed, are dropped from the cache. One that is damaged is thrown away.
+        Files that are gone, or have changed, are dropped from the cache. One that is damaged is thrown away, and said.
         """
         found: list[Known | None] = [None] * len(paths)
         if self._path is None:
@@ -98,8 +98,9 @@ class HeaderCache:
                     found[index] = item
                 whole = whole and None not in at
                 kept.append(line if None not in at else self._chunk([path for path in here if path], pack(items)))
-        except _DamagedError:
-            echo(f"The private cache of headers was damaged and was thrown away ({self._path}).", error=True)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            what = error.strerror if isinstance(error, OSError) else "it was damaged"
+            echo(f"The private cache of headers {self._path} was thrown away: {what}.", error=True)
             found, kept, whole = [None] * len(paths), [], False
         if not (whole and kept):
             self._begin(kept)

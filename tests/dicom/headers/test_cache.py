@@ -16,7 +16,7 @@ import pytest
 import pipeline.dicom.headers.cache
 import pipeline.dicom.headers.scan
 from pipeline.cases import Fault
-from pipeline.dicom.headers.cache import HeaderCache, stamp_of
+from pipeline.dicom.headers.cache import HeaderCache, _signed, stamp_of
 from pipeline.dicom.headers.packed import pack, unpack
 from pipeline.dicom.headers.scan import Scan, read_task, scan
 from pipeline.dicom.ingest import FindSeries
@@ -171,8 +171,15 @@ def flip(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [flip, lambda _: b"", lambda data: b"x" + data, lambda data: data.replace(b"\n", b"\n\0\n", 2), lambda _: bytes(9)],
-    ids=["a bit", "emptied", "a letter more", "a line more", "zeros"],
+    [
+        flip,
+        lambda _: b"",
+        lambda data: b"x" + data,
+        lambda data: data.replace(b"\n", b"\n\0\n", 2),
+        lambda _: bytes(9),
+        lambda data: data.splitlines(keepends=True)[0] + _signed(b'{"of":[["x",[1,2,3]]],"headers":{}}'),
+    ],
+    ids=["a bit", "emptied", "a letter more", "a line more", "zeros", "of another form"],
 )
 def test_a_damaged_cache_is_thrown_away_and_said(
     tree: Path, tmp_path: Path, reader: Reader, capsys: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
@@ -182,7 +189,7 @@ def test_a_damaged_cache_is_thrown_away_and_said(
     reader.seen()
     cache.write_bytes(damage(cache.read_bytes()))
     assert scan(tree, cache=cache) == found and reader.seen() == names(tree)
-    assert "The private cache of headers was damaged and was thrown away" in capsys.readouterr().err
+    assert f"The private cache of headers {cache} was thrown away: it was damaged." in capsys.readouterr().err
     assert scan(tree, cache=cache) == found and reader.seen() == []
 
 
