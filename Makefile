@@ -51,7 +51,7 @@ coverage: dev
 
 # The site of docs/ in out/site; a broken link is an error.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.docs: $(VENV)/.ready
 	$(INSTALL) -e '.[docs]'
