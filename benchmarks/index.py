@@ -196,17 +196,17 @@ def as_page(found: dict[str, Measured], codes: Counter[str], files: int, cases: 
     kinds = ", ".join(f"{code or 'none'} {number}" for code, number in sorted(codes.items()))
     lines += ["", *textwrap.wrap(f"Codes of the {sum(codes.values())} series: {kinds}.", 120)]
     lines += ["", "| target | figure | |", "|---|---|---|"]
-    lines += [f"| {what} | {figure} | {'met' if met else 'missed'} |" for what, figure, met in targets(found)]
+    lines += [f"| {what} | {figure} | {'met' if met else 'missed'} |" for what, figure, met in targets(found, files)]
     return "\n".join(lines) + "\n"
 
 
-def targets(found: dict[str, Measured]) -> list[tuple[str, str, bool]]:
+def targets(found: dict[str, Measured], files: int) -> list[tuple[str, str, bool]]:
     """What is asked of indexing, what it reaches, and whether that is enough."""
     first, again = found["first, two readers"], found[f"again, {NEW} new files"]
     worst_mb = max(row["more_mb"] for name, row in found.items() if name.startswith(("first", "again")))
     on_two_s = max(first["own_s"], (first["own_s"] + first["children_s"]) / 2)
     return [
-        (f"50,000 files in {FIRST_S:.0f} s", f"{first['wall_s']:.1f} s", first["wall_s"] <= FIRST_S),
+        (f"{files} files in {FIRST_S:.0f} s (asked of 50,000)", f"{first['wall_s']:.1f} s", first["wall_s"] <= FIRST_S),
         ("the same, processor seconds over two cores", f"{on_two_s:.1f} s", on_two_s <= FIRST_S),
         (f"again with {NEW} new ones in {AGAIN_S:.0f} s", f"{again['wall_s']:.1f} s", again["wall_s"] <= AGAIN_S),
         ("the same, own processor seconds", f"{again['own_s']:.1f} s", again["own_s"] <= AGAIN_S),
