@@ -62,7 +62,7 @@ class Cluster:
     def __init__(self, client: Any, plan: Plan, resources: Resources) -> None:
         self.client, self.plan, self.resources = client, plan, resources
         self._running: dict[Any, Task] = {}
-        self._begun: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, str]] = {}
         client.subscribe_topic(BEGUN, self._note)
 
     def has_room(self) -> bool:
@@ -74,9 +74,10 @@ class Cluster:
         needs = GPU if self.resources.of(task.stage).gpu else None
         self._running[self.client.submit(_work, work, task, pure=False, resources=needs)] = task
 
-    def _note(self, event: tuple[float, str]) -> None:
-        """Remember when a process has begun a task: only from then on its time counts."""
-        self._begun[event[1]] = time.monotonic()
+    def _note(self, event: tuple[float, Sequence[str]]) -> None:
+        """Remember when which process has begun a task: only from then on its time counts."""
+        key, address = event[1]
+        self._begun[key] = time.monotonic(), address
 
     def finished(self) -> tuple[Task, Record | None]:
         """Wait for a task; one that has killed its process too often, or takes too long, is a failed case.
@@ -119,9 +120,11 @@ class Cluster:
 
     def _late(self) -> tuple[Task, Record | None] | None:
         """A task that takes longer than its stage may, with its process stopped; None where there is none."""
+        alive = self.client.nthreads()
         for future, task in self._running.items():
             limit = self.resources.of(task.stage).time_s
-            if limit and time.monotonic() - self._begun.get(future.key, float("inf")) > limit:
+            begun, address = self._begun.get(future.key, (float("inf"), ""))
+            if limit and address in alive and time.monotonic() - begun > limit:  # one that died has not begun again
                 self._stop(future)
                 del self._running[future], self._begun[future.key]
                 what = f"The stage {task.stage} took longer than the {limit:g} s that it may."
@@ -140,7 +143,7 @@ def _work(function: Callable[[Task], Record | None], task: Task) -> Record | Non
     from dask.distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(BEGUN, str(worker.get_current_task()))
+    worker.log_event(BEGUN, (str(worker.get_current_task()), worker.address))
     return function(task)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.run import batch
+from pipeline.run import batch, loading
 from pipeline.run.sources import find_cases
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.spec.spec import Role, Spec, every_volume, save_spec
@@ -37,7 +37,7 @@ def run(root: Path, *stages: str) -> dict[str, str]:
 @pytest.mark.parametrize(("jobs", "readers"), [(1, 0), (3, 3)])
 def test_jobs_say_how_many_processes_read_headers(tree: Path, tmp_path: Path, jobs: int, readers: int) -> None:
     """By default as many as there are cores."""
-    find = batch.load("ingest", batch.Plan(tree, tmp_path / "out", jobs=jobs)).find_cases
+    find = loading.load("ingest", batch.Plan(tree, tmp_path / "out", jobs=jobs)).find_cases
     assert find.args[0].readers == readers  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="E_OPTION: Expected `readers` of 0 or more, got -1"):
         find_cases(tree, tmp_path / "out", every_volume(), -1)
