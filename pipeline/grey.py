@@ -19,8 +19,6 @@ from pipeline.store.files import open_file
 
 Floats = npt.NDArray[np.float32]
 
-#: What names of pictures end with; their content decides.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 #: Pixels a side, and in all: less shows nothing, and more is no radiograph but fills the memory.
 LEAST_SIDE, MOST_SIDE, MOST_PIXELS = 4, 30_000, 1 << 26

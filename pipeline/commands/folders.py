@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import grey
+from pipeline.endings import PICTURES, SOUNDS, VOLUMES
 from pipeline.errors import UsageError
-from pipeline.signals import sound
-from pipeline.signals.pictures import VOLUMES
 from pipeline.spec.explain import did_you_mean
 from pipeline.spec.spec import RESERVED_NAMES
 from pipeline.words import counted
@@ -19,7 +17,7 @@ from pipeline.words import counted
 #: What a folder of a split may be called -> what it is.
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 #: What a file is by the end of its name.
-KINDS = {"image": grey.SUFFIXES, "sound": sound.SUFFIXES, "volume": VOLUMES}
+KINDS = {"image": PICTURES, "sound": SOUNDS, "volume": VOLUMES}
 #: Columns of a table that are no streams, and what a case has beside its streams.
 OTHER_COLUMNS = ("patient_id", "label", "mask", "fold", "pairing", "image", "available", "table", *RESERVED_NAMES)
 #: What a column of files is called where no folder names it.

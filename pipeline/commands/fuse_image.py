@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.commands.register import dicom_volume
 from pipeline.console import echo, print_table, shown
+from pipeline.endings import VOLUMES
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.metrics import MEASURES, Measures
 from pipeline.image_fusion.pair import (
@@ -27,7 +28,7 @@ from pipeline.image_fusion.pair import (
     measured,
     recipe,
 )
-from pipeline.image_fusion.pictures import VOLUMES, Floats, is_volume, read_picture
+from pipeline.image_fusion.pictures import Floats, is_volume, read_picture
 from pipeline.inference.device import local_device
 from pipeline.inference.engine import Engine
 from pipeline.nifti.volume import read_argument

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -271,18 +271,32 @@ def _check(modalities: Sequence[str], classes: int, labels: int, mode: str, bloc
     problem = ""
     if len(set(modalities)) != len(modalities) or not modalities:
         problem = f"modalities with names of their own, got {', '.join(modalities) or 'none'}"
-    elif mode not in MODES:
-        problem = f"one of {', '.join(MODES)} as the mode, got {mode}"
+    elif wrong := wrong_mode(modalities, mode, only):
+        problem = wrong
     elif block not in BLOCKS:
         problem = f"one of {', '.join(BLOCKS)} as the block, got {block}"
-    elif mode != "single" and len(modalities) < 2:
-        problem = f"two or more modalities to fuse, got {modalities[0]}"
-    elif only and only not in modalities:
-        problem = f"`only` to be one of {', '.join(modalities)}, got {only}"
     elif min(classes, labels) < 0 or 1 in (classes, labels) or classes + labels == 0:
         problem = f"two or more classes or labels (0 for no such head), got {classes} and {labels}"
     if problem:
         raise UsageError("E_CONFIG", f"Expected {problem}.")
+
+
+def wrong_mode(names: Collection[str], mode: str, only: str, what: str = "modalities") -> str:
+    """Why inputs cannot be fused so, as what was expected and what came; empty where they can.
+
+    Args:
+        names: of the inputs.
+        mode: of fusion.
+        only: the input that `single` looks at; empty for the first.
+        what: the inputs are called.
+    """
+    if mode not in MODES:
+        return f"one of {', '.join(MODES)} as the mode, got {mode}"
+    if mode != "single" and len(names) < 2:
+        return f"two or more {what} to fuse, got {', '.join(names)}"
+    if only and only not in names:
+        return f"`only` to be one of {', '.join(names)}, got {only}"
+    return ""
 
 
 NARROWEST, WIDEST = 4, 128

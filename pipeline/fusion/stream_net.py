@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.network import MODES, Heads, Mode, product_of_experts
+from pipeline.fusion.network import Heads, Mode, product_of_experts, wrong_mode
 from pipeline.fusion.parts import VectorHead, masked
 from pipeline.fusion.stream_parts import (
     ConcatTokens,
@@ -252,17 +252,13 @@ def _fusion(block: str, encoders: Sequence[Features], token: int) -> nn.Module:
 def _check(
     sizes: Mapping[str, Sequence[int]], classes: int, mode: str, block: str, only: str, encoder: str | Mapping[str, str]
 ) -> None:
-    problem, names = "", ", ".join(sizes)
+    problem = ""
     if not sizes or any(len(size) not in (2, 3) or min(size) < 1 for size in sizes.values()):
         problem = f"streams with sizes of two or three sides, got {dict(sizes) or 'none'}"
-    elif mode not in MODES:
-        problem = f"one of {', '.join(MODES)} as the mode, got {mode}"
+    elif wrong := wrong_mode(sizes, mode, only, "streams"):
+        problem = wrong
     elif block not in TOKEN_BLOCKS:
         problem = f"one of {', '.join(TOKEN_BLOCKS)} as the block of streams, got {block}"
-    elif mode != "single" and len(sizes) < 2:
-        problem = f"two or more streams to fuse, got {names}"
-    elif only and only not in sizes:
-        problem = f"`only` to be one of {names}, got {only}"
     elif classes < 2:
         problem = f"two or more classes, got {classes}"
     if problem:

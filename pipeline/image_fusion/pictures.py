@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 
 from pipeline.body import body_mask
+from pipeline.endings import VOLUMES
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import spacing_mm
 from pipeline.grey import read_grey
@@ -18,7 +19,6 @@ from pipeline.volumes import volume
 
 Floats = npt.NDArray[np.float32]
 
-VOLUMES = (".nii", ".nii.gz")
 #: The brightest voxels of MR, such as fat beside a coil, do not decide the scale of all others.
 BRIGHTEST_PERCENT = 99.5
 #: The body and its brightness are found on so coarse a grid: they take no more voxels.

@@ -9,12 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.endings import PICTURES, SOUNDS, VOLUMES, ending_of
 from pipeline.errors import CaseError
-
-#: Endings of files -> what they hold. What soundfile and Pillow read is judged by the content, not by the ending.
-VOLUMES = (".nii", ".nii.gz")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +27,6 @@ class RawFile:
     kind: Literal["volume", "picture", "sound"]
     values: npt.NDArray[Any]
     sampling: tuple[float, ...] = ()
-
-
-def ending_of(path: Path) -> str:
-    """The ending of a file's name in small letters, `.nii.gz` as one."""
-    name = path.name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
 def read_raw(path: Path) -> RawFile:

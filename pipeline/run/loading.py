@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pipeline.console import quiet_libraries
 from pipeline.errors import UsageError, pipeline_cause
 from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import STAGES, Plan, configuration, overlaid
+from pipeline.run.plan import STAGES, STREAMS, Plan, configuration
 from pipeline.run.stage import Case, Stage
 from pipeline.shipped import bundle_root
 from pipeline.spec.spec import SPEC_FILE, load_spec
@@ -55,7 +55,7 @@ def parser_of(name: str, plan: Plan) -> Any:
     from monai.bundle import ConfigParser
 
     quiet_libraries()
-    paths = overlaid(configuration(name), name, _has_streams(plan.output_dir))
+    paths = _configurations(name, plan.output_dir)
     parser = ConfigParser()
     parser.read_config([str(path) for path in paths])
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
@@ -71,10 +71,11 @@ def parser_of(name: str, plan: Plan) -> Any:
     return parser
 
 
-def _has_streams(output_dir: Path) -> bool:
-    """Whether a run was ingested with a data spec that has `streams`."""
-    stored = output_dir / SPEC_FILE
-    return stored.is_file() and bool(load_spec(stored).streams)
+def _configurations(stage: str, output_dir: Path) -> tuple[Path, ...]:
+    """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way."""
+    path, stored = configuration(stage), output_dir / SPEC_FILE
+    streams = stage == "fuse" and stored.is_file() and load_spec(stored).streams
+    return (path, path.parent / "overlays" / STREAMS) if streams else (path,)
 
 
 def part_of(parser: Any, name: str, *otherwise: Any) -> Any:

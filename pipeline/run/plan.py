@@ -83,17 +83,6 @@ def configuration(stage: str) -> Path:
     return path
 
 
-def overlaid(path: Path, stage: str, streams: bool) -> tuple[Path, ...]:
-    """The configuration of a stage's bundle, and what lies over it: inputs that share no grid are fused another way.
-
-    Args:
-        path: of the configuration.
-        stage: its name.
-        streams: whether the run's data spec has `streams`.
-    """
-    return (path, path.parent / "overlays" / STREAMS) if stage == "fuse" and streams else (path,)
-
-
 def stages_for(spec: Spec) -> tuple[str, ...]:
     """The stages of a run with a data spec: those that need a section or a modality of it only where it has that."""
     prepared = spec.of_modality("CT") or spec.of_modality("MR") or None

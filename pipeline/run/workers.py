@@ -71,8 +71,7 @@ class Cluster:
 
     def start(self, task: Task) -> None:
         """Give a task away."""
-        needs = GPU if self.resources.of(task.stage).gpu else None
-        self._running[self.client.submit(_work, work, task, pure=False, resources=needs)] = task
+        self._give(task, _work, work, task)
 
     def _note(self, event: tuple[float, Sequence[str]]) -> None:
         """Remember when which process has begun a task: only from then on its time counts."""
@@ -100,9 +99,12 @@ class Cluster:
 
     def check(self, task: Task) -> None:
         """Load its stage in one of the processes."""
-        needs = GPU if self.resources.of(task.stage).gpu else None
-        self._running[self.client.submit(_check, task, pure=False, resources=needs)] = task
+        self._give(task, _check, task)
         self.finished()
+
+    def _give(self, task: Task, function: Callable[..., Any], *arguments: Any) -> None:
+        needs = GPU if self.resources.of(task.stage).gpu else None
+        self._running[self.client.submit(function, *arguments, pure=False, resources=needs)] = task
 
     def _record(self, future: Any, task: Task) -> Record | None:
         from distributed.scheduler import KilledWorker
@@ -120,11 +122,11 @@ class Cluster:
 
     def _late(self) -> tuple[Task, Record | None] | None:
         """A task that takes longer than its stage may, with its process stopped; None where there is none."""
-        alive = self.client.nthreads()
         for future, task in self._running.items():
             limit = self.resources.of(task.stage).time_s
             begun, address = self._begun.get(future.key, (float("inf"), ""))
-            if limit and address in alive and time.monotonic() - begun > limit:  # one that died has not begun again
+            # a process that died has not begun again
+            if limit and time.monotonic() - begun > limit and address in self.client.nthreads():
                 self._stop(future)
                 del self._running[future], self._begun[future.key]
                 what = f"The stage {task.stage} took longer than the {limit:g} s that it may."

@@ -22,19 +22,16 @@ from pipeline.spec.spec import kinds
 Data = Mapping[Hashable, Any]
 
 
-class IngestPicturesd(MapTransform):
-    """Read the pictures of a case: paths become images (1, I, J, 1) as radiographs of DICOM are, in the file's values.
-
-    They lie in the axial plane, with the first pixel as their origin, and pixels of 1 mm, which the case's flags say is
-    not known. The image says which value is white, and so does the NIfTI file that is made of it (`cal_max`).
+class _Ingestd(MapTransform):
+    """Reads files of a case under keys that it may lack.
 
     Args:
         keys: the roles; one that a case lacks is left out.
         needed: those of them that every case has.
-
-    Raises:
-        CaseError: as `pipeline.grey.read_grey`.
     """
+
+    #: Of what the stage writes.
+    kind = ""
 
     def __init__(self, keys: Sequence[str], needed: Collection[str] = ()) -> None:
         super().__init__(keys, allow_missing_keys=True)
@@ -42,7 +39,21 @@ class IngestPicturesd(MapTransform):
 
     def writes(self) -> dict[str, str]:
         """What the stage writes: key -> kind."""
-        return kinds(map(str, self.keys), "image", self.needed)
+        return kinds(map(str, self.keys), self.kind, self.needed)
+
+
+class IngestPicturesd(_Ingestd):
+    """Read the pictures of a case: paths become images (1, I, J, 1) as radiographs of DICOM are, in the file's values.
+
+    They lie in the axial plane, with the first pixel as their origin, and pixels of 1 mm, which the case's flags say is
+    not known. The image says which value is white, and so does the NIfTI file that is made of it (`cal_max`). Arguments
+    as of `_Ingestd`.
+
+    Raises:
+        CaseError: as `pipeline.grey.read_grey`.
+    """
+
+    kind = "image"
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Read."""
@@ -57,22 +68,16 @@ class IngestPicturesd(MapTransform):
         return case
 
 
-class IngestSoundsd(MapTransform):
+class IngestSoundsd(_Ingestd):
     """Read the sounds of a case: paths become WAV files of one channel, 32-bit floats at their own rate.
 
-    A recorder's tags, which may name a patient, do not go into them. Arguments as of `IngestPicturesd`.
+    A recorder's tags, which may name a patient, do not go into them. Arguments as of `_Ingestd`.
 
     Raises:
         CaseError: as `pipeline.signals.sound.read_sound`; E_VERIFY.
     """
 
-    def __init__(self, keys: Sequence[str], needed: Collection[str] = ()) -> None:
-        super().__init__(keys, allow_missing_keys=True)
-        self.needed = frozenset(needed)
-
-    def writes(self) -> dict[str, str]:
-        """What the stage writes: key -> kind."""
-        return kinds(map(str, self.keys), "document", self.needed)
+    kind = "document"
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Read."""

@@ -16,14 +16,13 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
 from pipeline import grey
+from pipeline.endings import VOLUMES
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import check_affine, spacing_mm
 from pipeline.grey import read_grey
 
 Floats = npt.NDArray[np.float32]
 
-VOLUMES = (".nii", ".nii.gz")
-SUFFIXES = (*grey.SUFFIXES, *VOLUMES)
 #: Black and white by the picture's own values: the darkest and the brightest of so many percent do not decide.
 PERCENTILES = (0.5, 99.5)
 #: A picture with nothing brighter than this part of white was saved in fewer bits than its file has.

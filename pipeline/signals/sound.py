@@ -18,8 +18,6 @@ from pipeline.store.files import open_file
 
 Floats = npt.NDArray[np.float32]
 
-#: What names of sounds end with; their content decides.
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".mp3")
 #: The rate at which sounds are compared: up to 8 kHz, where coughs, breath and voice have nearly all they have.
 RATE_HZ = 16_000
 #: Rates that recordings have; a longer or shorter recording than this is not one of a sound.

@@ -296,15 +296,8 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return False
     with stream:
-        for lock in (fcntl.flock, fcntl.lockf):
-            try:
-                lock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    return True
-            else:
-                return False
-    return (folder / ".lock-owner").exists()
+        free = _locks(stream, fcntl.LOCK_SH)
+    return (folder / ".lock-owner").exists() if free is None else not free
 
 
 def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
@@ -312,15 +305,21 @@ def _held(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
 
     Some Lustre and NFS know the second alone, some disks neither.
     """
+    locked = _locks(stream, fcntl.LOCK_EX)
+    return _claimed(owner, stack) if locked is None else locked
+
+
+def _locks(stream: IO[str], how: int) -> bool | None:
+    """Whether a file can be locked so at once; None where the disk knows no such thing."""
     for lock in (fcntl.flock, fcntl.lockf):
         try:
-            lock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(stream, how | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 return False
         else:
             return True
-    return _claimed(owner, stack)
+    return None
 
 
 def _held_soon(stream: IO[str], stack: ExitStack, owner: Path) -> bool:
