@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 from pipeline.cases import Record
@@ -202,12 +204,26 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
     }
     if gpu:
         options["resources"] = GPU if _gpus() >= jobs else {}
-    with (
-        dask.config.set(settings),
-        LocalCluster(n_workers=jobs, processes=True, **options) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(settings):
+        with _deaf_to_interruptions():
+            started = LocalCluster(n_workers=jobs, processes=True, **options)
+        with started as cluster, Client(cluster) as client:
+            yield client
+
+
+@contextlib.contextmanager
+def _deaf_to_interruptions() -> Iterator[None]:
+    """Processes that are begun within the block, or by threads that are, do not hear Ctrl-C: their leader ends them.
+
+    A terminal sends it to all processes of a command; a worker would answer with a traceback. Signals that a thread
+    holds back are held back in what it begins, and this one has it when the block is left.
+    """
+    resource_tracker.ensure_running()  # else the first process begins it, which lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gpus() -> int:
