@@ -256,15 +256,21 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     settings: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of train.yaml, such as max_epochs=50; repeatable.")
     ] = None,
+    fact: Annotated[
+        list[str] | None,
+        typer.Option(help="Of streams: a column that controls are told, such as the file's source; repeatable."),
+    ] = None,
 ) -> None:
     """Train and compare each modality alone and early, intermediate and late fusion, on a cohort of your own."""
     from pipeline.comparison.cohort import headline
 
     chosen = dict(item.partition("=")[::2] for item in settings or ())
     columns, ct = (None if text is None else names_in(text) for text in (modalities, ct_modalities))
-    found = api.compare(cases, out, columns, ct, classes, folds, seeds, chosen, streams)
+    found = api.compare(cases, out, columns, ct, classes, folds, seeds, chosen, streams, fact or ())
     for item in found.variants:
         _echo(headline(found, item.name))
+    for sentence in found.said:
+        _echo(sentence)
     _echo(f"Report: {out / 'report' / 'report.html'}")
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from pipeline.errors import UsageError
-from pipeline.learning.pairing import BY_CLASS, BY_NAME, COLUMN
+from pipeline.learning.table import BY_CLASS, BY_NAME, PAIRING
 from pipeline.simulation.cough import RATE_HZ
 from pipeline.simulation.cues import Floats
 from pipeline.simulation.streams import Array, Kind, Shown, StreamCohort, simulate_streams
@@ -61,7 +61,7 @@ def write_cohort(folder: Path, cohort: StreamCohort) -> Path:
         made = cohort.cues.pairing == "class"
         about = {"case_id": case, "patient_id": case.replace("case", "made" if made else "patient")}
         label = int(cohort.cues.labels[number])
-        rows.append({**about, **files, "label": label, COLUMN: BY_CLASS if made else BY_NAME})
+        rows.append({**about, **files, "label": label, PAIRING: BY_CLASS if made else BY_NAME})
     _write_table(folder / TRUTH, _truth(cohort, [row["case_id"] for row in rows]))
     _write_table(folder / CASES, rows)
     return folder / CASES
