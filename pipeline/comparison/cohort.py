@@ -45,6 +45,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     settings: Mapping[str, Any] | None = None,
     streams: str | Path | Mapping[str, Any] = "",
     facts: Sequence[str] = (),
+    judged: Sequence[int] = (),
 ) -> Findings:
     """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
@@ -63,6 +64,8 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         streams: where the modalities share no grid: a data spec with `streams` (a file, or the name of a shipped one),
             or name -> kind, size and preparation. Controls that see no disease then stand beside the result.
         facts: of streams, columns of the table for the control of file facts, such as the original size.
+        judged: folds that are judged, each by networks of all the others, such as 0 where it is a set for validation;
+            all when empty.
 
     Returns:
         What was found of every variant.
@@ -83,7 +86,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     _require_settings(chosen, bool(streams))
     columns = list(chosen.get("table_columns", ()))
     rows = with_folds(read_table(cases, cohort.modalities, classes, columns), folds)
-    numbers = sorted({row.fold for row in rows if row.fold is not None})
+    numbers = _judged_folds(rows, judged)
     for fold in numbers:
         split(rows, fold, classes)
     common = {**_common(out, rows, cohort, classes), **chosen}
@@ -93,13 +96,21 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     protocol = Protocol(out, common)
     if streams:
         variants = with_judgements(variants, shuffled_judgements(rows, cohort.modalities))
-        seen = controls(rows, cohort.modalities, told=told_facts(cases, facts))
+        seen = controls(rows, cohort.modalities, told=told_facts(cases, facts), judged=numbers)
         paired = any(row.pairing == BY_CLASS for row in rows)
         beside = Around(protocol, variants, range(seeds), numbers, seen, paired).beside
     writable_folder(out)
     write_table(out / TABLE, rows, cohort.modalities, columns)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
     return compare_variants(protocol, variants, range(seeds), numbers, out / "report", beside=beside)
+
+
+def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:
+    there = sorted({row.fold for row in rows if row.fold is not None})
+    if strangers := [fold for fold in asked if fold not in there]:
+        got = f"{strangers[0]}; there are {', '.join(map(str, there))}"
+        raise UsageError("E_FOLD", f"Expected folds of the table to judge, got {got}.", "Name one of them.")
+    return sorted(set(asked)) or there
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def controls(
     seed: int = 0,
     told: Mapping[str, Mapping[str, Fact]] | None = None,
     settings: Settings | None = None,
+    judged: Sequence[int] = (),
 ) -> ControlFindings:
     """Tell the class by what is no disease, by logistic regression on the folds of the networks.
 
@@ -56,6 +57,7 @@ def controls(
         seed: of the folds.
         told: case id -> further facts, such as `told_facts` reads from a table.
         settings: of the intervals.
+        judged: folds whose cases are judged; all when empty. Folds drawn case by case are all judged.
 
     Returns:
         Of `File facts`, `Frame` (without sounds) and `Thumbnail` the measures with intervals over patients.
@@ -69,7 +71,7 @@ def controls(
         raise UsageError("E_LABEL", "Expected a class of every case that a control is judged by, got one without.")
     placed = with_folds(rows, folds, seed)
     features = control_features(placed, streams, told or {})
-    found = _judged(placed, features, settings)
+    found = _judged(placed, features, settings, judged)
     alone = len({row.patient_id for row in rows}) == len(rows)
     drawn = () if alone else _judged(_at_random(placed, seed), features, settings)
     return ControlFindings(found, drawn)
@@ -127,15 +129,18 @@ def _stacked(seen: Sequence[Floats | None]) -> list[Floats]:
     return [np.stack([np.full(length, np.nan) if part is None else part for part in seen])] if length else []
 
 
-def _judged(rows: Sequence[Row], features: Mapping[str, Floats], settings: Settings | None) -> tuple[Evaluation, ...]:
+def _judged(
+    rows: Sequence[Row], features: Mapping[str, Floats], settings: Settings | None, judged: Sequence[int] = ()
+) -> tuple[Evaluation, ...]:
     labels, folds = (np.array(part) for part in zip(*[(row.label, row.fold) for row in rows], strict=True))
     names = [row.patient_id for row in rows]
     patients = np.unique(names, return_inverse=True)[1]
     classes = int(labels.max()) + 1
+    seen = np.isin(folds, judged or folds)
     models: dict[str, Predictions] = {}
     for name, values in features.items():
-        chances = out_of_fold(values, labels, folds, patients, classes)
-        models[name] = predictions(chances, labels, names, name=name)
+        chances = out_of_fold(values, labels, folds, patients, classes, judged=judged)
+        models[name] = predictions(chances[seen], labels[seen], np.array(names)[seen].tolist(), name=name)
     return evaluate(models, settings)
 
 

@@ -109,6 +109,10 @@ def test_regression_reaches_what_bayes_allows_and_chooses_by_training_cases_alon
     assert oracle.mean() == pytest.approx(norm.cdf(1.5 / np.sqrt(2)), abs=0.05)
     assert oracle.mean() - 0.02 < pairs.mean() < oracle.mean() + 0.01
     np.testing.assert_allclose(chances.sum(1), 1)
+    folds = np.arange(600) // 2 % 5
+    one = out_of_fold(features, labels, folds, np.arange(600), 2, judged=[3])
+    np.testing.assert_array_equal(one[folds == 3], chances[folds == 3])
+    assert np.isnan(one[folds != 3]).all()
     with pytest.raises(UsageError, match="E_FOLD"):
         out_of_fold(features, labels, np.zeros(600, int), np.arange(600), 2)
     with pytest.raises(UsageError, match="E_FOLD"):

@@ -82,7 +82,8 @@ def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None
     """Of cases that are no patients: no winner, controls, and what streams of other patients cost."""
     table = cohort_of_files(tmp_path / "data")
     settings = {**{name: value for name, value in COMMON.items() if "::" in name}, **QUICK}
-    found = compare(table, tmp_path / "out", folds=2, seeds=1, settings=settings, streams=FILES)
+    found = compare(table, tmp_path / "out", folds=2, seeds=1, settings=settings, streams=FILES, judged=[0])
+    assert {item.case_count for item in found.evaluations} == {12}
     names = [headline(found, item.name).split(":")[0] for item in found.variants]
     assert names == ["cxr alone", "cough alone", "early", "intermediate", "late"]
     assert found.said[0] == NO_WINNER
@@ -114,6 +115,10 @@ def test_streams_are_shuffled_within_the_class_where_every_fold_has_two_patients
 
 def test_equal_pictures_in_two_folds_and_facts_that_no_column_tells_are_refused(tmp_path: Path) -> None:
     table = cohort_of_files(tmp_path / "data")
+    with pytest.raises(UsageError, match=r"E_FOLD.*got 2; there are 0, 1"):
+        compare(table, tmp_path / "out", folds=2, streams=FILES, judged=[2])
+    with pytest.raises(UsageError, match=r"E_OPTION.*got source"):
+        compare(table, tmp_path / "out", ["cxr", "cough"], [], folds=2, facts=["source"])
     with pytest.raises(UsageError, match=r"E_TABLE.*sauce"):
         compare(table, tmp_path / "out", folds=2, streams=FILES, facts=["sauce"])
     rows = with_folds(read_table(table, list(FILES), 2), 2)
