@@ -263,6 +263,9 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     judge: Annotated[
         list[int] | None, typer.Option(help="A fold to judge, such as 0 of a set for validation; repeatable; else all.")
     ] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option(help="Of each class, for the report, in the order of the labels; repeatable.")
+    ] = None,
 ) -> None:
     """Train and compare each modality alone and early, intermediate and late fusion, on a cohort of your own."""
     spare_nothing()
@@ -270,7 +273,9 @@ def compare(  # noqa: PLR0913 - each is an option of the command
 
     chosen = dict(item.partition("=")[::2] for item in settings or ())
     columns, ct = (None if text is None else names_in(text) for text in (modalities, ct_modalities))
-    found = api.compare(cases, out, columns, ct, classes, folds, seeds, chosen, streams, fact or (), judge or ())
+    found = api.compare(
+        cases, out, columns, ct, classes, folds, seeds, chosen, streams, fact or (), judge or (), class_name or ()
+    )
     for item in found.variants:
         _echo(headline(found, item.name))
     for sentence in found.said:

@@ -296,6 +296,8 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
         "source",
         "--judge",
         "1",
+        "--class-name",
+        "well",
     )
     done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
     assert done.code == 2 and done.err.startswith("E_TABLE")

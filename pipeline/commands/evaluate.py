@@ -199,7 +199,7 @@ def _lines(curves: Mapping[str, Curve | None]) -> list[Line]:
 
 def _summary(first: Evaluation, one: Predictions) -> tuple[str, ...]:
     counted = f"{first.case_count} cases of {first.patient_count} patients"
-    independent = "every case is a patient of its own" if one.one_case_each else "patients are resampled whole"
+    independent = "every case counts as a patient of its own" if one.one_case_each else "patients are resampled whole"
     absent = [name for name, share in first.prevalences.items() if not share]
     missing = (f"No case is {', '.join(absent)}: what needs such cases is not available.",) if absent else ()
     return (f"{counted}; {independent}.", *missing)

@@ -205,7 +205,7 @@ class Findings:
         return None
 
 
-def compare_variants(
+def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it, and how it is said
     protocol: Protocol,
     variants: Sequence[Variant],
     seeds: Sequence[int],
@@ -214,6 +214,7 @@ def compare_variants(
     judgement: str = EVALUATION,
     settings: Settings | None = None,
     beside: Callable[[Sequence[Compared]], Beside] | None = None,
+    class_names: Sequence[str] = (),
 ) -> Findings:
     """Compare the classes that variants have found, and write the report.
 
@@ -229,6 +230,7 @@ def compare_variants(
         judgement: which judgement's cases.
         settings: of the bootstrap.
         beside: makes of the variants that are done what else is to be said.
+        class_names: one a class; `class 0` … when empty.
 
     Raises:
         UsageError: E_NO_CASES when no variant is done; E_ROWS when variants were judged by other cases; E_OUT.
@@ -239,7 +241,7 @@ def compare_variants(
     found = tuple(_compared(protocol, item, seeds, folds, judgement) for item in whole)
     more = Beside() if beside is None else beside(found)
     evaluations, comparisons = write_evaluation(
-        {item.name: mean_predictions(item.name, item.seeds) for item in found},
+        {item.name: mean_predictions(item.name, item.seeds, class_names) for item in found},
         out,
         settings or Settings(),
         [_loss_panel(protocol, item, seeds, folds) for item in whole],
@@ -316,7 +318,7 @@ def _turned(found: Comparison) -> Comparison:
     return replace(found, first=found.second, second=found.first, difference=value, low=low, high=high)
 
 
-def mean_predictions(name: str, seeds: Sequence[ClassLogits]) -> Predictions:
+def mean_predictions(name: str, seeds: Sequence[ClassLogits], class_names: Sequence[str] = ()) -> Predictions:
     """The mean probabilities of a variant's seeds.
 
     Raises:
@@ -327,7 +329,7 @@ def mean_predictions(name: str, seeds: Sequence[ClassLogits]) -> Predictions:
         if other.case_ids != first.case_ids or not np.array_equal(other.labels, first.labels):
             raise UsageError("E_ROWS", f"Expected the same cases for every seed of {name}, got others.")
     chances = np.mean([softmax(seed.logits, 1) for seed in seeds], 0)
-    return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, name=name)
+    return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, class_names, name)
 
 
 def _loss_panel(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> Panel:

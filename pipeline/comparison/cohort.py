@@ -46,6 +46,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     streams: str | Path | Mapping[str, Any] = "",
     facts: Sequence[str] = (),
     judged: Sequence[int] = (),
+    class_names: Sequence[str] = (),
 ) -> Findings:
     """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
@@ -66,20 +67,23 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         facts: of streams, columns of the table for the control of file facts, such as the original size.
         judged: folds that are judged, each by networks of all the others, such as 0 where it is a set for validation;
             all when empty.
+        class_names: for the report, one a class.
 
     Returns:
         What was found of every variant.
 
     Raises:
-        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that is none
-            of `train.yaml`, or that is the comparison's own), E_CONFIG, E_DUPLICATE (a file in
-            two folds) before anything is trained; E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
+        UsageError: E_NAMES, E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that
+            is none of `train.yaml`, or that is the comparison's own), E_CONFIG, E_DUPLICATE (a file in two folds)
+            before anything is trained; E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
         CaseError: E_MISSING_ROLE; E_UNREADABLE for a stream's file that is damaged.
     """
     cases, out = Path(cases), Path(out)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
     if seeds < 1 or classes < 2:
         raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+    if class_names and len(set(class_names)) != classes:
+        raise UsageError("E_NAMES", f"Expected {classes} different names of classes, got {', '.join(class_names)}.")
     if facts and not streams:
         raise UsageError("E_OPTION", f"Expected facts beside streams alone, got {facts[0]}.", "Leave them out.")
     cohort = _of_streams(streams, modalities, ct_modalities) if streams else _of_grid(modalities, ct_modalities)
@@ -102,7 +106,9 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     writable_folder(out)
     write_table(out / TABLE, rows, cohort.modalities, columns)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
-    return compare_variants(protocol, variants, range(seeds), numbers, out / "report", beside=beside)
+    return compare_variants(
+        protocol, variants, range(seeds), numbers, out / "report", beside=beside, class_names=class_names
+    )
 
 
 def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:

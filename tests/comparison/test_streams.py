@@ -82,7 +82,16 @@ def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None
     """Of cases that are no patients: no winner, controls, and what streams of other patients cost."""
     table = cohort_of_files(tmp_path / "data")
     settings = {**{name: value for name, value in COMMON.items() if "::" in name}, **QUICK}
-    found = compare(table, tmp_path / "out", folds=2, seeds=1, settings=settings, streams=FILES, judged=[0])
+    found = compare(
+        table,
+        tmp_path / "out",
+        folds=2,
+        seeds=1,
+        settings=settings,
+        streams=FILES,
+        judged=[0],
+        class_names=["well", "ill"],
+    )
     assert {item.case_count for item in found.evaluations} == {12}
     names = [headline(found, item.name).split(":")[0] for item in found.variants]
     assert names == ["cxr alone", "cough alone", "early", "intermediate", "late"]
@@ -92,7 +101,13 @@ def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None
     controls = [text.split(" alone")[0] for text in found.said[1:4]]
     assert controls == ["File facts", "Frame", "Thumbnail"]
     page = (tmp_path / "out" / "report" / "report.html").read_text()
-    for text in (EARLY_CAVEAT, NO_WINNER[:60], "Controls that see no disease", "Streams of other patients: late"):
+    for text in (
+        "<td>ill</td>",
+        EARLY_CAVEAT,
+        NO_WINNER[:60],
+        "Controls that see no disease",
+        "Streams of other patients: late",
+    ):
         assert text in page
     assert "alone</h2>" not in page.split("Streams of other patients", 1)[1]
     fold = tmp_path / "out" / "trials" / "late" / "seed-0" / "fold-0"
@@ -115,6 +130,8 @@ def test_streams_are_shuffled_within_the_class_where_every_fold_has_two_patients
 
 def test_equal_pictures_in_two_folds_and_facts_that_no_column_tells_are_refused(tmp_path: Path) -> None:
     table = cohort_of_files(tmp_path / "data")
+    with pytest.raises(UsageError, match=r"E_NAMES.*2 different names"):
+        compare(table, tmp_path / "out", folds=2, streams=FILES, class_names=["well"])
     with pytest.raises(UsageError, match=r"E_FOLD.*got 2; there are 0, 1"):
         compare(table, tmp_path / "out", folds=2, streams=FILES, judged=[2])
     with pytest.raises(UsageError, match=r"E_OPTION.*got source"):
