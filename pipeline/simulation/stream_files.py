@@ -82,7 +82,7 @@ def write_four_classes(
         The table of what each file alone tells of its class, beside the parts: `file, label`, the posterior.
 
     Raises:
-        UsageError: E_OUT when the folder holds a part; E_CONFIG for fewer files than classes in one, or another pairing.
+        UsageError: E_OUT when the folder holds a part; E_CONFIG for fewer files than classes in one; another pairing.
     """
     if len(each) != len(PARTS) or min(each) < len(CLASSES):
         expected = f"{len(CLASSES)} files or more, one of each class, for each of {', '.join(PARTS)}"

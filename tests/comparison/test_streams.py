@@ -67,13 +67,14 @@ def test_weights_from_elsewhere_reach_the_encoders_that_there_are() -> None:
 
 FILES = {
     "cxr": {"kind": "image", "size": [24, 24]},
+    "ct": {"kind": "image", "size": [16, 20]},
     "cough": {"kind": "sound", "size": [8, 16], "seconds": 0.5},
 }
 QUICK = {"device": "cpu", "max_epochs": "1", "warmup": "0", "batch": "4"}
 
 
 def cohort_of_files(folder: Path, pairing: Literal["patient", "class"] = "class") -> Path:
-    shown = {"cxr": Shown("image", (24, 24)), "cough": Shown("sound", (8000,))}
+    shown = {name: Shown("image", (24, 24)) for name in ("cxr", "ct")} | {"cough": Shown("sound", (8000,))}
     return write_cohort(folder, simulate_streams("additive", 24, 0, shown, pairing=pairing))
 
 
@@ -94,7 +95,7 @@ def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None
     )
     assert {item.case_count for item in found.evaluations} == {12}
     names = [headline(found, item.name).split(":")[0] for item in found.variants]
-    assert names == ["cxr alone", "cough alone", "early", "intermediate", "late"]
+    assert names == ["cxr alone", "ct alone", "cough alone", "early", "intermediate", "late"]
     assert found.said[0] == NO_WINNER
     best = max(found.auroc(name).value or 0 for name in names)
     assert best == pytest.approx(max(item.auroc_of_mean for item in found.variants))
