@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pipeline.child import Server, name_of
-from pipeline.dicom.sandbox import Sandbox
+from tests.warm import kept_sandboxes
 from tests.whole_run import WholeRun, made_once
 
 #: The files that take minutes. While the first makes the run that several of them share, another core does the second.
@@ -34,18 +32,8 @@ def kept_servers() -> Iterator[None]:
 
     Each task still has a child of its own. `tests/test_child.py` and the commands' own processes start theirs.
     """
-    servers: dict[tuple[str, Path], Server] = {}
-    begin = Sandbox.__init__
-
-    def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:
-        name = name_of(function)
-        begin(box, servers.setdefault((name, Path.cwd()), Server(name)), *limits, **more)  # a task may be a path
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sandbox, "__init__", begun)
+    with kept_sandboxes():
         yield
-    for server in servers.values():
-        server.close()
 
 
 @pytest.fixture(scope="session")

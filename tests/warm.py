@@ -13,13 +13,16 @@ import atexit
 import os
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from pipeline.child import Children, Server
+from pipeline.child import Children, Server, name_of
+from pipeline.dicom.sandbox import Sandbox
 from pipeline.shipped import shipped
 
 TIMEOUT_S = 600.0
@@ -36,6 +39,25 @@ def run(
         out, err = ((Path(place) / name).read_text() for name in ("1", "2"))
     assert isinstance(code, int), code
     return CompletedProcess(words, code, out, err)
+
+
+@contextmanager
+def kept_sandboxes() -> Iterator[dict[tuple[str, Path], Server]]:
+    """Within the block, what reads foreign files is loaded once, whatever number of sandboxes there are."""
+    servers: dict[tuple[str, Path], Server] = {}
+    begin = Sandbox.__init__
+
+    def begun(box: Sandbox, function: Callable[[Any], Any], *limits: Any, **more: Any) -> None:
+        name = name_of(function)
+        begin(box, servers.setdefault((name, Path.cwd()), Server(name)), *limits, **more)  # a task may be a path
+
+    Sandbox.__init__ = begun  # type: ignore[method-assign]
+    try:
+        yield servers
+    finally:
+        Sandbox.__init__ = begin  # type: ignore[method-assign]
+        for server in servers.values():
+            server.close()
 
 
 @cache

@@ -67,17 +67,17 @@ def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iter
     known = {item.name: item for item in (*_ENDS, *_JUDGED, _FLAGS)}
     known["case_id"] = Column("case_id", "text", "", "", "Pseudonym of the case: the name of its folder below cases/.")
     helps = {stage: _help(output_dir, stage, found) for stage in dict.fromkeys(record.stage for record in found)}
-    for record in found:
-        stage = record.stage
+    for stage in helps:
         known.setdefault(
             stage, Column(stage, "category", "", stage, f"What became of the case in the stage: {_STATUS}.")
         )
-        for label in record.answers:
-            said = Column(column_of(label), "text", "", stage, f"{label}: what the stage found, in words.")
-            known.setdefault(said.name, said)
-        for name in record.measures:
-            key = f"{stage}_{name}"
-            known.setdefault(key, Column(key, "number", unit_of(name), stage, _meaning(name, helps[stage])))
+    # a name is looked at once, and not once a case
+    for stage, label in dict.fromkeys((record.stage, label) for record in found for label in record.answers):
+        said = Column(column_of(label), "text", "", stage, f"{label}: what the stage found, in words.")
+        known.setdefault(said.name, said)
+    for stage, name in dict.fromkeys((record.stage, name) for record in found for name in record.measures):
+        key = f"{stage}_{name}"
+        known.setdefault(key, Column(key, "number", unit_of(name), stage, _meaning(name, helps[stage])))
     return [known[name] for name in names]
 
 

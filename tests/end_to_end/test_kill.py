@@ -1,4 +1,7 @@
-"""`kill -9` of a running `tandem run` at random moments: nothing that is half done ever counts as done."""
+"""`kill -9` of a running `tandem run` at random moments: nothing that is half done ever counts as done.
+
+tests/run/test_wounds.py kills a stage at every write point, and more often.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from pipeline.store import records
 from tests.tandem_process import command, environment, started_tandem, tandem
 from tests.whole_run import SPEC, WholeRun
 
-KILLS = 6
+KILLS = 4
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
@@ -72,7 +75,7 @@ def test_kills_at_random_moments(whole_run: WholeRun, tmp_path: Path) -> None:
         seen.add(require_nothing_wrong(out, truth))
         if finished:
             shutil.rmtree(out)
-    assert len(seen) > 2, "the kills hit the run at different stages"
+    assert len(seen) > 1, "the kills hit the run at different stages"
     assert tandem(home, *arguments, out).code == 0
     assert require_nothing_wrong(out, truth) == 4
     assert hashes(out, whole_run.small_case) == truth
