@@ -139,6 +139,8 @@ class Attack:
         """A death at each write point of each stage, in turn."""
         known = {(item.get("stage"), item.get("at"), item.get("how")) for item in self.done}
         for number, stage in enumerate(STAGES):
+            if not self.left():
+                return
             names = points(partial(self.run, self.copy(number), (stage,)), self.folder / "work" / "points.txt")
             for at, how in ((at, how) for at in range(len(names)) for how in HOWS):
                 if (stage, at, how) in known or not self.left():
@@ -285,7 +287,9 @@ def told(done: list[dict[str, Any]]) -> list[str]:
 def main(
     folder: Path,
     kills: Annotated[int, typer.Option(min=0)] = 500,
-    seconds: Annotated[float, typer.Option(help="Stop after so long.")] = 1e9,
+    seconds: Annotated[
+        float, typer.Option(help="Stop after so long: half for write points, half for random kills.")
+    ] = 1e9,
     write: Annotated[bool, typer.Option("--write", help="Write the page.")] = False,
 ) -> None:
     """Attack what was not yet attacked, and print the table."""
@@ -294,7 +298,9 @@ def main(
         attack = Attack(folder, time.monotonic() + seconds, servers)
         attack.prepare()
         attack.damage()
+        end, attack.until = attack.until, time.monotonic() + seconds / 2
         attack.write_points()
+        attack.until = end
         attack.random_kills(kills)
     lines = told(attack.done)
     print("\n".join(lines))
