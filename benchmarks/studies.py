@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -23,13 +23,13 @@ import psutil
 import typer
 
 from benchmarks.document import write_section
-from benchmarks.studies_data import SPEC, fault_of, patient, write_study
+from benchmarks.studies_data import SHAPE, SPEC, fault_of, patient, write_study
 from pipeline.store.pseudonyms import Pseudonyms
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "studies.md"
 STAGES = ("ingest", "register", "preprocess", "radiomics", "fuse_image", "report")
-#: How often memory is looked at; when the imports are over, seconds.
-LOOK_S, BASE_S = 1.0, 5
+#: How often memory is looked at.
+LOOK_S = 1.0
 
 
 def main(
@@ -38,6 +38,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1)] = 2,
     stages: str = ",".join(STAGES),
     transform: Annotated[str, typer.Option(help="How register aligns: by headers, or rigid …")] = "headers",
+    minutes: Annotated[float, typer.Option(min=0.0, help="Stop the run after so many; 0: let it end.")] = 0.0,
     again: Annotated[bool, typer.Option("--again", help="Then with nothing to do, and with one new study.")] = False,
     write: Annotated[bool, typer.Option("--write", help="Write the page.")] = False,
 ) -> None:
@@ -50,7 +51,7 @@ def main(
     for number in range(studies):
         write_study(tree, number)
     (folder / "studies.yaml").write_text(SPEC.replace("TRANSFORM", transform), encoding="utf-8")
-    _run(folder, "the run", stages, jobs, kept)
+    _run(folder, f"{stages}{f', stopped after {minutes:g} min' if minutes else ''}", stages, jobs, kept, minutes)
     said = [*became(folder, studies), "", *_told(folder, kept)]
     if again:
         _run(folder, "again, with nothing to do", stages, jobs, kept)
@@ -59,11 +60,13 @@ def main(
         said = [*became(folder, studies + 1), "", *_told(folder, kept)]
     print("\n".join(said))
     if write:
-        about = f"Made by `python -m benchmarks.studies`: {studies} studies on {os.cpu_count()} cores, `--jobs {jobs}`."
+        voxels = " x ".join(map(str, SHAPE))
+        about = f"Made by `python -m benchmarks.studies`: {studies} studies of a CT and an MR of {voxels} voxels, "
+        about += f"on {os.cpu_count()} cores, `--jobs {jobs}`, `register` by {transform}. Stages asked for: `{stages}`."
         write_section(PAGE, "A thousand small studies", "studies", "\n".join([about, "", *said]))
 
 
-def _run(folder: Path, name: str, stages: str, jobs: int, kept: Path) -> None:
+def _run(folder: Path, name: str, stages: str, jobs: int, kept: Path, minutes: float = 0.0) -> None:
     """Run Tandem, and look at the memory of its first process each second; a line in `kept` for each start."""
     options = ["--stages", stages, "--jobs", str(jobs), "--spec", str(folder / "studies.yaml")]
     command = [sys.executable, "-m", "pipeline.cli", "run", str(folder / "tree"), "--out", str(folder / "out")]
@@ -73,12 +76,15 @@ def _run(folder: Path, name: str, stages: str, jobs: int, kept: Path) -> None:
         memory = []
         while process.poll() is None:
             time.sleep(LOOK_S)
+            if 0 < minutes * 60 < time.perf_counter() - started:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
             try:
                 memory.append(round(psutil.Process(process.pid).memory_info().rss / 1e6, 1))
             except psutil.NoSuchProcess:
                 break
         code = process.wait()
-    if code not in (0, 1):
+    if code not in (0, 1, *((128 + signal.SIGTERM,) if minutes else ())):
         raise SystemExit(f"The run ended with exit code {code}; {folder / 'said.txt'} says why.")
     line = {"name": name, "seconds": time.perf_counter() - started, "memory_mb": memory, "load": os.getloadavg()}
     with kept.open("a") as stream:
@@ -88,8 +94,12 @@ def _run(folder: Path, name: str, stages: str, jobs: int, kept: Path) -> None:
 def became(folder: Path, studies: int) -> list[str]:
     """What became of each study, found by its pseudonym, beside what must become of it."""
     names = Pseudonyms(folder / "out", folder / "home")
-    with (folder / "out" / "cases.csv").open(newline="") as stream:
-        rows = {row["case_id"]: row for row in csv.DictReader(stream)}
+    rows: dict[str, dict[str, str]] = {}
+    for path in (folder / "out").glob("cases/*/*/record.json"):
+        record = json.loads(path.read_bytes())
+        row = rows.setdefault(record["case_id"], {"code": ""})
+        row[record["stage"]] = record["status"]
+        row["code"] = row["code"] or (record["error"] or {}).get("code", "")
     must: Counter[tuple[str, str]] = Counter()
     right: Counter[tuple[str, str]] = Counter()
     other = []
@@ -103,11 +113,24 @@ def became(folder: Path, studies: int) -> list[str]:
             other.append(f"study {number} ({fault[0] or 'sound'}): {'lost' if row is None else _in_words(row)}")
     lines = ["| fault | must get | studies | got it |", "|---|---|---|---|"]
     lines += [
-        f"| {name or 'none'} | {code or 'done in all stages'} | {must[name, code]} | {right[name, code]} |"
+        f"| {name or 'none'} | {code or 'done, as far as it came'} | {must[name, code]} | {right[name, code]} |"
         for name, code in must
     ]
     told = f"Right: {right.total()} of {studies} studies; {len(rows)} cases that no study has."
-    return [*lines, "", told, *(f"- {line}" for line in other[:20])]
+    return [*lines, "", told, *_by_stage(folder), *(f"- {line}" for line in other[:20])]
+
+
+def _by_stage(folder: Path) -> list[str]:
+    """What became of the cases in each stage: a case that is not there yet counts nowhere."""
+    found: dict[str, Counter[str]] = {}
+    for path in sorted((folder / "out").glob("cases/*/*/record.json")):
+        found.setdefault(path.parent.name, Counter())[json.loads(path.read_bytes())["status"]] += 1
+    rows = [
+        f"| {stage} | {found[stage]['done']} | {found[stage]['quarantined']} | {found[stage]['failed']} |"
+        for stage in STAGES
+        if stage in found
+    ]
+    return ["", "| stage | done | quarantined | failed |", "|---|---|---|---|", *rows]
 
 
 def _rested(row: dict[str, str], code: str) -> bool:
@@ -122,19 +145,16 @@ def _in_words(row: dict[str, str]) -> str:
 
 
 def _told(folder: Path, kept: Path) -> list[str]:
-    """How long it took, what memory the first process had, and what was left beside the work on cases."""
+    """How long each start took, and the memory of its first process."""
     lines = [
-        "| start | minutes | load | memory at 1 min (MB) | last tenth (MB) | most over its start (MB) |",
-        "|---|" + "---|" * 5,
+        "| start | minutes | load | memory at 1 min (MB) | last tenth (MB) |",
+        "|---|" + "---|" * 4,
     ]
     starts = [json.loads(line) for line in kept.read_text().splitlines()]
     for item in starts:
         memory = [value for value in item["memory_mb"] if value] or [0.0]
         early, late = memory[min(60, len(memory) - 1)], statistics.median(memory[-max(1, len(memory) // 10) :])
-        base = memory[min(BASE_S, len(memory) - 1)]
-        cells = (
-            f"{item['seconds'] / 60:.1f} | {item['load'][1]:.1f} | {early:.0f} | {late:.0f} | {max(memory) - base:.0f}"
-        )
+        cells = f"{item['seconds'] / 60:.1f} | {item['load'][1]:.1f} | {early:.0f} | {late:.0f}"
         lines.append(f"| {item['name']} | {cells} |")
     return lines
 
