@@ -2,8 +2,8 @@
 
     TANDEM_DATA=… python -m benchmarks.pneumonia OUT [--page docs/benchmarks/streams.md]
 
-The pictures of the official `train` that `val` shows too are left out; three seeds, judged by `val` after the last
-epoch. A run that was stopped goes on.
+The pictures of the official `train` that `val` shows too are left out; a training a seed, judged by `val` after the
+last epoch. A run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.comparison.trials import Protocol, Trial, Variant, read_trial, run
 from pipeline.console import echo
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "streams.md"
-SEEDS = (0, 1, 2)
+SEEDS = 3
 AUROC, ACCURACY, SECONDS = 0.985, 0.95, 300
 RECIPE: dict[str, Any] = {
     "streams": {"picture": {"kind": "image", "size": [28, 28]}},
@@ -51,7 +51,11 @@ without the pictures that `val` shows too, judged by `val` after the last epoch.
 official test set is of other children and was not at hand: these figures are no promise for it."""
 
 
-def main(out: Path, page: Annotated[Path | None, typer.Option(help="That takes the section.")] = None) -> None:
+def main(
+    out: Path,
+    page: Annotated[Path | None, typer.Option(help="That takes the section.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds are trained.", min=1)] = SEEDS,
+) -> None:
     """Make the table, train each seed, and say what was reached."""
     torch.set_num_threads(1)
     archive = Path(os.environ["TANDEM_DATA"]) / "pneumoniamnist" / "pneumoniamnist_train_val.npz"
@@ -59,7 +63,7 @@ def main(out: Path, page: Annotated[Path | None, typer.Option(help="That takes t
     if not (out / "data" / "cases.csv").is_file():
         table(archive, out / "data", "medmnist", duplicates="leave_out")
     echo(f"Table: {time.process_time() - started:.0f} s")
-    protocol, trials = protocol_of(out), trials_of([Variant("single", ("streams",))], SEEDS, [0])
+    protocol, trials = protocol_of(out), trials_of([Variant("single", ("streams",))], range(seeds), [0])
     run_trials(protocol, trials)
     text = section(protocol, trials, shown_twice(out / "data" / "cases_left_out.csv"))
     echo(text)
@@ -93,7 +97,10 @@ def section(protocol: Protocol, trials: list[Trial], twice: tuple[int, int]) -> 
         (f"accuracy of every seed at least {ACCURACY}", min(shares) >= ACCURACY),
         (f"a training within {SECONDS} s of processor time", max(seconds) <= SECONDS),
     ]
-    mean = f"Mean and deviation of the seeds: AUROC {spread(areas)}, accuracy {spread(shares)}."
+    mean = (
+        f"{len(trials)} of {SEEDS} seeds were trained; mean and deviation: AUROC {spread(areas)}, "
+        f"accuracy {spread(shares)}."
+    )
     about = (
         f"{record['parameters']:,} parameters. {twice[0]} pictures of `val` stand in `train` too, as {twice[1]} files, "
         "which were left out. Written by `python -m benchmarks.pneumonia`."
