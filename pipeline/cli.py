@@ -11,6 +11,7 @@ from pipeline import __version__, api
 from pipeline.commands.cohort_app import cohort_app
 from pipeline.commands.evaluation_app import evaluate_app
 from pipeline.commands.images_app import images_app
+from pipeline.commands.run import QUIET_S
 from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import (
     HELP,
@@ -52,6 +53,14 @@ Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or o
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
 Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as ROOT.")]
 SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
+SpecName = Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)]
+OnlyStages = Annotated[str, typer.Option("--stages", help=f"Only some, separated by commas: {', '.join(STAGES)}.")]
+Limits = Annotated[
+    Path | None, typer.Option("--resources", help="A YAML file: how long each stage may take of a case, what it needs.")
+]
+SchedulerAt = Annotated[
+    str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -78,23 +87,42 @@ def run(  # noqa: PLR0913 - each is an option of the command
     root: Root = None,
     input_: Input = None,
     out: Out,
-    spec: Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)],
-    stages: Annotated[str, typer.Option(help=f"Only some, separated by commas: {', '.join(STAGES)}.")] = "",
+    spec: SpecName,
+    stages: OnlyStages = "",
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
     device: Device = "",
-    resources: Annotated[
-        Path | None, typer.Option(help="A YAML file: how long each stage may take of a case, and what it needs.")
-    ] = None,
-    scheduler: Annotated[
-        str, typer.Option(help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
-    ] = "",
+    resources: Limits = None,
+    scheduler: SchedulerAt = "",
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
     given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler)
     found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
+
+
+@command(app)
+def watch(  # noqa: PLR0913 - each is an option of the command
+    *,
+    root: Root = None,
+    input_: Input = None,
+    out: Out,
+    spec: SpecName,
+    quiet_s: Annotated[
+        float, typer.Option("--quiet-s", min=0, help="A study is taken when none of its files changed for so long.")
+    ] = QUIET_S,
+    stages: OnlyStages = "",
+    jobs: Jobs = 1,
+    device: Device = "",
+    resources: Limits = None,
+    scheduler: SchedulerAt = "",
+    once: Annotated[bool, typer.Option("--once", help="End when all that is there has been taken.")] = False,
+    min_free: MinFree = MIN_FREE_GB,
+) -> int:
+    """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
+    given = (quiet_s, names_in(stages), jobs, device, min_free, resources, scheduler, once)
+    return finished(out, api.watch(_root(root, input_), out, spec, *given, progress=True))
 
 
 @command(app)

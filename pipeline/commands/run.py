@@ -11,6 +11,9 @@ from pipeline.run.plan import Plan
 from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.status import of_folder
 
+#: A study counts as whole when none of its files has changed for so long: senders pause between series.
+QUIET_S = 60.0
+
 
 def run(  # noqa: PLR0913 - each is an option of the command
     root: str | Path,
@@ -69,6 +72,52 @@ def ingest(
     found = None if spec is None else Path(spec)
     plan = Plan(Path(root), Path(out), found, ("ingest",), overwrite, jobs, min_free_gb=min_free_gb)
     return work(plan, progress)
+
+
+def watch(  # noqa: PLR0913 - each is an option of the command
+    root: str | Path,
+    out: str | Path,
+    spec: str | Path,
+    quiet_s: float = QUIET_S,
+    stages: Sequence[str] = (),
+    jobs: int = 1,
+    device: str = "",
+    min_free_gb: float = MIN_FREE_GB,
+    resources: str | Path | None = None,
+    scheduler: str = "",
+    once: bool = False,
+    progress: bool = False,
+) -> dict[str, list[Record]]:
+    """Take the studies that arrive in a folder, until it is stopped: `tandem watch`.
+
+    Args:
+        root: the folder; it is never written to. What has left it stays in the run folder as it is.
+        out: as of `run`, as are `spec`, `jobs`, `device`, `min_free_gb`, `resources`, `scheduler` and `progress`.
+        spec: the data spec.
+        quiet_s: seconds for which no file of a study may have changed before it is taken; one that grows later is
+            taken again.
+        stages: as of `run`; ingest has to be among them.
+        jobs: how many processes work at once.
+        device: for networks.
+        min_free_gb: looked at before each stage.
+        resources: what stages may take.
+        scheduler: whose workers do the work.
+        once: end when all that is there has been taken.
+        progress: print what is taken.
+
+    Returns:
+        The current records of every case in the run folder, by case id.
+
+    Raises:
+        UsageError: as of `run`. A full disk and an empty folder are waited out.
+    """
+    from pipeline.run import incoming
+
+    limits = None if resources is None else Path(resources)
+    given = (Path(root), Path(out), Path(spec), tuple(stages), False, jobs, device, min_free_gb)
+    with shown(progress):
+        incoming.watch(Plan(*given, resources=limits, scheduler=scheduler), quiet_s, once)
+    return of_folder(Path(out))
 
 
 def status(out: str | Path) -> dict[str, list[Record]]:

@@ -39,6 +39,9 @@ class FindSeries:
         output_dir: the run folder.
         spec: the data spec.
         readers: how many processes read headers; 0: one for each core.
+
+    Attributes:
+        owners: after a call: which case each file of the tree belongs to, whether or not it plays a role.
     """
 
     def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> None:
@@ -46,6 +49,7 @@ class FindSeries:
         self.output_dir = Path(output_dir)
         self.spec = spec
         self.readers = readers
+        self.owners: dict[Path, str] = {}
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with its roles' `Series`.
@@ -60,6 +64,7 @@ class FindSeries:
         cache = names.place(HEADERS)
         found = scan(self.dataset_dir, self._rule_tags(), self.output_dir, cache, self.readers)
         series = candidates(found.series)
+        self.owners = self._owners((*found.series, *series), names)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
         masked = attach_masks(series, selection, self.spec)
         series, selection = list(masked.series), masked.selection
@@ -82,6 +87,13 @@ class FindSeries:
     def _owner(self, series: Series) -> tuple[str, ...]:
         owners = {"patient": (), "study": (series.study_uid,), "series": _series_id(series)}
         return (series.patient_id, *owners[self.spec.case])
+
+    def _owners(self, series: Sequence[Series], names: Pseudonyms) -> dict[Path, str]:
+        owned: dict[Path, str] = {}
+        for item in series:  # the parts of a series come behind the whole
+            files = [instance.path for instance in (*item.instances, *item.rejected)]
+            owned.update(dict.fromkeys(files, names.of("case", *self._owner(item))))
+        return owned
 
     def _keep_regions(self, objects: Sequence[MaskObject], names: Pseudonyms) -> None:
         """Write the names of all regions into a private table: who writes a spec's `labels` needs them."""
