@@ -61,6 +61,7 @@ Limits = Annotated[
 SchedulerAt = Annotated[
     str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
 ]
+SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -94,10 +95,11 @@ def run(  # noqa: PLR0913 - each is an option of the command
     device: Device = "",
     resources: Limits = None,
     scheduler: SchedulerAt = "",
+    slurm: SlurmFile = None,
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler)
+    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler, slurm)
     found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
 
@@ -117,12 +119,24 @@ def watch(  # noqa: PLR0913 - each is an option of the command
     device: Device = "",
     resources: Limits = None,
     scheduler: SchedulerAt = "",
+    slurm: SlurmFile = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been taken.")] = False,
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
-    given = (quiet_s, names_in(stages), jobs, device, min_free, resources, scheduler, once)
+    given = (quiet_s, names_in(stages), jobs, device, min_free, resources, scheduler, slurm, once)
     return finished(out, api.watch(_root(root, input_), out, spec, *given, progress=True))
+
+
+@command(app, "slurm-script")
+def slurm_script(
+    config: Annotated[Path, typer.Argument(help="The YAML file that `--slurm` takes.")],
+) -> None:
+    """Print the job's script that `tandem run --slurm` would submit; nothing is submitted."""
+    from pipeline.run.slurm import script
+    from pipeline.spec.resources import load_slurm
+
+    typer.echo(script(load_slurm(config)), nl=False)
 
 
 @command(app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases import Record
 from pipeline.console import shown
@@ -26,6 +27,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     min_free_gb: float = MIN_FREE_GB,
     resources: str | Path | None = None,
     scheduler: str = "",
+    slurm: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, list[Record]]:
     """Run stages over a tree of images: `tandem run`. A bad case never stops the others.
@@ -42,6 +44,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             0: nobody looks.
         resources: a YAML file of what stages may take (docs/how-to/cohorts.md); no limits when left out.
         scheduler: the address of a running dask scheduler whose workers do the work, instead of `jobs` processes.
+        slurm: a YAML file of the jobs of SLURM that do the work.
         progress: print a line a stage, and show a bar at a terminal.
 
     Returns:
@@ -49,11 +52,16 @@ def run(  # noqa: PLR0913 - each is an option of the command
 
     Raises:
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
-            E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_WORKER …
+            E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_SLURM, E_WORKER …
     """
-    limits = None if resources is None else Path(resources)
     given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, min_free_gb)
-    return work(Plan(*given, resources=limits, scheduler=scheduler), progress)
+    return work(Plan(*given, **_whose(resources, scheduler, slurm)), progress)
+
+
+def _whose(resources: str | Path | None, scheduler: str, slurm: str | Path | None) -> dict[str, Any]:
+    """Who does the work, as a plan has it."""
+    limits, jobs = (None if path is None else Path(path) for path in (resources, slurm))
+    return {"resources": limits, "scheduler": scheduler, "slurm": jobs}
 
 
 def ingest(
@@ -85,6 +93,7 @@ def watch(  # noqa: PLR0913 - each is an option of the command
     min_free_gb: float = MIN_FREE_GB,
     resources: str | Path | None = None,
     scheduler: str = "",
+    slurm: str | Path | None = None,
     once: bool = False,
     progress: bool = False,
 ) -> dict[str, list[Record]]:
@@ -102,6 +111,7 @@ def watch(  # noqa: PLR0913 - each is an option of the command
         min_free_gb: looked at before each stage.
         resources: what stages may take.
         scheduler: whose workers do the work.
+        slurm: whose jobs do the work.
         once: end when all that is there has been taken.
         progress: print what is taken.
 
@@ -113,10 +123,9 @@ def watch(  # noqa: PLR0913 - each is an option of the command
     """
     from pipeline.run import incoming
 
-    limits = None if resources is None else Path(resources)
     given = (Path(root), Path(out), Path(spec), tuple(stages), False, jobs, device, min_free_gb)
     with shown(progress):
-        incoming.watch(Plan(*given, resources=limits, scheduler=scheduler), quiet_s, once)
+        incoming.watch(Plan(*given, **_whose(resources, scheduler, slurm)), quiet_s, once)
     return of_folder(Path(out))
 
 

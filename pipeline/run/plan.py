@@ -36,9 +36,10 @@ class Plan:
         cases: the only ones that are worked on; empty: all. Such a run leaves the manifest of the run as it is.
         resources: what stages may take (`pipeline.spec.resources`); None for no limits.
         scheduler: the address of dask's scheduler whose workers do the work, instead of `jobs` processes.
+        slurm: what is asked of SLURM (`pipeline.spec.resources`), whose jobs do the work then.
 
     Raises:
-        UsageError: E_NO_STAGE; E_OPTION for a device that there is not, or for jobs beside a scheduler.
+        UsageError: E_NO_STAGE; E_OPTION for a device that there is not, or for two who are to do the work.
     """
 
     dataset_dir: Path
@@ -52,6 +53,7 @@ class Plan:
     cases: frozenset[str] = frozenset()
     resources: Path | None = None
     scheduler: str = ""
+    slurm: Path | None = None
 
     def resolved(self) -> Plan:
         """The same with folders that do not depend on where a process works."""
@@ -68,6 +70,9 @@ class Plan:
         if self.scheduler and self.jobs != 1:
             what = f"Expected --jobs or --scheduler, got {self.jobs} jobs beside {self.scheduler}."
             raise UsageError("E_OPTION", what, "The scheduler's own workers do the work.")
+        if self.slurm and (self.scheduler or self.jobs != 1):
+            what = "Expected --slurm alone, got --jobs or --scheduler beside it."
+            raise UsageError("E_OPTION", what, "The file of jobs says how many there are (`jobs`).")
 
 
 def configuration(stage: str) -> Path:
