@@ -38,6 +38,7 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     Raises:
         UsageError: when the run cannot start: spec, folders, another run in the same folder, workers.
     """
+    plan = plan.resolved()
     spec = of_ingest(plan.spec_file or "")
     stages = in_order(plan.stages, spec)
     if STAGES[0] in stages:

@@ -49,6 +49,7 @@ def watch(plan: Plan, quiet_s: float, once: bool = False) -> None:
         UsageError: as of a run that cannot start; E_OPTION for stages without ingest; E_SCHEDULER or E_WORKER when
             there is nobody left to do the work.
     """
+    plan = plan.resolved()
     stages = in_order(plan.stages, of_ingest(plan.spec_file or ""))
     if STAGES[0] not in stages:
         what = f"Expected {STAGES[0]} among the stages, which takes what arrives, got {', '.join(stages)}."

@@ -56,7 +56,9 @@ class Plan:
     slurm: Path | None = None
 
     def resolved(self) -> Plan:
-        """The same with folders that do not depend on where a process works."""
+        """The same with folders that do not depend on where a process works, where others than its own may."""
+        if not (self.scheduler or self.slurm):
+            return self
         spec = self.spec_file.resolve() if self.spec_file and self.spec_file.exists() else self.spec_file
         return replace(
             self, dataset_dir=self.dataset_dir.resolve(), output_dir=self.output_dir.resolve(), spec_file=spec
