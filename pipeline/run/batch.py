@@ -20,7 +20,7 @@ from pipeline.run.status import summary
 from pipeline.run.workers import Cluster, Here, workers
 from pipeline.spec.spec import keep_spec, of_ingest
 from pipeline.store import records
-from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
+from pipeline.store.files import require_apart, run_lock, run_of, write_atomic, write_text
 from pipeline.store.plain import as_json
 
 MANIFEST = "run.json"
@@ -79,7 +79,7 @@ def bring(
         given = first if names[0] == stages[0] else None
         cases = _first_cases(names[0], plan) if given is None else given
         require_room(plan.output_dir, names, [case["case_id"] for case in cases], plan.min_free_gb)
-        found = through(Group(names, pool.plan, epoch or uuid.uuid4().hex), cases, pool)
+        found = through(Group(names, pool.plan, epoch or uuid.uuid4().hex, run_of(plan.output_dir)), cases, pool)
         records.write_table(plan.output_dir)
         for step in part_of(parser_of(names[-1], plan), "after", ()):
             step(plan.output_dir)

@@ -85,7 +85,7 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
                 check(temporary)
             digest = sha256_file(temporary)
             temporary.replace(path)
-            _fsync(path.parent)
+            flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
@@ -282,11 +282,29 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     with left_as_found(folder), ExitStack() as stack:
         writable_folder(folder)
+        stack.enter_context(full_disk_named(folder / ".lock"))
         stream = stack.enter_context((folder / ".lock").open("a+"))
         if not (_held(stream, stack, folder / ".lock-owner") or _held_soon(stream, stack, folder / ".lock-owner")):
             raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.")
         sweep(folder)
+        stack.callback(_name_run, stream, "")
+        _name_run(stream, uuid.uuid4().hex)
         yield
+
+
+def _name_run(stream: IO[str], name: str) -> None:
+    """Leave a run's name in the lock that it holds; none when it ends."""
+    stream.truncate(0)
+    stream.write(name)
+    stream.flush()
+
+
+def run_of(folder: Path) -> str:
+    """The name of the run that holds a folder, or held it when it was killed; empty where none does."""
+    try:
+        return (folder / ".lock").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def is_held(folder: Path) -> bool:
@@ -361,6 +379,11 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def flush_folder(folder: Path) -> None:
+    """Let the disk know the names of a folder, such as after a rename."""
+    _fsync(folder)
 
 
 def _fsync(path: Path) -> None:
