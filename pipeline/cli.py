@@ -30,7 +30,7 @@ from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.stopping import CODES, leave
-from pipeline.spared import spare
+from pipeline.spared import spare, spare_nothing
 from pipeline.spec.explain import shipped_specs
 
 app = typer.Typer(
@@ -298,15 +298,30 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     settings: Annotated[
         list[str] | None, typer.Option(help="KEY=VALUE of train.yaml, such as max_epochs=50; repeatable.")
     ] = None,
+    fact: Annotated[
+        list[str] | None,
+        typer.Option(help="Of streams: a column that controls are told, such as the file's source; repeatable."),
+    ] = None,
+    judge: Annotated[
+        list[int] | None, typer.Option(help="A fold to judge, such as 0 of a set for validation; repeatable; else all.")
+    ] = None,
+    class_name: Annotated[
+        list[str] | None, typer.Option(help="Of each class, for the report, in the order of the labels; repeatable.")
+    ] = None,
 ) -> None:
     """Train and compare each modality alone and early, intermediate and late fusion, on a cohort of your own."""
+    spare_nothing()
     from pipeline.comparison.cohort import headline
 
     chosen = dict(item.partition("=")[::2] for item in settings or ())
     columns, ct = (None if text is None else names_in(text) for text in (modalities, ct_modalities))
-    found = api.compare(cases, out, columns, ct, classes, folds, seeds, chosen, streams)
+    found = api.compare(
+        cases, out, columns, ct, classes, folds, seeds, chosen, streams, fact or (), judge or (), class_name or ()
+    )
     for item in found.variants:
         _echo(headline(found, item.name))
+    for sentence in found.said:
+        _echo(sentence)
     _echo(f"Report: {out / 'report' / 'report.html'}")
 
 

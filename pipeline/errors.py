@@ -178,7 +178,7 @@ NOTES: dict[str, str] = {
     "N_OPEN_CONTOURS": "A region holds points or open contours, which enclose nothing; they were left out.",
     "N_INJECTION_DATE": "The date of injection does not fit the scan; the time of day was used.",
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
-    "N_NOT_FUSED": "There was no aligned image of a modality: the network did without it, or none of both was made.",
+    "N_NOT_FUSED": "A modality has no aligned image, or a stream no file: the network did without, or none was made.",
     "N_STREAM_CUT": "A volume was larger than the part of it that the network looks at, which is around its middle.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",

@@ -8,8 +8,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-#: A third of the time of MONAI's import. Trainings need ignite: they run in processes of their own. Reports load
-#: matplotlib themselves, when they draw.
+#: A third of the time of MONAI's import. Trainings need ignite: they run in processes of their own, or say so
+#: (`spare_nothing`). Reports load matplotlib themselves, when they draw.
 PACKAGES = ("torchvision", "ignite", "matplotlib")
 
 
@@ -29,6 +29,11 @@ def spare() -> None:
     """From now on MONAI is loaded without them. For programs that only predict: MONAI's engines stay unusable."""
     if not any(isinstance(finder, _Absent) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Absent())
+
+
+def spare_nothing() -> None:
+    """Take `spare` back, for a command that trains; before anything has loaded MONAI."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Absent)]
 
 
 def _is_loading(name: str) -> bool:

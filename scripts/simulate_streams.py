@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +21,10 @@ def main(  # noqa: PLR0913 - each is a switch
         "additive"
     ),
     classes: Annotated[int, typer.Option(help="2 or 4.")] = 2,
-    pairing: Annotated[str, typer.Option(help="patient, or class: a case is made of several persons of a class.")] = (
-        "patient"
-    ),
+    pairing: Annotated[
+        str,
+        typer.Option(help="patient, or class: a case is made of several persons of a class; of --layout the default."),
+    ] = "",
     scene: Annotated[str, typer.Option(help="shapes, or limb: MR and radiograph of a broken bone.")] = "shapes",
     volume: Annotated[str, typer.Option(help="Voxels I,J,K; empty: none.")] = "16,16,16",
     image: Annotated[str, typer.Option(help="Pixels I,J; empty: none.")] = "24,24",
@@ -33,15 +34,16 @@ def main(  # noqa: PLR0913 - each is a switch
     ] = False,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
 ) -> None:
-    """Simulate; `--layout` takes `--cases` (of train; valid and test have a third) and `--seed` alone."""
+    """Simulate; `--layout` takes `--cases` (of train; valid and test have a third), `--pairing` and `--seed` alone."""
     try:
+        paired: Any = pairing or ("class" if layout else "patient")
         if layout:
-            written = write_four_classes(out, (cases, cases // 3, cases // 3), seed)
+            written = write_four_classes(out, (cases, cases // 3, cases // 3), seed, paired)
         else:
             streams = _streams(volume, image, seconds)
             written = write_cohort(
                 out,
-                simulate_streams(mechanism, cases, seed, streams, classes, pairing, scene),  # type: ignore[arg-type]
+                simulate_streams(mechanism, cases, seed, streams, classes, paired, scene),  # type: ignore[arg-type]
             )
     except UsageError as error:
         typer.echo(str(error), err=True)

@@ -292,11 +292,19 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
         "2",
         "--streams",
         "x.yaml",
+        "--fact",
+        "source",
+        "--judge",
+        "1",
+        "--class-name",
+        "well",
     )
     done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}
-    assert asked == [((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, "x.yaml"), {})]
+    assert asked == [
+        ((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, "x.yaml", ["source"], [1]), {})
+    ]
 
 
 def documented() -> Iterator[tuple[str, str]]:

@@ -28,3 +28,22 @@ def test_the_program_spares_them_and_a_program_of_ones_own_does_not() -> None:
     program = "try: cli.main()\nexcept SystemExit: pass"
     assert printed(CODE.format(app="0", main=program)) == ["", "Engine Figure"]
     assert "ignite" in printed(CODE.format(app="0", main=""))[0]
+
+
+COMPARE = """
+import sys
+from pipeline import cli
+sys.argv = ["tandem", "compare", "cases.csv", "--out", "out"]
+
+def trained(*given):
+    from monai.engines import SupervisedTrainer
+    print(any(base.__module__.startswith("ignite.") for base in SupervisedTrainer.__mro__))
+    raise SystemExit(0)
+
+cli.api.compare = trained
+cli.main()
+"""
+
+
+def test_the_command_that_trains_in_its_own_process_finds_what_engines_need() -> None:
+    assert printed(COMPARE)[-1] == "True"

@@ -31,7 +31,7 @@ def read_all(tree: Tree) -> tuple[dict[Path, str], list[LeftOut]]:
     found, unreadable = {}, []
     for item in track(tree.items, len(tree.items), "reading"):
         try:
-            found[item.path] = _content(item.path)
+            found[item.path] = content_hash(item.path)
         except CaseError as error:
             unreadable.append(LeftOut(item.path, error.code, f"{error.message} {error.remedy}"))
     return found, unreadable
@@ -78,7 +78,14 @@ def _matters(group: Sequence[Item]) -> bool:
     return len(splits) > 1 or splits == {""} or len({item.category for item in group}) > 1
 
 
-def _content(path: Path) -> str:
+def content_hash(path: Path) -> str:
+    """Sha256 of what a picture, a sound or a volume holds, whatever it is packed in.
+
+    Raises:
+        CaseError: of its reader; E_UNREADABLE for another kind of file.
+    """
+    if not kind_of(path):
+        raise CaseError("E_UNREADABLE", f"Expected a picture, a sound or a volume, got {path.name}.")
     values = _READERS[kind_of(path)](path)
     return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 

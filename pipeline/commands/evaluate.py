@@ -91,6 +91,7 @@ def write_evaluation(
     panels: Sequence[Panel] = (),
     tables: Sequence[PlainTable] = (),
     methods: Sequence[str] = (),
+    summary: Sequence[str] = (),
 ) -> tuple[tuple[Evaluation, ...], tuple[Comparison, ...]]:
     """Evaluate and compare models, and write what was found, as `evaluate_classification` does.
 
@@ -101,6 +102,7 @@ def write_evaluation(
         panels: further curves for the report.
         tables: further tables for it.
         methods: further sentences for it.
+        summary: those that stand under its heading.
 
     Raises:
         UsageError: E_ROWS, E_OPTION; E_OUT, E_BUSY, E_DISK.
@@ -113,6 +115,7 @@ def write_evaluation(
             panels=(*content.panels, *panels),
             tables=tuple(tables),
             methods=(*content.methods, *methods),
+            summary=(*content.summary, *summary),
         )
         try:
             _write_all(out, content, evaluation_table(evaluations), comparison_table(comparisons))
@@ -196,7 +199,7 @@ def _lines(curves: Mapping[str, Curve | None]) -> list[Line]:
 
 def _summary(first: Evaluation, one: Predictions) -> tuple[str, ...]:
     counted = f"{first.case_count} cases of {first.patient_count} patients"
-    independent = "every case is a patient of its own" if one.one_case_each else "patients are resampled whole"
+    independent = "every case counts as a patient of its own" if one.one_case_each else "patients are resampled whole"
     absent = [name for name, share in first.prevalences.items() if not share]
     missing = (f"No case is {', '.join(absent)}: what needs such cases is not available.",) if absent else ()
     return (f"{counted}; {independent}.", *missing)

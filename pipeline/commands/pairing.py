@@ -11,9 +11,10 @@ import numpy as np
 
 from pipeline.commands.folders import Item, LeftOut
 from pipeline.errors import UsageError
+from pipeline.learning.table import BY_CLASS, BY_NAME
 from pipeline.words import counted
 
-PAIRINGS = ("auto", "stem", "class")
+PAIRINGS = ("auto", BY_NAME, BY_CLASS)
 #: Names mean something where two streams share so many of them; below, they may be equal by chance.
 LEAST_SHARED = 0.5
 CLASS_PAIRED = (
@@ -69,7 +70,7 @@ def make_cases(items: Sequence[Item], pair: str = "auto", seed: int = 0) -> Case
         groups.setdefault((item.split, item.category), {}).setdefault(item.stream, []).append(item)
     if len(streams) == 1:
         return Cases(tuple(Made(item.split, item.category, {item.stream: item.path}) for item in items), "file")
-    if (_agreed(items) if pair == "auto" else pair) == "stem":
+    if (_agreed(items) if pair == "auto" else pair) == BY_NAME:
         return _by_stem(groups, len(streams))
     return _by_class(groups, streams, seed)
 
@@ -86,13 +87,13 @@ def _agreed(items: Sequence[Item]) -> str:
         stream: max(_share(own, names[other]) for other in names if other != stream) for stream, own in names.items()
     }
     if not any(shares.values()):
-        return "class"
+        return BY_CLASS
     least = min(shares, key=lambda stream: shares[stream])
     if shares[least] < LEAST_SHARED:
         what = f"Expected names of files that all streams share, or none, got {shares[least]:.0%} shared of {least}."
         remedy = "Say `--pair stem` if files of one name are of one patient, `--pair class` if names mean nothing."
         raise UsageError("E_FOLDER", what, remedy)
-    return "stem"
+    return BY_NAME
 
 
 def _share(own: set[tuple[str, str, str]], other: set[tuple[str, str, str]]) -> float:
@@ -115,7 +116,7 @@ def _by_stem(groups: dict[tuple[str, str], dict[str, list[Item]]], streams: int)
         notes.append("N_NUMBERS_PAIRED: files of one number are a case: are the numbers those of patients?")
     if short:
         notes.append(f"N_UNEQUAL_COUNTS: {short} of {counted(len(made), 'case')} lack a stream; their cells are empty")
-    return Cases(tuple(made), "stem", notes=tuple(notes))
+    return Cases(tuple(made), BY_NAME, notes=tuple(notes))
 
 
 def _by_class(groups: dict[tuple[str, str], dict[str, list[Item]]], streams: Sequence[str], seed: int) -> Cases:
@@ -131,7 +132,7 @@ def _by_class(groups: dict[tuple[str, str], dict[str, list[Item]]], streams: Seq
     notes = [CLASS_PAIRED]
     if left_out:
         notes.append(f"N_UNEQUAL_COUNTS: {counted(len(left_out), 'file')} found no partner and are in no case")
-    return Cases(tuple(made), "class", tuple(left_out), tuple(notes))
+    return Cases(tuple(made), BY_CLASS, tuple(left_out), tuple(notes))
 
 
 def _shuffled(items: Sequence[Item], where: tuple[str, ...], seed: int) -> list[Path]:

@@ -147,14 +147,36 @@ class Compared:
         """(N, K), the mean over the seeds' networks."""
         return np.asarray(np.mean([softmax(seed.logits, 1) for seed in self.seeds], 0))
 
+    @property
+    def auroc_of_mean(self) -> float:
+        """Of the mean probabilities; of more classes than two the macro average."""
+        return _area(self.mean_probabilities, self.seeds[0].labels)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a report says beside its variants: sentences under its heading, tables, and sentences on methods."""
+
+    said: tuple[str, ...] = ()
+    tables: tuple[PlainTable, ...] = ()
+    methods: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a comparison has found: the variants, and measures and tests of the seeds' mean probability."""
+    """What a comparison has found.
+
+    Attributes:
+        variants: those that are done.
+        evaluations: measures of the seeds' mean probability.
+        comparisons: tests of them.
+        said: sentences that stand beside the figures.
+    """
 
     variants: tuple[Compared, ...]
     evaluations: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
+    said: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Compared:
         """The variant of a name."""
@@ -183,7 +205,7 @@ class Findings:
         return None
 
 
-def compare_variants(
+def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it, and how it is said
     protocol: Protocol,
     variants: Sequence[Variant],
     seeds: Sequence[int],
@@ -191,7 +213,8 @@ def compare_variants(
     out: Path,
     judgement: str = EVALUATION,
     settings: Settings | None = None,
-    notes: Sequence[str] = (),
+    beside: Callable[[Sequence[Compared]], Beside] | None = None,
+    class_names: Sequence[str] = (),
 ) -> Findings:
     """Compare the classes that variants have found, and write the report.
 
@@ -206,7 +229,8 @@ def compare_variants(
         out: the folder of the report.
         judgement: which judgement's cases.
         settings: of the bootstrap.
-        notes: further sentences for the report.
+        beside: makes of the variants that are done what else is to be said.
+        class_names: one a class; `class 0` … when empty.
 
     Raises:
         UsageError: E_NO_CASES when no variant is done; E_ROWS when variants were judged by other cases; E_OUT.
@@ -215,22 +239,27 @@ def compare_variants(
     if not whole:
         raise UsageError("E_NO_CASES", "Expected a variant whose trials are all done, got none.", "See trial.json.")
     found = tuple(_compared(protocol, item, seeds, folds, judgement) for item in whole)
+    more = Beside() if beside is None else beside(found)
     evaluations, comparisons = write_evaluation(
-        {item.name: _predictions(item) for item in found},
+        {item.name: mean_predictions(item.name, item.seeds, class_names) for item in found},
         out,
         settings or Settings(),
         [_loss_panel(protocol, item, seeds, folds) for item in whole],
-        [costs_table(found)],
-        [*_sentences(variants, whole, seeds, folds), *notes],
+        [costs_table(found), *more.tables],
+        [*_sentences(variants, whole, seeds, folds), *more.methods],
+        more.said,
     )
-    return Findings(found, evaluations, comparisons)
+    return Findings(found, evaluations, comparisons, more.said)
 
 
 def auroc_of(found: ClassLogits) -> float:
     """AUROC of one network: of class 1 of two; of more, the mean over the classes that some case has."""
-    chances = softmax(found.logits, 1)
+    return _area(softmax(found.logits, 1), found.labels)
+
+
+def _area(chances: Floats, labels: Ints) -> float:
     scored = [1] if chances.shape[1] == 2 else range(chances.shape[1])
-    kinds = [(chances[:, index], found.labels == index) for index in scored]
+    kinds = [(chances[:, index], labels == index) for index in scored]
     areas = [delong(scores, hit).values[0] for scores, hit in kinds if 0 < hit.sum() < len(hit)]
     return float(np.mean(areas)) if areas else float("nan")
 
@@ -289,13 +318,18 @@ def _turned(found: Comparison) -> Comparison:
     return replace(found, first=found.second, second=found.first, difference=value, low=low, high=high)
 
 
-def _predictions(found: Compared) -> Predictions:
-    first = found.seeds[0]
-    for other in found.seeds[1:]:
+def mean_predictions(name: str, seeds: Sequence[ClassLogits], class_names: Sequence[str] = ()) -> Predictions:
+    """The mean probabilities of a variant's seeds.
+
+    Raises:
+        UsageError: E_ROWS when a seed was judged by other cases.
+    """
+    first = seeds[0]
+    for other in seeds[1:]:
         if other.case_ids != first.case_ids or not np.array_equal(other.labels, first.labels):
-            raise UsageError("E_ROWS", f"Expected the same cases for every seed of {found.name}, got others.")
-    chances = found.mean_probabilities
-    return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, name=found.name)
+            raise UsageError("E_ROWS", f"Expected the same cases for every seed of {name}, got others.")
+    chances = np.mean([softmax(seed.logits, 1) for seed in seeds], 0)
+    return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, class_names, name)
 
 
 def _loss_panel(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> Panel:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.comparison.classification import Findings, compare_variants
-from pipeline.comparison.streams import OVERLAY, chosen_streams, notes_of, stream_strategies
+from pipeline.comparison.duplicates import require_apart
+from pipeline.comparison.stream_beside import Around, shuffled_judgements, with_judgements
+from pipeline.comparison.stream_controls import controls, told_facts
+from pipeline.comparison.streams import OVERLAY, chosen_streams, stream_strategies
 from pipeline.comparison.streams import OWN_KEYS as OWN_KEYS_OF_STREAMS
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.errors import UsageError
-from pipeline.evaluation.results import Settings
 from pipeline.fusion.network import WIDTHS, parameter_count, width_for
-from pipeline.learning.table import Row, read_table, split, with_folds
+from pipeline.learning.table import BY_CLASS, PAIRING, Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
 from pipeline.run.options import require_known
 from pipeline.shipped import shipped
@@ -42,6 +44,9 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     seeds: int = 3,
     settings: Mapping[str, Any] | None = None,
     streams: str | Path | Mapping[str, Any] = "",
+    facts: Sequence[str] = (),
+    judged: Sequence[int] = (),
+    class_names: Sequence[str] = (),
 ) -> Findings:
     """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
@@ -58,36 +63,60 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         seeds: how many trainings a variant and fold, with the seeds 0, 1 …
         settings: further keys of `train.yaml`; texts are read as Python's literals where they are.
         streams: where the modalities share no grid: a data spec with `streams` (a file, or the name of a shipped one),
-            or name -> kind, size and preparation.
+            or name -> kind, size and preparation. Controls that see no disease then stand beside the result.
+        facts: of streams, columns of the table for the control of file facts, such as the original size.
+        judged: folds that are judged, each by networks of all the others, such as 0 where it is a set for validation;
+            all when empty.
+        class_names: for the report, one a class.
 
     Returns:
         What was found of every variant.
 
     Raises:
-        UsageError: E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that is none
-            of `train.yaml`, or that is the comparison's own), E_CONFIG before anything is trained;
-            E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
-        CaseError: E_MISSING_ROLE.
+        UsageError: E_NAMES, E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that
+            is none of `train.yaml`, or that is the comparison's own), E_CONFIG, E_DUPLICATE (a file in two folds)
+            before anything is trained; E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
+        CaseError: E_MISSING_ROLE; E_UNREADABLE for a stream's file that is damaged.
     """
     cases, out = Path(cases), Path(out)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
     if seeds < 1 or classes < 2:
         raise UsageError("E_OPTION", f"Expected a seed or more and two classes or more, got {seeds} and {classes}.")
+    if class_names and len(set(class_names)) != classes:
+        raise UsageError("E_NAMES", f"Expected {classes} different names of classes, got {', '.join(class_names)}.")
+    if facts and not streams:
+        raise UsageError("E_OPTION", f"Expected facts beside streams alone, got {facts[0]}.", "Leave them out.")
     cohort = _of_streams(streams, modalities, ct_modalities) if streams else _of_grid(modalities, ct_modalities)
     _require_settings(chosen, bool(streams))
     columns = list(chosen.get("table_columns", ()))
     rows = with_folds(read_table(cases, cohort.modalities, classes, columns), folds)
-    numbers = sorted({row.fold for row in rows if row.fold is not None})
+    numbers = _judged_folds(rows, judged)
     for fold in numbers:
         split(rows, fold, classes)
     common = {**_common(out, rows, cohort, classes), **chosen}
     variants = stream_strategies(cohort.streams, common) if streams else strategies(cohort.modalities, common)
+    require_apart(rows)
+    beside = None
+    protocol = Protocol(out, common)
+    if streams:
+        variants = with_judgements(variants, shuffled_judgements(rows, cohort.modalities))
+        seen = controls(rows, cohort.modalities, told=told_facts(cases, facts), judged=numbers)
+        paired = any(row.pairing == BY_CLASS for row in rows)
+        beside = Around(protocol, variants, range(seeds), numbers, seen, paired).beside
     writable_folder(out)
     write_table(out / TABLE, rows, cohort.modalities, columns)
-    protocol = Protocol(out, common)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
-    notes = notes_of(variants) if streams else []
-    return compare_variants(protocol, variants, range(seeds), numbers, out / "report", settings=Settings(), notes=notes)
+    return compare_variants(
+        protocol, variants, range(seeds), numbers, out / "report", beside=beside, class_names=class_names
+    )
+
+
+def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:
+    there = sorted({row.fold for row in rows if row.fold is not None})
+    if strangers := [fold for fold in asked if fold not in there]:
+        got = f"{strangers[0]}; there are {', '.join(map(str, there))}"
+        raise UsageError("E_FOLD", f"Expected folds of the table to judge, got {got}.", "Name one of them.")
+    return sorted(set(asked)) or there
 
 
 @dataclass(frozen=True)
@@ -181,13 +210,13 @@ def write_table(path: Path, rows: Sequence[Row], modalities: Sequence[str], colu
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["case_id", "patient_id", *modalities, "label", "mask", "fold", *columns])
+        writer.writerow(["case_id", "patient_id", *modalities, "label", "mask", "fold", PAIRING, *columns])
         for row in rows:
             images = [row.images[name].resolve() if name in row.images else "" for name in modalities]
             label = "" if row.label < 0 else row.label
             mask = row.mask.resolve() if row.mask else ""
             numbers = ["" if math.isnan(number) else number for number in row.table]
-            writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold, *numbers])
+            writer.writerow([row.case_id, row.patient_id, *images, label, mask, row.fold, row.pairing, *numbers])
 
 
 def headline(found: Findings, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ INNER_FOLDS = 3
 LEAST = 1e-6
 
 
-def out_of_fold(features: Floats, labels: Ints, folds: Ints, patients: Ints, classes: int, seed: int = 0) -> Floats:
+def out_of_fold(
+    features: Floats, labels: Ints, folds: Ints, patients: Ints, classes: int, seed: int = 0, judged: Sequence[int] = ()
+) -> Floats:
     """The probability of each class of every case, from a regression that has learned from the other folds.
 
     Features are standardised by the training cases; what a case lacks (NaN) is their mean. The penalty with the least
@@ -31,17 +33,18 @@ def out_of_fold(features: Floats, labels: Ints, folds: Ints, patients: Ints, cla
         patients: (N,) numbers of the patients.
         classes: K.
         seed: of the inner folds.
+        judged: folds whose cases are judged; all when empty.
 
     Returns:
-        (N, K), rows with the sum 1.
+        (N, K), rows with the sum 1; NaN of cases that are not judged.
 
     Raises:
         UsageError: E_FOLD when there is one fold only, or fewer than two patients of a class to learn from.
     """
     if len(np.unique(folds)) < 2:
         raise UsageError("E_FOLD", "Expected two folds or more, got one.")
-    found = np.zeros((len(labels), classes))
-    for fold in np.unique(folds):
+    found = np.full((len(labels), classes), np.nan)
+    for fold in judged or np.unique(folds):
         inside = folds == fold
         rest = ~inside
         least = min(len(np.unique(patients[rest & (labels == label)])) for label in range(classes))

@@ -5,7 +5,7 @@ Source: Zech et al., PLoS Med 15(11), 2018; DeGrave et al., Nat Mach Intell 3, 2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from pipeline.columns import read_rows
 from pipeline.comparison.linear import out_of_fold
+from pipeline.comparison.raw_files import read_raw
 from pipeline.comparison.stream_features import Fact, fact_features, file_facts, frame, thumbnail, told_fact
 from pipeline.errors import UsageError
 from pipeline.evaluation.classification import evaluate
 from pipeline.evaluation.results import Evaluation, Predictions, Settings, predictions
-from pipeline.learning.duplicates import shared_between_folds
-from pipeline.learning.raw_files import RawFile, read_raw
 from pipeline.learning.table import Row, with_folds
 
 Floats = npt.NDArray[np.float64]
@@ -34,12 +33,10 @@ class ControlFindings:
     Attributes:
         by_patient: one evaluation a control, on folds that keep patients together.
         random: the same on folds drawn case by case; empty where every case is a patient of its own.
-        duplicates: groups of cases in different folds that share a file, or what is in it.
     """
 
     by_patient: tuple[Evaluation, ...]
     random: tuple[Evaluation, ...]
-    duplicates: tuple[tuple[str, ...], ...]
 
 
 def controls(
@@ -49,6 +46,7 @@ def controls(
     seed: int = 0,
     told: Mapping[str, Mapping[str, Fact]] | None = None,
     settings: Settings | None = None,
+    judged: Sequence[int] = (),
 ) -> ControlFindings:
     """Tell the class by what is no disease, by logistic regression on the folds of the networks.
 
@@ -59,6 +57,7 @@ def controls(
         seed: of the folds.
         told: case id -> further facts, such as `told_facts` reads from a table.
         settings: of the intervals.
+        judged: folds whose cases are judged; all when empty. Folds drawn case by case are all judged.
 
     Returns:
         Of `File facts`, `Frame` (without sounds) and `Thumbnail` the measures with intervals over patients.
@@ -72,10 +71,10 @@ def controls(
         raise UsageError("E_LABEL", "Expected a class of every case that a control is judged by, got one without.")
     placed = with_folds(rows, folds, seed)
     features = control_features(placed, streams, told or {})
-    found = _judged(placed, features, settings)
+    found = _judged(placed, features, settings, judged)
     alone = len({row.patient_id for row in rows}) == len(rows)
     drawn = () if alone else _judged(_at_random(placed, seed), features, settings)
-    return ControlFindings(found, drawn, shared_between_folds(placed))
+    return ControlFindings(found, drawn)
 
 
 def control_features(
@@ -85,14 +84,14 @@ def control_features(
     facts: list[dict[str, Fact]] = [dict(told.get(row.case_id, {})) for row in rows]
     pictures: dict[str, list[Floats]] = {FRAME: [], THUMBNAIL: []}
     for name in streams:
-        files = [(row.images[name], read_raw(row.images[name])) if name in row.images else None for row in rows]
-        if not any(files):
+        looks = [_look(row.images[name]) if name in row.images else None for row in rows]
+        if not any(looks):
             raise UsageError("E_MODALITY", f"Expected cases with the stream {name}, got none.")
-        for fact, file in zip(facts, files, strict=True):
-            fact[f"{name} there"] = float(file is not None)
-            fact |= {f"{name} {key}": value for key, value in (file_facts(*file) if file else {}).items()}
-        for control, look in ((FRAME, frame), (THUMBNAIL, thumbnail)):
-            pictures[control] += _looked(files, look)
+        for fact, look in zip(facts, looks, strict=True):
+            fact[f"{name} there"] = float(look is not None)
+            fact |= {f"{name} {key}": value for key, value in (look.facts if look else {}).items()}
+        pictures[FRAME] += _stacked([None if look is None else look.frame for look in looks])
+        pictures[THUMBNAIL] += _stacked([None if look is None else look.thumbnail for look in looks])
     shown = {control: np.concatenate(parts, 1) for control, parts in pictures.items() if parts}
     return {FACTS: fact_features(facts), **shown}
 
@@ -110,22 +109,38 @@ def told_facts(table: Path, columns: Sequence[str]) -> dict[str, dict[str, Fact]
     }
 
 
-def _looked(files: Sequence[tuple[Path, RawFile] | None], look: Callable[[RawFile], Floats | None]) -> list[Floats]:
-    """(N, F) in a list, or nothing where such files have none."""
-    seen = [None if file is None else look(file[1]) for file in files]
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What is kept of one file: thousands of volumes do not fit into memory."""
+
+    facts: dict[str, Fact]
+    frame: Floats | None
+    thumbnail: Floats
+
+
+def _look(path: Path) -> _Look:
+    raw = read_raw(path)
+    return _Look(file_facts(path, raw), frame(raw), thumbnail(raw))
+
+
+def _stacked(seen: Sequence[Floats | None]) -> list[Floats]:
+    """(N, F) in a list, NaN where a case lacks its file; nothing where no file has any."""
     length = next((len(part) for part in seen if part is not None), 0)
     return [np.stack([np.full(length, np.nan) if part is None else part for part in seen])] if length else []
 
 
-def _judged(rows: Sequence[Row], features: Mapping[str, Floats], settings: Settings | None) -> tuple[Evaluation, ...]:
+def _judged(
+    rows: Sequence[Row], features: Mapping[str, Floats], settings: Settings | None, judged: Sequence[int] = ()
+) -> tuple[Evaluation, ...]:
     labels, folds = (np.array(part) for part in zip(*[(row.label, row.fold) for row in rows], strict=True))
     names = [row.patient_id for row in rows]
     patients = np.unique(names, return_inverse=True)[1]
     classes = int(labels.max()) + 1
+    seen = np.isin(folds, judged or folds)
     models: dict[str, Predictions] = {}
     for name, values in features.items():
-        chances = out_of_fold(values, labels, folds, patients, classes)
-        models[name] = predictions(chances, labels, names, name=name)
+        chances = out_of_fold(values, labels, folds, patients, classes, judged=judged)
+        models[name] = predictions(chances[seen], labels[seen], np.array(names)[seen].tolist(), name=name)
     return evaluate(models, settings)
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 from scipy.signal import spectrogram
 
+from pipeline.comparison.raw_files import RawFile
 from pipeline.endings import ending_of
-from pipeline.learning.raw_files import RawFile
 
 Floats = npt.NDArray[np.float64]
 #: A number or a word that is known of a case.

@@ -14,7 +14,7 @@ from pipeline.report.classification import PlainTable, interval, number, p_text
 #: A stream, and how it was shuffled.
 Shuffle = tuple[str, Literal["within", "across"]]
 PLAIN = "not shuffled"
-_WAYS = {"within": "within the class", "across": "across classes"}
+WAYS: dict[Literal["within", "across"], str] = {"within": "within the class", "across": "across classes"}
 #: AUROC of chance.
 CHANCE = 0.5
 
@@ -50,7 +50,7 @@ def shuffle_table(
     Raises:
         UsageError: E_ROWS when the cases are others.
     """
-    names = {f"{stream}, {_WAYS[way]}": found for (stream, way), found in shuffled.items()}
+    names = {f"{stream}, {WAYS[way]}": found for (stream, way), found in shuffled.items()}
     models = {PLAIN: plain, **names}
     losses = {item.second: item for item in compare(models, settings) if item.first == PLAIN and _is_summary(item)}
     rows = [
@@ -65,20 +65,16 @@ def shuffle_table(
 
 
 def control_sentences(
-    found: ControlFindings, reached: Estimate | None = None, class_paired: bool = False
+    found: ControlFindings, reached: float | None = None, class_paired: bool = False
 ) -> tuple[str, ...]:
     """How the controls are to be read.
 
     Args:
         found: what they have found.
-        reached: AUROC of the best network on the same folds, where there is one.
+        reached: AUROC of the best network on the same folds, as `auroc_of` takes it, where there is one.
         class_paired: whether the cases were made of one class's files.
     """
     said = [NO_WINNER] if class_paired else []
-    if found.duplicates:
-        cases = "; ".join(" and ".join(group) for group in found.duplicates[:5])
-        more = f", and {len(found.duplicates) - 5} more" if len(found.duplicates) > 5 else ""
-        said.append(f"E_DUPLICATE: cases in different folds share a file or what is in it: {cases}{more}.")
     said += [_explained(item, reached) for item in found.by_patient if auroc_of(item).value is not None]
     pairs = zip(found.by_patient, found.random, strict=False)
     return (*said, *(_flattered(patient.model, auroc_of(patient), auroc_of(drawn)) for patient, drawn in pairs))
@@ -104,13 +100,13 @@ def _is_summary(item: Comparison) -> bool:
     return item.measure == "auroc" and item.method != "DeLong"
 
 
-def _explained(control: Evaluation, reached: Estimate | None) -> str:
+def _explained(control: Evaluation, reached: float | None) -> str:
     area = auroc_of(control).value or 0.0
     said = f"{control.model} alone: AUROC {number(area)}"
-    if reached is None or reached.value is None or reached.value <= CHANCE:
+    if reached is None or reached <= CHANCE:
         return f"{said}."
-    part = max(0.0, min(1.0, (area - CHANCE) / (reached.value - CHANCE)))
-    return f"{said}, which is {part:.0%} of what the best network has above chance ({number(reached.value)})."
+    part = max(0.0, min(1.0, (area - CHANCE) / (reached - CHANCE)))
+    return f"{said}, which is {part:.0%} of what the best network has above chance ({number(reached)})."
 
 
 def _flattered(name: str, patient: Estimate, drawn: Estimate) -> str:

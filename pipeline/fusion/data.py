@@ -279,7 +279,8 @@ class FlagOutOfDomaind(Transform):
         """Look."""
         there = zip(self.preparation.modalities, data["available"].tolist(), strict=True)
         missing = [name for name, is_there in there if name in self.sees and not is_there]
-        flags = [f"N_NOT_FUSED: {name}: there is no aligned image of it" for name in missing]
+        why = "there is no aligned image of it" if GRID_AFFINE in data else "the case has none"  # streams share no grid
+        flags = [f"N_NOT_FUSED: {name}: {why}" for name in missing]
         strange = self._strange(spacing_mm(data[GRID_AFFINE].numpy())) if GRID_AFFINE in data else []
         return {**data, "flags": [*data.get("flags", ()), *flags, *strange]}
 

@@ -111,6 +111,16 @@ def _reader(
     return Compose([load, FitVolumed([name], stream, window, zscore)])
 
 
+def for_each(keys: Sequence[str], make: Maker) -> Compose:
+    """A random transform for each stream by itself: MONAI's would give all of them the draw and the size of the first.
+
+    Args:
+        keys: the streams; those that are missing are passed over.
+        make: makes the transform, of `keys` and `allow_missing_keys`.
+    """
+    return Compose([make(keys=[key], allow_missing_keys=True) for key in keys])
+
+
 class RandShiftFramesd(RandomizableTransform, MapTransform):
     """Let the frames of a log-mel (1, bands, frames) begin a little earlier or later; the first or last one goes on.
 

@@ -15,7 +15,9 @@ from pipeline.errors import CaseError, UsageError
 
 #: Class of a case whose class is not known: no loss of it is asked for.
 UNKNOWN = -1
-_OPTIONAL = ("patient_id", "label", "mask", "fold", "pairing")
+#: What the column `pairing` says: files of one name are a case, or any files of one class, which are no patient.
+PAIRING, BY_NAME, BY_CLASS = "pairing", "stem", "class"
+_OPTIONAL = ("patient_id", "label", "mask", "fold", PAIRING)
 
 
 @dataclass(frozen=True)
@@ -246,7 +248,7 @@ def _row(line: dict[str, str], path: Path, modalities: Sequence[str], classes: i
         _file(line["mask"], path, case_id) if line.get("mask") else None,
         tuple(_number(line[name], case_id, name) for name in columns),
         _fold(line["fold"], case_id) if line.get("fold") else None,
-        line.get("pairing", ""),
+        line.get(PAIRING, ""),
     )
 
 

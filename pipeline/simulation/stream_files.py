@@ -16,9 +16,9 @@ from PIL import Image
 from scipy.io import wavfile
 
 from pipeline.errors import UsageError
-from pipeline.learning.pairing import BY_CLASS, BY_NAME, COLUMN
+from pipeline.learning.table import BY_CLASS, BY_NAME, PAIRING
 from pipeline.simulation.cough import RATE_HZ
-from pipeline.simulation.cues import Floats
+from pipeline.simulation.cues import PAIRINGS, Floats, Pairing
 from pipeline.simulation.streams import Array, Kind, Shown, StreamCohort, simulate_streams
 
 CASES, TRUTH = "cases.csv", "truth.csv"
@@ -61,45 +61,53 @@ def write_cohort(folder: Path, cohort: StreamCohort) -> Path:
         made = cohort.cues.pairing == "class"
         about = {"case_id": case, "patient_id": case.replace("case", "made" if made else "patient")}
         label = int(cohort.cues.labels[number])
-        rows.append({**about, **files, "label": label, COLUMN: BY_CLASS if made else BY_NAME})
+        rows.append({**about, **files, "label": label, PAIRING: BY_CLASS if made else BY_NAME})
     _write_table(folder / TRUTH, _truth(cohort, [row["case_id"] for row in rows]))
     _write_table(folder / CASES, rows)
     return folder / CASES
 
 
-def write_four_classes(folder: Path, each: Sequence[int] = (40, 12, 12), seed: int = 0) -> Path:
-    """Write the layout `{train,valid,test}/{CT,CXR,Cough sound}/{class}/file`, in which no file knows its patient.
+def write_four_classes(
+    folder: Path, each: Sequence[int] = (40, 12, 12), seed: int = 0, pairing: Pairing = "class"
+) -> Path:
+    """Write the layout `{train,valid,test}/{CT,CXR,Cough sound}/{class}/file`.
 
     Args:
         folder: where to; must not hold a part yet.
         each: how many files each stream has in each part.
         seed: of all chance.
+        pairing: `class`: no file knows its patient. `patient`: the files of a patient have one name.
 
     Returns:
         The table of what each file alone tells of its class, beside the parts: `file, label`, the posterior.
 
     Raises:
-        UsageError: E_OUT when the folder holds a part; E_CONFIG for fewer files than classes in a part.
+        UsageError: E_OUT when the folder holds a part; E_CONFIG for fewer files than classes in one; another pairing.
     """
     if len(each) != len(PARTS) or min(each) < len(CLASSES):
         expected = f"{len(CLASSES)} files or more, one of each class, for each of {', '.join(PARTS)}"
         raise UsageError("E_CONFIG", f"Expected {expected}, got {list(each)}.", "Ask for more.")
+    if pairing not in PAIRINGS:
+        raise UsageError("E_CONFIG", f"Expected a pairing of {', '.join(PAIRINGS)}, got {pairing}.")
     rows: list[dict[str, Any]] = []
     for place, (part, count) in enumerate(zip(PARTS, each, strict=True)):
         _require_free(folder / part)
         cohort = simulate_streams("additive", count, seed * len(PARTS) + place, FOUR_CLASSES, len(CLASSES))
-        rows += [row for name in FOUR_CLASSES for row in _write_part(folder, part, name, cohort)]
+        rows += [row for name in FOUR_CLASSES for row in _write_part(folder, part, name, cohort, pairing)]
     _write_table(folder / TRUTH, rows)
     return folder / TRUTH
 
 
-def _write_part(folder: Path, part: str, name: str, cohort: StreamCohort) -> Iterable[dict[str, Any]]:
-    """One stream of one part; its files are numbered in an order of its own."""
+def _write_part(folder: Path, part: str, name: str, cohort: StreamCohort, pairing: Pairing) -> Iterable[dict[str, Any]]:
+    """One stream of one part; where files know no patient, they are numbered in an order of its own."""
     place, kind = list(cohort.streams).index(name), cohort.streams[name].kind
-    order = np.random.default_rng([cohort.seed, place]).permutation(len(cohort.cues.labels))
+    order = np.arange(len(cohort.cues.labels))
+    if pairing == "class":
+        order = np.random.default_rng([cohort.seed, place]).permutation(order)
     for number, case in enumerate(order.tolist()):
         label = int(cohort.cues.labels[case])
-        file = f"{part}/{name}/{CLASSES[label]}/{name.split()[0].lower()}_{number:04d}{SUFFIX[kind]}"
+        stem = f"{part}_{number:04d}" if pairing == "patient" else f"{name.split()[0].lower()}_{number:04d}"
+        file = f"{part}/{name}/{CLASSES[label]}/{stem}{SUFFIX[kind]}"
         _write(folder / file, cohort.array(name, case), kind)
         yield {"file": file, "label": label, **_columns("", cohort.cues.alone[case, place])}
 

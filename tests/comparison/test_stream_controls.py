@@ -11,12 +11,11 @@ from scipy.stats import norm
 
 from pipeline.comparison.class_paired import late_log_posterior
 from pipeline.comparison.linear import out_of_fold
+from pipeline.comparison.raw_files import RawFile, read_raw
 from pipeline.comparison.stream_controls import controls, told_facts
 from pipeline.comparison.stream_features import fact_features, file_facts, frame, thumbnail, told_fact
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
-from pipeline.learning.pairing import is_class_paired
-from pipeline.learning.raw_files import RawFile, read_raw
 from pipeline.learning.table import Row, read_table
 from pipeline.simulation.cues import draw_cues, true_nll
 from pipeline.simulation.stream_files import write_cohort
@@ -58,7 +57,7 @@ def test_each_control_finds_what_was_planted_for_it_and_nothing_else(
             continue  # a larger picture has averages of more pixels
         area = item.estimate("auroc", CLASS_ONE).value
         assert (area or 0) > 0.9 if item.model in tells else 0.25 < (area or 0) < 0.75, (item.model, area)
-    assert found.random == () and found.duplicates == ()
+    assert found.random == ()
 
 
 def test_patients_in_two_folds_flatter_and_the_random_folds_show_it(tmp_path: Path) -> None:
@@ -78,14 +77,6 @@ def test_patients_in_two_folds_flatter_and_the_random_folds_show_it(tmp_path: Pa
     )
     assert (drawn["Thumbnail"] or 0) > 0.99
     assert (by_patient["Thumbnail"] or 1) < 0.9
-
-
-def test_copies_in_two_folds_are_reported(tmp_path: Path) -> None:
-    rows = picture_rows(tmp_path, "nowhere")
-    (tmp_path / "0.png").replace(tmp_path / "gone.png")
-    (tmp_path / "0.png").write_bytes((tmp_path / "3.png").read_bytes())
-    rows = [replace(row, fold=number % 4) for number, row in enumerate(rows)]
-    assert controls(rows, ["x"], settings=SETTINGS).duplicates == (("case-0", "case-3"),)
 
 
 def test_facts_told_by_the_table_are_used(tmp_path: Path) -> None:
@@ -118,6 +109,10 @@ def test_regression_reaches_what_bayes_allows_and_chooses_by_training_cases_alon
     assert oracle.mean() == pytest.approx(norm.cdf(1.5 / np.sqrt(2)), abs=0.05)
     assert oracle.mean() - 0.02 < pairs.mean() < oracle.mean() + 0.01
     np.testing.assert_allclose(chances.sum(1), 1)
+    folds = np.arange(600) // 2 % 5
+    one = out_of_fold(features, labels, folds, np.arange(600), 2, judged=[3])
+    np.testing.assert_array_equal(one[folds == 3], chances[folds == 3])
+    assert np.isnan(one[folds != 3]).all()
     with pytest.raises(UsageError, match="E_FOLD"):
         out_of_fold(features, labels, np.zeros(600, int), np.arange(600), 2)
     with pytest.raises(UsageError, match="E_FOLD"):
@@ -178,7 +173,7 @@ def test_tables_of_simulated_streams_say_how_they_are_paired(tmp_path: Path) -> 
     for pairing in ("patient", "class"):
         cohort = simulate_streams("additive", 40, 0, streams, pairing=pairing)  # type: ignore[arg-type]
         table = write_cohort(tmp_path / pairing, cohort)
-        assert is_class_paired(table) == (pairing == "class")
+        assert {row.pairing == "class" for row in read_table(table, list(streams), 2)} == {pairing == "class"}
     rows = read_table(table, list(streams), 2)
     found = controls(rows, list(streams), folds=3, settings=SETTINGS)
     assert [item.case_count for item in found.by_patient] == [40] * 3

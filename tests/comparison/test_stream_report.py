@@ -10,7 +10,7 @@ import pytest
 from pipeline.comparison.stream_controls import ControlFindings
 from pipeline.comparison.stream_report import PLAIN, auroc_of, control_sentences, controls_table, shuffle_table
 from pipeline.evaluation.classification import evaluate
-from pipeline.evaluation.results import Estimate, Predictions, Settings, predictions
+from pipeline.evaluation.results import Predictions, Settings, predictions
 from pipeline.simulation.cues import Cues, Mechanism, draw_cues
 
 SETTINGS = Settings(resamples=200)
@@ -49,13 +49,12 @@ def test_what_has_used_the_patient_falls_within_the_class_and_what_has_not_does_
     assert additive["mr, across classes"] > 0.05
 
 
-def findings(duplicates: int = 0) -> ControlFindings:
+def findings() -> ControlFindings:
     cues = draw_cues("additive", 4, 1, 300, np.random.default_rng(1))
     good = predictions(cues.posterior, cues.labels, name="x")
     chance = predictions(np.full((300, 4), 0.25), cues.labels)
     found = evaluate({"File facts": chance, "Thumbnail": good}, SETTINGS)
-    groups = tuple((f"a{n}", f"b{n}") for n in range(duplicates))
-    return ControlFindings(found, found, groups)
+    return ControlFindings(found, found)
 
 
 def test_the_table_has_both_kinds_of_folds() -> None:
@@ -67,20 +66,19 @@ def test_the_table_has_both_kinds_of_folds() -> None:
     assert rows[0][2] == "0.500" and " to " in rows[1][2] and auroc_of(found.by_patient[0]).of == "macro average"
 
 
-def test_sentences_say_what_is_explained_shared_and_paired() -> None:
-    found = findings(duplicates=6)
+def test_sentences_say_what_is_explained_and_paired() -> None:
+    found = findings()
     area = auroc_of(found.by_patient[1]).value or 0
-    said = control_sentences(found, Estimate("auroc", "macro average", 0.9), class_paired=True)
+    said = control_sentences(found, 0.9, class_paired=True)
     assert said[0].startswith("N_CLASS_PAIRED") and "No strategy of fusion can beat it" in said[0]
-    assert said[1].startswith("E_DUPLICATE") and "a0 and b0" in said[1] and said[1].endswith("and 1 more.")
-    assert "0% of what the best network has above chance" in said[2]
-    assert f"{min(1, (area - 0.5) / 0.4):.0%} of what the best network" in said[3]
-    assert len(said) == 6 and "by patient 0.500" in said[4]
-    plain = control_sentences(replace(found, duplicates=(), random=()))
+    assert "0% of what the best network has above chance" in said[1]
+    assert f"{min(1, (area - 0.5) / 0.4):.0%} of what the best network" in said[2]
+    assert len(said) == 5 and "by patient 0.500" in said[3]
+    plain = control_sentences(replace(found, random=()))
     assert len(plain) == 2 and plain[0] == "File facts alone: AUROC 0.500."
 
 
 @pytest.mark.parametrize("reached", [0.5, 0.45])
 def test_a_network_at_chance_has_nothing_to_be_explained(reached: float) -> None:
-    said = control_sentences(replace(findings(), random=()), Estimate("auroc", "macro average", reached))
+    said = control_sentences(replace(findings(), random=()), reached)
     assert not any("best network" in text for text in said)

@@ -14,6 +14,7 @@ from scipy.signal import find_peaks, welch
 from scipy.stats import norm
 from sklearn.metrics import log_loss, roc_auc_score
 
+from pipeline.columns import read_rows
 from pipeline.errors import UsageError
 from pipeline.simulation.cough import FORMANTS_HZ, RATE_HZ, Airway, airway, cough_sound, through_formants
 from pipeline.simulation.cues import HALF_DISTANCE, MECHANISMS, draw_cues, true_nll
@@ -207,6 +208,19 @@ def test_four_class_layout_has_no_common_stems_and_a_truth_for_every_file(tmp_pa
         write_four_classes(tmp_path)
     with pytest.raises(UsageError, match="E_CONFIG"):
         write_four_classes(tmp_path / "few", (8, 4, 3))
+    with pytest.raises(UsageError, match=r"E_CONFIG.*got friend"):
+        write_four_classes(tmp_path / "few", (8, 4, 4), pairing="friend")  # type: ignore[arg-type]
+
+
+def test_the_layout_may_name_the_files_of_a_patient_alike(tmp_path: Path) -> None:
+    """The streams of one name are one patient's: the joint posterior tells more than the best of one stream."""
+    truth = read_rows(write_four_classes(tmp_path, (300, 4, 4), pairing="patient"), ["file", "label"])
+    named: dict[str, list[dict[str, str]]] = {}
+    for row in truth:
+        if row["file"].startswith("train"):
+            named.setdefault(Path(row["file"]).stem, []).append(row)
+    assert len(named) == 300 and {len(rows) for rows in named.values()} == {3}
+    assert all(len({row["label"] for row in rows}) == 1 for rows in named.values())
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import pytest
 import soundfile
 from PIL import Image
 
+from pipeline.comparison.duplicates import find_duplicates, require_apart, shared_between_folds
+from pipeline.comparison.raw_files import read_raw
 from pipeline.errors import CaseError, UsageError
-from pipeline.learning.duplicates import find_duplicates, require_apart, shared_between_folds
-from pipeline.learning.raw_files import read_raw
 from pipeline.learning.table import Row
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)
-SOUND = RANDOM.integers(-9000, 9000, 400, dtype=np.int16)
+SOUND = RANDOM.integers(-9000, 9000, 4000, dtype=np.int16)
 
 
 def files(folder: Path) -> dict[str, Path]:
@@ -74,7 +74,7 @@ def test_raw_files_are_as_they_were_written(tmp_path: Path) -> None:
     given = files(tmp_path)
     assert (read_raw(given["colour.png"]).values == GREY).all()
     sound = read_raw(given["s.flac"])
-    assert sound.sampling == (8000.0,) and sound.values.shape == (400, 1)
+    assert sound.sampling == (8000.0,) and sound.values.shape == (4000, 1)
     np.testing.assert_allclose(sound.values[:, 0] * 32768, SOUND)
     assert read_raw(given["w.nii.gz"]).values.shape == (4, 5, 6)
     Image.fromarray(GREY.astype(np.uint16) * 200).save(tmp_path / "deep.png")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from pipeline.commands.equal_files import content_hash
 from pipeline.errors import CaseError, UsageError
-from pipeline.learning.raw_files import read_raw
 from pipeline.learning.table import Row
 from pipeline.store.files import sha256_file
 
 
 def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
-    """Groups of files that are equal by their bytes, or by what is in them: voxels, pixels, samples.
-
-    A file that cannot be read as a volume, picture or sound is compared by its bytes alone.
+    """Groups of files that are equal by what is in them; by their bytes where one cannot be read.
 
     Args:
         paths: files; a path that comes twice counts once.
@@ -27,19 +22,8 @@ def find_duplicates(paths: Iterable[Path]) -> tuple[tuple[Path, ...], ...]:
     """
     groups: dict[str, list[Path]] = {}
     for path in dict.fromkeys(paths):
-        groups.setdefault(content_hash(path), []).append(path)
+        groups.setdefault(_hash(path), []).append(path)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
-
-
-def content_hash(path: Path) -> str:
-    """Sha256 of what is in a file, whatever it is packed in; of its bytes where it cannot be read."""
-    try:
-        raw = read_raw(path)
-    except CaseError:
-        return sha256_file(path)
-    about = f"{raw.kind} {raw.values.shape} {raw.values.dtype.newbyteorder('=')}"
-    values = np.ascontiguousarray(raw.values.astype(raw.values.dtype.newbyteorder("="), copy=False))
-    return hashlib.sha256(about.encode() + values.tobytes()).hexdigest()
 
 
 def shared_between_folds(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
@@ -78,3 +62,10 @@ def require_apart(rows: Sequence[Row]) -> None:
             "Keep one of the equal files, or give all cases that share a file one patient_id: they then share a fold."
         )
         raise UsageError("E_DUPLICATE", f"Expected every file in one fold alone, got {got}.", remedy)
+
+
+def _hash(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except CaseError:
+        return sha256_file(path)
