@@ -124,14 +124,13 @@ def watch(  # noqa: PLR0913 - each is an option of the command
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
-    given = (quiet_s, names_in(stages), jobs, device, min_free, resources, scheduler, slurm, once)
-    return finished(out, api.watch(_root(root, input_), out, spec, *given, progress=True))
+    whose = {"resources": resources, "scheduler": scheduler, "slurm": slurm}
+    how = {"stages": names_in(stages), "jobs": jobs, "device": device, "min_free_gb": min_free, **whose}
+    return finished(out, api.watch(_root(root, input_), out, spec, quiet_s, once, True, **how))
 
 
 @command(app, "slurm-script")
-def slurm_script(
-    config: Annotated[Path, typer.Argument(help="The YAML file that `--slurm` takes.")],
-) -> None:
+def slurm_script(config: Annotated[Path, typer.Argument(help="The YAML file of `--slurm`.")]) -> None:
     """Print the job's script that `tandem run --slurm` would submit; nothing is submitted."""
     from pipeline.run.slurm import script
     from pipeline.spec.resources import load_slurm

@@ -54,14 +54,26 @@ def run(  # noqa: PLR0913 - each is an option of the command
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
             E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_SLURM, E_WORKER …
     """
+    given = (root, out, spec, stages, overwrite, jobs, device, min_free_gb, resources, scheduler, slurm)
+    return work(_plan(*given), progress)
+
+
+def _plan(  # noqa: PLR0913 - each is an option of the command
+    root: str | Path,
+    out: str | Path,
+    spec: str | Path,
+    stages: Sequence[str] = (),
+    overwrite: bool = False,
+    jobs: int = 1,
+    device: str = "",
+    min_free_gb: float = MIN_FREE_GB,
+    resources: str | Path | None = None,
+    scheduler: str = "",
+    slurm: str | Path | None = None,
+) -> Plan:
     given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, min_free_gb)
-    return work(Plan(*given, **_whose(resources, scheduler, slurm)), progress)
-
-
-def _whose(resources: str | Path | None, scheduler: str, slurm: str | Path | None) -> dict[str, Any]:
-    """Who does the work, as a plan has it."""
-    limits, jobs = (None if path is None else Path(path) for path in (resources, slurm))
-    return {"resources": limits, "scheduler": scheduler, "slurm": jobs}
+    limits, asked = (None if path is None else Path(path) for path in (resources, slurm))
+    return Plan(*given, resources=limits, scheduler=scheduler, slurm=asked)
 
 
 def ingest(
@@ -82,50 +94,27 @@ def ingest(
     return work(plan, progress)
 
 
-def watch(  # noqa: PLR0913 - each is an option of the command
+def watch(
     root: str | Path,
     out: str | Path,
     spec: str | Path,
     quiet_s: float = QUIET_S,
-    stages: Sequence[str] = (),
-    jobs: int = 1,
-    device: str = "",
-    min_free_gb: float = MIN_FREE_GB,
-    resources: str | Path | None = None,
-    scheduler: str = "",
-    slurm: str | Path | None = None,
     once: bool = False,
     progress: bool = False,
+    **options: Any,
 ) -> dict[str, list[Record]]:
-    """Take the studies that arrive in a folder, until it is stopped: `tandem watch`.
+    """Take the studies that arrive in a folder, until it is stopped: `tandem watch`. Other options as of `run`.
 
-    Args:
-        root: the folder; it is never written to. What has left it stays in the run folder as it is.
-        out: as of `run`, as are `spec`, `jobs`, `device`, `min_free_gb`, `resources`, `scheduler` and `progress`.
-        spec: the data spec.
-        quiet_s: seconds for which no file of a study may have changed before it is taken; one that grows later is
-            taken again.
-        stages: as of `run`; ingest has to be among them.
-        jobs: how many processes work at once.
-        device: for networks.
-        min_free_gb: looked at before each stage.
-        resources: what stages may take.
-        scheduler: whose workers do the work.
-        slurm: whose jobs do the work.
-        once: end when all that is there has been taken.
-        progress: print what is taken.
-
-    Returns:
-        The current records of every case in the run folder, by case id.
+    A case is taken when none of its files has changed for `quiet_s` seconds, and again when it grows; with `once` it
+    ends when all that is there has been taken. What has left the folder stays in the run folder as it is.
 
     Raises:
         UsageError: as of `run`. A full disk and an empty folder are waited out.
     """
     from pipeline.run import incoming
 
-    given = (Path(root), Path(out), Path(spec), tuple(stages), False, jobs, device, min_free_gb)
     with shown(progress):
-        incoming.watch(Plan(*given, **_whose(resources, scheduler, slurm)), quiet_s, once)
+        incoming.watch(_plan(root, out, spec, **options), quiet_s, once)
     return of_folder(Path(out))
 
 

@@ -39,9 +39,6 @@ class FindSeries:
         output_dir: the run folder.
         spec: the data spec.
         readers: how many processes read headers; 0: one for each core.
-
-    Attributes:
-        owners: after a call: which case each file of the tree belongs to, whether or not it plays a role.
     """
 
     def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> None:
@@ -49,6 +46,7 @@ class FindSeries:
         self.output_dir = Path(output_dir)
         self.spec = spec
         self.readers = readers
+        #: After a call: which case each file belongs to, whether or not it plays a role.
         self.owners: dict[Path, str] = {}
 
     def __call__(self) -> list[dict[str, Any]]:

@@ -58,9 +58,6 @@ class FindFiles:
         dataset_dir: the tree; it is never written to.
         output_dir: the run folder.
         spec: the data spec, with `files` for every role.
-
-    Attributes:
-        owners: after a call: which case each file belongs to that fits a role or a mask.
     """
 
     def __init__(self, dataset_dir: str | Path, output_dir: str | Path, spec: Spec) -> None:
@@ -70,6 +67,7 @@ class FindFiles:
         self._entries: dict[str, Role | Mask] = {**spec.roles, **spec.masks}
         self._patterns = {key: compile_pattern(entry.files) for key, entry in self._entries.items() if entry.files}
         self._flat = frozenset(spec.of_kind("image", "sound"))
+        #: After a call: which case each file belongs to that fits a role or a mask.
         self.owners: dict[Path, str] = {}
 
     def __call__(self) -> list[dict[str, Any]]:

@@ -27,12 +27,9 @@ class _Seen:
 
 
 class Arrivals:
-    """The files of a folder, and since when each has been as it is.
+    """The files of `root`, and since when each is as it is: for `quiet_s` seconds, and it counts as whole.
 
-    Args:
-        root: the folder.
-        apart: the run folder, to which no link of it may lead.
-        quiet_s: seconds after which a file that has not changed counts as whole.
+    No link of it may lead to `apart`, the run folder.
     """
 
     def __init__(self, root: Path, apart: Path, quiet_s: float) -> None:
@@ -40,11 +37,7 @@ class Arrivals:
         self._seen: dict[Path, _Seen] = {}
 
     def look(self, now_s: float) -> None:
-        """Look at every file, at a time of a clock that is never set.
-
-        Raises:
-            UsageError: E_EMPTY when the folder is not there, E_OUT.
-        """
+        """Look at every file, at a time of a clock that is never set; E_EMPTY when the folder is not there."""
         seen: dict[Path, _Seen] = {}
         for path in walk(self._root, self._apart):
             try:
@@ -67,18 +60,10 @@ class Arrivals:
         return {path: item.stamp for path, item in self._seen.items() if path not in arriving}
 
     def whole(self, owners: Mapping[Path, str], arriving: Set[Path], now_s: float) -> dict[str, str]:
-        """The cases of which nothing is arriving.
+        """The cases of which nothing is arriving, with a digest of their files, which changes when one has grown.
 
         What arrives and has no owner yet (its header is not there) holds back the cases of its folder and of the
-        folders beside it, as a patient's studies and series lie.
-
-        Args:
-            owners: file -> its case.
-            arriving: files.
-            now_s: the time.
-
-        Returns:
-            Case -> a digest of its files' names and stamps, which is another one when the case has grown.
+        folders beside it, as a patient's studies and series lie. `owners`: file -> its case.
         """
         foreign = {path for path in arriving - owners.keys() if self._is_young(path, now_s)}
         near = {_study(path.parent, self._root) for path in foreign}

@@ -61,15 +61,8 @@ def bring(
 ) -> list[Record]:
     """Bring cases through the stages of a plan, group by group, with the tables behind each.
 
-    Args:
-        plan: of the run.
-        stages: in order.
-        pool: does the work.
-        first: the cases that the first stage begins with; those that it finds when left out.
-        epoch: under which processes keep what they have loaded; each group has its own when left out.
-
-    Returns:
-        What became of the cases.
+    `first` are the cases that the first stage begins with, those that it finds when left out; under `epoch` processes
+    keep what they have loaded, each group under its own when left out.
 
     Raises:
         UsageError: E_DISK before a group, and what `through` raises.

@@ -140,8 +140,7 @@ def work(task: Task) -> Record | None:
         Its record; None where the stage has no use for the case.
 
     Raises:
-        UsageError: E_WORKER in a process of another version; E_BUSY for a run that has ended, where this process was
-            asleep; what loading the stage raises.
+        UsageError: E_WORKER in a process of another version; E_BUSY for a run that has ended; of loading the stage.
     """
     loaded = loaded_for(task)
     if run_of(task.group.plan.output_dir) != task.group.run:

@@ -38,22 +38,15 @@ _NOTHING = ("E_EMPTY", "E_NO_DICOM", "E_NO_CASES")
 
 
 def watch(plan: Plan, quiet_s: float, once: bool = False) -> None:
-    """Take what arrives in the plan's input folder, until the process is stopped.
-
-    Args:
-        plan: of each round.
-        quiet_s: seconds after which a file that has not changed counts as whole.
-        once: end when everything that is there has been taken.
+    """Take what arrives in the plan's input folder until the process is stopped, or `once` when all has been taken.
 
     Raises:
-        UsageError: as of a run that cannot start; E_OPTION for stages without ingest; E_SCHEDULER or E_WORKER when
-            there is nobody left to do the work.
+        UsageError: as of a run that cannot start; E_SCHEDULER, E_WORKER when nobody is left to do the work.
     """
     plan = plan.resolved()
     stages = in_order(plan.stages, of_ingest(plan.spec_file or ""))
     if STAGES[0] not in stages:
-        what = f"Expected {STAGES[0]} among the stages, which takes what arrives, got {', '.join(stages)}."
-        raise UsageError("E_OPTION", what)
+        raise UsageError("E_OPTION", f"Expected {STAGES[0]} among the stages, got {', '.join(stages)}.")
     require_apart(plan.output_dir, plan.dataset_dir)
     arrivals = Arrivals(plan.dataset_dir, plan.output_dir, quiet_s)
     arrivals.look(time.monotonic())
@@ -67,17 +60,7 @@ def watch(plan: Plan, quiet_s: float, once: bool = False) -> None:
 
 
 class Incoming:
-    """The rounds of a watch.
-
-    Args:
-        plan: of each round.
-        stages: in order.
-        pool: does the work.
-        arrivals: the files of the input folder.
-
-    Attributes:
-        pause_s: how long to wait before the next step.
-    """
+    """The rounds of a watch; `pause_s` says how long to wait before the next step."""
 
     def __init__(self, plan: Plan, stages: Sequence[str], pool: Here | Cluster, arrivals: Arrivals) -> None:
         self._plan, self._stages, self._pool, self._arrivals = plan, stages, pool, arrivals
@@ -89,14 +72,7 @@ class Incoming:
         self.pause_s = 0.0
 
     def step(self, quiet_s: float) -> bool:
-        """Look at the folder, and take what is whole and new.
-
-        Returns:
-            Whether nothing is arriving or left.
-
-        Raises:
-            UsageError: what a watch does not wait out.
-        """
+        """Look at the folder, and take what is whole and new; whether nothing is arriving or left."""
         began = time.monotonic()
         try:
             self._arrivals.look(began)
@@ -126,7 +102,6 @@ class Incoming:
         whole = self._arrivals.whole(self._find.owners, arriving, now_s)
         known = [(case, whole.get(case["case_id"], "")) for case in cases]
         new = [(case, made) for case, made in known if made and made != self._taken.get(case["case_id"])]
-        # a case that is held back may become whole without another file becoming quiet
         self._quiet, self._again = quiet, len(new) > ROUND or any(not made for _, made in known)
         return new[:ROUND]
 
@@ -141,11 +116,7 @@ class Incoming:
         events.note(plan.output_dir, events.WAITING)
 
     def _wait_out(self, error: Exception) -> None:
-        """Say once what is waited out.
-
-        Raises:
-            UsageError: what is not.
-        """
+        """Say once what is waited out; raise what is not."""
         known = pipeline_cause(error)
         if known is not None and known.code not in (*_NOTHING, "E_DISK"):
             raise error

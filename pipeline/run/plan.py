@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
@@ -57,12 +57,13 @@ class Plan:
 
     def resolved(self) -> Plan:
         """The same with folders that do not depend on where a process works, where others than its own may."""
-        if not (self.scheduler or self.slurm):
-            return self
         spec = self.spec_file.resolve() if self.spec_file and self.spec_file.exists() else self.spec_file
-        return replace(
-            self, dataset_dir=self.dataset_dir.resolve(), output_dir=self.output_dir.resolve(), spec_file=spec
-        )
+        whole: dict[str, Any] = {
+            "dataset_dir": self.dataset_dir.resolve(),
+            "output_dir": self.output_dir.resolve(),
+            "spec_file": spec,
+        }
+        return replace(self, **whole) if self.scheduler or self.slurm else self
 
     def __post_init__(self) -> None:
         for name in self.stages:
@@ -73,8 +74,7 @@ class Plan:
             what = f"Expected --jobs or --scheduler, got {self.jobs} jobs beside {self.scheduler}."
             raise UsageError("E_OPTION", what, "The scheduler's own workers do the work.")
         if self.slurm and (self.scheduler or self.jobs != 1):
-            what = "Expected --slurm alone, got --jobs or --scheduler beside it."
-            raise UsageError("E_OPTION", what, "The file of jobs says how many there are (`jobs`).")
+            raise UsageError("E_OPTION", "Expected --slurm alone, got --jobs or --scheduler beside it.")
 
 
 def configuration(stage: str) -> Path:

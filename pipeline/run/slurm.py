@@ -22,11 +22,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_G
 
 
 def script(asked: Slurm) -> str:
-    """The job's script, as SLURM is given it.
-
-    Raises:
-        UsageError: E_EXTRA.
-    """
+    """The job's script, as SLURM is given it; E_EXTRA without dask-jobqueue."""
     return str(_jobqueue().slurm.SLURMJob(SCHEDULER, NAME, **_options(asked)).job_script())
 
 
@@ -74,11 +70,7 @@ def _options(asked: Slurm) -> dict[str, Any]:
 
 
 def _require_accepted(text: str) -> None:
-    """Ask SLURM whether it would take the job.
-
-    Raises:
-        UsageError: E_SLURM.
-    """
+    """Ask SLURM whether it would take the job; E_SLURM where not."""
     if shutil.which("sbatch") is None:
         raise UsageError("E_SLURM", "Expected the command `sbatch`, to submit jobs, got no such command here.")
     with TemporaryDirectory() as folder:

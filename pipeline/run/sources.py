@@ -24,14 +24,7 @@ _SHARPEN = "Sharpen `register.landmarks` in the data spec: one file for each rol
 
 
 class FindInput:
-    """What finds the cases of an input folder.
-
-    Args:
-        finder: what finds them without files of landmarks.
-        dataset_dir: the input folder.
-        output_dir: the run folder.
-        spec: the data spec.
-    """
+    """What finds the cases of an input folder; `finder` does so without files of landmarks."""
 
     def __init__(self, finder: FindSeries | FindFiles, dataset_dir: Path, output_dir: Path, spec: Spec) -> None:
         self.finder, self._root, self._out, self._spec = finder, dataset_dir, output_dir, spec
@@ -52,9 +45,6 @@ class FindInput:
         """The cases, each with a path under `<role>_landmarks` where a file fits, and else with a flag.
 
         `{case}` is the patient, as for NIfTI; with DICOM it is the PatientID.
-
-        Raises:
-            UsageError: what finding the cases raises.
         """
         cases = self.finder()
         patterns = {role: compile_pattern(pattern) for role, pattern in self._spec.landmark_files.items()}

@@ -89,10 +89,7 @@ class Stage:
     def run_case(self, case: Case, run: str | None = None) -> Record:
         """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason.
 
-        Args:
-            case: as of `run`.
-            run: the name of the run that asks for it (`pipeline.store.files.run_of`); that which holds the run folder
-                when left out. In another one nothing of it counts.
+        `run` is the name of the run that asks for it (`pipeline.store.files.run_of`): in another nothing of it counts.
         """
         started = time.perf_counter()
         case = {**case, "records": [record for record in case.get("records", ()) if record.stage != self.name]}
@@ -216,10 +213,9 @@ def _failed(record: Record, error: Exception, case: Case, output_dir: Path) -> t
 def keep(record: Record, attempt: Attempt, log: str = "") -> Record:
     """Write the record, and let the attempt take its place; of a case that went wrong, only the log is kept beside.
 
-    Returns:
-        The record; that of another attempt where that came first.
+    Where another attempt came first, its record is given.
     """
-    late = attempt.is_opened and not attempt.is_valid()
+    late = attempt.is_late()
     try:
         if record.status != "done" and not late:
             attempt.open()

@@ -86,11 +86,7 @@ class Slurm(Model):
 
 
 def load_slurm(path: Path) -> Slurm:
-    """Read what a run asks of SLURM.
-
-    Raises:
-        UsageError: E_RESOURCES; the message names the key and the line.
-    """
+    """Read what a run asks of SLURM; E_RESOURCES names the key and the line."""
     return read_model(path, Slurm, "file of jobs", "E_RESOURCES", lambda _: list(Slurm.model_fields))
 
 

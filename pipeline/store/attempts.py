@@ -5,8 +5,6 @@ A process can be thought dead, its work given to another, and wake. What holds t
 - Two attempts never write into one folder, so what a record names was made by the attempt that wrote the record.
 - The first that is whole takes the place; a later one finds it taken, and is thrown away.
 - A run leaves its name in the lock of its folder: what was begun in another run takes no place any more.
-
-OUT/cases/<case_id>/.tmp-<run>-<attempt>-<stage>/ becomes OUT/cases/<case_id>/<stage>/.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.store import records
-from pipeline.store.files import TEMPORARY_PREFIX, flush_folder, run_of
+from pipeline.store.files import TEMPORARY_PREFIX, flush, run_of
 
 #: What a rename meets where another attempt has taken the place, or has thrown this one away.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ESTALE)
@@ -27,15 +25,9 @@ _LETTERS = 8
 
 
 class Attempt:
-    """An attempt that begins now. Attempts of other runs, which were killed, are swept.
+    """An attempt that begins now, at the place `folder`, the stage's of the case; it writes into `path` once opened.
 
-    Args:
-        output_dir: the run folder.
-        folder: the place: the stage's folder of the case.
-        run: the name of the run (`run_of`) for which it works; that of the run that holds the folder when left out.
-
-    Attributes:
-        path: where it writes, once it has been opened.
+    Attempts of other runs, which were killed, are swept. `run` is the name of the run for which it works (`run_of`).
     """
 
     def __init__(self, output_dir: Path, folder: Path, run: str | None = None) -> None:
@@ -56,10 +48,9 @@ class Attempt:
         self._own = os.open(self.path, os.O_RDONLY)
         return self.path
 
-    @property
-    def is_opened(self) -> bool:
-        """Whether it has begun to write."""
-        return self._own is not None
+    def is_late(self) -> bool:
+        """Whether it has begun to write, for nothing."""
+        return self._own is not None and not self.is_valid()
 
     def is_valid(self) -> bool:
         """Whether nobody has thrown its folder away, and its run still holds the run folder."""
@@ -71,14 +62,7 @@ class Attempt:
             return False
 
     def commit(self, key: str) -> bool:
-        """Take the place, if it is still free for a result of this resume key.
-
-        Returns:
-            Whether it is taken: not where another attempt at the same work came first, or somebody gave the case up.
-
-        Raises:
-            OSError: when the disk does not let it.
-        """
+        """Take the place; False where another attempt at the work of this resume key was first, or it was given up."""
         while self.is_valid():
             try:
                 self.path.rename(self.folder)
@@ -86,7 +70,7 @@ class Attempt:
                 if error.errno not in _TAKEN:
                     raise
             else:
-                flush_folder(self.folder.parent)
+                flush(self.folder.parent)
                 self._sweep(of_this_run=True)
                 return True
             found = records.read(self.folder)

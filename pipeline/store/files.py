@@ -80,12 +80,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
         with full_disk_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
-            _fsync(temporary)
+            flush(temporary)
             if check is not None:
                 check(temporary)
             digest = sha256_file(temporary)
             temporary.replace(path)
-            flush_folder(path.parent)
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
@@ -381,12 +381,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def flush_folder(folder: Path) -> None:
-    """Let the disk know the names of a folder, such as after a rename."""
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Let the disk have what a file holds, or which names a folder does."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # some network file systems refuse to flush a folder; the rename is then as safe as they make it
