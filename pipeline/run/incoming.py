@@ -1,8 +1,7 @@
 """`tandem watch INCOMING`: studies that arrive in a folder are taken when nothing of them changes any more.
 
 Each round finds the cases of the whole folder (only new files are read), and takes those of which no file is arriving
-and which are not as they were when they were last taken. What is done is what has a record: a watch that is stopped
-goes on from there, as a run does.
+and which have changed since they were taken. A watch that is stopped goes on as a run does.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ from pipeline.words import counted
 ROUND = 32
 #: Looks are so far apart at most, seconds; and so many times as long as the last one took, for a folder of many files.
 LOOK_S, SHARE = 5.0, 4.0
-#: Before another try where the disk is full.
-TROUBLE_S = 30.0
+TROUBLE_S = 30.0  # before another try where the disk is full
 #: Nothing has come yet, or the folder is away: a watch waits, as it does for room on a full disk.
 _NOTHING = ("E_EMPTY", "E_NO_DICOM", "E_NO_CASES")
 
