@@ -113,7 +113,7 @@ def test_a_value_that_is_misspelt_is_answered_with_all_that_there_are(given: Pat
 def test_the_input_may_be_an_option(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
     asked = asked_for(monkeypatch, "run", {})
     assert call("run", *given, "-o", "OUT", "-s", "ct_mr_head", "-d", "cpu", "--stages", "ingest, report").code == 0
-    expected = (Path("IN"), Path("OUT"), "ct_mr_head", ["ingest", "report"], False, 1, "cpu", 1.0, None, "")
+    expected = (Path("IN"), Path("OUT"), "ct_mr_head", ["ingest", "report"], False, 1, "cpu", 1.0, None, "", None)
     assert asked == [(expected, {"progress": True})]
 
 
