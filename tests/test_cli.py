@@ -303,7 +303,23 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}
     assert asked == [
-        ((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, "x.yaml", ["source"], [1]), {})
+        (
+            (
+                Path("cases.csv"),
+                Path("OUT"),
+                ["ct", "pet"],
+                ["ct"],
+                2,
+                3,
+                2,
+                chosen,
+                "x.yaml",
+                ["source"],
+                [1],
+                ["well"],
+            ),
+            {},
+        )
     ]
 
 
