@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections import Counter
 from functools import partial
@@ -126,7 +127,7 @@ class Attack:
     def wrong(self, out: Path) -> int:
         """How many outputs count as done and are not whole, or not those of the undisturbed run."""
         found = 0
-        for path in out.glob("cases/*/*/record.json"):
+        for path in out.glob("cases/*/[!.]*/record.json"):
             record = records.read(path.parent)
             done = record is not None and record.status == "done"
             if record is None or (done and not records.intact(record, out)):
@@ -248,7 +249,7 @@ def outputs(out: Path) -> dict[str, str]:
 
 def done_in(out: Path) -> dict[str, int]:
     """The records of what is done, and when they were written."""
-    paths = out.glob("cases/*/*/record.json")
+    paths = out.glob("cases/*/[!.]*/record.json")
     return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in paths}
 
 
@@ -278,7 +279,12 @@ def told(done: list[dict[str, Any]]) -> list[str]:
             )
     at = Counter(item["stage"] for item in done if item["kind"] == "point")
     of = {item["stage"]: item["of"] * len(HOWS) for item in done if item["kind"] == "point"}
-    lines += ["", "Write points: " + ", ".join(f"{stage} {at[stage]} of {of[stage]}" for stage in of) + "."]
+    lines += [
+        "",
+        "Write points: "
+        + ", ".join(f"{stage} {at[stage]} of {of.get(stage, 'those not counted yet')}" for stage in STAGES)
+        + ".",
+    ]
     found = [item for item in done if item["kind"] == "damage"]
     said = ", ".join(f"{item['how']} {item['found']} of {item['of']}" for item in found)
     return [*lines, *(["", f"`verify` found of what was damaged: {said}."] if said else [])]
@@ -305,8 +311,14 @@ def main(
     lines = told(attack.done)
     print("\n".join(lines))
     if write:
-        about = f"Made by `python -m benchmarks.chaos`: {PATIENTS} small studies through {', '.join(STAGES)}."
-        write_section(PAGE, "Killed runs", "chaos", "\n".join([about, "", *lines]))
+        about = (
+            f"Made by `python -m benchmarks.chaos FOLDER --write`: {PATIENTS} small studies, {', '.join(STAGES)}. "
+            "After each attack the same command runs again, undisturbed. *Wrong but done*: outputs that a record calls "
+            "done and that are not whole, or not those of the undisturbed run, before that. *Equal at the end*: runs "
+            "whose outputs are then those of the undisturbed run (reports tell the time, and are not compared). Asked "
+            "for are 500 random kills and every write point; what is missing was not run yet."
+        )
+        write_section(PAGE, "Killed runs", "chaos", "\n".join([textwrap.fill(about, 120), "", *lines]))
 
 
 if __name__ == "__main__":

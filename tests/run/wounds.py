@@ -1,7 +1,7 @@
 """Deaths and full disks at chosen moments of a run, in a forked child: nothing in the product knows of them.
 
-A write point is an `os.fsync` or an `os.replace`: between two of them a disk holds either what it held or what was to
-be written.
+A write point is an `os.fsync`, an `os.replace` or an `os.rename`: between two of them a disk holds either what it held
+or what was to be written.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ def points(work: Work, log: Path) -> list[str]:
 
 
 def _wrap(reached: Callable[[Path, Callable[[], Any]], Any]) -> None:
-    fsync, replace = os.fsync, os.replace
+    fsync = os.fsync
 
     def fsync_reached(descriptor: int) -> None:
         reached(Path(f"/proc/self/fd/{descriptor}").readlink(), lambda: fsync(descriptor))
 
-    def replace_reached(source: Any, target: Any, **more: Any) -> None:
-        reached(Path(target), lambda: replace(source, target, **more))
+    def counted(rename: Callable[..., None]) -> Callable[..., None]:
+        return lambda source, target, **more: reached(Path(target), lambda: rename(source, target, **more))
 
-    os.fsync, os.replace = fsync_reached, replace_reached
+    os.fsync, os.replace, os.rename = fsync_reached, counted(os.replace), counted(os.rename)
