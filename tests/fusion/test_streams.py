@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import RandAffined
 
 from pipeline.errors import CaseError, pipeline_cause
-from pipeline.fusion.streams import PackStreamsd, RandShiftFramesd, ReadStreamsd, unpacked
+from pipeline.fusion.streams import PackStreamsd, RandShiftFramesd, ReadStreamsd, for_each, unpacked
 from pipeline.preprocessing.intensity import foreground_zscore, window_channels
 from pipeline.volumes import affine_of
 from tests.phantoms.stream_cases import STREAMS, ReadArraysd, arrays_of
@@ -101,3 +103,19 @@ def test_several_volumes_in_one_file_are_none(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as error:
         read_volume(tmp_path, np.zeros((4, 4, 4, 3)), np.eye(4), size=[4, 4, 4])
     assert "E_GRID: Expected one volume (I, J, K) as x, got 3" in str(pipeline_cause(error.value))
+
+
+def test_streams_are_moved_by_a_share_of_their_own_sides() -> None:
+    sizes = {"small": (20, 20), "large": (80, 80)}
+    make = partial(RandAffined, prob=1.0, mode="nearest", padding_mode="zeros")
+    move = for_each(list(sizes), make, sizes, 0.1).set_random_state(0)
+    farthest = dict.fromkeys(sizes, 0.0)
+    for _ in range(60):
+        case = {name: torch.zeros(1, *size) for name, size in sizes.items()}
+        for name, size in sizes.items():
+            case[name][0, size[0] // 2, size[1] // 2] = 1
+        for name, image in move(case).items():
+            place = torch.as_tensor(image)[0].nonzero()[0]
+            farthest[name] = max(farthest[name], float((place - torch.tensor(sizes[name]) // 2).abs().max()))
+    assert 1 <= farthest["small"] <= 2
+    assert 6 <= farthest["large"] <= 8
