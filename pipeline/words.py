@@ -29,7 +29,7 @@ UNITS: dict[str, str] = {
 }
 #: Words that are not written as they are in a key.
 _ACRONYMS = ("ADC", "CLAHE", "CT", "CV", "FLAIR", "GTV", "MI", "MR", "N4", "NLM", "NMI", "PET", "PSNR", "ROI", "SNR")
-SPELLINGS = {word.lower(): word for word in (*_ACRONYMS, "SSIM", "SUV", "T1", "T2", "TRE")}
+SPELLINGS = {word.lower(): word for word in (*_ACRONYMS, "CXR", "SSIM", "SUV", "T1", "T2", "TRE")}
 
 
 def clean(text: object) -> str:
