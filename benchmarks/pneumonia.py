@@ -80,7 +80,7 @@ def main(
     archive: Annotated[
         Path | None, typer.Option(help="Of MedMNIST, maybe with `test`; else that of TANDEM_DATA.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="How many networks.")] = SEEDS,
+    seeds: Annotated[int, typer.Option(help="How many networks.", min=1)] = SEEDS,
 ) -> None:
     """Make the table, train each seed, and say what was reached."""
     torch.set_num_threads(1)

@@ -53,10 +53,15 @@ def epoch_seconds(out: Path, cached: bool) -> tuple[float, float]:
     return float(np.median(epochs[1:])), starts[0] - begun
 
 
-def section(out: Path) -> str:
-    """Measure, and say it as Markdown."""
+def write_cases(out: Path) -> None:
+    """Simulate the cases that are not there."""
     if not (out / "cases" / "cases.csv").is_file():
         write_cohort(out / "cases", simulate_streams("additive", CASES, 0, {"image": Shown("image", SIZE)}))
+
+
+def section(out: Path) -> str:
+    """Measure, and say it as Markdown."""
+    write_cases(out)
     found = {cached: epoch_seconds(out, cached) for cached in (False, True)}
     rows = [
         (name, f"{found[cached][1]:.1f}", f"{found[cached][0]:.3f}")

@@ -36,9 +36,9 @@ HEAD = """## Frozen encoders on radiographs and slices
 
 EfficientNet-Lite0 with the weights of ImageNet, frozen; a class head learns from its features. Five folds by patient,
 one seed, one thread; every case is judged by the network that has not seen its patient."""
-ABOUT = """Trained anew: the encoder `unet`, 4 levels of 16 channels and more, pictures of half the sides, augmented.
-Differences: AUROC of the first less that of the second, 95 %, paired over the same resampled patients. Written by
-`python -m benchmarks.stream_transfer`."""
+ABOUT_ANEW = """Trained anew: the encoder `unet`, 4 levels of 16 channels and more, pictures of half the sides,
+augmented. Differences: AUROC of the first less that of the second, 95 %, paired over the same resampled patients."""
+WRITTEN = "Written by `python -m benchmarks.stream_transfer`."
 
 
 def main(
@@ -53,7 +53,7 @@ def main(
         parts.append(section(out / name, name, [FROZEN, ANEW] if anew else [FROZEN]))
         echo(parts[-1])
     if page is not None:
-        write_section(page, "Streams", "transfer", "\n\n".join([*parts, ABOUT]))
+        write_section(page, "Streams", "transfer", "\n\n".join([*parts, *([ABOUT_ANEW] if anew else []), WRITTEN]))
 
 
 def variant(name: str, data: str, out: Path) -> Variant:

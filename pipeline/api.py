@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.commands.fuse_image import fuse_image
     from pipeline.commands.radiomics import radiomics
     from pipeline.commands.register import register
-    from pipeline.commands.run import ingest, run, status
+    from pipeline.commands.run import ingest, run, status, watch
     from pipeline.commands.segment import segment
     from pipeline.commands.series import draft_spec, series
     from pipeline.commands.table import table
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "apply_calibration", "calibrate", "clean", "cohort", "compare", "convert_back", "convert_nnunet", "deidentify",
     "draft_spec", "evaluate_classification", "evaluate_segmentation", "fuse_image", "ingest", "radiomics", "register",
-    "retry", "run", "segment", "series", "specs", "status", "table", "verify",
+    "retry", "run", "segment", "series", "specs", "status", "table", "verify", "watch",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.
@@ -38,7 +38,7 @@ _HOMES = {
     **{"draft_spec": "commands.series", "compare": "comparison.cohort", "specs": "commands.typed"},
     **dict.fromkeys(("clean", "retry", "verify"), "commands.cohort"),
     **dict.fromkeys(("convert_back", "convert_nnunet"), "commands.convert"),
-    **dict.fromkeys(("ingest", "run", "status"), "commands.run"),
+    **dict.fromkeys(("ingest", "run", "status", "watch"), "commands.run"),
 }
 
 

@@ -11,6 +11,7 @@ from pipeline import __version__, api
 from pipeline.commands.cohort_app import cohort_app
 from pipeline.commands.evaluation_app import evaluate_app
 from pipeline.commands.images_app import images_app
+from pipeline.commands.run import QUIET_S
 from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import (
     HELP,
@@ -52,6 +53,15 @@ Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or o
 DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
 Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as ROOT.")]
 SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
+SpecName = Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)]
+OnlyStages = Annotated[str, typer.Option("--stages", help=f"Only some, separated by commas: {', '.join(STAGES)}.")]
+Limits = Annotated[
+    Path | None, typer.Option("--resources", help="A YAML file: how long each stage may take of a case, what it needs.")
+]
+SchedulerAt = Annotated[
+    str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
+]
+SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -78,23 +88,54 @@ def run(  # noqa: PLR0913 - each is an option of the command
     root: Root = None,
     input_: Input = None,
     out: Out,
-    spec: Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)],
-    stages: Annotated[str, typer.Option(help=f"Only some, separated by commas: {', '.join(STAGES)}.")] = "",
+    spec: SpecName,
+    stages: OnlyStages = "",
     overwrite: Overwrite = False,
     jobs: Jobs = 1,
     device: Device = "",
-    resources: Annotated[
-        Path | None, typer.Option(help="A YAML file: how long each stage may take of a case, and what it needs.")
-    ] = None,
-    scheduler: Annotated[
-        str, typer.Option(help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
-    ] = "",
+    resources: Limits = None,
+    scheduler: SchedulerAt = "",
+    slurm: SlurmFile = None,
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler)
+    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler, slurm)
     found = api.run(_root(root, input_), out, spec, *given, progress=True)
     return finished(out, found)
+
+
+@command(app)
+def watch(  # noqa: PLR0913 - each is an option of the command
+    *,
+    root: Root = None,
+    input_: Input = None,
+    out: Out,
+    spec: SpecName,
+    quiet_s: Annotated[
+        float, typer.Option("--quiet-s", min=0, help="A study is taken when none of its files changed for so long.")
+    ] = QUIET_S,
+    stages: OnlyStages = "",
+    jobs: Jobs = 1,
+    device: Device = "",
+    resources: Limits = None,
+    scheduler: SchedulerAt = "",
+    slurm: SlurmFile = None,
+    once: Annotated[bool, typer.Option("--once", help="End when all that is there has been taken.")] = False,
+    min_free: MinFree = MIN_FREE_GB,
+) -> int:
+    """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
+    whose = {"resources": resources, "scheduler": scheduler, "slurm": slurm}
+    how = {"stages": names_in(stages), "jobs": jobs, "device": device, "min_free_gb": min_free, **whose}
+    return finished(out, api.watch(_root(root, input_), out, spec, quiet_s, once, True, **how))
+
+
+@command(app, "slurm-script")
+def slurm_script(config: Annotated[Path, typer.Argument(help="The YAML file of `--slurm`.")]) -> None:
+    """Print the job's script that `tandem run --slurm` would submit; nothing is submitted."""
+    from pipeline.run.slurm import script
+    from pipeline.spec.resources import load_slurm
+
+    typer.echo(script(load_slurm(config)), nl=False)
 
 
 @command(app)

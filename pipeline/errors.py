@@ -25,6 +25,7 @@ REMEDIES: dict[str, str] = {
     "E_BUSY": "Wait for the other run to end, or choose another output folder.",
     "E_RESOURCES": "Correct the file of resources; docs/how-to/cohorts.md explains its keys.",
     "E_SCHEDULER": "Start it (`dask scheduler`) and its workers (`dask worker ADDRESS`), and check the address.",
+    "E_SLURM": "Start it on a machine from which jobs are submitted to SLURM, or use --jobs or --scheduler.",
     "E_WORKER": "Start the workers with the same version of Tandem as the command's.",
     "E_SPEC": "Correct the data spec; docs/reference/data-specs.md explains every key.",
     "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",

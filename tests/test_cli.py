@@ -113,7 +113,7 @@ def test_a_value_that_is_misspelt_is_answered_with_all_that_there_are(given: Pat
 def test_the_input_may_be_an_option(monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]) -> None:
     asked = asked_for(monkeypatch, "run", {})
     assert call("run", *given, "-o", "OUT", "-s", "ct_mr_head", "-d", "cpu", "--stages", "ingest, report").code == 0
-    expected = (Path("IN"), Path("OUT"), "ct_mr_head", ["ingest", "report"], False, 1, "cpu", 1.0, None, "")
+    expected = (Path("IN"), Path("OUT"), "ct_mr_head", ["ingest", "report"], False, 1, "cpu", 1.0, None, "", None)
     assert asked == [(expected, {"progress": True})]
 
 
@@ -303,7 +303,23 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}
     assert asked == [
-        ((Path("cases.csv"), Path("OUT"), ["ct", "pet"], ["ct"], 2, 3, 2, chosen, "x.yaml", ["source"], [1]), {})
+        (
+            (
+                Path("cases.csv"),
+                Path("OUT"),
+                ["ct", "pet"],
+                ["ct"],
+                2,
+                3,
+                2,
+                chosen,
+                "x.yaml",
+                ["source"],
+                [1],
+                ["well"],
+            ),
+            {},
+        )
     ]
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases import Record
 from pipeline.console import shown
 from pipeline.run.plan import Plan
 from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.status import of_folder
+
+#: A study counts as whole when none of its files has changed for so long: senders pause between series.
+QUIET_S = 60.0
 
 
 def run(  # noqa: PLR0913 - each is an option of the command
@@ -23,6 +27,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
     min_free_gb: float = MIN_FREE_GB,
     resources: str | Path | None = None,
     scheduler: str = "",
+    slurm: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, list[Record]]:
     """Run stages over a tree of images: `tandem run`. A bad case never stops the others.
@@ -39,6 +44,7 @@ def run(  # noqa: PLR0913 - each is an option of the command
             0: nobody looks.
         resources: a YAML file of what stages may take (docs/how-to/cohorts.md); no limits when left out.
         scheduler: the address of a running dask scheduler whose workers do the work, instead of `jobs` processes.
+        slurm: a YAML file of the jobs of SLURM that do the work.
         progress: print a line a stage, and show a bar at a terminal.
 
     Returns:
@@ -46,11 +52,28 @@ def run(  # noqa: PLR0913 - each is an option of the command
 
     Raises:
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
-            E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_WORKER …
+            E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_SLURM, E_WORKER …
     """
-    limits = None if resources is None else Path(resources)
+    given = (root, out, spec, stages, overwrite, jobs, device, min_free_gb, resources, scheduler, slurm)
+    return work(_plan(*given), progress)
+
+
+def _plan(  # noqa: PLR0913 - each is an option of the command
+    root: str | Path,
+    out: str | Path,
+    spec: str | Path,
+    stages: Sequence[str] = (),
+    overwrite: bool = False,
+    jobs: int = 1,
+    device: str = "",
+    min_free_gb: float = MIN_FREE_GB,
+    resources: str | Path | None = None,
+    scheduler: str = "",
+    slurm: str | Path | None = None,
+) -> Plan:
     given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, min_free_gb)
-    return work(Plan(*given, resources=limits, scheduler=scheduler), progress)
+    limits, asked = (None if path is None else Path(path) for path in (resources, slurm))
+    return Plan(*given, resources=limits, scheduler=scheduler, slurm=asked)
 
 
 def ingest(
@@ -69,6 +92,30 @@ def ingest(
     found = None if spec is None else Path(spec)
     plan = Plan(Path(root), Path(out), found, ("ingest",), overwrite, jobs, min_free_gb=min_free_gb)
     return work(plan, progress)
+
+
+def watch(
+    root: str | Path,
+    out: str | Path,
+    spec: str | Path,
+    quiet_s: float = QUIET_S,
+    once: bool = False,
+    progress: bool = False,
+    **options: Any,
+) -> dict[str, list[Record]]:
+    """Take the studies that arrive in a folder, until it is stopped: `tandem watch`. Other options as of `run`.
+
+    A case is taken when none of its files has changed for `quiet_s` seconds, and again when it grows; with `once` it
+    ends when all that is there has been taken. What has left the folder stays in the run folder as it is.
+
+    Raises:
+        UsageError: as of `run`. A full disk and an empty folder are waited out.
+    """
+    from pipeline.run import incoming
+
+    with shown(progress):
+        incoming.watch(_plan(root, out, spec, **options), quiet_s, once)
+    return of_folder(Path(out))
 
 
 def status(out: str | Path) -> dict[str, list[Record]]:

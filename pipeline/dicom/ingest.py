@@ -46,6 +46,8 @@ class FindSeries:
         self.output_dir = Path(output_dir)
         self.spec = spec
         self.readers = readers
+        #: After a call: which case each file belongs to, whether or not it plays a role.
+        self.owners: dict[Path, str] = {}
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with its roles' `Series`.
@@ -60,6 +62,7 @@ class FindSeries:
         cache = names.place(HEADERS)
         found = scan(self.dataset_dir, self._rule_tags(), self.output_dir, cache, self.readers)
         series = candidates(found.series)
+        self.owners = self._owners((*found.series, *series), names)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
         masked = attach_masks(series, selection, self.spec)
         series, selection = list(masked.series), masked.selection
@@ -82,6 +85,13 @@ class FindSeries:
     def _owner(self, series: Series) -> tuple[str, ...]:
         owners = {"patient": (), "study": (series.study_uid,), "series": _series_id(series)}
         return (series.patient_id, *owners[self.spec.case])
+
+    def _owners(self, series: Sequence[Series], names: Pseudonyms) -> dict[Path, str]:
+        owned: dict[Path, str] = {}
+        for item in series:  # the parts of a series come behind the whole
+            files = [instance.path for instance in (*item.instances, *item.rejected)]
+            owned.update(dict.fromkeys(files, names.of("case", *self._owner(item))))
+        return owned
 
     def _keep_regions(self, objects: Sequence[MaskObject], names: Pseudonyms) -> None:
         """Write the names of all regions into a private table: who writes a spec's `labels` needs them."""

@@ -67,6 +67,8 @@ class FindFiles:
         self._entries: dict[str, Role | Mask] = {**spec.roles, **spec.masks}
         self._patterns = {key: compile_pattern(entry.files) for key, entry in self._entries.items() if entry.files}
         self._flat = frozenset(spec.of_kind("image", "sound"))
+        #: After a call: which case each file belongs to that fits a role or a mask.
+        self.owners: dict[Path, str] = {}
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with a `NiftiFile` for each role and mask, and the path of each picture and sound.
@@ -91,6 +93,7 @@ class FindFiles:
         for file in files:
             if file.owner:
                 groups[file.owner].append(file)
+        self.owners = {file.path: names.of("case", *owner) for owner, found in groups.items() for file in found}
         cases = [self._case(names.of("case", *owner), found) for owner, found in groups.items()]
         self._write_tables(files, cases, names, others)
         if not cases:

@@ -17,10 +17,10 @@ from pipeline.run.plan import STAGES, Plan, in_order
 from pipeline.run.room import require_room
 from pipeline.run.stage import Case
 from pipeline.run.status import summary
-from pipeline.run.workers import workers
+from pipeline.run.workers import Cluster, Here, workers
 from pipeline.spec.spec import keep_spec, of_ingest
 from pipeline.store import records
-from pipeline.store.files import require_apart, run_lock, write_atomic, write_text
+from pipeline.store.files import require_apart, run_lock, run_of, write_atomic, write_text
 from pipeline.store.plain import as_json
 
 MANIFEST = "run.json"
@@ -38,6 +38,7 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     Raises:
         UsageError: when the run cannot start: spec, folders, another run in the same folder, workers.
     """
+    plan = plan.resolved()
     spec = of_ingest(plan.spec_file or "")
     stages = in_order(plan.stages, spec)
     if STAGES[0] in stages:
@@ -50,17 +51,35 @@ def run(plan: Plan) -> dict[str, list[Record]]:
         if STAGES[0] not in stages and plan.spec_file:
             keep_spec(spec, plan.output_dir)
         if not plan.cases:
-            _write_manifest(plan, stages)
-        for names in groups(stages, plan):
-            cases = _first_cases(names[0], plan)
-            require_room(plan.output_dir, names, [case["case_id"] for case in cases], plan.min_free_gb)
-            found = through(Group(names, pool.plan, uuid.uuid4().hex), cases, pool)
-            records.write_table(plan.output_dir)
-            for step in part_of(parser_of(names[-1], plan), "after", ()):
-                step(plan.output_dir)
-            for name in names:
-                echo(summary(name, found[name]))
+            write_manifest(plan, stages)
+        bring(plan, stages, pool)
     return records.of_run(plan.output_dir)
+
+
+def bring(
+    plan: Plan, stages: Sequence[str], pool: Here | Cluster, first: Sequence[Case] | None = None, epoch: str = ""
+) -> list[Record]:
+    """Bring cases through the stages of a plan, group by group, with the tables behind each.
+
+    `first` are the cases that the first stage begins with, those that it finds when left out; under `epoch` processes
+    keep what they have loaded, each group under its own when left out.
+
+    Raises:
+        UsageError: E_DISK before a group, and what `through` raises.
+    """
+    done: list[Record] = []
+    for names in groups(stages, plan):
+        given = first if names[0] == stages[0] else None
+        cases = _first_cases(names[0], plan) if given is None else given
+        require_room(plan.output_dir, names, [case["case_id"] for case in cases], plan.min_free_gb)
+        found = through(Group(names, pool.plan, epoch or uuid.uuid4().hex, run_of(plan.output_dir)), cases, pool)
+        records.write_table(plan.output_dir)
+        for step in part_of(parser_of(names[-1], plan), "after", ()):
+            step(plan.output_dir)
+        for name in names:
+            echo(summary(name, found[name]))
+            done += found[name]
+    return done
 
 
 def groups(stages: Sequence[str], plan: Plan) -> Iterator[tuple[str, ...]]:
@@ -90,7 +109,7 @@ def _first_cases(name: str, plan: Plan) -> list[Case]:
     return [case for case in found if not plan.cases or case["case_id"] in plan.cases]
 
 
-def _write_manifest(plan: Plan, stages: Sequence[str]) -> None:
+def write_manifest(plan: Plan, stages: Sequence[str]) -> None:
     """Keep how the run was started. The input path may name a patient, so it is not kept."""
     import torch
 

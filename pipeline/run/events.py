@@ -24,8 +24,8 @@ OLD = "log.old.jsonl"
 LARGEST_BYTES = 32 << 20
 
 #: What an event may be.
-RUN_STARTED, RUN_ENDED, STAGE_STARTED, STAGE_ENDED, CASE = (
-    *("run started", "run ended", "stage started", "stage ended", "case"),
+RUN_STARTED, RUN_ENDED, STAGE_STARTED, STAGE_ENDED, CASE, WAITING = (
+    *("run started", "run ended", "stage started", "stage ended", "case", "waiting"),
 )
 
 

@@ -15,9 +15,11 @@ from pipeline.errors import REMEDIES, UsageError
 from pipeline.run import events
 from pipeline.run.loading import Loaded, load
 from pipeline.run.plan import Plan
-from pipeline.run.stage import Case
+from pipeline.run.stage import Case, keep
 from pipeline.shipped import code_version
 from pipeline.store import records
+from pipeline.store.attempts import Attempt
+from pipeline.store.files import run_of
 
 
 class Group(NamedTuple):
@@ -27,11 +29,13 @@ class Group(NamedTuple):
         stages: in order.
         plan: of the run.
         epoch: a name of its own: what a process has loaded for another group is let go.
+        run: the name of the run in the run folder's lock.
     """
 
     stages: tuple[str, ...]
     plan: Plan
     epoch: str
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,14 @@ def work(task: Task) -> Record | None:
         Its record; None where the stage has no use for the case.
 
     Raises:
-        UsageError: E_WORKER in a process of another version; what loading the stage raises.
+        UsageError: E_WORKER in a process of another version; E_BUSY for a run that has ended; of loading the stage.
     """
     loaded = loaded_for(task)
+    if run_of(task.group.plan.output_dir) != task.group.run:
+        raise UsageError("E_BUSY", "The task belongs to a run that does not hold its folder any more.")
     first = task.case.keys() - {"case_id"}
     case = task.case if first else loaded.find_cases.of(task.case["case_id"])
-    return None if case is None else loaded.stage.run_case(case)
+    return None if case is None else loaded.stage.run_case(case, task.group.run)
 
 
 def loaded_for(task: Task) -> Loaded:
@@ -171,6 +177,4 @@ def given_up(task: Task, code: str, message: str) -> Record:
     fault = Fault(code, message, REMEDIES[code])
     record = Record(task.case["case_id"], task.stage, "", "failed", error=fault, versions=records.versions())
     folder = records.case_folder(plan.output_dir, record.case_id) / task.stage
-    records.forget(folder)
-    records.write(record, folder)
-    return record
+    return keep(record, Attempt(plan.output_dir, folder, task.group.run))

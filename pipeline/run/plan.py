@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
@@ -36,9 +36,10 @@ class Plan:
         cases: the only ones that are worked on; empty: all. Such a run leaves the manifest of the run as it is.
         resources: what stages may take (`pipeline.spec.resources`); None for no limits.
         scheduler: the address of dask's scheduler whose workers do the work, instead of `jobs` processes.
+        slurm: what is asked of SLURM (`pipeline.spec.resources`), whose jobs do the work then.
 
     Raises:
-        UsageError: E_NO_STAGE; E_OPTION for a device that there is not, or for jobs beside a scheduler.
+        UsageError: E_NO_STAGE; E_OPTION for a device that there is not, or for two who are to do the work.
     """
 
     dataset_dir: Path
@@ -52,13 +53,17 @@ class Plan:
     cases: frozenset[str] = frozenset()
     resources: Path | None = None
     scheduler: str = ""
+    slurm: Path | None = None
 
     def resolved(self) -> Plan:
-        """The same with folders that do not depend on where a process works."""
+        """The same with folders that do not depend on where a process works, where others than its own may."""
         spec = self.spec_file.resolve() if self.spec_file and self.spec_file.exists() else self.spec_file
-        return replace(
-            self, dataset_dir=self.dataset_dir.resolve(), output_dir=self.output_dir.resolve(), spec_file=spec
-        )
+        whole: dict[str, Any] = {
+            "dataset_dir": self.dataset_dir.resolve(),
+            "output_dir": self.output_dir.resolve(),
+            "spec_file": spec,
+        }
+        return replace(self, **whole) if self.scheduler or self.slurm else self
 
     def __post_init__(self) -> None:
         for name in self.stages:
@@ -68,6 +73,8 @@ class Plan:
         if self.scheduler and self.jobs != 1:
             what = f"Expected --jobs or --scheduler, got {self.jobs} jobs beside {self.scheduler}."
             raise UsageError("E_OPTION", what, "The scheduler's own workers do the work.")
+        if self.slurm and (self.scheduler or self.jobs != 1):
+            raise UsageError("E_OPTION", "Expected --slurm alone, got --jobs or --scheduler beside it.")
 
 
 def configuration(stage: str) -> Path:

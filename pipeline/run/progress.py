@@ -28,6 +28,7 @@ class Progress:
         self.ended: Mapping[str, Any] | None = None
         self.stages: tuple[str, ...] = ()
         self.jobs = 1
+        self.waiting = False
         self.cases: dict[str, int] = {}
         self.found: dict[str, Counter[str]] = {}
         self.reused: Counter[str] = Counter()
@@ -49,6 +50,7 @@ class Progress:
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, stage = event["event"], str(event.get("stage", ""))
+        self.waiting = kind == events.WAITING
         if kind == events.RUN_STARTED:
             self.started, self.ended = self.last, None
             self.stages, self.jobs = tuple(map(str, event.get("stages", ()))), int(event.get("jobs", 1))
@@ -93,6 +95,8 @@ class Progress:
 
 def line_of(progress: Progress, now: datetime) -> str:
     """One line of a run that goes on: `register: 120 of 1900, 3 failed; 34 a minute; about 12 min left`."""
+    if progress.waiting:
+        return "Waiting for studies."
     if not progress.found:
         return "The run has started."
     stage, counts = list(progress.found.items())[-1]

@@ -50,16 +50,8 @@ class Retry:
             )
             raise UsageError("E_OPTION", what, "Give it as --input ROOT, or name the stages to retry with --stage.")
         spec = output_dir / SPEC_FILE if (output_dir / SPEC_FILE).is_file() else None
-        return Plan(
-            root or output_dir,
-            output_dir,
-            spec,
-            self.stages,
-            jobs=jobs,
-            device=device,
-            min_free_gb=min_free_gb,
-            cases=self.cases,
-        )
+        given = (root or output_dir, output_dir, spec, self.stages, False, jobs, device, min_free_gb)
+        return Plan(*given, cases=self.cases)
 
 
 def find(output_dir: Path, codes: Sequence[str] = (), cases: Sequence[str] = (), stages: Sequence[str] = ()) -> Retry:

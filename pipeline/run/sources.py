@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,51 @@ Case = dict[str, Any]
 _SHARPEN = "Sharpen `register.landmarks` in the data spec: one file for each role of a case."
 
 
-def find_cases(
-    dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0
-) -> Callable[[], list[Case]]:
+class FindInput:
+    """What finds the cases of an input folder; `finder` does so without files of landmarks."""
+
+    def __init__(self, finder: FindSeries | FindFiles, dataset_dir: Path, output_dir: Path, spec: Spec) -> None:
+        self.finder, self._root, self._out, self._spec = finder, dataset_dir, output_dir, spec
+        self._landmarks: dict[Path, str] = {}
+
+    def __call__(self) -> list[Case]:
+        """The cases; those of a former run that are not among them are set aside."""
+        cases = self.all()
+        records.withdraw(self._out, STAGES[0], {case["case_id"] for case in cases})
+        return cases
+
+    @property
+    def owners(self) -> dict[Path, str]:
+        """After a call: which case each file belongs to of which that is known."""
+        return {**self.finder.owners, **self._landmarks}
+
+    def all(self) -> list[Case]:
+        """The cases, each with a path under `<role>_landmarks` where a file fits, and else with a flag.
+
+        `{case}` is the patient, as for NIfTI; with DICOM it is the PatientID.
+        """
+        cases = self.finder()
+        patterns = {role: compile_pattern(pattern) for role, pattern in self._spec.landmark_files.items()}
+        if not patterns:
+            return cases
+        names, self._landmarks = Pseudonyms(self._out), {}
+        files: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
+        for path in walk(self._root):
+            if path.name.startswith("._"):  # macOS leaves one beside each file on foreign disks
+                continue
+            for role, pattern in patterns.items():
+                if match := pattern.fullmatch(name_below(self._root, path)):
+                    self._landmarks[path] = names.of("case", *owner(match))
+                    files[self._landmarks[path], role].append(path)
+        for case in cases:
+            for role in patterns:
+                _give(case, role, files.pop((case["case_id"], role), []))
+        if files:
+            echo(f"{sum(map(len, files.values()))} files of landmarks belong to no case", error=True)
+        return cases
+
+
+def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> FindInput:
     """What finds the cases of an input folder.
 
     Args:
@@ -41,46 +81,10 @@ def find_cases(
     """
     if readers < 0:
         raise UsageError("E_OPTION", f"Expected `readers` of 0 or more, got {readers}.")
-    require_apart(Path(output_dir), Path(dataset_dir))
-    find: Callable[[], list[Case]] = FindSeries(dataset_dir, output_dir, spec, readers)
-    if spec.from_files:
-        find = FindFiles(dataset_dir, output_dir, spec)
-    if spec.landmark_files:
-        find = partial(_with_landmarks, find, Path(dataset_dir), Path(output_dir), spec)
-    return partial(_alone, find, Path(output_dir))
-
-
-def _alone(find: Callable[[], list[Case]], output_dir: Path) -> list[Case]:
-    """The cases; those of a former run that are not among them are set aside."""
-    cases = find()
-    records.withdraw(output_dir, STAGES[0], {case["case_id"] for case in cases})
-    return cases
-
-
-def _with_landmarks(find: Callable[[], list[Case]], dataset_dir: Path, output_dir: Path, spec: Spec) -> list[Case]:
-    """The cases, each with a path under `<role>_landmarks` where a file fits, and else with a flag.
-
-    `{case}` is the patient, as for NIfTI; with DICOM it is the PatientID.
-
-    Raises:
-        UsageError: what finding the cases raises.
-    """
-    cases = find()
-    names = Pseudonyms(output_dir)
-    patterns = {role: compile_pattern(pattern) for role, pattern in spec.landmark_files.items()}
-    files: defaultdict[tuple[str, str], list[Path]] = defaultdict(list)
-    for path in walk(dataset_dir):
-        if path.name.startswith("._"):  # macOS leaves one beside each file on foreign disks
-            continue
-        for role, pattern in patterns.items():
-            if match := pattern.fullmatch(name_below(dataset_dir, path)):
-                files[names.of("case", *owner(match)), role].append(path)
-    for case in cases:
-        for role in patterns:
-            _give(case, role, files.pop((case["case_id"], role), []))
-    if files:
-        echo(f"{sum(map(len, files.values()))} files of landmarks belong to no case", error=True)
-    return cases
+    root, out = Path(dataset_dir), Path(output_dir)
+    require_apart(out, root)
+    find = FindFiles(root, out, spec) if spec.from_files else FindSeries(root, out, spec, readers)
+    return FindInput(find, root, out, spec)
 
 
 def _give(case: Case, role: str, files: list[Path]) -> None:

@@ -21,7 +21,8 @@ from pipeline.run.status import finish, summary
 from pipeline.run.stopping import code_of, leave, sentence, stoppable
 from pipeline.store import records
 from pipeline.store.artifacts import save
-from pipeline.store.files import run_lock, sha256_file, sweep, write_atomic, write_text
+from pipeline.store.attempts import Attempt
+from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
 from pipeline.store.plain import plain
 from pipeline.store.sections import SECTIONS, joined
 
@@ -85,26 +86,28 @@ class Stage:
                 found.append(record)
         return found
 
-    def run_case(self, case: Case) -> Record:
-        """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason."""
+    def run_case(self, case: Case, run: str | None = None) -> Record:
+        """Run one case. Never raises for a bad case: the record says failed or quarantined, the code and the reason.
+
+        `run` is the name of the run that asks for it (`pipeline.store.files.run_of`): in another nothing of it counts.
+        """
         started = time.perf_counter()
         case = {**case, "records": [record for record in case.get("records", ()) if record.stage != self.name]}
-        folder = records.case_folder(self.output_dir, case["case_id"]) / self.name
+        attempt = Attempt(self.output_dir, records.case_folder(self.output_dir, case["case_id"]) / self.name, run)
         record, log = Record(case["case_id"], self.name, "", "failed", versions=records.versions()), ""
         try:
-            sweep(folder)
             record = replace(record, inputs=self._inputs(case))
             digests = {item.key: item.sha256 for item in record.inputs}
             record = replace(record, key=records.resume_key(self.name, self._description, digests, self._weights))
-            before = records.read(folder)
+            before = records.read(attempt.folder)
             if before is not None and self._still_valid(before, record.key):
                 return replace(before, reused=True)
-            records.forget(folder)
-            record = self._done(record, self.chain(dict(case)), folder)
+            attempt.open()
+            record = self._done(record, self.chain(dict(case)), attempt)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong with one case must not stop the cohort
             record, log = _failed(record, error, case, self.output_dir)
         record = replace(record, measures={"seconds": round(time.perf_counter() - started, 3), **record.measures})
-        return _keep(record, folder, log)
+        return keep(record, attempt, log)
 
     def main(self, find_cases: Callable[[], Sequence[Case]], after: Sequence[Callable[[Path], Any]] = ()) -> None:
         """Run the stage as a command of its own, as `python -m monai.bundle run` does.
@@ -147,12 +150,13 @@ class Stage:
             return False
         return records.intact(before, self.output_dir)
 
-    def _done(self, record: Record, result: Case, folder: Path) -> Record:
+    def _done(self, record: Record, result: Case, attempt: Attempt) -> Record:
         said = joined(transform.sections(result) for transform in transforms_of(self.chain, "sections"))
         artifacts = []
         for key, kind, value in (*self._outputs(result), *([(SECTIONS, "measure", said.as_json())] if said else ())):
-            path, artifact = save(key, kind, value, folder)
-            artifacts.append(replace(artifact, path=path.relative_to(self.output_dir).as_posix()))
+            path, artifact = save(key, kind, value, attempt.path)
+            place = attempt.folder / path.relative_to(attempt.path)
+            artifacts.append(replace(artifact, path=place.relative_to(self.output_dir).as_posix()))
         return replace(
             record,
             status="done",
@@ -206,18 +210,35 @@ def _failed(record: Record, error: Exception, case: Case, output_dir: Path) -> t
     return replace(record, status=status, error=fault), log
 
 
-def _keep(record: Record, folder: Path, log: str) -> Record:
-    """Write the record; of a case that went wrong, nothing else is kept but the log."""
+def keep(record: Record, attempt: Attempt, log: str = "") -> Record:
+    """Write the record, and let the attempt take its place; of a case that went wrong, only the log is kept beside.
+
+    Where another attempt came first, its record is given.
+    """
+    late = attempt.is_late()
     try:
-        if record.status != "done":
-            records.forget(folder)
-        if log:
-            write_atomic(folder / records.ERROR_LOG, lambda path: write_text(path, log))
-        records.write(record, folder)
+        if record.status != "done" and not late:
+            attempt.open()
+        if log and not late:
+            write_atomic(attempt.path / records.ERROR_LOG, lambda path: write_text(path, log))
+        if not late:
+            records.write(record, attempt.path)
+        if late or not attempt.commit(record.key):
+            return _settled(record, attempt)
     except (OSError, PipelineError) as error:
         reason = f"The record of the stage could not be written ({type(error).__name__})."
         return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
+    finally:
+        attempt.close()
     return record
+
+
+def _settled(record: Record, attempt: Attempt) -> Record:
+    """What another attempt has come to."""
+    if (found := records.read(attempt.folder)) is not None:
+        return replace(found, reused=True)
+    reason = "The work was given to another process, or belongs to a run that has ended."
+    return replace(record, status="failed", artifacts=(), error=Fault("E_BUSY", reason, REMEDIES["E_BUSY"]))
 
 
 def scrub(text: str, case: Case) -> str:

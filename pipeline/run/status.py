@@ -128,6 +128,15 @@ def finish(output_dir: Path, cases: Cases, passed: bool = False, limit: int | No
         The exit code.
     """
     found = [record for case in cases.values() for record in case]
+    tell(output_dir, found, passed, limit)
+    reasons = [*_reasons(found), *_lost(output_dir), *_broken_off(output_dir)]
+    if reasons:
+        echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
+    return int(bool(reasons))
+
+
+def tell(output_dir: Path, found: Iterable[Record], passed: bool = False, limit: int | None = ROWS) -> None:
+    """Print faults and verdicts, as `finish` does."""
     lines = [(line, record) for record in found for line in _said(record, passed)]
     if limit is not None and len(lines) > limit:
         lines.sort(key=lambda item: _severity(item[1]))
@@ -135,10 +144,6 @@ def finish(output_dir: Path, cases: Cases, passed: bool = False, limit: int | No
         echo(line, error=record.verdict is None or record.verdict.grade != "pass")
     if left := len(lines[len(lines) if limit is None else limit :]):
         echo(f"… and {left} more like these: `tandem status {output_dir} --cases` prints them all.", error=True)
-    reasons = [*_reasons(found), *_lost(output_dir), *_broken_off(output_dir)]
-    if reasons:
-        echo(f"Exit code 1: {', '.join(reasons)}.", error=True)
-    return int(bool(reasons))
 
 
 def _severity(record: Record) -> int:

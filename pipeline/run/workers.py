@@ -14,7 +14,7 @@ from pipeline.cases import Record
 from pipeline.errors import UsageError
 from pipeline.run.flow import Task, given_up, loaded_for, work
 from pipeline.run.plan import STAGES, Plan
-from pipeline.spec.resources import Resources, load_resources
+from pipeline.spec.resources import Resources, load_resources, load_slurm
 
 #: A case that kills its process is tried again so often: another case may have been to blame, or a machine.
 RETRIES = 2
@@ -164,7 +164,7 @@ def workers(plan: Plan, stages: Sequence[str]) -> Iterator[Here | Cluster]:
         stages: that are run.
 
     Raises:
-        UsageError: E_RESOURCES, E_SCHEDULER, E_OPTION for more than the machine has.
+        UsageError: E_RESOURCES, also for more than the machine has; E_SCHEDULER, E_SLURM, E_EXTRA.
     """
     resources = load_resources(plan.resources, tuple(dict.fromkeys((*STAGES, *stages))))
     cores = os.cpu_count() or 1
@@ -172,6 +172,15 @@ def workers(plan: Plan, stages: Sequence[str]) -> Iterator[Here | Cluster]:
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(each))
     if plan.scheduler:
         with _joined(plan) as client:
+            _require(client, resources, stages)
+            yield Cluster(client, plan.resolved(), resources)
+    elif plan.slurm is not None:
+        import dask
+
+        from pipeline.run.slurm import submitted
+
+        asked = load_slurm(plan.slurm)
+        with dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}), submitted(asked) as client:
             _require(client, resources, stages)
             yield Cluster(client, plan.resolved(), resources)
     elif plan.jobs == 1 and plan.resources is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from monai.transforms import MapTransform
 
 from pipeline.errors import UsageError
@@ -84,11 +83,6 @@ class ReadSoundsd(MapTransform):
             case[key] = (found - MIDDLE_DB) / SPREAD_DB
             _add_flags(case, key, sound.flags)
         return case
-
-
-def decibels(spectrogram: torch.Tensor) -> torch.Tensor:
-    """What `ReadSoundsd` gives, in dB again: for figures."""
-    return spectrogram * SPREAD_DB + MIDDLE_DB
 
 
 def _pair(size: Sequence[int], what: str) -> tuple[int, int]:

@@ -108,12 +108,6 @@ def draw_cues(
     return Cues(mechanism, pairing, labels, shown, persons)
 
 
-def true_nll(posterior: Floats, labels: Ints) -> float:
-    """The negative log-likelihood of a posterior (N, K), in nats a case: of the true one, no model's mean is less."""
-    right = posterior[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(right, np.finfo(np.float64).tiny, 1)).mean())
-
-
 def _hidden(mechanism: Mechanism, bits: Ints, streams: int, rng: np.random.Generator) -> Ints:
     """(N, M, B) of 0 and 1: the bit itself, or signs of which an odd number is up where the bit is 1."""
     if mechanism == "additive":

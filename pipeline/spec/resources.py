@@ -1,11 +1,13 @@
-"""What the stages of a run may take of a machine: `tandem run --resources FILE`. Nothing heavy."""
+"""What stages may take of a machine (`tandem run --resources`), and jobs of SLURM (`--slurm`). Nothing heavy."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, field_validator
 
 from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, did_you_mean, read_model
@@ -39,6 +41,53 @@ class Resources(Model):
     def of(self, stage: str) -> Need:
         """What a stage takes."""
         return self.stages.get(stage, self.default)
+
+
+class Slurm(Model):
+    """What a run asks of SLURM: jobs of one worker process each.
+
+    Attributes:
+        jobs: how many run at once; one that reaches its `walltime` is followed by another.
+        cores: of each job, for one case at a time.
+        memory_gb: of each job.
+        walltime: of each job, as SLURM has it: `"04:00:00"`, `"2-00"`.
+        queue: the partition; SLURM's own where it is empty.
+        account: who pays; SLURM's own where it is empty.
+        gpus: of each job; with one or more it takes the stages that need a GPU.
+        python: the interpreter with the same Tandem on the nodes; that of the command where it is empty.
+        interface: the network by which nodes reach the command, such as `ib0`.
+        env: lines of shell before the worker starts, such as `module load cuda`.
+        job_extra: more directives, such as `--exclusive`.
+        logs: a folder for what the jobs print; nothing is kept where it is empty.
+        wait_min: minutes to wait for the first job.
+    """
+
+    jobs: StrictInt = Field(ge=1)
+    cores: StrictInt = Field(ge=1)
+    memory_gb: StrictInt | StrictFloat = Field(gt=0)
+    walltime: StrictStr
+    queue: StrictStr = ""
+    account: StrictStr = ""
+    gpus: StrictInt = Field(default=0, ge=0)
+    python: StrictStr = ""
+    interface: StrictStr = ""
+    env: list[StrictStr] = Field(default=[])
+    job_extra: list[StrictStr] = Field(default=[])
+    logs: StrictStr = ""
+    wait_min: StrictInt | StrictFloat = Field(default=60, gt=0)
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _is_a_time(cls, given: Any) -> Any:
+        """YAML reads 04:00:00 as a number unless it stands in quotes. Source: sbatch(1), `--time`."""
+        if not isinstance(given, str) or not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", given):
+            raise ValueError('expected a time in quotes, such as "04:00:00" or "2-00"')
+        return given
+
+
+def load_slurm(path: Path) -> Slurm:
+    """Read what a run asks of SLURM; E_RESOURCES names the key and the line."""
+    return read_model(path, Slurm, "file of jobs", "E_RESOURCES", lambda _: list(Slurm.model_fields))
 
 
 def load_resources(path: Path | None, known: Sequence[str]) -> Resources:

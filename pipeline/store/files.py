@@ -80,12 +80,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], check: Callable[[P
         with full_disk_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
-            _fsync(temporary)
+            flush(temporary)
             if check is not None:
                 check(temporary)
             digest = sha256_file(temporary)
             temporary.replace(path)
-            _fsync(path.parent)
+            flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return digest
@@ -282,11 +282,29 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     with left_as_found(folder), ExitStack() as stack:
         writable_folder(folder)
+        stack.enter_context(full_disk_named(folder / ".lock"))
         stream = stack.enter_context((folder / ".lock").open("a+"))
         if not (_held(stream, stack, folder / ".lock-owner") or _held_soon(stream, stack, folder / ".lock-owner")):
             raise UsageError("E_BUSY", f"Another run is using the output folder {folder}.")
         sweep(folder)
+        stack.callback(_name_run, stream, "")
+        _name_run(stream, uuid.uuid4().hex)
         yield
+
+
+def _name_run(stream: IO[str], name: str) -> None:
+    """Leave a run's name in the lock that it holds; none when it ends."""
+    stream.truncate(0)
+    stream.write(name)
+    stream.flush()
+
+
+def run_of(folder: Path) -> str:
+    """The name of the run that holds a folder, or held it when it was killed; empty where none does."""
+    try:
+        return (folder / ".lock").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 def is_held(folder: Path) -> bool:
@@ -363,7 +381,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _fsync(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Let the disk have what a file holds, or which names a folder does."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # some network file systems refuse to flush a folder; the rename is then as safe as they make it

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +21,7 @@ from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import code_version
 from pipeline.store import dictionary
 from pipeline.store.dictionary import column_of
-from pipeline.store.files import sha256_file, write_atomic, write_text
+from pipeline.store.files import TEMPORARY_PREFIX, sha256_file, write_atomic, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,13 +90,6 @@ def read(folder: Path) -> Record | None:
         return None
 
 
-def forget(folder: Path) -> None:
-    """Take a stage's record back, then clear its folder: first nothing counts as done, then nothing is left."""
-    (folder / RECORD).unlink(missing_ok=True)
-    if folder.is_dir():
-        shutil.rmtree(folder)
-
-
 def withdraw(output_dir: Path, stage: str, present: Collection[str]) -> None:
     """Set aside the cases of a run folder that a stage's input does not hold any more; no file is deleted.
 
@@ -143,6 +135,8 @@ def _in_order(folder: Path) -> list[Path]:
     """The folders of a case's stages that have a record, in the order in which the records were written."""
     stages = []
     for stage in folder.iterdir() if folder.is_dir() else ():
+        if stage.name.startswith(TEMPORARY_PREFIX):  # an attempt that goes on, or was killed
+            continue
         with suppress(FileNotFoundError, NotADirectoryError):
             stages.append(((stage / RECORD).stat().st_mtime_ns, stage))
     return [stage for _, stage in sorted(stages)]

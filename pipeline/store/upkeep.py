@@ -169,6 +169,8 @@ def _prune(folder: Path, cases: Path) -> None:
 def _records(output_dir: Path) -> _Folders:
     known = _Folders()
     for path in sorted((output_dir / "cases").glob(f"*/*/{records.RECORD}")):
+        if path.parent.name.startswith(TEMPORARY_PREFIX):
+            continue
         record = _record(path.parent)
         if record is None:
             known.closed.append(path.parent)

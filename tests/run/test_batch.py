@@ -24,6 +24,6 @@ def test_the_manifest_does_not_name_the_input(written: str, tmp_path: Path, monk
     root = tmp_path / "DOE^JANE"
     monkeypatch.setattr("sys.argv", ["tandem", "run", written.format(tmp_path), "--out", "out"])
     (tmp_path / "out").mkdir()
-    batch._write_manifest(batch.Plan(root, tmp_path / "out"), ("ingest",))
+    batch.write_manifest(batch.Plan(root, tmp_path / "out"), ("ingest",))
     text = (tmp_path / "out" / "run.json").read_text()
     assert "DOE" not in text and "<input>" in text

@@ -74,7 +74,7 @@ def test_another_is_refused(monkeypatch: pytest.MonkeyPatch, gpus: int, name: st
 
 
 def test_the_manifest_names_the_device(tmp_path: Path) -> None:
-    batch._write_manifest(Plan(tmp_path, tmp_path, device="cpu"), STAGES)
+    batch.write_manifest(Plan(tmp_path, tmp_path, device="cpu"), STAGES)
     assert json.loads((tmp_path / "run.json").read_text())["device"] == "cpu"
 
 

@@ -38,7 +38,7 @@ def run(root: Path, *stages: str) -> dict[str, str]:
 def test_jobs_say_how_many_processes_read_headers(tree: Path, tmp_path: Path, jobs: int, readers: int) -> None:
     """By default as many as there are cores."""
     find = loading.load("ingest", batch.Plan(tree, tmp_path / "out", jobs=jobs)).find_cases
-    assert find.args[0].readers == readers  # type: ignore[attr-defined]
+    assert find.finder.readers == readers  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="E_OPTION: Expected `readers` of 0 or more, got -1"):
         find_cases(tree, tmp_path / "out", every_volume(), -1)
 
