@@ -62,8 +62,8 @@ NOTE = """## Pneumonia in small radiographs
 without the pictures that `val` shows too, judged after the last epoch. One thread. The official test set is of other
 children, known to be shifted against `val`, and was not at hand: figures of `val` are no promise for it. Place, size,
 brightness and contrast are therefore varied more than `val` asks for; the last table says what changes of it cost.
-`val` was looked at for two recipes: the other one, of one seed, varied pictures less, and lost more where they were moved
-or enlarged."""
+`val` was looked at for two recipes: the other one, of one seed, varied pictures less, and lost more where they were
+moved or enlarged."""
 #: What is done to the pictures of `val` (B, 1, I, J), black -1 and white 1.
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
