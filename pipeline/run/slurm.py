@@ -38,7 +38,7 @@ def submitted(asked: Slurm) -> Iterator[Any]:
     library = _jobqueue()
     _require_accepted(script(asked))
     network = {"interface": asked.interface} if asked.interface else {}
-    scheduler = {"dashboard_address": None, **network}
+    scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **network}
     with (
         library.SLURMCluster(scheduler_options=scheduler, silence_logs=50, **_options(asked), **network) as cluster,
         Client(cluster) as client,

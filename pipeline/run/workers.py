@@ -23,6 +23,8 @@ CONNECT_S, LOOK_S = 10, 1.0
 #: What processes say when they begin a task.
 BEGUN = "tandem-begun"
 GPU = {"GPU": 1}
+#: dask's page of its scheduler: not asked for, on a port that is free, so that two runs of a machine do not meet there.
+NO_PAGE = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
 class Here:
@@ -204,10 +206,11 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
         "distributed.worker.memory.spill": False,  # results are records: there is nothing to put aside
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.pause": False,
+        "distributed.worker.profile.enabled": False,  # nobody looks at it, and it grows
     }
     options: dict[str, Any] = {
         "threads_per_worker": 1,
-        "dashboard_address": None,
+        "scheduler_kwargs": NO_PAGE,
         "host": "127.0.0.1",
         "silence_logs": 50,
     }
