@@ -33,10 +33,10 @@ RECIPE: dict[str, Any] = {
     "ct_modalities": [],
     "classes": 0,
     "spacing_mm": [2.5],
-    "patch": [48, 48, 32],
-    "batch": 2,
-    "max_epochs": 22,
-    "val_interval": 22,
+    "patch": [48, 40, 24],
+    "batch": 1,
+    "max_epochs": 40,
+    "val_interval": 40,
     "warmup": 1,
     "rate": 0.005,
     "cache_rate": 1.0,
@@ -44,13 +44,17 @@ RECIPE: dict[str, Any] = {
     "network_def::mode": "single",
     "network_def::levels": 4,
     "network_def::width": 8,
-    "network_def::deep": 0,
+    "network_def::deep": 1,
 }
 MEASURES = {"dice": "Dice", "iou": "IoU"}
 TITLE = "The left atrium in MR"
 NOTE = """**The images are cropped round the atrium**: where it lies in a whole chest, no network had to find. That
 flatters every figure of this page beside those of whole volumes. Data: 2018 Atrial Segmentation Challenge, Xiong et
-al., Med Image Anal 67, 2021."""
+al., Med Image Anal 67, 2021.
+
+The held-out patients were judged twice: a shorter training (22 epochs, patches larger than most of the images) had
+reached a Dice of 0.766 and an IoU of 0.653. The recipe of this one was chosen on the other patients alone (`--inner`:
+Dice 0.865, IoU 0.764)."""
 
 
 def main(

@@ -21,8 +21,15 @@ from tests.run.slow_run import CASES
 
 def start(folder: Path, how: str, jobs: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.run.slow_run", "ingest", str(folder / "in"), "-o", str(folder / "out")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, "-j", str(jobs)], env=os.environ | {"HOW": how}, start_new_session=True, **pipes)
+    how_to = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    return subprocess.Popen(
+        [*command, "-j", str(jobs)], env=os.environ | {"HOW": how}, start_new_session=True, **how_to
+    )
+
+
+def heard() -> None:
+    """Let Ctrl-C be heard, also where these tests are run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def done(folder: Path) -> list[str]:
