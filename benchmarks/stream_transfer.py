@@ -18,9 +18,9 @@ import typer
 from benchmarks.document import write_section
 from benchmarks.segmentation_report import markdown_table
 from benchmarks.streams_controls import SETS, judged
-from pipeline.comparison.classification import class_logits, judged_folders, mean_predictions
+from pipeline.comparison.classification import logits_of_seeds, mean_predictions
 from pipeline.comparison.stream_report import auroc_of, control_sentences
-from pipeline.comparison.trials import Protocol, Trial, Variant, read_trial, run_trials, trials_of
+from pipeline.comparison.trials import Protocol, Variant, read_trial, run_trials, trials_of
 from pipeline.console import echo
 from pipeline.evaluation.classification import compare, evaluate
 from pipeline.evaluation.results import ALL, MACRO
@@ -96,9 +96,9 @@ def section(out: Path, data: str, names: list[str]) -> str:
     run_trials(protocol, trials_of(variants, [0], FOLDS))
     models, seconds = {}, {}
     for item in variants:
-        trials = [Trial(item, 0, fold) for fold in FOLDS]
-        models[item.name] = mean_predictions(item.name, [class_logits(judged_folders(protocol, trials))])
-        seconds[item.name] = sum(sum(read_trial(protocol, trial)["seconds"].values()) for trial in trials)
+        models[item.name] = mean_predictions(item.name, logits_of_seeds(protocol, item, [0], FOLDS))
+        done = [read_trial(protocol, trial) for trial in trials_of([item], [0], FOLDS)]
+        seconds[item.name] = sum(sum(record["seconds"].values()) for record in done)
     found = {item.model: item for item in evaluate(models)}
     rows = []
     for name, judgement in found.items():

@@ -84,9 +84,10 @@ def content_hash(path: Path) -> str:
     Raises:
         CaseError: of its reader; E_UNREADABLE for another kind of file.
     """
-    if not kind_of(path):
+    read = _READERS.get(kind_of(path))
+    if read is None:
         raise CaseError("E_UNREADABLE", f"Expected a picture, a sound or a volume, got {path.name}.")
-    values = _READERS[kind_of(path)](path)
+    values = read(path)
     return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 

@@ -54,26 +54,23 @@ def run(  # noqa: PLR0913 - each is an option of the command
         UsageError: when the run cannot start: E_SPEC, E_NO_STAGE, E_OPTION, E_EMPTY, E_NO_DICOM, E_NO_CASES, E_OUT,
             E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_SLURM, E_WORKER …
     """
-    given = (root, out, spec, stages, overwrite, jobs, device, min_free_gb, resources, scheduler, slurm)
-    return work(_plan(*given), progress)
+    how = {"overwrite": overwrite, "jobs": jobs, "device": device, "min_free_gb": min_free_gb, "scheduler": scheduler}
+    return work(_plan(root, out, spec, stages, resources, slurm, **how), progress)
 
 
-def _plan(  # noqa: PLR0913 - each is an option of the command
+def _plan(
     root: str | Path,
     out: str | Path,
     spec: str | Path,
     stages: Sequence[str] = (),
-    overwrite: bool = False,
-    jobs: int = 1,
-    device: str = "",
-    min_free_gb: float = MIN_FREE_GB,
     resources: str | Path | None = None,
-    scheduler: str = "",
     slurm: str | Path | None = None,
+    **how: Any,
 ) -> Plan:
-    given = (Path(root), Path(out), Path(spec), tuple(stages), overwrite, jobs, device, min_free_gb)
+    """A plan of what was asked for; `how` are fields of it."""
     limits, asked = (None if path is None else Path(path) for path in (resources, slurm))
-    return Plan(*given, resources=limits, scheduler=scheduler, slurm=asked)
+    given = {"min_free_gb": MIN_FREE_GB, **how}
+    return Plan(Path(root), Path(out), Path(spec), tuple(stages), resources=limits, slurm=asked, **given)
 
 
 def ingest(

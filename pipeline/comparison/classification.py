@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from pipeline.commands.calibrate import read_calibration
 from pipeline.commands.evaluate import write_evaluation
-from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, all_done, read_trial
+from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, all_done, read_trial, trials_of
 from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import delong
 from pipeline.evaluation.results import MACRO, Comparison, Estimate, Evaluation, Predictions, Settings, predictions
@@ -78,6 +78,18 @@ def class_logits(folders: Sequence[Path], transform: Callable[[Path, Floats], Fl
     order = np.argsort([case for case, _ in names], kind="stable")
     cases, patients = ([names[i][part] for i in order] for part in (0, 1))
     return ClassLogits(tuple(cases), tuple(patients), np.concatenate(labels)[order], np.concatenate(logits)[order])
+
+
+def logits_of_seeds(
+    protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int], judgement: str = EVALUATION
+) -> tuple[ClassLogits, ...]:
+    """The class logits of each seed's networks of a variant, the folds put together.
+
+    Raises:
+        UsageError: E_NO_CASES when a trial is not done; as `class_logits`.
+    """
+    trials = [[Trial(variant, seed, fold) for fold in folds] for seed in seeds]
+    return tuple(class_logits(judged_folders(protocol, some, judgement)) for some in trials)
 
 
 def curve_rows(protocol: Protocol, trial: Trial) -> list[dict[str, float]]:
@@ -145,7 +157,7 @@ class Compared:
     @property
     def mean_probabilities(self) -> Floats:
         """(N, K), the mean over the seeds' networks."""
-        return np.asarray(np.mean([softmax(seed.logits, 1) for seed in self.seeds], 0))
+        return _mean_chances(self.seeds)
 
     @property
     def auroc_of_mean(self) -> float:
@@ -291,15 +303,11 @@ def costs_table(found: Sequence[Compared]) -> PlainTable:
 def _compared(
     protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int], judgement: str
 ) -> Compared:
-    records: list[Mapping[str, Any]] = []
-    logits = []
-    for seed in seeds:
-        trials = [Trial(variant, seed, fold) for fold in folds]
-        records += [read_trial(protocol, trial) for trial in trials]
-        logits.append(class_logits(judged_folders(protocol, trials, judgement)))
+    logits = logits_of_seeds(protocol, variant, seeds, folds, judgement)
+    records = [read_trial(protocol, trial) for trial in trials_of([variant], seeds, folds)]
     return Compared(
         variant.name,
-        tuple(logits),
+        logits,
         spread([auroc_of(one) for one in logits]),
         int(records[0]["parameters"]),
         int(records[0]["flops"]),
@@ -318,6 +326,10 @@ def _turned(found: Comparison) -> Comparison:
     return replace(found, first=found.second, second=found.first, difference=value, low=low, high=high)
 
 
+def _mean_chances(seeds: Sequence[ClassLogits]) -> Floats:
+    return np.asarray(np.mean([softmax(seed.logits, 1) for seed in seeds], 0))
+
+
 def mean_predictions(name: str, seeds: Sequence[ClassLogits], class_names: Sequence[str] = ()) -> Predictions:
     """The mean probabilities of a variant's seeds.
 
@@ -328,7 +340,7 @@ def mean_predictions(name: str, seeds: Sequence[ClassLogits], class_names: Seque
     for other in seeds[1:]:
         if other.case_ids != first.case_ids or not np.array_equal(other.labels, first.labels):
             raise UsageError("E_ROWS", f"Expected the same cases for every seed of {name}, got others.")
-    chances = np.mean([softmax(seed.logits, 1) for seed in seeds], 0)
+    chances = _mean_chances(seeds)
     return predictions(chances / chances.sum(1, keepdims=True), first.labels, first.patient_ids, class_names, name)
 
 

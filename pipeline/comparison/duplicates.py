@@ -39,7 +39,7 @@ def shared_between_folds(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
     for row in rows:
         for path in row.images.values():
             owners.setdefault(path, []).append(row)
-    same = [group for group in find_duplicates(owners) if len(group) > 1]
+    same = find_duplicates(owners)
     alone = [(path,) for path, cases in owners.items() if len(cases) > 1 and not any(path in group for group in same)]
     found = []
     for group in [*same, *alone]:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.comparison.classification import Beside, Compared, class_logits, judged_folders, mean_predictions
+from pipeline.comparison.classification import Beside, Compared, logits_of_seeds, mean_predictions
 from pipeline.comparison.stream_controls import ControlFindings
-from pipeline.comparison.stream_report import WAYS, Shuffle, control_sentences, controls_table, shuffle_table
+from pipeline.comparison.stream_report import Shuffle, control_sentences, controls_table, shuffle_table
 from pipeline.comparison.streams import notes_of
-from pipeline.comparison.trials import Protocol, Trial, Variant
-from pipeline.evaluation.results import Predictions, Settings
+from pipeline.comparison.trials import Protocol, Variant
 from pipeline.learning.table import Row
 from pipeline.report.classification import PlainTable
 
@@ -21,16 +20,16 @@ FEW = (
     "could take."
 )
 
+#: Keys of `evaluate.yaml`.
+_SHUFFLED, _WITHIN = "shuffled_modalities", "shuffle_within_class"
+
 
 @dataclass(frozen=True)
 class Around:
     """What a comparison of streams is made of.
 
     Attributes:
-        protocol: of its trials.
-        variants: likewise.
-        seeds: likewise.
-        folds: likewise.
+        protocol, variants, seeds, folds: of its trials.
         controls: what they have found on the same cases and folds.
         class_paired: whether the cases were made of one class's files.
     """
@@ -44,24 +43,20 @@ class Around:
 
     def beside(self, found: Sequence[Compared]) -> Beside:
         """Sentences and tables for the report; of the variants that are done."""
-        settings = Settings()
         done = {item.name: item for item in found}
         shuffled = [item for item in self.variants if item.judgements and item.name in done]
-        tables = [self._shuffled(item, done[item.name], settings) for item in shuffled]
-        within = any(key.startswith("within") for item in shuffled for key in item.judgements)
+        tables = [self._shuffled(item, done[item.name]) for item in shuffled]
+        within = any(how[_WITHIN] for item in shuffled for how in item.judgements.values())
         said = control_sentences(self.controls, max(item.auroc_of_mean for item in found), self.class_paired)
-        few = [FEW] if shuffled and not within else []
+        few = (FEW,) if shuffled and not within else ()
         return Beside((*said, *few), (controls_table(self.controls), *tables), tuple(notes_of(self.variants)))
 
-    def _shuffled(self, variant: Variant, found: Compared, settings: Settings) -> PlainTable:
-        judged = {_of_key(key): self._judged(variant, key) for key in variant.judgements}
-        table = shuffle_table(mean_predictions(found.name, found.seeds), judged, settings)
+    def _shuffled(self, variant: Variant, found: Compared) -> PlainTable:
+        of = (self.protocol, variant, self.seeds, self.folds)
+        seeds = {_shuffle(how): logits_of_seeds(*of, name) for name, how in variant.judgements.items()}
+        judged = {how: mean_predictions(variant.name, logits) for how, logits in seeds.items()}
+        table = shuffle_table(mean_predictions(found.name, found.seeds), judged)
         return replace(table, heading=f"{table.heading}: {variant.name}")
-
-    def _judged(self, variant: Variant, judgement: str) -> Predictions:
-        trials = [[Trial(variant, seed, fold) for fold in self.folds] for seed in self.seeds]
-        seeds = [class_logits(judged_folders(self.protocol, some, judgement)) for some in trials]
-        return mean_predictions(variant.name, seeds)
 
 
 def shuffled_judgements(rows: Sequence[Row], streams: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -74,11 +69,7 @@ def shuffled_judgements(rows: Sequence[Row], streams: Sequence[str]) -> dict[str
     if len(streams) < 2:
         return {}
     ways = ("within", "across") if _enough(rows) else ("across",)
-    return {
-        f"{way}-{name}": {"shuffled_modalities": [name], "shuffle_within_class": way == "within"}
-        for name in streams
-        for way in ways
-    }
+    return {f"{way}-{name}": {_SHUFFLED: [name], _WITHIN: way == "within"} for name in streams for way in ways}
 
 
 def with_judgements(variants: Sequence[Variant], judgements: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
@@ -92,6 +83,5 @@ def _enough(rows: Sequence[Row]) -> bool:
     return min(Counter((fold, label) for fold, label, _ in patients).values()) >= 2
 
 
-def _of_key(key: str) -> Shuffle:
-    way, _, stream = key.partition("-")
-    return stream, next(name for name in WAYS if name == way)
+def _shuffle(how: Mapping[str, Any]) -> Shuffle:
+    return how[_SHUFFLED][0], "within" if how[_WITHIN] else "across"

@@ -14,7 +14,7 @@ from pipeline.report.classification import PlainTable, interval, number, p_text
 #: A stream, and how it was shuffled.
 Shuffle = tuple[str, Literal["within", "across"]]
 PLAIN = "not shuffled"
-WAYS: dict[Literal["within", "across"], str] = {"within": "within the class", "across": "across classes"}
+_WAYS = {"within": "within the class", "across": "across classes"}
 #: AUROC of chance.
 CHANCE = 0.5
 
@@ -50,7 +50,7 @@ def shuffle_table(
     Raises:
         UsageError: E_ROWS when the cases are others.
     """
-    names = {f"{stream}, {WAYS[way]}": found for (stream, way), found in shuffled.items()}
+    names = {f"{stream}, {_WAYS[way]}": found for (stream, way), found in shuffled.items()}
     models = {PLAIN: plain, **names}
     losses = {item.second: item for item in compare(models, settings) if item.first == PLAIN and _is_summary(item)}
     rows = [

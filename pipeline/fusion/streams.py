@@ -111,19 +111,17 @@ def _reader(
     return Compose([load, FitVolumed([name], stream, window, zscore)])
 
 
-def for_each(
-    keys: Sequence[str], make: Maker, sizes: Mapping[str, Sequence[int]] | None = None, translation: float = 0.0
-) -> Compose:
+def for_each(keys: Sequence[str], make: Maker, sizes: Mapping[str, Sequence[int]], translation: float) -> Compose:
     """A random transform for each stream by itself: MONAI's would give all of them the draw and the size of the first.
 
     Args:
         keys: the streams; those that are missing are passed over.
-        make: makes the transform, of `keys`, `allow_missing_keys` and, with sizes, `translate_range` in pixels.
+        make: makes the transform, of `keys`, `allow_missing_keys` and `translate_range` in pixels.
         sizes: of the streams.
         translation: share of each side that a stream is moved by at most.
     """
-    moves = {key: {"translate_range": [translation * side for side in sizes[key]]} for key in keys} if sizes else {}
-    return Compose([make(keys=[key], allow_missing_keys=True, **moves.get(key, {})) for key in keys])
+    moves = {key: [translation * side for side in sizes[key]] for key in keys}
+    return Compose([make(keys=[key], allow_missing_keys=True, translate_range=moves[key]) for key in keys])
 
 
 class RandShiftFramesd(RandomizableTransform, MapTransform):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import UsageError
 from pipeline.shipped import shipped
@@ -57,13 +57,11 @@ class Plan:
 
     def resolved(self) -> Plan:
         """The same with folders that do not depend on where a process works, where others than its own may."""
+        if not (self.scheduler or self.slurm):
+            return self
         spec = self.spec_file.resolve() if self.spec_file and self.spec_file.exists() else self.spec_file
-        whole: dict[str, Any] = {
-            "dataset_dir": self.dataset_dir.resolve(),
-            "output_dir": self.output_dir.resolve(),
-            "spec_file": spec,
-        }
-        return replace(self, **whole) if self.scheduler or self.slurm else self
+        root, out = self.dataset_dir.resolve(), self.output_dir.resolve()
+        return replace(self, dataset_dir=root, output_dir=out, spec_file=spec)
 
     def __post_init__(self) -> None:
         for name in self.stages:

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,10 @@ def script(asked: Slurm) -> str:
 
 
 @contextlib.contextmanager
-def submitted(asked: Slurm) -> Iterator[Any]:
+def submitted(asked: Slurm, options: Mapping[str, Any]) -> Iterator[Any]:
     """A client of the processes of jobs; those are cancelled behind the block. One that ends is followed by another.
+
+    `options` are those of dask's scheduler.
 
     Raises:
         UsageError: E_EXTRA; E_SLURM where there is no SLURM, where it refuses the job, or where none has started.
@@ -38,7 +40,7 @@ def submitted(asked: Slurm) -> Iterator[Any]:
     library = _jobqueue()
     _require_accepted(script(asked))
     network = {"interface": asked.interface} if asked.interface else {}
-    scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **network}
+    scheduler = {**options, **network}
     with (
         library.SLURMCluster(scheduler_options=scheduler, silence_logs=50, **_options(asked), **network) as cluster,
         Client(cluster) as client,

@@ -215,22 +215,20 @@ def keep(record: Record, attempt: Attempt, log: str = "") -> Record:
 
     Where another attempt came first, its record is given.
     """
-    late = attempt.is_late()
     try:
-        if record.status != "done" and not late:
-            attempt.open()
-        if log and not late:
-            write_atomic(attempt.path / records.ERROR_LOG, lambda path: write_text(path, log))
-        if not late:
-            records.write(record, attempt.path)
-        if late or not attempt.commit(record.key):
+        if attempt.is_late():
             return _settled(record, attempt)
+        if record.status != "done":
+            attempt.open()
+        if log:
+            write_atomic(attempt.path / records.ERROR_LOG, lambda path: write_text(path, log))
+        records.write(record, attempt.path)
+        return record if attempt.commit(record.key) else _settled(record, attempt)
     except (OSError, PipelineError) as error:
         reason = f"The record of the stage could not be written ({type(error).__name__})."
         return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
     finally:
         attempt.close()
-    return record
 
 
 def _settled(record: Record, attempt: Attempt) -> Record:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 from pipeline.cases import Record
@@ -173,24 +174,31 @@ def workers(plan: Plan, stages: Sequence[str]) -> Iterator[Here | Cluster]:
     each = max(1, cores // plan.jobs)
     os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", str(each))
     if plan.scheduler:
-        with _joined(plan) as client:
-            _require(client, resources, stages)
-            yield Cluster(client, plan.resolved(), resources)
+        clients = _joined(plan)
     elif plan.slurm is not None:
-        import dask
-
-        from pipeline.run.slurm import submitted
-
-        asked = load_slurm(plan.slurm)
-        with dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}), submitted(asked) as client:
-            _require(client, resources, stages)
-            yield Cluster(client, plan.resolved(), resources)
+        clients = _submitted(plan.slurm)
     elif plan.jobs == 1 and plan.resources is None:
         yield Here(plan)
+        return
     else:
-        with _started(plan.jobs, each, any(resources.of(name).gpu for name in stages)) as client:
-            _require(client, resources, stages)
-            yield Cluster(client, plan, resources)
+        clients = _started(plan.jobs, each, any(resources.of(name).gpu for name in stages))
+    with clients as client:
+        _require(client, resources, stages)
+        yield Cluster(client, plan, resources)
+
+
+@contextlib.contextmanager
+def _submitted(jobs: Path) -> Iterator[Any]:
+    """A client of processes of SLURM's jobs."""
+    import dask
+
+    from pipeline.run.slurm import submitted
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
+        submitted(load_slurm(jobs), NO_PAGE) as client,
+    ):
+        yield client
 
 
 @contextlib.contextmanager
