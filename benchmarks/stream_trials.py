@@ -26,6 +26,8 @@ STREAMS = {
 TEST, TEST_SEED = "test", 900
 TRAINING, VALIDATION, TESTED = 1200, 40, 1000
 WIDTH, EPOCHS, SEEDS = 8, 5, (0, 1, 2)
+#: Chosen on cases of another seed, of 0 and .3.
+DROPOUT = 0.3
 HEADINGS: dict[Mechanism, str] = {
     "additive": "A, additive: each stream has a cue, and the cues add up",
     "exclusive": "B, exclusive: the class is whether the cues of the streams disagree",
@@ -93,7 +95,7 @@ def protocol(out: Path, mechanism: Mechanism, epochs: int = EPOCHS) -> Protocol:
         "network_def::width": WIDTH,
         "network_def::levels": 3,
         "network_def::token": 32,
-        "network_def::dropout": 0.0,
+        "network_def::dropout": DROPOUT,
         "max_epochs": epochs,
         "val_interval": epochs,
         "warmup": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,19 @@ def render(template: str, tandem: str, script: str = "", **values: Any) -> bytes
         script: file name of a script below `templates/`; the page runs this one, by its hash, and no other.
         values: what the template needs; a missing one is an error.
     """
+    code = (files("pipeline.report") / "templates" / script).read_text(encoding="utf-8") if script else ""
+    digest = b64encode(sha256(code.encode()).digest()).decode("ascii") if code else ""
+    text = (
+        _environment()
+        .get_template(template)
+        .render(disclaimer=DISCLAIMER, tandem=tandem, script=code, script_hash=digest, **values)
+    )
+    return text.encode("utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    """Once a process, with the templates that it has compiled."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
@@ -53,12 +67,7 @@ def render(template: str, tandem: str, script: str = "", **values: Any) -> bytes
         data_uri=lambda picture: data_uri(picture.png), picture_uri=_picture_uri, jpeg_uri=_jpeg_uri, in_words=in_words
     )
     environment.filters["short_titles"] = short_titles
-    code = (files("pipeline.report") / "templates" / script).read_text(encoding="utf-8") if script else ""
-    digest = b64encode(sha256(code.encode()).digest()).decode("ascii") if code else ""
-    text = environment.get_template(template).render(
-        disclaimer=DISCLAIMER, tandem=tandem, script=code, script_hash=digest, **values
-    )
-    return text.encode("utf-8")
+    return environment
 
 
 def data_uri(png: bytes) -> str:

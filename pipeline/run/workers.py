@@ -21,6 +21,8 @@ from pipeline.spec.resources import Resources, load_resources, load_slurm
 RETRIES = 2
 #: How long a scheduler is waited for, seconds; how often limits of time are looked at.
 CONNECT_S, LOOK_S = 10, 1.0
+#: What a scheduler keeps of its past: of ten thousand events, as dask has it, 100 MB.
+KEPT = 100
 #: What processes say when they begin a task.
 BEGUN = "tandem-begun"
 GPU = {"GPU": 1}
@@ -215,6 +217,9 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.profile.enabled": False,  # nobody looks at it, and it grows
+        "distributed.admin.log-length": KEPT,  # so do these
+        "distributed.admin.low-level-log-length": KEPT,
+        "distributed.admin.system-monitor.log-length": KEPT,
     }
     options: dict[str, Any] = {
         "threads_per_worker": 1,

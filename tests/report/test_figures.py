@@ -38,10 +38,10 @@ def test_one_scale_for_every_picture():
     plan = layout(sizes)
     for row, line in enumerate(sizes):
         for column, (height_mm, width_mm) in enumerate(line):
-            left, bottom, width, height = plan.box(row, column, (height_mm, width_mm))
-            assert width * plan.size[0] / width_mm == pytest.approx(plan.scale)
-            assert height * plan.size[1] / height_mm == pytest.approx(plan.scale)
-            assert left >= 0 and bottom >= 0 and left + width <= 1 and bottom + height <= 1
+            left, top, width, height = plan.box(row, column, (height_mm, width_mm))
+            assert width / width_mm == pytest.approx(plan.scale)
+            assert height / height_mm == pytest.approx(plan.scale)
+            assert left >= 0 and top >= 0 and left + width <= plan.size[0] and top + height <= plan.size[1]
     assert any(plan.size[0] <= page[0] + 1e-9 and plan.size[1] <= page[1] + 1e-9 for page in PAGES_IN)
 
 
@@ -59,9 +59,7 @@ def test_a_picture_is_drawn_where_the_layout_says():
     tile = Tile(array, (200.0, 100.0), "RLAP")
     sheet = pixels(draw([[tile, Tile(np.zeros((80, 40)), (200.0, 100.0), "RLAP")]], ["Axial"], ["a", "b"], "Title"))
     plan = layout([[(200.0, 100.0)] * 2])
-    left, bottom, width, height = plan.box(0, 0, (200.0, 100.0))
-    x, y = left * plan.size[0] * DPI, (1 - bottom - height) * plan.size[1] * DPI
-    wide, high = width * plan.size[0] * DPI, height * plan.size[1] * DPI
+    x, y, wide, high = (DPI * inches for inches in plan.box(0, 0, (200.0, 100.0)))
     assert high == pytest.approx(2 * wide)
     for row, column, expected in ((0.2, 0.3, 255), (0.2, 0.7, 0), (0.7, 0.2, 0), (0.7, 0.7, 0), (0.45, 0.3, 255)):
         assert sheet[round(y + row * high), round(x + column * wide)].tolist() == [expected] * 3
@@ -217,16 +215,14 @@ def test_a_flat_picture_with_axes_has_ticks_where_they_are_and_no_letters():
     column = Column("sound", voxels(image), (0.0, 1.0))
     with_axes = pixels(draw_columns([column], image, frame, "t", axes))
     plan = layout([[(40.0, 60.0)]])
-    left, bottom, width, height = plan.box(0, 0, (40.0, 60.0))
-    tall, wide = with_axes.shape[:2]
+    left, top, wide, tall = (DPI * inches for inches in plan.box(0, 0, (40.0, 60.0)))
     yellow = (with_axes[..., 0] > 200) & (with_axes[..., 2] < 160)
-    row = round((1 - (bottom + 0.25 * height)) * tall)
-    inside = slice(round(left * wide) + 2, round((left + width) * wide) - 2)
+    row, foot = round(top + 0.75 * tall), round(top + tall)
+    inside = slice(round(left) + 2, round(left + wide) - 2)
     assert yellow[row - 2 : row + 3, inside.start : inside.start + 6].any()
-    column_at = round((left + 0.5 * width) * wide)
-    foot = round((1 - bottom) * tall)
+    column_at = round(left + 0.5 * wide)
     assert yellow[foot - 12 : foot, column_at - 2 : column_at + 3].any()
-    upper = yellow[round((1 - bottom - height) * tall) : row - 15, inside]
+    upper = yellow[round(top) : row - 15, inside]
     assert not upper.any()  # no letter, and no bar in mm
     assert (pixels(draw_columns([column], image, frame, "t"))[..., 0] > 200).sum() > 0
 
