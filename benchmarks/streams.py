@@ -1,11 +1,13 @@
 """Streams, inputs that share no grid, in figures: sections of docs/benchmarks/streams.md.
 
-    python -m benchmarks.streams OUT --mechanisms --features
+    python -m benchmarks.streams OUT --mechanisms --features --paired
 
 `--features`: what it saves to compute what a frozen encoder says once a case; a minute.
 
 `--mechanisms`: additive and exclusive, with known posteriors, on a volume of 16³ and an image of 24². 24 trainings, two
 at a time, about a quarter of an hour on two cores. It can be stopped and started again: what is done is not repeated.
+
+`--paired`: three images of four classes, each of another person, with a known posterior.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import stream_features, stream_trials
+from benchmarks import stream_features, stream_paired, stream_trials
 from benchmarks.document import write_section
 from pipeline.console import echo
 
@@ -42,16 +44,21 @@ def main(
     out: Path,
     mechanisms: Annotated[bool, typer.Option("--mechanisms", help="Train on simulated mechanisms.")] = False,
     features: Annotated[bool, typer.Option("--features", help="Time epochs of frozen encoders.")] = False,
+    paired: Annotated[bool, typer.Option("--paired", help="Train on cases made of one class's files.")] = False,
     page: Annotated[Path, typer.Option(help="The page whose sections are written.")] = PAGE,
 ) -> None:
     """Measure what is asked for."""
-    if not (mechanisms or features):
-        raise typer.BadParameter("Expected something to measure: --mechanisms, --features.")
+    if not (mechanisms or features or paired):
+        raise typer.BadParameter("Expected something to measure: --mechanisms, --features, --paired.")
     if features:
         torch.set_num_threads(1)
         write_section(page, "Streams", "features", stream_features.section(out / "features"))
     if mechanisms:
         write_section(page, "Streams", "mechanisms", measure_mechanisms(out))
+    if paired:
+        torch.set_num_threads(2)
+        stream_paired.run(out)
+        write_section(page, "Streams", "paired", stream_paired.section(out))
     echo(f"Written: {page}")
 
 

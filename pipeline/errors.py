@@ -13,6 +13,8 @@ import errno
 
 #: What an `OSError` has where a disk is full, a quota is reached or a file has grown too large.
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: How ITK, SimpleITK and PyTorch (on a processor, on a GPU) say that memory ran out, as plain runtime errors.
+_OUT_OF_MEMORY = ("Failed to allocate memory", "can't allocate memory", "out of memory")
 
 #: code -> what a person can do about it. The codes are stable: scripts may rely on them.
 REMEDIES: dict[str, str] = {
@@ -121,6 +123,7 @@ REMEDIES: dict[str, str] = {
     "E_DISK": "Free some space on the disk of the file that the message names, or choose another folder, then run "
     "again: finished cases are not repeated.",
     "E_CRASH": "Run again with --jobs 1; if it crashes again, the log beside the case's outputs says where.",
+    "E_MEMORY": "Give a process more memory: fewer --jobs, a coarser spacing in the data spec, or another machine.",
     "E_TIME": "Look whether the case is unlike the others, or give the stage more time in the file of resources.",
     "E_REGISTER": "Check that both images show one body part and are not blank; the message has elastix's words.",
     "E_OVERLAP": "Check that the two images belong to the same patient and body part.",
@@ -222,7 +225,7 @@ class QuarantineError(CaseError):
 def pipeline_cause(error: BaseException) -> PipelineError | None:
     """Find the `PipelineError` behind an error that MONAI has wrapped in `RuntimeError`s, or None.
 
-    A full disk is one wherever it shows: E_DISK.
+    A full disk is one wherever it shows, E_DISK, and so is memory that ran out, E_MEMORY.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -230,6 +233,8 @@ def pipeline_cause(error: BaseException) -> PipelineError | None:
             return seen
         if isinstance(seen, OSError) and seen.errno in DISK_IS_FULL:
             return CaseError("E_DISK", f"Expected room to write {seen.filename or 'a file'}, but its disk is full.")
+        if isinstance(seen, MemoryError) or any(words in str(seen) for words in _OUT_OF_MEMORY):
+            return CaseError("E_MEMORY", "The work asked for more memory than its process could have.")
         seen = seen.__cause__ or seen.__context__
     return None
 

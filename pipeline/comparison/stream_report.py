@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pipeline.comparison.class_paired import NO_WINNER
 from pipeline.comparison.stream_controls import ControlFindings
 from pipeline.evaluation.classification import compare, evaluate
 from pipeline.evaluation.results import ALL, MACRO, Comparison, Estimate, Evaluation, Predictions, Settings
@@ -15,6 +14,12 @@ from pipeline.report.classification import PlainTable, interval, number, p_text
 Shuffle = tuple[str, Literal["within", "across"]]
 PLAIN = "not shuffled"
 _WAYS = {"within": "within the class", "across": "across classes"}
+#: Printed in the place of a winner.
+NO_WINNER = (
+    "N_CLASS_PAIRED: the cases of this table were made of one class's files and are no patients. Their streams are "
+    "independent given the class, and Bayes' rule is late fusion: the streams' log-posteriors summed, less (M - 1) log "
+    "priors. No strategy of fusion can beat it on such cases, whatever it finds in real patients: no winner is named."
+)
 #: AUROC of chance.
 CHANCE = 0.5
 

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from scipy.stats import norm
 
-from pipeline.comparison.class_paired import late_log_posterior
 from pipeline.comparison.linear import out_of_fold
 from pipeline.comparison.raw_files import RawFile, read_raw
 from pipeline.comparison.stream_controls import controls, told_facts
@@ -147,24 +146,8 @@ def test_cells_become_facts() -> None:
 
 def test_late_fusion_is_the_posterior_of_class_paired_cases() -> None:
     cues = draw_cues("additive", 4, 3, 500, np.random.default_rng(0), "class")
-    found = late_log_posterior(np.log(cues.alone), np.log(np.full(4, 0.25)))
-    np.testing.assert_allclose(np.exp(found), cues.posterior, atol=1e-12)
-    shifted = late_log_posterior(np.log(cues.alone) + 3.0, np.zeros(4))
-    np.testing.assert_allclose(shifted, found)
-
-
-def test_late_fusion_minds_priors_and_missing_streams() -> None:
-    """Two tests of a disease that one of ten has, by hand; a stream that is missing says nothing."""
-    prior, likelihood = np.array([0.9, 0.1]), np.array([[0.2, 0.8], [0.4, 0.6]])
-    alone = prior * likelihood / (prior * likelihood).sum(1, keepdims=True)
-    joint = prior * likelihood.prod(0)
-    found = np.exp(late_log_posterior(np.log(alone)[None], np.log(prior)))
-    np.testing.assert_allclose(found[0], joint / joint.sum())
-    there = np.array([[True, False], [False, False]])
-    some = np.exp(late_log_posterior(np.log(np.stack([alone, alone])), np.log(prior), there))
-    np.testing.assert_allclose(some, [alone[0], prior])
-    with pytest.raises(UsageError, match="E_ROWS"):
-        late_log_posterior(np.zeros((4, 2, 3)), np.zeros(2))
+    late = cues.alone.prod(1)  # all priors are equal
+    np.testing.assert_allclose(late / late.sum(1, keepdims=True), cues.posterior, atol=1e-12)
 
 
 def test_tables_of_simulated_streams_say_how_they_are_paired(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from pipeline.comparison.class_paired import NO_WINNER
 from pipeline.comparison.cohort import compare, headline
 from pipeline.comparison.stream_beside import shuffled_judgements
+from pipeline.comparison.stream_report import NO_WINNER
 from pipeline.comparison.streams import chosen_streams, notes_of, stream_strategies
 from pipeline.errors import UsageError
 from pipeline.fusion.network import parameter_count

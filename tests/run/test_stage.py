@@ -12,6 +12,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 from monai.transforms import Compose, LoadImaged, ScaleIntensityd
 
 from pipeline import volumes
@@ -231,6 +233,29 @@ class Measure:
 
     def __call__(self, case: Case) -> Case:
         return {**case, "measures": {"volume_ml": self.value}}
+
+
+def _too_much(library: str) -> None:
+    """Ask a library for 864 TB."""
+    if library == "numpy":
+        np.zeros((60_000,) * 3, np.float32)
+    elif library == "torch":
+        torch.zeros((60_000,) * 3)
+    else:
+        sitk.Image([60_000] * 3, sitk.sitkFloat32)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "SimpleITK"])
+def test_memory_that_runs_out_is_no_defect(tmp_path: Path, make_case: Callable[[str], Case], library: str) -> None:
+    def chain(_: Case) -> Case:
+        try:
+            _too_much(library)
+        except Exception as error:
+            raise RuntimeError("applying transform") from error  # as MONAI does
+        raise AssertionError("expected to run out of memory")
+
+    record = Stage("big", chain, {"ct": "image"}, {}, tmp_path / "out").run_case(make_case("case-1"))
+    assert (record.status, record.error.code) == ("failed", "E_MEMORY")
 
 
 def test_measures_become_plain_numbers_and_nan_is_refused(tmp_path: Path, make_case: Callable[[str], Case]) -> None:

@@ -1,0 +1,108 @@
+"""Cases made of one class's files, with a known posterior: what calibrated late fusion reaches, and shuffling costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import stream_trials
+from benchmarks.segmentation_report import markdown_table
+from pipeline.comparison.classification import EVALUATION, auroc_of, calibrated, class_logits, judged_folders
+from pipeline.comparison.stream_report import NO_WINNER
+from pipeline.comparison.trials import Protocol, Trial, Variant, run_trials
+from pipeline.simulation.streams import Shown, simulate_streams
+
+SIDE, CLASSES = 48, 4
+SHOWN = {name: Shown("image", (SIDE, SIDE)) for name in ("front", "side", "oblique")}
+STREAMS: dict[str, dict[str, Any]] = {name: {**stream_trials.STREAMS["image"], "size": [SIDE, SIDE]} for name in SHOWN}
+TRAINING, CALIBRATED, TESTED, EPOCHS = 4000, 1000, 2000, 8
+CASES_SEED = 910
+WITHIN = {
+    f"within-{name}": {"test_table": "test.csv", "shuffled_modalities": [name], "shuffle_within_class": True}
+    for name in SHOWN
+}
+LATE = Variant("late", ("streams", "late"))
+TRIAL = Trial(LATE)
+
+
+def protocol(out: Path) -> Protocol:
+    """One training; the temperature is fitted on cases that are neither learned from nor judged."""
+    settings = {
+        **stream_trials.protocol(out, "additive", EPOCHS).settings,
+        "dataset_dir": str(out / "paired" / "cases"),
+        "table_name": "training.csv",
+        "streams": STREAMS,
+        "classes": CLASSES,
+    }
+    judgements: Mapping[str, Mapping[str, Any]] = {EVALUATION: {}, "test": {"test_table": "test.csv"}, **WITHIN}
+    return Protocol(out / "paired", settings, judgements)
+
+
+def run(out: Path) -> None:
+    """Simulate what is not there, and run the training if it is not done."""
+    found = protocol(out)
+    folder = Path(found.settings["dataset_dir"])
+    for name, training, held_out, seed in (
+        ("training.csv", TRAINING, CALIBRATED, CASES_SEED),
+        ("test.csv", 0, TESTED, CASES_SEED + 1),
+    ):
+        cohort = simulate_streams("additive", training + held_out, seed, SHOWN, CLASSES, "class")
+        stream_trials.write(folder, name, cohort, training)
+    run_trials(found, [TRIAL])
+
+
+def section(out: Path) -> str:
+    """What calibrated late fusion has found beside the posterior, as Markdown."""
+    found = protocol(out)
+    cohort = simulate_streams("additive", TESTED, CASES_SEED + 1, SHOWN, CLASSES, "class")
+    labels = cohort.cues.labels
+    best = _nll(np.log(cohort.cues.posterior), labels)
+    raw = class_logits(judged_folders(found, [TRIAL], "test"))
+    logits = class_logits(judged_folders(found, [TRIAL], "test"), calibrated)
+    if not np.array_equal(logits.labels, labels):
+        raise SystemExit("The judged cases are not in the order in which they were simulated.")
+    reached, plain = _nll(logits.logits, labels), auroc_of(logits)
+    shuffled = {name: auroc_of(class_logits(judged_folders(found, [TRIAL], name))) for name in WITHIN}
+    most = max(abs(plain - area) for area in shuffled.values())
+    rows = [
+        ("the posterior", f"{best:.4f}", ""),
+        ("late fusion, calibrated", f"{reached:.4f}", f"{plain:.3f}"),
+        ("late fusion as it is", f"{_nll(raw.logits, labels):.4f}", f"{auroc_of(raw):.3f}"),
+        *(
+            (f"{name.removeprefix('within-')} of another case of the class", "", f"{a:.3f}")
+            for name, a in shuffled.items()
+        ),
+    ]
+    targets = [
+        (
+            "calibrated late fusion within 3 % of the posterior",
+            f"{reached / best - 1:.1%}",
+            _met(reached <= 1.03 * best),
+        ),
+        ("shuffling within the class changes AUROC by .01 at most", f"{most:.4f}", _met(most <= 0.01)),
+    ]
+    return "\n\n".join(
+        [
+            f"""## Cases made of one class's files
+
+Three images of {SIDE} × {SIDE} and four classes; each image of a case is another person's of the same class. Late
+fusion learns from {TRAINING:,} cases, its temperature from {CALIBRATED:,} others, and {TESTED:,} judge it. The
+posterior is that given the cues themselves, which the noise of an image hides a little.""",
+            NO_WINNER,
+            markdown_table(("", "NLL", "AUROC"), rows),
+            markdown_table(("target", "figure", "met"), targets),
+        ]
+    )
+
+
+def _nll(logits: Any, labels: Any) -> float:
+    shifted = logits - logits.max(1, keepdims=True)
+    chances = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return float(-chances[np.arange(len(labels)), labels].mean())
+
+
+def _met(met: bool) -> str:
+    return "yes" if met else "no"
