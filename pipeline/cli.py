@@ -17,10 +17,13 @@ from pipeline.commands.typed import (
     HELP,
     Device,
     Jobs,
+    Limits,
     MinFree,
     Out,
     Overwrite,
     Quiet,
+    SchedulerAt,
+    SlurmFile,
     Verbose,
     command,
     finished,
@@ -55,13 +58,6 @@ Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as R
 SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
 SpecName = Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)]
 OnlyStages = Annotated[str, typer.Option("--stages", help=f"Only some, separated by commas: {', '.join(STAGES)}.")]
-Limits = Annotated[
-    Path | None, typer.Option("--resources", help="A YAML file: how long each stage may take of a case, what it needs.")
-]
-SchedulerAt = Annotated[
-    str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
-]
-SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
 
 
 def _print_version(asked: bool) -> None:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Record
-from pipeline.commands.run import work
+from pipeline.commands.run import fields_of, work
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, UsageError
 from pipeline.run.retry import Retry, find
-from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.status import of_folder
 from pipeline.store import records, upkeep
 from pipeline.store.files import run_lock, write_atomic
@@ -28,16 +27,14 @@ PARQUET = "cases.parquet"
 SHOWN = 50
 
 
-def retry(  # noqa: PLR0913 - each is an option of the command
+def retry(
     out: str | Path,
     codes: Sequence[str] = (),
     cases: Sequence[str] = (),
     stages: Sequence[str] = (),
     root: str | Path | None = None,
-    jobs: int = 1,
-    device: str = "",
-    min_free_gb: float = MIN_FREE_GB,
     progress: bool = False,
+    **options: Any,
 ) -> dict[str, list[Record]]:
     """Do again what failed or was quarantined, and what comes after it: `tandem retry`.
 
@@ -47,10 +44,8 @@ def retry(  # noqa: PLR0913 - each is an option of the command
         cases: only these.
         stages: only what stopped in one of these.
         root: the input folder; needed where ingest is done again, since a run keeps no path of it.
-        jobs: how many processes work at once.
-        device: as of `run`.
-        min_free_gb: as of `run`.
         progress: print a line a stage, and show a bar at a terminal.
+        options: `jobs`, `device`, `resources`, `scheduler`, `slurm`, `min_free_gb`, as of `run`.
 
     Returns:
         The current records of every case in the run folder, by case id.
@@ -63,7 +58,7 @@ def retry(  # noqa: PLR0913 - each is an option of the command
         echo(_said(found))
     if not found.cases:
         return of_folder(Path(out))
-    return work(found.plan(Path(out), Path(root) if root else None, jobs, device, min_free_gb), progress)
+    return work(found.plan(Path(out), Path(root) if root else None, **fields_of(**options)), progress)
 
 
 def verify(out: str | Path, jobs: int = 1, progress: bool = False) -> Checked:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.typed import Device, Jobs, MinFree, command, finished
+from pipeline.commands.typed import Device, Jobs, Limits, MinFree, SchedulerAt, SlurmFile, command, finished
 from pipeline.run.room import MIN_FREE_GB
 
 cohort_app = typer.Typer(rich_markup_mode=None)
@@ -32,7 +32,8 @@ def status(
 
 
 @command(cohort_app)
-def retry(
+def retry(  # noqa: PLR0913 - each is an option of the command
+    *,
     out: Folder,
     code: Annotated[list[str] | None, typer.Option(help="Only what stopped with this code; repeatable.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Only this case; repeatable.")] = None,
@@ -42,6 +43,9 @@ def retry(
     ] = None,
     jobs: Jobs = 1,
     device: Device = "",
+    resources: Limits = None,
+    scheduler: SchedulerAt = "",
+    slurm: SlurmFile = None,
     min_free: MinFree = MIN_FREE_GB,
 ) -> int:
     """Do again what failed or was quarantined, and what comes after it, with the run's own data spec and stages."""
@@ -50,7 +54,8 @@ def retry(
 
     chosen = (code or (), case or (), stage or ())
     nothing = not find(out, *chosen).cases
-    found = again(out, *chosen, input_, jobs, device, min_free, progress=True)
+    whose: dict[str, Any] = {"resources": resources, "scheduler": scheduler, "slurm": slurm}
+    found = again(out, *chosen, input_, True, jobs=jobs, device=device, min_free_gb=min_free, **whose)
     return 0 if nothing else finished(out, found)
 
 

@@ -55,22 +55,17 @@ def run(  # noqa: PLR0913 - each is an option of the command
             E_BUSY, E_DISK, E_RESOURCES, E_SCHEDULER, E_SLURM, E_WORKER …
     """
     how = {"overwrite": overwrite, "jobs": jobs, "device": device, "min_free_gb": min_free_gb, "scheduler": scheduler}
-    return work(_plan(root, out, spec, stages, resources, slurm, **how), progress)
+    return work(_plan(root, out, spec, stages, resources=resources, slurm=slurm, **how), progress)
 
 
-def _plan(
-    root: str | Path,
-    out: str | Path,
-    spec: str | Path,
-    stages: Sequence[str] = (),
-    resources: str | Path | None = None,
-    slurm: str | Path | None = None,
-    **how: Any,
-) -> Plan:
-    """A plan of what was asked for; `how` are fields of it."""
+def _plan(root: str | Path, out: str | Path, spec: str | Path, stages: Sequence[str] = (), **how: Any) -> Plan:
+    return Plan(Path(root), Path(out), Path(spec), tuple(stages), **fields_of(**how))
+
+
+def fields_of(resources: str | Path | None = None, slurm: str | Path | None = None, **how: Any) -> dict[str, Any]:
+    """Fields of a plan, of who does the work and how, out of what was asked for."""
     limits, asked = (None if path is None else Path(path) for path in (resources, slurm))
-    given = {"min_free_gb": MIN_FREE_GB, **how}
-    return Plan(Path(root), Path(out), Path(spec), tuple(stages), resources=limits, slurm=asked, **given)
+    return {"min_free_gb": MIN_FREE_GB, "resources": limits, "slurm": asked, **how}
 
 
 def ingest(

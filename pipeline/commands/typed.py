@@ -34,6 +34,13 @@ Device = Annotated[
 MinFree = Annotated[
     float, typer.Option("--min-free", min=0, help="GB that must be free on the disk before a stage; 0: do not look.")
 ]
+Limits = Annotated[
+    Path | None, typer.Option("--resources", help="A YAML file: how long each stage may take of a case, what it needs.")
+]
+SchedulerAt = Annotated[
+    str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
+]
+SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.cases import Record
 from pipeline.errors import REMEDIES, UsageError
@@ -37,8 +38,8 @@ class Retry:
     codes: Counter[str]
     first: Counter[str]
 
-    def plan(self, output_dir: Path, root: Path | None, jobs: int, device: str, min_free_gb: float) -> Plan:
-        """How it is run, with the data spec that the run folder keeps.
+    def plan(self, output_dir: Path, root: Path | None, **options: Any) -> Plan:
+        """How it is run, with the data spec that the run folder keeps; `options` are other fields of the plan.
 
         Raises:
             UsageError: E_OPTION when ingest is to be done again, and nobody says where the input is; E_NO_STAGE.
@@ -50,8 +51,7 @@ class Retry:
             )
             raise UsageError("E_OPTION", what, "Give it as --input ROOT, or name the stages to retry with --stage.")
         spec = output_dir / SPEC_FILE if (output_dir / SPEC_FILE).is_file() else None
-        given = (root or output_dir, output_dir, spec, self.stages, False, jobs, device, min_free_gb)
-        return Plan(*given, cases=self.cases)
+        return Plan(root or output_dir, output_dir, spec, self.stages, cases=self.cases, **options)
 
 
 def find(output_dir: Path, codes: Sequence[str] = (), cases: Sequence[str] = (), stages: Sequence[str] = ()) -> Retry:

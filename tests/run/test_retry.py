@@ -79,11 +79,19 @@ def test_what_there_is_not_is_refused(asked: dict[str, Any], said: str, out: Pat
 
 def test_ingest_needs_the_input_again(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="E_OPTION: Expected the input folder, for ingest of 1 case") as caught:
-        find(out).plan(out, None, 1, "", 1)
+        find(out).plan(out, None)
     assert "--input ROOT" in caught.value.remedy
-    plan = find(out).plan(out, tmp_path / "in", 2, "cpu", 0.5)
+    plan = find(out).plan(out, tmp_path / "in", jobs=2, device="cpu", min_free_gb=0.5)
     assert (plan.dataset_dir, plan.jobs, plan.device, plan.min_free_gb) == (tmp_path / "in", 2, "cpu", 0.5)
     assert plan.spec_file == out / "spec.yaml" and plan.cases == {"crashed", "full", "gap"}
+
+
+def test_what_took_too_long_is_given_more_time(out: Path, tmp_path: Path) -> None:
+    """E_TIME's remedy is a file of resources: `retry` takes one, and refuses two who are to do the work."""
+    with pytest.raises(UsageError, match="E_RESOURCES"):
+        retry(out, ["E_DISK"], resources=tmp_path / "none.yaml", jobs=2)
+    with pytest.raises(UsageError, match="E_OPTION"):
+        retry(out, ["E_DISK"], scheduler="tcp://127.0.0.1:9", slurm=tmp_path / "none.yaml")
 
 
 def test_the_cases_run_again_and_no_other(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
