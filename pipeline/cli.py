@@ -52,9 +52,15 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(images_app)
 app.add_typer(cohort_app)
 
-Root = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, or of NIfTI files that the spec names.")]
-DicomRoot = Annotated[Path | None, typer.Argument(help="A folder of DICOM files, at any depth; it is not written to.")]
-Input = Annotated[Path | None, typer.Option("--input", "-i", help="The same as ROOT.")]
+# Whether a folder can be read is said with a code, and not by the command line's parser.
+Root = Annotated[
+    Path | None,
+    typer.Argument(readable=False, help="A folder of DICOM files, or of NIfTI files that the spec names."),
+]
+DicomRoot = Annotated[
+    Path | None, typer.Argument(readable=False, help="A folder of DICOM files, at any depth; it is not written to.")
+]
+Input = Annotated[Path | None, typer.Option("--input", "-i", readable=False, help="The same as ROOT.")]
 SPEC_HELP = "The data spec: which series play which role. A file, or a name that `tandem specs` lists."
 SpecName = Annotated[str, typer.Option("--spec", "-s", autocompletion=lambda: list(shipped_specs()), help=SPEC_HELP)]
 OnlyStages = Annotated[str, typer.Option("--stages", help=f"Only some, separated by commas: {', '.join(STAGES)}.")]

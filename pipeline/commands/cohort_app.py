@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands.typed import Device, Jobs, Limits, MinFree, SchedulerAt, SlurmFile, command, finished
 from pipeline.run.room import MIN_FREE_GB
+from pipeline.words import counted
 
 cohort_app = typer.Typer(rich_markup_mode=None)
 
@@ -91,7 +92,8 @@ def cohort(
     from pipeline.console import echo
 
     found = export(out, parquet)
-    echo(f"{len(found)} cases with {len(found.columns)} columns: {out / 'cases.csv'}, explained in cases.json")
+    size = f"{counted(len(found), 'case')} with {len(found.columns)} columns"
+    echo(f"{size}: {out / 'cases.csv'}, explained in cases.json")
     if parquet:
         echo(f"The same with types: {out / PARQUET}")
     echo(f"Page: {out / 'report.html'}")

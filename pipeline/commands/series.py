@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from rich.table import Table
 
-from pipeline.cases import Case, Series
+from pipeline.cases import Fault, Series
 from pipeline.console import echo, print_table, shown
 from pipeline.dicom.headers.scan import scan
 from pipeline.dicom.series.gate import candidates
@@ -132,22 +132,24 @@ def show_draft(found: Sequence[SeriesRow], spec: Spec, path: Path) -> int:
         The exit code: 1 when there is a case in which it does not choose one series for each role.
     """
     unfit = faults(found, spec)
-    for case in unfit:
-        echo(f"{case.fault.code}: {case.fault.message} {case.fault.remedy}" if case.fault else "", error=True)
+    for patient, fault in unfit:
+        echo(f"Patient {patient}: {fault.code}: {fault.message} {fault.remedy}", error=True)
     echo(f"Draft: {path}, with the roles {', '.join(spec.roles)}. Look at it, and correct it.")
     if unfit:
-        echo(f"Exit code 1: in {len(unfit)} cases it does not choose one series for each role.", error=True)
+        echo(f"Exit code 1: in {counted(len(unfit), 'case')} it does not choose one series for each role.", error=True)
     return int(bool(unfit))
 
 
-def faults(found: Sequence[SeriesRow], spec: Spec) -> list[Case]:
-    """The cases in which a spec does not choose one series for each role."""
+def faults(found: Sequence[SeriesRow], spec: Spec) -> list[tuple[int, Fault]]:
+    """The cases in which a spec does not choose one series for each role: the patient, counted from 1, and why."""
     names: dict[str, Callable[[Series], str]] = {
         "patient": lambda item: item.patient_id,
         "study": lambda item: item.study_uid,
         "series": lambda item: item.series_uid,
     }
-    return [case for case in select([row.series for row in found], spec, names[spec.case]).cases if case.fault]
+    owners = {names[spec.case](row.series): row.patient for row in found}
+    cases = select([row.series for row in found], spec, names[spec.case]).cases
+    return [(owners[case.case_id], case.fault) for case in cases if case.fault]
 
 
 def _lines(name: str, case: str, usable: Sequence[SeriesRow]) -> Iterator[str]:

@@ -115,8 +115,9 @@ def finished(out: Path, found: dict[str, Any], passed: bool = False) -> int:
     """Say where a run's results are and what it has come to; the exit code."""
     from pipeline.console import echo
     from pipeline.run.status import finish
+    from pipeline.store.records import PAGE
 
-    report = out / "report.html"
+    report = out / PAGE
     echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
     return finish(out, found, passed)
 

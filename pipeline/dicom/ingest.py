@@ -29,6 +29,8 @@ SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
 #: The private cache of headers, beside the key.
 HEADERS = "headers.jsonl"
+#: Endings of what holds files, and is not looked into.
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
 class FindSeries:
@@ -48,6 +50,8 @@ class FindSeries:
         self.readers = readers
         #: After a call: which case each file belongs to, whether or not it plays a role.
         self.owners: dict[Path, str] = {}
+        #: After a call: how many files and folders could not be read.
+        self.unreadable = 0
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with its roles' `Series`.
@@ -61,6 +65,7 @@ class FindSeries:
         names.hold(self.output_dir)
         cache = names.place(HEADERS)
         found = scan(self.dataset_dir, self._rule_tags(), self.output_dir, cache, self.readers)
+        self.unreadable = len(found.unreadable)
         series = candidates(found.series)
         self.owners = self._owners((*found.series, *series), names)
         selection = select(series, self.spec, lambda item: names.of("case", *self._owner(item)))
@@ -132,6 +137,8 @@ class FindSeries:
         where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, apart.values()))
         counts = _counts(found, apart.keys())
         write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
+        if archives := sum(item.path.suffix.lower() in ARCHIVES for item in found.others):
+            echo(f"{counted(archives, 'archive')} not opened: unpack what holds images, and run again.", error=True)
         if found.unreadable or lost:
             told = [
                 (len(found.unreadable), "file or folder", "could not be read"),

@@ -69,6 +69,8 @@ class FindFiles:
         self._flat = frozenset(spec.of_kind("image", "sound"))
         #: After a call: which case each file belongs to that fits a role or a mask.
         self.owners: dict[Path, str] = {}
+        #: After a call: how many files and folders could not be read.
+        self.unreadable = 0
 
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with a `NiftiFile` for each role and mask, and the path of each picture and sound.
@@ -175,15 +177,15 @@ class FindFiles:
             "files.csv", ("path", "code", "reason"), [(str(path), f.code, f.message) for path, f in others.items()]
         )
         faults = [*(file.fault for file in files if file.fault), *others.values()]
-        unreadable = sum(fault.code == "E_UNREADABLE" for fault in faults)
+        self.unreadable = sum(fault.code == "E_UNREADABLE" for fault in faults)
         unknown = sum(not fault.code for fault in others.values())
         flat = sum(not self._flat.isdisjoint(file.keys) for file in files)
-        counts = {"files_nifti": len(files) - flat, "files_unreadable": unreadable, "files_not_nifti": unknown}
+        counts = {"files_nifti": len(files) - flat, "files_unreadable": self.unreadable, "files_not_nifti": unknown}
         counts |= {"files_pictures_and_sounds": flat} if self._flat else {}
         write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
-        if unreadable:
+        if self.unreadable:
             tables = f"{where} and files.csv beside it"
-            echo(f"{counted(unreadable, 'file or folder')} could not be read: see {tables}", error=True)
+            echo(f"{counted(self.unreadable, 'file or folder')} could not be read: see {tables}", error=True)
         if links := sum(fault.message == LINK for fault in others.values()):
             echo(f"{links} links lead to folders that are read elsewhere, and were not followed", error=True)
 

@@ -114,9 +114,6 @@ def _row(row: Mapping[str, Any], labels: Sequence[str] | None) -> dict[str, Any]
     }
 
 
-PAGE = "report.html"
-
-
 class RunPage:
     """Write the page of a run."""
 
@@ -126,7 +123,7 @@ class RunPage:
         drawn = len(cases) <= THUMBNAILS
         rows = [_case_row(output_dir, case_id, found, drawn) for case_id, found in cases.items()]
         page = cohort_page(rows, _about(output_dir), date.today().isoformat())
-        write_atomic(output_dir / PAGE, lambda path: path.write_bytes(page))
+        write_atomic(output_dir / records.PAGE, lambda path: path.write_bytes(page))
 
 
 def _case_row(output_dir: Path, case_id: str, found: Sequence[Record], drawn: bool) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def case_verdict(records: Sequence[Record]) -> CaseVerdict:
     if stopped is not None:
         return _stopped(stopped, said if judged and judged.grade != "pass" else ())
     if not records:
-        return CaseVerdict("warning", ("No stage has left a record for this case.",))
+        said = ("No stage has left a record for this case: its work was broken off, or never begun.",)
+        return CaseVerdict("failed", said, remedy="Run again.")
     if judged and judged.grade != "pass":
         return CaseVerdict(GRADE_WORDS[judged.grade], said)
     return CaseVerdict("done", ("All stages finished.", *said))

@@ -43,6 +43,8 @@ def run(plan: Plan) -> dict[str, list[Record]]:
     stages = in_order(plan.stages, spec)
     if STAGES[0] in stages:
         require_apart(plan.output_dir, plan.dataset_dir)
+    else:
+        records.case_ids(plan.output_dir)  # of the stages before
     with (
         run_lock(plan.output_dir),
         events.of_run(plan.output_dir, stages, plan.jobs),
@@ -74,12 +76,19 @@ def bring(
         require_room(plan.output_dir, names, [case["case_id"] for case in cases], plan.min_free_gb)
         found = through(Group(names, pool.plan, epoch or uuid.uuid4().hex, run_of(plan.output_dir)), cases, pool)
         records.write_table(plan.output_dir)
-        for step in part_of(parser_of(names[-1], plan), "after", ()):
-            step(plan.output_dir)
+        _after(names[-1], plan)
         for name in names:
             echo(summary(name, found[name]))
             done += found[name]
+    if STAGES[-1] not in stages and (plan.output_dir / records.PAGE).is_file():  # it is never older than the table
+        _after(STAGES[-1], plan)
     return done
+
+
+def _after(stage: str, plan: Plan) -> None:
+    """What a stage's bundle does about all cases."""
+    for step in part_of(parser_of(stage, plan), "after", ()):
+        step(plan.output_dir)
 
 
 def groups(stages: Sequence[str], plan: Plan) -> Iterator[tuple[str, ...]]:
@@ -126,7 +135,10 @@ def write_manifest(plan: Plan, stages: Sequence[str]) -> None:
 
 
 def _without_input(word: str, dataset_dir: Path) -> str:
-    head, equals, path = word.rpartition("=")
-    if Path(path).resolve() == dataset_dir.resolve():  # however it was written, such as `in//case`
-        return f"{head}{equals}<input>"
-    return word.replace(str(dataset_dir), "<input>")
+    """A word of a command without the path of the input, or one below it, however written: `in//case`, `-iin`."""
+    root = dataset_dir.resolve()
+    for start in (0, len("-i") if word.startswith("-i") else 0, word.rfind("=") + 1):
+        path, resolved = Path(word[start:]), Path(word[start:]).resolve()
+        if word[start:] and (resolved == root or (path.exists() and resolved.is_relative_to(root))):
+            return f"{word[:start]}<input>{'' if resolved == root else '/…'}"
+    return word

@@ -79,12 +79,23 @@ class Progress:
         Returns:
             Seconds, and the stages to come that are not in them: no case of theirs was ever timed.
         """
-        expected = max(self.cases.values(), default=0)
-        left = {name: self.cases.get(name, expected) - self.found.get(name, Counter()).total() for name in self.stages}
-        work = sum(self._mean(name) * max(0, number) for name, number in left.items() if self._seconds[name])
+        left = self.left()
+        work = sum(self._mean(name) * number for name, number in left.items() if self._seconds[name])
         elapsed = self._elapsed(now)
-        at_once = sum(self._worked) / elapsed if elapsed > 0 and sum(self._worked) > 0 else float(self.jobs)
+        # no slower than its processes: what is in hand has not been timed yet
+        at_once = max(sum(self._worked) / elapsed if elapsed > 0 else 0.0, float(self.jobs))
         return work / at_once, [name for name, number in left.items() if number > 0 and not self._seconds[name]]
+
+    def left(self) -> dict[str, int]:
+        """How many cases each stage still has to take; those that stopped before are for the last one, reports, alone."""
+        expected = max(self.cases.values(), default=0)
+        left, stopped = {}, 0
+        for name in self.stages:
+            found = self.found.get(name, Counter())
+            missing = self.cases.get(name, expected) - found.total()
+            left[name] = max(0, missing - (0 if name == self.stages[-1] else stopped))
+            stopped += found["failed"] + found["quarantined"]
+        return left
 
     def _mean(self, stage: str) -> float:
         return sum(self._seconds[stage]) / len(self._seconds[stage])
@@ -99,7 +110,9 @@ def line_of(progress: Progress, now: datetime) -> str:
         return "Waiting for studies."
     if not progress.found:
         return "The run has started."
-    stage, counts = list(progress.found.items())[-1]
+    to_come = progress.left()
+    stage = next((name for name in progress.found if to_come.get(name)), list(progress.found)[-1])
+    counts = progress.found[stage]
     said = [f"{stage}: {counts.total()} of {progress.cases.get(stage, 0)}"]
     said += [f"{counts[word]} {word}" for word in WORDS[1:] if counts[word]]
     seconds, untimed = progress.seconds_left(now)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.cases import Fault
 from pipeline.console import echo
 from pipeline.dicom.ingest import FindSeries
-from pipeline.errors import UsageError
+from pipeline.errors import REMEDIES, UsageError
 from pipeline.nifti.ingest import FindFiles
 from pipeline.registration.landmarks import landmarks_key
 from pipeline.run.plan import STAGES
@@ -18,6 +18,7 @@ from pipeline.spec.spec import Spec
 from pipeline.store import records
 from pipeline.store.files import require_apart, walk
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.words import counted
 
 Case = dict[str, Any]
 _SHARPEN = "Sharpen `register.landmarks` in the data spec: one file for each role of a case."
@@ -31,9 +32,15 @@ class FindInput:
         self._landmarks: dict[Path, str] = {}
 
     def __call__(self) -> list[Case]:
-        """The cases; those of a former run that are not among them are set aside."""
+        """The cases; those of a former run that are not among them are set aside, if all of the folder was read."""
         cases = self.all()
-        records.withdraw(self._out, STAGES[0], {case["case_id"] for case in cases})
+        gone = records.absent(self._out, STAGES[0], {case["case_id"] for case in cases})
+        told = counted(len(gone), "case")
+        if gone and self.finder.unreadable:
+            echo(f"{told} of an earlier run stay as they are: their files may be among those not read.", error=True)
+        elif gone:
+            records.withdraw(self._out, gone)
+            echo(f"{told} of an earlier run withdrawn: the input holds no file of theirs any more.", error=True)
         return cases
 
     @property
@@ -46,7 +53,7 @@ class FindInput:
 
         `{case}` is the patient, as for NIfTI; with DICOM it is the PatientID.
         """
-        cases = self.finder()
+        cases = [self._doubted(case) for case in self.finder()]
         patterns = {role: compile_pattern(pattern) for role, pattern in self._spec.landmark_files.items()}
         if not patterns:
             return cases
@@ -65,6 +72,14 @@ class FindInput:
         if files:
             echo(f"{sum(map(len, files.values()))} files of landmarks belong to no case", error=True)
         return cases
+
+    def _doubted(self, case: Case) -> Case:
+        """What is missing may be among what could not be read."""
+        fault, number = case["fault"], self.finder.unreadable
+        if not (number and fault and fault.code == "E_MISSING_ROLE"):
+            return case
+        message = f"{fault.message} It may be among what could not be read: {counted(number, 'file or folder')}."
+        return {**case, "fault": Fault("E_UNREADABLE", message, REMEDIES["E_UNREADABLE"])}
 
 
 def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> FindInput:

@@ -13,10 +13,9 @@ from rich.table import Table
 
 from pipeline.cases import Grade, Record, worst
 from pipeline.console import echo, print_table
-from pipeline.errors import UsageError
 from pipeline.run.events import Follower
 from pipeline.run.progress import WORDS, Progress, line_of, word_of
-from pipeline.store import records
+from pipeline.store import records, upkeep
 from pipeline.store.files import is_held
 from pipeline.words import counted
 
@@ -35,10 +34,9 @@ def of_folder(output_dir: Path) -> dict[str, list[Record]]:
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    cases = records.of_run(output_dir)
-    if not cases:
-        raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
-    return cases
+    if cases := records.of_run(output_dir):
+        return cases
+    raise upkeep.no_cases(output_dir)
 
 
 def show(output_dir: Path, cases: bool = False) -> int:
@@ -54,7 +52,7 @@ def show(output_dir: Path, cases: bool = False) -> int:
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    found = of_folder(output_dir)
+    found = records.of_run(output_dir) if progress_of(output_dir).started else of_folder(output_dir)
     stages = records.stages_in_order(found)
     print_table(counts(stages, (record for case in found.values() for record in case)))
     for line in _of_log(output_dir):

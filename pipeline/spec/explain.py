@@ -40,9 +40,8 @@ def read_model(path: Path, model: type[T], what: str, code: str, beside: Callabl
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            code, f"The {what} {path} cannot be read ({error.strerror}).", "Check its permissions."
-        ) from error
+        remedy = "Check its permissions." if path.exists() else "Check the path."
+        raise UsageError(code, f"The {what} {path} cannot be read ({error.strerror}).", remedy) from error
     except UnicodeDecodeError as error:
         raise _not_text(path, what, code) from error
     try:

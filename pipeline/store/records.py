@@ -32,6 +32,8 @@ ERROR_LOG = "error.log"
 #: The kind of an input that is the records of all stages before.
 RECORDS = "records"
 CASES_TABLE = "cases.csv"
+#: The page of all cases, beside the table.
+PAGE = "report.html"
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 PACKAGES = ("monai", "torch", "numpy", "SimpleITK", "itk-elastix", "pydicom", "nibabel")
 
@@ -90,22 +92,22 @@ def read(folder: Path) -> Record | None:
         return None
 
 
-def withdraw(output_dir: Path, stage: str, present: Collection[str]) -> None:
-    """Set aside the cases of a run folder that a stage's input does not hold any more; no file is deleted.
+def absent(output_dir: Path, stage: str, present: Collection[str]) -> list[Record]:
+    """The records of a stage that finds cases, of those that are not `present`, and were not withdrawn before."""
+    found = [read(path.parent) for path in (output_dir / "cases").glob(f"*/{stage}/{RECORD}")]
+    return [
+        record
+        for record in found
+        if record and record.case_id not in present and not (record.error and record.error.code == "E_WITHDRAWN")
+    ]
 
-    Args:
-        output_dir: the run folder.
-        stage: the one that finds the cases.
-        present: the ids of those that are there.
-    """
-    message = "The input holds no file for this case any more."
-    for path in (output_dir / "cases").glob(f"*/{stage}/{RECORD}"):
-        record = read(path.parent)
-        if record is None or record.case_id in present or (record.error and record.error.code == "E_WITHDRAWN"):
-            continue
-        fault = Fault("E_WITHDRAWN", message, REMEDIES["E_WITHDRAWN"])
-        gone = Record(record.case_id, stage, "", "quarantined", error=fault, versions=record.versions)
-        write(gone, path.parent)
+
+def withdraw(output_dir: Path, gone: Iterable[Record]) -> None:
+    """Set aside cases of a run folder that its input does not hold any more; no file is deleted."""
+    fault = Fault("E_WITHDRAWN", "The input holds no file for this case any more.", REMEDIES["E_WITHDRAWN"])
+    for record in gone:
+        new = Record(record.case_id, record.stage, "", "quarantined", error=fault, versions=record.versions)
+        write(new, case_folder(output_dir, record.case_id) / record.stage)
 
 
 def intact(record: Record, output_dir: Path) -> bool:

@@ -22,6 +22,7 @@ State = Literal["whole", "missing", "changed", "unreadable"]
 #: Why something is none of a run's.
 TEMPORARY = "a temporary file of a run that was killed"
 NO_RECORD = "no record names it"
+EMPTY = "an empty folder"
 GONE = "the input does not hold the case any more"
 
 
@@ -79,9 +80,16 @@ def require_free(output_dir: Path) -> None:
         UsageError: E_NO_CASES, E_BUSY.
     """
     if not (output_dir / "cases").is_dir():
-        raise UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
+        raise no_cases(output_dir)
     if is_held(output_dir):
         raise UsageError("E_BUSY", f"A run is using the folder {output_dir}.", "Wait for it to end.")
+
+
+def no_cases(output_dir: Path) -> UsageError:
+    """What to say of a folder that holds no cases: E_NO_CASES."""
+    if output_dir.is_dir():
+        return UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} holds no cases.")
+    return UsageError("E_NO_CASES", f"Expected a run folder, but {output_dir} is no folder.", "Check the path.")
 
 
 def outputs(output_dir: Path) -> list[Artifact]:
@@ -126,6 +134,8 @@ def strays(output_dir: Path) -> list[Stray]:
     found: list[Stray] = []
     for top, folders, files in os.walk(output_dir / "cases"):
         here = Path(top)
+        if not (folders or files) and here != output_dir / "cases":
+            found.append(Stray(_below(output_dir, here), EMPTY, 0))
         if here in gone:
             found.append(Stray(_below(output_dir, here), GONE, _size(here)))
             folders.clear()

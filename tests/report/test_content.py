@@ -85,7 +85,7 @@ FAILED = Record("CASE-1", "measure", "", "failed", error=Fault("E_REGISTER", "No
         ([done("warn", "1.8 mm"), done("fail", "far")], "failed", ("far", "1.8 mm")),
         ([done("pass", "well"), FAILED], "failed", ("No overlap.",)),
         ([done("fail", "far"), FAILED], "failed", ("No overlap.", "far")),
-        ([], "warning", ("No stage has left a record for this case.",)),
+        ([], "failed", ("No stage has left a record for this case: its work was broken off, or never begun.",)),
     ],
 )
 def test_verdict(records, word, reasons):

@@ -114,11 +114,24 @@ def test_speed_and_time_left_are_what_the_log_gives() -> None:
     moment = START + timedelta(seconds=40)
     assert progress.per_minute(moment) == 6
     seconds, untimed = progress.seconds_left(moment)
-    assert (seconds, untimed) == ((6 * 20 + 11 * 10) / 2, ["report"])
+    assert (seconds, untimed) == ((6 * 20 + 10 * 10) / 2, ["report"])
     assert line_of(progress, moment) == (
         "ingest: 5 of 11, 1 quarantined; 6 a minute; about 2 min left (report not yet timed)"
     )
     assert progress.found["ingest"] == {"done": 4, "quarantined": 1} and progress.reused["ingest"] == 1
+
+
+def test_what_is_in_hand_does_not_count_as_standing_still() -> None:
+    """20 s into a run of one process: three cases were stopped at once, register is at the first of the others."""
+    progress = Progress()
+    former = [at(-99, "run started", stages=["register"]), at(-98, "case", stage="register", status="done", seconds=30)]
+    now = [at(0, "run started", stages=["ingest", "register"], jobs=1)]
+    now += [at(0, "stage started", stage=name, cases=6) for name in ("ingest", "register")]
+    ends = ["quarantined"] * 3 + ["done"] * 3
+    now += [at(1, "case", stage="ingest", case=str(n), status=end, seconds=0.1) for n, end in enumerate(ends)]
+    assert progress.take(former + now)
+    assert progress.seconds_left(START + timedelta(seconds=20))[0] == 6 * 30  # the last stage may take those three, too
+    assert line_of(progress, START + timedelta(seconds=20)).startswith("register: 0 of 6")
 
 
 def test_a_run_without_events_has_no_speed() -> None:

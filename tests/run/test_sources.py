@@ -13,7 +13,7 @@ from pipeline.run import batch, loading
 from pipeline.run.sources import find_cases
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from pipeline.spec.spec import Role, Spec, every_volume, save_spec
-from pipeline.store import records
+from pipeline.store import records, upkeep
 from tests.phantoms.phantom import position_phantom
 
 SMALL = position_phantom(shape=(12, 10, 6))
@@ -41,6 +41,36 @@ def test_jobs_say_how_many_processes_read_headers(tree: Path, tmp_path: Path, jo
     assert find.finder.readers == readers  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="E_OPTION: Expected `readers` of 0 or more, got -1"):
         find_cases(tree, tmp_path / "out", every_volume(), -1)
+
+
+def test_a_patient_whose_folder_cannot_be_read_is_not_withdrawn(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link to nowhere stands for what cannot be opened. Nothing that was made is given up, and `clean` lists none."""
+    first, out = run(tree, "ingest"), tmp_path / "out"
+    shutil.move(tree / "B1", tmp_path / "B1")
+    (tree / "B1").symlink_to(tmp_path / "nowhere")
+    assert run(tree, "ingest") == first
+    assert "1 case of an earlier run stay as they are" in capsys.readouterr().err
+    assert upkeep.strays(out) == []
+    (tree / "B1").unlink()
+    assert sorted(run(tree, "ingest").values()) == ["E_WITHDRAWN", "done"]
+    assert "1 case of an earlier run withdrawn" in capsys.readouterr().err
+
+
+def test_a_role_may_be_missing_because_it_cannot_be_read(tree: Path, tmp_path: Path) -> None:
+    wanted = {"ct": Role(modality="CT"), "mr": Role(modality="MR")}
+    save_spec(Spec(name="x", description="x", roles=wanted), tmp_path / "spec")
+    assert set(run(tree, "ingest").values()) == {"E_MISSING_ROLE"}
+    (tree / "A1" / "mr").symlink_to(tmp_path / "nowhere")
+    assert set(run(tree, "ingest").values()) == {"E_UNREADABLE"}
+
+
+def test_the_page_is_never_older_than_the_table(tree: Path, tmp_path: Path) -> None:
+    run(tree, "ingest", "report")
+    next((tree / "B1").iterdir()).unlink()
+    assert sorted(run(tree, "ingest").values()) == ["E_GAP", "done"]
+    assert "E_GAP" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_a_withdrawn_patient_is_set_aside_and_comes_back(tree: Path, tmp_path: Path) -> None:

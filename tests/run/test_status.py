@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cases import Fault, Record, Verdict
+from pipeline.errors import UsageError
+from pipeline.run import events
 from pipeline.run.status import finish, show, summary
 from pipeline.store import records
 
@@ -95,3 +97,16 @@ def test_what_was_found_is_printed_as_it_is(tmp_path: Path, capsys: pytest.Captu
     show(tmp_path)
     out = capsys.readouterr().out
     assert "[i]class" in out and "[/] b" in out and "Between [/red] and [bold]." in out
+
+
+def test_a_run_that_was_stopped_before_its_first_case_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="E_NO_CASES: Expected a run folder, but .* holds no cases"):
+        show(tmp_path)
+    with pytest.raises(UsageError, match="is no folder. Check the path"):
+        show(tmp_path / "none")
+    with pytest.raises(KeyboardInterrupt), events.of_run(tmp_path, ["ingest"]):
+        raise KeyboardInterrupt
+    assert show(tmp_path) == 1
+    assert "Exit code 1: the last run was stopped." in capsys.readouterr().err

@@ -70,6 +70,7 @@ def test_strays_are_found_with_their_reason_and_size(tmp_path: Path) -> None:
     (tmp_path / "cases" / "a" / "segment").mkdir()
     (tmp_path / "cases" / "a" / "segment" / "label.nii.gz").write_bytes(b"12")
     case(tmp_path, "c", status="quarantined", artifacts=(), error=Fault("E_WITHDRAWN", "x"))
+    (tmp_path / "cases" / "d").mkdir()
     kept = case(tmp_path, "c", "register")
     size = sum(path.stat().st_size for path in kept.parent.rglob("*") if path.is_file())
     assert {(item.path, item.reason, item.size) for item in strays(tmp_path)} == {
@@ -78,6 +79,7 @@ def test_strays_are_found_with_their_reason_and_size(tmp_path: Path) -> None:
         ("cases/a/ingest/.tmp-12-x.nii.gz", upkeep.TEMPORARY, 3),
         ("cases/a/ingest/error.log", upkeep.NO_RECORD, 3),
         ("cases/a/segment/label.nii.gz", upkeep.NO_RECORD, 2),
+        ("cases/d", upkeep.EMPTY, 0),
     }
     remove(tmp_path, strays(tmp_path))
     assert strays(tmp_path) == [] and verify(tmp_path).is_whole

@@ -19,6 +19,8 @@ from pipeline.errors import REMEDIES
 from pipeline.spec.spec import Role, Rule, Spec
 
 _PLANES = ("sagittal", "coronal", "axial")
+#: Of the reasons why series of a role's modality do not fit, so many are said of a case.
+NEAR = 3
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ def _choose(
             faults.append(replace(fault, message=f"{name}: {fault.message}"))
             played[name] = members[fitting[0]]
         elif role.required:
-            faults.append(_missing(name))
+            near = [refusals[i][name] for i in members if members[i].modality in role.modality]
+            faults.append(_missing(name, list(dict.fromkeys(near))))
         else:
             flags.append(f"N_NO_ROLE: no series fits the optional role {name}")
     if not clash and have_two_names(played.values()):
@@ -190,8 +193,10 @@ def _why_unfit(name: str, series: Series, fault: Fault) -> str:
     return f"{name}: set aside for its geometry" if series.fault else f"{name}: {fault.message}"
 
 
-def _missing(name: str) -> Fault:
-    return _fault("E_MISSING_ROLE", f"No series fits the role {name}.")
+def _missing(name: str, near: Sequence[str]) -> Fault:
+    """`near`: why those of its modality do not fit."""
+    why = f": {'; '.join(near[:NEAR])}{'; …' if near[NEAR:] else ''}" if near else ""
+    return _fault("E_MISSING_ROLE", f"No series fits the role {name}{why}.")
 
 
 def _fault(code: str, message: str) -> Fault:
