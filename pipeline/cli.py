@@ -309,11 +309,13 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     class_name: Annotated[
         list[str] | None, typer.Option(help="Of each class, for the report, in the order of the labels; repeatable.")
     ] = None,
-) -> None:
+) -> int:
     """Train and compare each modality alone and early, intermediate and late fusion, on a cohort of your own."""
     spare_nothing()
     from pipeline.comparison.cohort import headline
 
+    if bare := [item for item in settings or () if "=" not in item]:
+        raise UsageError("E_OPTION", f"Expected --settings KEY=VALUE, got {bare[0]}.")
     chosen = dict(item.partition("=")[::2] for item in settings or ())
     columns, ct = (None if text is None else names_in(text) for text in (modalities, ct_modalities))
     found = api.compare(
@@ -324,6 +326,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     for sentence in found.said:
         _echo(sentence)
     _echo(f"Report: {out / 'report' / 'report.html'}")
+    return int(bool(found.left_out))
 
 
 @command(app)

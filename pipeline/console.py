@@ -70,7 +70,8 @@ def track(items: Iterable[T], total: int, stage: str) -> Iterator[T]:
 
 
 def quiet_libraries() -> None:
-    """Keep from the person what MONAI says of a GPU codec that Tandem does not use, each time a reader is made."""
+    """Keep from the person what MONAI says, each time, of a GPU codec that Tandem does not use, and of log files."""
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 

@@ -299,6 +299,8 @@ def test_compare_is_asked_for_what_was_typed(monkeypatch: pytest.MonkeyPatch) ->
         "--class-name",
         "well",
     )
+    bare = call("compare", "cases.csv", "-o", "OUT", "--settings", "max_epochs")
+    assert bare.code == 2 and bare.err.startswith("E_OPTION: Expected --settings KEY=VALUE, got max_epochs.")
     done = call("compare", "cases.csv", "-o", "OUT", *options, "--settings", "max_epochs=5", "--settings", "patch=[8]")
     assert done.code == 2 and done.err.startswith("E_TABLE")
     chosen = {"max_epochs": "5", "patch": "[8]"}

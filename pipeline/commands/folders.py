@@ -27,7 +27,12 @@ _LITTER = ("thumbs.db", "desktop.ini", "__macosx")
 #: Data that are not read as they are -> code, and what to do about them.
 _CONVERT = ("E_SOUND", "convert it, such as by `ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`")
 _DICOM = ("E_PICTURE", "`tandem ingest` turns DICOM into images")
-_OTHERS = {**dict.fromkeys((".webm", ".m4a", ".mp4", ".aac", ".amr", ".wma"), _CONVERT), ".dcm": _DICOM}
+_SAVE = ("E_PICTURE", "save it as PNG, without loss")
+_OTHERS = {
+    **dict.fromkeys((".webm", ".m4a", ".mp4", ".aac", ".amr", ".wma", ".aiff", ".aif", ".caf"), _CONVERT),
+    **dict.fromkeys((".gif", ".webp", ".heic", ".jp2", ".jxl"), _SAVE),
+    ".dcm": _DICOM,
+}
 
 
 @dataclass(frozen=True)

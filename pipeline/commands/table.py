@@ -133,8 +133,11 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
     _require_every_class(tree, {(item.split, item.stream, item.category) for item in kept})
     cases = make_cases(kept, pair, seed)
     left_out = [*tree.left_out, *unreadable, *equal, *cases.left_out]
-    failed = len(unreadable) + sum(entry.code != "E_FOLDER" for entry in tree.left_out)
-    return replace(cases, notes=(*cases.notes, *_copies(kept, content))), left_out, failed
+    others = [entry for entry in tree.left_out if entry.code == "E_FOLDER"]
+    failed = len(unreadable) + len(tree.left_out) - len(others)
+    said = f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}" if others else ""
+    notes = (*cases.notes, *_copies(kept, content), *filter(None, [said]))
+    return replace(cases, notes=notes), left_out, failed
 
 
 def _copies(kept: Sequence[Item], content: Mapping[Path, str]) -> list[str]:

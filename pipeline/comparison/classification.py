@@ -183,12 +183,14 @@ class Findings:
         evaluations: measures of the seeds' mean probability.
         comparisons: tests of them.
         said: sentences that stand beside the figures.
+        left_out: names of variants with a trial that has failed, or is not done.
     """
 
     variants: tuple[Compared, ...]
     evaluations: tuple[Evaluation, ...]
     comparisons: tuple[Comparison, ...]
     said: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Compared:
         """The variant of a name."""
@@ -252,16 +254,19 @@ def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it,
         raise UsageError("E_NO_CASES", "Expected a variant whose trials are all done, got none.", "See trial.json.")
     found = tuple(_compared(protocol, item, seeds, folds, judgement) for item in whole)
     more = Beside() if beside is None else beside(found)
+    left_out = tuple(item.name for item in variants if item not in whole)
+    missing = f"Left out, because a training has failed or is not done: {', '.join(left_out)}."
+    said = (*([missing] if left_out else []), *more.said)
     evaluations, comparisons = write_evaluation(
         {item.name: mean_predictions(item.name, item.seeds, class_names) for item in found},
         out,
         settings or Settings(),
         [_loss_panel(protocol, item, seeds, folds) for item in whole],
         [costs_table(found), *more.tables],
-        [*_sentences(variants, whole, seeds, folds), *more.methods],
-        more.said,
+        [_sentence(seeds, folds), *more.methods],
+        said,
     )
-    return Findings(found, evaluations, comparisons, more.said)
+    return Findings(found, evaluations, comparisons, said, left_out)
 
 
 def auroc_of(found: ClassLogits) -> float:
@@ -357,15 +362,11 @@ def _loss_panel(protocol: Protocol, variant: Variant, seeds: Sequence[int], fold
     return Panel("loss", variant.name, tuple(lines), text)
 
 
-def _sentences(
-    asked: Sequence[Variant], whole: Sequence[Variant], seeds: Sequence[int], folds: Sequence[int]
-) -> list[str]:
+def _sentence(seeds: Sequence[int], folds: Sequence[int]) -> str:
     count = f"{len(seeds)} trainings with different seeds" + (
         f" on each of {len(folds)} folds" if len(folds) > 1 else ""
     )
-    sentences = [
+    return (
         f"Each variant: {count}; the network after the last epoch is judged, so that no judged case has chosen it. "
         "Probabilities are the mean over the seeds' networks; the table of networks says how far single ones spread."
-    ]
-    left = [item.name for item in asked if item not in whole]
-    return [*sentences, *([f"Left out, because a trial is not done or has failed: {', '.join(left)}."] if left else [])]
+    )

@@ -42,7 +42,8 @@ def read_raw(path: Path) -> RawFile:
     try:
         return readers[ending](path)
     except (OSError, ValueError, EOFError, RuntimeError, SyntaxError) as error:  # soundfile: RuntimeError; PIL: all
-        what = f"Expected a whole file {ending}, but it cannot be read: {type(error).__name__}."
+        why = str(error).split("\n")[0].rstrip(".") or type(error).__name__
+        what = f"Expected a whole file {ending}, but {path} cannot be read: {why}."
         raise CaseError("E_UNREADABLE", what, "Write the file again from its source.") from error
 
 

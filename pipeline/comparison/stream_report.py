@@ -110,7 +110,11 @@ def _explained(control: Evaluation, reached: float | None) -> str:
     said = f"{control.model} alone: AUROC {number(area)}"
     if reached is None or reached <= CHANCE:
         return f"{said}."
-    part = max(0.0, min(1.0, (area - CHANCE) / (reached - CHANCE)))
+    if area >= reached:
+        return f"{said}, as much as the best network ({number(reached)}) or more: it has to be beaten first."
+    if area <= CHANCE:
+        return f"{said}, no better than chance; the best network has {number(reached)}."
+    part = (area - CHANCE) / (reached - CHANCE)
     return f"{said}, which is {part:.0%} of what the best network has above chance ({number(reached)})."
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
-from pipeline.console import echo
+from pipeline.console import echo, quiet_libraries
 from pipeline.errors import PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
@@ -198,7 +198,7 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
         record |= {**_work(protocol, trial), "status": DONE}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is recorded, and the other trials go on
         record |= {"status": FAILED, **_described(error)}
-        echo(f"{trial.name}: {record['code']}: {record['message']}", error=True)
+        echo(f"{trial.name}: {record['code']}: {record['message']} {record['remedy']}".rstrip(), error=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     write_atomic(folder / RECORD, lambda path: write_text(path, text))
     return record
@@ -226,6 +226,7 @@ def run_bundle(names: Sequence[str], settings: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: 2 when they cannot run; the `PipelineError` is its context.
     """
+    quiet_libraries()
     configs = shipped("bundles", "fuse", "configs")
     made = workflow([configs / f"{name}.yaml" for name in names], settings)
     made.initialize()
@@ -296,5 +297,5 @@ def _timed(names: Sequence[str], settings: Mapping[str, Any]) -> float:
 def _described(error: BaseException) -> dict[str, str]:
     known: PipelineError | None = pipeline_cause(error)
     if known is None:
-        return {"code": "E_INTERNAL", "message": root_words(error)}
-    return {"code": known.code, "message": known.message}
+        return {"code": "E_INTERNAL", "message": root_words(error), "remedy": ""}
+    return {"code": known.code, "message": known.message, "remedy": known.remedy}

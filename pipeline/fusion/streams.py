@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, RandomizableTransform, ResizeWithPadOrCrop, Transform
 from torch import Tensor
 
-from pipeline.errors import CaseError
+from pipeline.errors import CaseError, pipeline_cause
 from pipeline.fusion.data import ReadImagesd
 from pipeline.fusion.resample import orientation_code, oriented, spacing_of, to_spacing
 from pipeline.spec.streams import Stream, streams_of
@@ -88,15 +88,21 @@ class ReadStreamsd(Transform):
     """
 
     def __init__(self, streams: Mapping[str, Any], image: Maker, sound: Maker, window: Values, zscore: Values) -> None:
-        self.readers = [
-            _reader(name, stream, image, sound, window, zscore) for name, stream in streams_of(streams).items()
-        ]
+        self.readers = {
+            name: _reader(name, stream, image, sound, window, zscore) for name, stream in streams_of(streams).items()
+        }
 
     def __call__(self, data: Data) -> dict[Hashable, Any]:
         """Read."""
         case = dict(data)
-        for read in self.readers:
-            case = dict(read(case))
+        for name, read in self.readers.items():
+            try:
+                case = dict(read(case))
+            except Exception as error:
+                if (known := pipeline_cause(error)) is None:
+                    raise
+                whose = f"{name} of {data['case_id']}" if "case_id" in data else name
+                raise type(known)(known.code, f"{whose}: {known.message}", known.remedy) from error
         return case
 
 

@@ -89,8 +89,11 @@ class FindFiles:
         files = [self._look(path) for path in paths if path not in others]
         if not files:
             closed = sum(fault.code == "E_UNREADABLE" for fault in others.values())
-            got = f"got none; {closed} folders could not be opened" if closed else "got none"
-            raise UsageError("E_EMPTY", f"Expected {self._kinds()} below {self.dataset_dir}, {got}.", "Check the path.")
+            got = f"got none of {len(others)} files"
+            got += f"; {counted(closed, 'file or folder')} could not be opened" if closed else ""
+            remedy = "Check the path, and `files` in the data spec." if others else "Check the path."
+            what = f"Expected {self._kinds()} that fit the data spec below {self.dataset_dir}, {got}."
+            raise UsageError("E_EMPTY", what, remedy)
         groups: defaultdict[tuple[str, ...], list[MatchedFile]] = defaultdict(list)
         for file in files:
             if file.owner:
@@ -203,9 +206,15 @@ class FindFiles:
             "role": " ".join(file.keys),
             "verdict": "set aside" if file.fault else "chosen" if chosen else "not chosen",
             "code": file.fault.code if file.fault else "",
-            "reason": file.fault.message if file.fault else "" if file.keys else "its path fits no `files` of the spec",
+            "reason": _why_not(file, chosen),
             "notes": "; ".join(header.notes) if header else "",
         }
+
+
+def _why_not(file: MatchedFile, chosen: bool) -> str:
+    if file.fault or chosen:
+        return file.fault.message if file.fault else ""
+    return "its case stopped, or another file fits, too" if file.keys else "its path fits no `files` of the spec"
 
 
 def _other(path: Path, named_so: bool) -> Fault | None:

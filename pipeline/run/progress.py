@@ -87,7 +87,7 @@ class Progress:
         return work / at_once, [name for name, number in left.items() if number > 0 and not self._seconds[name]]
 
     def left(self) -> dict[str, int]:
-        """How many cases each stage still has to take; those that stopped before are for the last one, reports, alone."""
+        """How many cases each stage still has to take; those that were stopped are for the last one alone."""
         expected = max(self.cases.values(), default=0)
         left, stopped = {}, 0
         for name in self.stages:

@@ -109,7 +109,7 @@ def _decoded(stream: BinaryIO) -> tuple[Floats, int]:
         raise CaseError("E_SOUND", "Expected finite samples, got NaN or infinity.", _AGAIN)
     if np.abs(found).max() > MOST_SWING:
         what = f"Expected samples from -1 to 1, got up to {np.abs(found).max():g}."
-        raise CaseError("E_SOUND", what, "Save it with 16 bits a sample.")
+        raise CaseError("E_SOUND", what, "Divide it by its full scale, such as 32768, and save it.")
     return found, file.samplerate
 
 

@@ -186,12 +186,17 @@ def agreeing_streams(trained: Mapping[str, Any], given: Mapping[str, Any]) -> di
         Name -> keys and values, in the order of the checkpoint.
 
     Raises:
-        UsageError: E_CHECKPOINT when the checkpoint has none, or a stream of the data spec is another one.
+        UsageError: E_CHECKPOINT when the checkpoint has none, or a stream of the data spec is another one. A spec may
+            have more streams than a network of some of them, or fewer.
     """
     if not trained:
         what = "Expected the checkpoint of a network of streams, got one of modalities on one grid."
         raise UsageError("E_CHECKPOINT", what, "Name another checkpoint, or take `streams` out of the data spec.")
     learned, said = streams_of(trained), streams_of(given) if given else {}
+    if (unknown := [name for name in said if name not in learned]) and not learned.keys() <= said.keys():
+        what = f"Expected the streams {', '.join(learned)}, as in the checkpoint, got {unknown[0]}"
+        remedy = "Give roles and streams the names with which the network was trained."
+        raise UsageError("E_CHECKPOINT", f"{what}{did_you_mean(unknown[0], learned)}.", remedy)
     for name in learned.keys() & said.keys():
         if learned[name] != said[name]:
             wanted, got = learned[name].to_plain(), said[name].to_plain()

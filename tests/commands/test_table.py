@@ -274,18 +274,20 @@ def test_damaged_and_foreign_files_are_left_out_with_their_reasons(tree: Path) -
     (folder / "deeper").mkdir()
     write(tree / "train" / "stray.png", 800)
     (tree / "train" / "Cough sound" / "covid" / "more.webm").write_bytes(b"x")
+    (tree / "train" / "CT" / "covid" / "moving.gif").write_bytes(b"x")
     found = make(tree)
     assert {row["file"]: row["code"] for row in rows_of(found.left_out)} == {
         "train/CT/covid/damaged.png": "E_PICTURE",
         "train/CT/covid/deeper": "E_FOLDER",
         "train/CT/covid/notes.txt": "E_FOLDER",
         "train/CT/covid/scan.dcm": "E_PICTURE",
+        "train/CT/covid/moving.gif": "E_PICTURE",
         "train/Cough sound/covid/more.webm": "E_SOUND",
         "train/stray.png": "E_FOLDER",
     }
-    assert found.failed == 3
+    assert found.failed == 4 and found.notes[-1] == "3 files or folders left out, such as stray.png"
     done = call("table", tree, "--layout", LAYOUT, "--out", tree / "cases.csv")
-    assert done.code == 1 and "3 files cannot be read" in done.err and "train: 12 cases (Healthy 3," in done.out
+    assert done.code == 1 and "4 files cannot be read" in done.err and "train: 12 cases (Healthy 3," in done.out
 
 
 def test_one_folder_a_class(tmp_path: Path) -> None:

@@ -187,7 +187,9 @@ def test_figures_agree_with_scikit_learn(tmp_path: Path) -> None:
     assert (theirs.difference, theirs.low, theirs.high) == (-ours.difference, -ours.high, -ours.low)
     assert 0 < ours.p_value <= ours.p_holm < 0.05
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "Left out, because a trial is not done or has failed: never run." in page and "± 0.0" in page
+    left = "Left out, because a training has failed or is not done: never run."
+    assert found.left_out == ("never run",) and found.said[0] == left
+    assert left in page and "± 0.0" in page
     assert {"report.pdf", "table.csv", "loss_1.png", "loss_2.png", "roc_1.png", "confusion_2.png"} <= {
         path.name for path in (tmp_path / "report").iterdir()
     }

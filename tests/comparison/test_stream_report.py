@@ -71,8 +71,10 @@ def test_sentences_say_what_is_explained_and_paired() -> None:
     area = auroc_of(found.by_patient[1]).value or 0
     said = control_sentences(found, 0.9, class_paired=True)
     assert said[0].startswith("N_CLASS_PAIRED") and "No strategy of fusion can beat it" in said[0]
-    assert "0% of what the best network has above chance" in said[1]
-    assert f"{min(1, (area - 0.5) / 0.4):.0%} of what the best network" in said[2]
+    assert said[1].endswith("AUROC 0.500, no better than chance; the best network has 0.900.")
+    assert f"{(area - 0.5) / 0.4:.0%} of what the best network" in said[2]
+    beaten = control_sentences(found, area - 0.01)[1]
+    assert beaten.endswith("or more: it has to be beaten first.")
     assert len(said) == 5 and "by patient 0.500" in said[3]
     plain = control_sentences(replace(found, random=()))
     assert len(plain) == 2 and plain[0] == "File facts alone: AUROC 0.500."

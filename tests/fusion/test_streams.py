@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import RandAffined
 
-from pipeline.errors import CaseError, pipeline_cause
+from pipeline.errors import CaseError
 from pipeline.fusion.streams import PackStreamsd, RandShiftFramesd, ReadStreamsd, for_each, unpacked
 from pipeline.preprocessing.intensity import foreground_zscore, window_channels
 from pipeline.volumes import affine_of
@@ -30,6 +30,12 @@ def read_volume(folder: Path, array: np.ndarray, affine: np.ndarray, **stream: A
     nib.save(nib.Nifti1Image(array.astype(np.float32), affine), folder / "x.nii.gz")
     case = reader(x={"kind": "volume", "intensity": "none", **stream})({"x": str(folder / "x.nii.gz")})
     return case["x"], case["flags"]
+
+
+def test_what_cannot_be_read_is_named_with_its_stream_and_case(tmp_path: Path) -> None:
+    (tmp_path / "x.nii.gz").write_bytes(b"no NIfTI")
+    with pytest.raises(CaseError, match=r"E_[A-Z]+: mr of case-7: "):
+        reader(mr={"kind": "volume", "size": [4, 4, 4]})({"case_id": "case-7", "mr": str(tmp_path / "x.nii.gz")})
 
 
 def test_a_row_holds_what_it_was_packed_of() -> None:
@@ -100,9 +106,8 @@ def test_a_sound_begins_a_little_earlier_or_later() -> None:
 
 
 def test_several_volumes_in_one_file_are_none(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(CaseError, match=r"E_GRID: x: Expected one volume \(I, J, K\) as x, got 3"):
         read_volume(tmp_path, np.zeros((4, 4, 4, 3)), np.eye(4), size=[4, 4, 4])
-    assert "E_GRID: Expected one volume (I, J, K) as x, got 3" in str(pipeline_cause(error.value))
 
 
 def test_streams_are_moved_by_a_share_of_their_own_sides() -> None:

@@ -354,6 +354,9 @@ def test_what_cannot_start(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="E_EMPTY"):
         FindFiles(tmp_path / "empty", tmp_path / "out", spec())()
+    (tmp_path / "empty" / "x.png").touch()
+    with pytest.raises(UsageError, match=r"got none of 1 files. Check the path, and `files` in the data spec"):
+        FindFiles(tmp_path / "empty", tmp_path / "out", spec())()
     other = spec(roles={"ct": Role(modality="CT", files="x/{case}.nii")}, masks={})
     with pytest.raises(UsageError, match="E_NO_CASES"):
         FindFiles(tree, tmp_path / "out", other)()

@@ -102,9 +102,9 @@ def test_what_was_found_is_printed_as_it_is(tmp_path: Path, capsys: pytest.Captu
 def test_a_run_that_was_stopped_before_its_first_case_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UsageError, match="E_NO_CASES: Expected a run folder, but .* holds no cases"):
+    with pytest.raises(UsageError, match=r"E_NO_CASES: Expected a run folder, but .* holds"):
         show(tmp_path)
-    with pytest.raises(UsageError, match="is no folder. Check the path"):
+    with pytest.raises(UsageError, match=r"is no folder\. Check"):
         show(tmp_path / "none")
     with pytest.raises(KeyboardInterrupt), events.of_run(tmp_path, ["ingest"]):
         raise KeyboardInterrupt

@@ -9,7 +9,15 @@ import pytest
 
 from pipeline.errors import UsageError
 from pipeline.spec.spec import load_spec
-from pipeline.spec.streams import given_streams, names_by_kind, packed_shape, plain_streams, sizes_of, streams_of
+from pipeline.spec.streams import (
+    agreeing_streams,
+    given_streams,
+    names_by_kind,
+    packed_shape,
+    plain_streams,
+    sizes_of,
+    streams_of,
+)
 
 VOLUME: dict[str, Any] = {"kind": "volume", "size": [8, 10, 12]}
 IMAGE: dict[str, Any] = {"kind": "image", "size": [24, 20]}
@@ -79,3 +87,13 @@ def test_the_streams_of_a_data_spec(tmp_path: Path) -> None:
         load_spec(path)
     with pytest.raises(UsageError, match=r"E_SPEC.*Expected `streams` in the data spec ct_mr_head, got none"):
         given_streams({}, "ct_mr_head")
+
+
+def test_the_streams_of_a_checkpoint_keep_their_names() -> None:
+    """A spec may have streams that the network does not look at, or lack some; one under another name is neither."""
+    both = {"ct": IMAGE, "cough_sound": SOUND}
+    renamed = {"ct": both["ct"], "cough": both["cough_sound"]}
+    for trained, given in ((both, {}), (both, {"ct": both["ct"]}), ({"ct": both["ct"]}, both)):
+        assert list(agreeing_streams(trained, given)) == list(trained)
+    with pytest.raises(UsageError, match=r"E_CHECKPOINT: Expected the streams ct, cough_sound, .* got cough"):
+        agreeing_streams(both, renamed)

@@ -79,7 +79,8 @@ def pixel_spacing_mm(image: Instance) -> tuple[tuple[float, float], bool]:
     except ValueError:
         rows = columns = 0.0
     if not (0 < rows < float("inf") and 0 < columns < float("inf")):
-        raise QuarantineError("E_NO_GEOMETRY", "The radiograph has no PixelSpacing and no ImagerPixelSpacing.")
+        what = "The radiograph has no PixelSpacing and no ImagerPixelSpacing."
+        raise QuarantineError("E_NO_GEOMETRY", what, "Export it with one of them.")
     magnification = number(image, "EstimatedRadiographicMagnificationFactor")
     if magnification >= 1:
         return (rows / magnification, columns / magnification), False
