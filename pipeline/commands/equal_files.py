@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,28 +14,40 @@ import numpy.typing as npt
 from pipeline.commands.folders import Item, LeftOut, Tree, kind_of, shown
 from pipeline.console import track
 from pipeline.errors import CaseError, UsageError
-from pipeline.signals.pictures import read_picture
+from pipeline.signals.pictures import levelled, read_picture
 from pipeline.signals.sound import read_sound
+from pipeline.words import counted
 
+#: Values, and the reader's flags.
+_Read = tuple[npt.NDArray[Any], Sequence[str]]
 #: So many groups of equal files are named in a message.
 NAMED = 10
 #: Of equal files the one of the split that is judged by stays, so that a leak costs training cases, and no others.
 _STAYS = ("test", "valid", "train", "")
 
 
-def read_all(tree: Tree) -> tuple[dict[Path, str], list[LeftOut]]:
+def read_all(tree: Tree) -> tuple[dict[Path, str], list[LeftOut], list[str]]:
     """Read every file once.
 
     Returns:
-        Path -> hash of what it shows, or sounds like; and the files that cannot be read, with their codes.
+        Path -> hash of what it shows, or sounds like; the files that cannot be read, with their codes; and what their
+        readers have flagged, with how many files of each class.
     """
-    found, unreadable = {}, []
+    found, unreadable, flagged = {}, [], defaultdict[str, Counter[str]](Counter)
     for item in track(tree.items, len(tree.items), "reading"):
         try:
-            found[item.path] = content_hash(item.path)
+            found[item.path], flags = _content(item.path)
         except CaseError as error:
             unreadable.append(LeftOut(item.path, error.code, f"{error.message} {error.remedy}"))
-    return found, unreadable
+            continue
+        for flag in flags:
+            flagged[flag][item.category] += 1
+    return found, unreadable, [f"{flag}: {_of_classes(number)}" for flag, number in sorted(flagged.items())]
+
+
+def _of_classes(number: Counter[str]) -> str:
+    each = ", ".join(f"{name} {count}" for name, count in sorted(number.items()))
+    return f"{counted(number.total(), 'file')} ({each})"
 
 
 def equal_groups(items: Sequence[Item], content: Mapping[Path, str]) -> list[list[Item]]:
@@ -84,27 +97,35 @@ def content_hash(path: Path) -> str:
     Raises:
         CaseError: of its reader; E_UNREADABLE for another kind of file.
     """
+    return _content(path)[0]
+
+
+def _content(path: Path) -> tuple[str, Sequence[str]]:
+    """The hash, and the reader's flags; errors as of `content_hash`."""
     read = _READERS.get(kind_of(path))
     if read is None:
         raise CaseError("E_UNREADABLE", f"Expected a picture, a sound or a volume, got {path.name}.")
-    values = read(path)
-    return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()
+    values, flags = read(path)
+    shape = f"{values.shape}".encode()
+    return hashlib.sha256(shape + np.ascontiguousarray(values).tobytes()).hexdigest(), flags
 
 
-def _volume(path: Path) -> npt.NDArray[Any]:
+def _volume(path: Path) -> _Read:
     from pipeline.nifti.volume import read_nifti
 
-    return read_nifti(path).values
+    return read_nifti(path).values, ()
 
 
-def _picture(path: Path) -> npt.NDArray[Any]:
+def _picture(path: Path) -> _Read:
     """On the scale of its white: one picture in 8 and in 16 bits is one."""
     picture = read_picture(path)
-    return picture.values / np.float32(picture.white or 1)
+    dark = levelled(picture)[1] if picture.white else ()
+    return picture.values / np.float32(picture.white or 1), (*picture.flags, *dark)
 
 
-_READERS: dict[str, Callable[[Path], npt.NDArray[Any]]] = {
-    "image": _picture,
-    "sound": lambda path: read_sound(path).samples,
-    "volume": _volume,
-}
+def _sound(path: Path) -> _Read:
+    sound = read_sound(path)
+    return sound.samples, sound.flags
+
+
+_READERS: dict[str, Callable[[Path], _Read]] = {"image": _picture, "sound": _sound, "volume": _volume}

@@ -122,7 +122,7 @@ def _tree(root: Path, layout: str, stream: str) -> Tree:
 
 def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tuple[Cases, list[LeftOut], int]:
     """The cases, every file that is in none, and how many of these are data that cannot be read."""
-    content, unreadable = read_all(tree)
+    content, unreadable, flags = read_all(tree)
     readable = [item for item in tree.items if item.path in content]
     groups = equal_groups(readable, content)
     if duplicates == "refuse":
@@ -136,7 +136,7 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
     others = [entry for entry in tree.left_out if entry.code == "E_FOLDER"]
     failed = len(unreadable) + len(tree.left_out) - len(others)
     said = f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}" if others else ""
-    notes = (*cases.notes, *_copies(kept, content), *filter(None, [said]))
+    notes = (*cases.notes, *_copies(kept, content), *flags, *filter(None, [said]))
     return replace(cases, notes=notes), left_out, failed
 
 

@@ -290,6 +290,18 @@ def test_damaged_and_foreign_files_are_left_out_with_their_reasons(tree: Path) -
     assert done.code == 1 and "4 files cannot be read" in done.err and "train: 12 cases (Healthy 3," in done.out
 
 
+def test_what_readers_flag_is_counted_by_class(tmp_path: Path) -> None:
+    """One class in 12 of 16 bits: whoever learns from it learns the bits."""
+    for number, category in enumerate(["ill", "well", "ill", "well"]):
+        write(tmp_path / "data" / category / f"{number}.png", number)
+    dim = np.random.default_rng(0).integers(0, 4096, (20, 20)).astype(np.uint16)
+    for number in (0, 2):
+        Image.fromarray(dim + np.uint16(number)).save(tmp_path / "data" / "ill" / f"{number}.png")
+    found = api.table(tmp_path / "data", tmp_path / "out", "classes", stream="xray")
+    flags = [note for note in found.notes if note.startswith("N_DARK: ")]
+    assert len(flags) == 1 and flags[0].endswith(": 2 files (ill 2)")
+
+
 def test_one_folder_a_class(tmp_path: Path) -> None:
     for number, category in enumerate(["b ill", "a well", "b ill"]):
         write(tmp_path / "data" / category / f"=file {number}.png", number)
