@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.equal_files import equal_groups, read_all, refuse_equal, without_equal
-from pipeline.commands.folders import Item, LeftOut, Tree, class_tree, column_name, shown, split_tree
+from pipeline.commands.folders import OTHER_COLUMNS, Item, LeftOut, Tree, class_tree, column_name, shown, split_tree
 from pipeline.commands.medmnist import write_pictures
 from pipeline.commands.pairing import Cases, make_cases
 from pipeline.console import echo
@@ -86,7 +86,7 @@ def table(
     root, out = Path(root), _csv(Path(out))
     _require("layout", layout, LAYOUTS)
     _require("duplicates", duplicates, DUPLICATES)
-    if stream and (layout == LAYOUTS[0] or column_name(stream) != stream):
+    if stream and (layout == LAYOUTS[0] or stream in OTHER_COLUMNS or column_name(stream) != stream):
         what = f"Expected --stream as a name of a column, where no folder names streams, got {stream}."
         raise UsageError("E_OPTION", what, "Use small letters, digits and _, with the layouts classes and medmnist.")
     if layout == "medmnist":

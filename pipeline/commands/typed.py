@@ -150,4 +150,5 @@ def sections(spec: Spec) -> list[str]:
     there = {"masks": bool(spec.masks), "register": spec.register_ is not None}
     there |= {"segment": spec.segment is not None, "radiomics": spec.radiomics_ is not None}
     there |= {"fuse_image": spec.fuse_image is not None, "fuse": spec.fuse is not None}
+    there |= {"streams": bool(spec.streams)}
     return [name for name, given in there.items() if given]
