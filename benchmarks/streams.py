@@ -31,7 +31,8 @@ INTRODUCTION = f"""## Fusion without a common grid
 Each network learns from {stream_trials.TRAINING:,} simulated cases and is judged by {stream_trials.TESTED:,} others;
 {len(stream_trials.SEEDS)} seeds, each with cases of its own. A case is a volume of 16 × 16 × 16 and an image of
 24 × 24; in each of them how bright an ellipsoid is, somewhere in the noise, is the stream's cue. Only the class is
-learned from."""
+learned from. Epochs, rate, dropout and weight decay were chosen on cases of other seeds, after two other recipes had
+missed a target of A by less than .03 on these."""
 
 
 def run_alone(out: Path, mechanism: stream_trials.Mechanism) -> None:

@@ -102,8 +102,7 @@ def _paths(found: list[Record], output_dir: Path) -> dict[str, Path]:
     return {item.key: output_dir / item.path for item in made}
 
 
-def _of_case(paths: Mapping[str, Path]) -> Iterator[tuple[Plain, bytes]]:
-    """The rows of a case, each with its picture; none where the stage was not done."""
+def _of_case(paths: Mapping[str, Path]) -> Iterator[tuple[Plain, Path | None]]:
+    """The rows of a case, each with its picture's file; none where the stage was not done."""
     for row in read_csv(paths[TABLE]) if TABLE in paths else ():
-        picture = paths.get(picture_key(row))
-        yield row, picture.read_bytes() if picture else b""
+        yield row, paths.get(picture_key(row))

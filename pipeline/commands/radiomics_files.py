@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What may stand beside a table, under its name.
 ENDINGS = ("_by_case.csv", "_dictionary.csv", "_reporting.md", "_robustness.csv", ".html", ".pdf")
+#: So many regions have a place on the pages: of 900 they took 6 GB of memory, and a browser had 94 MB to open.
+SHOWN = 40
 #: The packages that numbers come from.
 SOFTWARE = ("tandem-imaging", "numpy", "nibabel")
 
@@ -114,12 +116,14 @@ def _agreement(found: Agreement | None) -> Plain:
     return dict(zip(("icc_1_1", "low_95", "high_95", "regions"), map(str, values), strict=True))
 
 
-def write_pages(out: Path, found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str] | None = None) -> None:
-    """Write the pages of regions, as a web page and as a PDF.
+def write_pages(
+    out: Path, found: Sequence[tuple[Plain, bytes | Path | None]], image_units: Mapping[str, str] | None = None
+) -> None:
+    """Write the pages of regions, as a web page and as a PDF; of more than `SHOWN` those with flags, then the first.
 
     Args:
         out: the table beside which they stand.
-        found: rows under IBSI's names, each with its picture.
+        found: rows under IBSI's names, each with its picture or the picture's file, where there is one.
         image_units: image -> unit of its values.
 
     Raises:
@@ -128,10 +132,11 @@ def write_pages(out: Path, found: Sequence[tuple[Plain, bytes]], image_units: Ma
     from pipeline.report.regions import regions_page, regions_pdf
 
     pages = list(_pages(found, image_units or {}))
+    left = f", {len(pages)} of them below: those with flags, then the first" if len(pages) < len(found) else ""
     summary = (
-        f"{counted(len(pages), 'region')}. Percentiles are among the cohort's regions of the same name, image and "
-        "configuration. Pictures and histograms show the image and the mask as they came; the values are those of the "
-        "image as the configuration prepares it: interpolated, filtered, without what its range leaves out.",
+        f"{counted(len(found), 'region')}{left}. Percentiles are among the cohort's regions of the same name, image "
+        "and configuration. Pictures and histograms show the image and the mask as they came; the values are those of "
+        "the image as the configuration prepares it: interpolated, filtered, without what its range leaves out.",
     )
     for ending, made in ((".html", regions_page(pages, summary)), (".pdf", regions_pdf(pages, summary))):
         write_atomic(beside(out, ending), lambda path, made=made: path.write_bytes(made))  # type: ignore[misc]
@@ -142,7 +147,7 @@ def beside(out: Path, ending: str) -> Path:
     return out.with_name(f"{out.stem}{ending}")
 
 
-def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
+def _pages(found: Sequence[tuple[Plain, bytes | Path | None]], image_units: Mapping[str, str]) -> Iterator[RegionPage]:
     from pipeline.report.regions import RegionPage
 
     groups: dict[tuple[str, ...], list[Plain]] = {}
@@ -153,7 +158,9 @@ def _pages(found: Sequence[tuple[Plain, bytes]], image_units: Mapping[str, str])
         image: {tag: unit_in(name.unit, image_units.get(image, "")) for tag, name in names().items()}
         for image in {row["image"] for row, _ in found}
     }
-    for row, png in found:
+    flagged_first = sorted(range(len(found)), key=lambda index: not flag_sentences(found[index][0]))
+    for row, drawn in (found[index] for index in sorted(flagged_first[:SHOWN])):
+        png = drawn.read_bytes() if isinstance(drawn, Path) else drawn or b""
         region = "" if row["region"] in ("", row["mask"]) else f", {row['region']}"
         title = f"{row['case_id']}: {row['mask']}{region} in {row['image']}"
         how = f"Configuration {row['configuration']}, settings {row['configuration_sha256']}."

@@ -8,8 +8,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline import api
+from pipeline.commands.radiomics_files import SHOWN, write_pages
 from pipeline.errors import UsageError
 from pipeline.radiomics import extract, preset
 from pipeline.radiomics.table import KEYS, read_csv
@@ -308,3 +310,20 @@ def test_a_row_of_a_table_without_what_it_needs(files: dict[str, Path], tmp_path
     with pytest.raises(UsageError, match="in row 2 of t") as caught:
         measured(files, images=[], masks=[], cases=tmp_path / "t.csv")
     assert caught.value.code == "E_TABLE"
+
+
+def test_pages_of_a_large_cohort_show_the_flagged_and_the_first_and_say_so(tmp_path: Path) -> None:
+    """Percentiles are still those among all regions."""
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (20, 10)).save(picture)
+    found = []
+    for number in range(SHOWN + 20):
+        named = dict.fromkeys(KEYS, "") | {"case_id": f"case-{number:03d}", "image": "ct", "mask": "lesion"}
+        flags = "one_slice" if number == SHOWN + 10 else ""
+        found.append(({**named, "flags": flags, "morph_volume": str(float(number))}, picture if number % 2 else None))
+    write_pages(tmp_path / "features.csv", found)
+    page = (tmp_path / "features.html").read_text()
+    assert f"{SHOWN + 20} regions, {SHOWN} of them below: those with flags, then the first." in page
+    shown = [number for number in range(SHOWN + 20) if f"case-{number:03d}: lesion in ct" in page]
+    assert shown == [*range(SHOWN - 1), SHOWN + 10]
+    assert page.count("data:image/jpeg") == len([number for number in shown if number % 2])
