@@ -141,4 +141,7 @@ def _without_input(word: str, dataset_dir: Path) -> str:
         path, resolved = Path(word[start:]), Path(word[start:]).resolve()
         if word[start:] and (resolved == root or (path.exists() and resolved.is_relative_to(root))):
             return f"{word[:start]}<input>{'' if resolved == root else '/…'}"
+    whole = {str(path) for path in (root, dataset_dir) if path.is_absolute() and len(path.parts) > 1}
+    for text in sorted(whole, key=len, reverse=True):  # such as `--out /x/DOE^JANE-out`
+        word = word.replace(text, "<input>")
     return word

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.cases import Fault
 from pipeline.console import echo
 from pipeline.dicom.ingest import FindSeries
-from pipeline.errors import REMEDIES, UsageError
+from pipeline.errors import UsageError
 from pipeline.nifti.ingest import FindFiles
 from pipeline.registration.landmarks import landmarks_key
 from pipeline.run.plan import STAGES
@@ -79,7 +80,7 @@ class FindInput:
         if not (number and fault and fault.code == "E_MISSING_ROLE"):
             return case
         message = f"{fault.message} It may be among what could not be read: {counted(number, 'file or folder')}."
-        return {**case, "fault": Fault("E_UNREADABLE", message, REMEDIES["E_UNREADABLE"])}
+        return {**case, "fault": replace(fault, message=message, remedy=f"Look at these first. {fault.remedy}")}
 
 
 def find_cases(dataset_dir: str | Path, output_dir: str | Path, spec: Spec, readers: int = 0) -> FindInput:

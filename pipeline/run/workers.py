@@ -21,7 +21,7 @@ from pipeline.spec.resources import Resources, load_resources, load_slurm
 RETRIES = 2
 #: How long a scheduler is waited for, seconds; how often limits of time are looked at.
 CONNECT_S, LOOK_S = 10, 1.0
-#: What a scheduler keeps of its past: of ten thousand events, as dask has it, 100 MB.
+#: How many events a scheduler keeps of its past; as dask has it, it grows with the cohort.
 KEPT = 100
 #: What processes say when they begin a task.
 BEGUN = "tandem-begun"

@@ -29,6 +29,7 @@ def test_a_stage_keeps_the_code_of_its_parts(tmp_path: Path) -> None:
         ("-i{0}//DOE^JANE", "-i<input>"),
         ("-i={0}/x/../DOE^JANE", "-i=<input>"),
         ("--spec={0}/DOE^JANE/spec.yaml", "--spec=<input>/…"),
+        ("{0}/DOE^JANE-out", "<input>-out"),
     ],
 )
 def test_the_manifest_does_not_name_the_input(

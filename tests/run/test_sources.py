@@ -63,7 +63,10 @@ def test_a_role_may_be_missing_because_it_cannot_be_read(tree: Path, tmp_path: P
     save_spec(Spec(name="x", description="x", roles=wanted), tmp_path / "spec")
     assert set(run(tree, "ingest").values()) == {"E_MISSING_ROLE"}
     (tree / "A1" / "mr").symlink_to(tmp_path / "nowhere")
-    assert set(run(tree, "ingest").values()) == {"E_UNREADABLE"}
+    assert set(run(tree, "ingest").values()) == {"E_MISSING_ROLE"}
+    (case, *_) = records.of_run(tmp_path / "out").values()
+    assert case[0].error is not None and case[0].error.remedy.startswith("Look at these first. Add the missing")
+    assert case[0].error.message.endswith("among what could not be read: 1 file or folder.")
 
 
 def test_the_page_is_never_older_than_the_table(tree: Path, tmp_path: Path) -> None:
