@@ -12,7 +12,8 @@ SOURCES = Path(__file__).parent.parent / "pipeline"
 
 def codes_in_the_source() -> set[str]:
     texts = [path.read_text() for path in SOURCES.rglob("*.py") if path.name != "errors.py"]
-    return {code for text in texts for code in re.findall(r'"(E_[A-Z_]+)"', text)}
+    of_causes = re.findall(r'Error\("(E_[A-Z_]+)"', (SOURCES / "errors.py").read_text())
+    return {code for text in texts for code in re.findall(r'"(E_[A-Z_]+)"', text)} | {*of_causes}
 
 
 def test_every_note_that_is_used_is_explained_and_every_explained_one_is_used() -> None:
