@@ -290,5 +290,5 @@ def test_what_a_picture_or_sound_cannot_be_is_refused(more: dict[str, Any], word
 def test_a_tree_without_anything_that_fits_says_which_kinds_were_looked_for(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("no picture")
-    with pytest.raises(UsageError, match="E_EMPTY: Expected NIfTI files, pictures and sounds that fit the data spec below"):
+    with pytest.raises(UsageError, match="E_EMPTY: Expected NIfTI files, pictures and sounds that fit"):
         run(Plan(tmp_path / "in", tmp_path / "out", Path("ct_cxr_cough"), ("ingest",)))
