@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from benchmarks import stream_trials
 from benchmarks.segmentation_report import markdown_table
@@ -59,18 +61,18 @@ def section(out: Path) -> str:
     found = protocol(out)
     cohort = simulate_streams("additive", TESTED, CASES_SEED + 1, SHOWN, CLASSES, "class")
     labels = cohort.cues.labels
-    best = _nll(np.log(cohort.cues.posterior), labels)
-    raw = class_logits(judged_folders(found, [TRIAL], "test"))
-    logits = class_logits(judged_folders(found, [TRIAL], "test"), calibrated)
+    best = float(log_loss(labels, cohort.cues.posterior))
+    folders = judged_folders(found, [TRIAL], "test")
+    raw, logits = class_logits(folders), class_logits(folders, calibrated)
     if not np.array_equal(logits.labels, labels):
         raise SystemExit("The judged cases are not in the order in which they were simulated.")
-    reached, plain = _nll(logits.logits, labels), auroc_of(logits)
+    reached, plain = float(log_loss(labels, softmax(logits.logits, 1))), auroc_of(logits)
     shuffled = {name: auroc_of(class_logits(judged_folders(found, [TRIAL], name))) for name in WITHIN}
     most = max(abs(plain - area) for area in shuffled.values())
     rows = [
         ("the posterior", f"{best:.4f}", ""),
         ("late fusion, calibrated", f"{reached:.4f}", f"{plain:.3f}"),
-        ("late fusion as it is", f"{_nll(raw.logits, labels):.4f}", f"{auroc_of(raw):.3f}"),
+        ("late fusion as it is", f"{log_loss(labels, softmax(raw.logits, 1)):.4f}", f"{auroc_of(raw):.3f}"),
         *(
             (f"{name.removeprefix('within-')} of another case of the class", "", f"{a:.3f}")
             for name, a in shuffled.items()
@@ -96,12 +98,6 @@ posterior is that given the cues themselves, which the noise of an image hides a
             markdown_table(("target", "figure", "met"), targets),
         ]
     )
-
-
-def _nll(logits: Any, labels: Any) -> float:
-    shifted = logits - logits.max(1, keepdims=True)
-    chances = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return float(-chances[np.arange(len(labels)), labels].mean())
 
 
 def _met(met: bool) -> str:

@@ -101,6 +101,10 @@ def clean(out: str | Path, yes: bool = False) -> list[Stray]:
         upkeep.remove(folder, found)
         if any(item.reason == GONE for item in found):
             records.write_table(folder)
+            if (folder / records.PAGE).is_file():  # it is never older than the table
+                from pipeline.report.cohort import RunPage
+
+                RunPage()(folder)
     return found
 
 

@@ -135,8 +135,8 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
     left_out = [*tree.left_out, *unreadable, *equal, *cases.left_out]
     others = [entry for entry in tree.left_out if entry.code == "E_FOLDER"]
     failed = len(unreadable) + len(tree.left_out) - len(others)
-    said = f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}" if others else ""
-    notes = (*cases.notes, *_copies(kept, content), *flags, *filter(None, [said]))
+    said = [f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}"] if others else []
+    notes = (*cases.notes, *_copies(kept, content), *flags, *said)
     return replace(cases, notes=notes), left_out, failed
 
 

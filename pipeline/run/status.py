@@ -52,7 +52,9 @@ def show(output_dir: Path, cases: bool = False) -> int:
     Raises:
         UsageError: E_NO_CASES when the folder holds no run.
     """
-    found = records.of_run(output_dir) if progress_of(output_dir).started else of_folder(output_dir)
+    found = records.of_run(output_dir)
+    if not found and progress_of(output_dir).started is None:
+        raise upkeep.no_cases(output_dir)
     stages = records.stages_in_order(found)
     print_table(counts(stages, (record for case in found.values() for record in case)))
     for line in _of_log(output_dir):

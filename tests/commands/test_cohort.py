@@ -119,12 +119,14 @@ def test_clean_lists_and_deletes_when_told_to(made: Cohort, own: Path) -> None:
     assert (
         "cases/case-0002: the input does not hold the case any more" in listed.out and (folder / "old.nii.gz").is_file()
     )
+    (own / "report.html").write_text("case-0002 of an earlier run")
     with run_lock(own):
         busy = call("clean", own, "--yes")
     assert busy.code == 2 and "E_BUSY" in busy.err and (folder / "old.nii.gz").is_file()
     assert "Deleted: 2 files or folders" in call("clean", own, "--yes").out
     assert not (folder / "old.nii.gz").exists() and not (own / "cases/case-0002").exists()
     assert "case-0002" not in (own / "cases.csv").read_text() and call("verify", own).code == 0
+    assert "case-0002" not in (page := (own / "report.html").read_text()) and "case-0001" in page
 
 
 def test_nothing_to_retry_is_said_and_is_no_failure(made: Cohort) -> None:
