@@ -2,15 +2,19 @@
 
     TANDEM_DATA=… python -m benchmarks.atrium OUT [--page docs/benchmarks/atrium.md]
 
-40 patients of `la_mr`, resampled to 2.5 mm; one fifth of them is held out and judged once, by the network after the
-last epoch. The recipe was chosen on patients within the other four fifths (`--inner`). A run that was stopped goes on.
+40 patients of `la_mr`, resampled to 2.5 mm, in five folds: each patient is judged once, by a network that has not seen
+him, after its last epoch. Two folds are trained at a time, one thread each. The recipe was chosen by folds within four
+fifths of the patients (`--inner`). A run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,16 +38,21 @@ RECIPE: dict[str, Any] = {
     "classes": 0,
     "spacing_mm": [2.5],
     "patch": [48, 40, 24],
-    "batch": 1,
-    "max_epochs": 40,
-    "val_interval": 40,
+    # PyTorch convolves two patches at once four times as fast as one small one after the other
+    "batch": 2,
+    "max_epochs": 50,
+    "val_interval": 50,
     "warmup": 1,
-    "rate": 0.005,
+    "rate": 0.004,
+    # patients differ in brightness and contrast by more than the default allows for
+    "augmentation_share": 0.5,
+    "contrast": 0.3,
+    "brightness": 0.3,
     "cache_rate": 1.0,
     "modality_dropout": 0.0,
     "network_def::mode": "single",
     "network_def::levels": 4,
-    "network_def::width": 8,
+    "network_def::width": 16,
     "network_def::deep": 1,
 }
 MEASURES = {"dice": "Dice", "iou": "IoU"}
@@ -52,29 +61,32 @@ NOTE = """**The images are cropped round the atrium**: where it lies in a whole 
 flatters every figure of this page beside those of whole volumes. Data: 2018 Atrial Segmentation Challenge, Xiong et
 al., Med Image Anal 67, 2021.
 
-The held-out patients were judged twice: a shorter training (22 epochs, patches larger than most of the images) had
-reached a Dice of 0.766 and an IoU of 0.653. The recipe of this one was chosen on the other patients alone (`--inner`:
-Dice 0.865, IoU 0.764)."""
+The recipe was chosen by folds among the patients outside fold 0 (`--inner`: 24 of them judged, mean Dice 0.874). Fold 0
+has chosen nothing of it; two weaker recipes, of networks of a quarter of the size, had reached 0.766 and 0.770 there."""
+VARIANT = Variant("single")
+TARGETS = {"dice": 0.85, "iou": 0.74}
 
 
 def main(
     out: Path,
     page: Annotated[Path | None, typer.Option(help="That takes the figures.")] = None,
-    inner: Annotated[bool, typer.Option(help="Hold patients of the training part out, to choose a recipe.")] = False,
-    threads: Annotated[int, typer.Option(help="Of the processor.")] = 2,
+    inner: Annotated[bool, typer.Option(help="Leave fold 0 out and fold the others, to choose a recipe.")] = False,
 ) -> None:
-    """Train once, judge once, print the figures and write the page."""
-    torch.set_num_threads(threads)
+    """Train each fold, judge each patient once, print the figures and write the page."""
     try:
         protocol = protocol_of(out, write_table(Path(os.environ["TANDEM_DATA"]) / "la_mr", out / "data", inner))
-        record = run_trial(protocol, Trial(Variant("single")))
     except (PipelineError, KeyError) as error:
         print(f"{error} (TANDEM_DATA names the folder of real images.)")
         raise typer.Exit(2) from error
-    if record["status"] != DONE:
+    begun = time.perf_counter()
+    trials = [Trial(VARIANT, fold=fold) for fold in range(FOLDS - inner)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        records = [task.result() for task in [pool.submit(run_trial, protocol, trial) for trial in trials]]
+    if any(record["status"] != DONE for record in records):
         raise typer.Exit(1)
-    text = section(protocol.folder(Trial(Variant("single"))) / EVALUATION, record)
+    text = section([protocol.folder(trial) / EVALUATION for trial in trials], records)
     print(text)
+    print(f"{(time.perf_counter() - begun) / 60:.1f} min")
     if page is not None and not inner:
         write_section(page, TITLE, "figures", text)
 
@@ -97,8 +109,8 @@ def protocol_of(out: Path, table: Path, recipe: Mapping[str, Any] = RECIPE) -> P
     return Protocol(out, {"dataset_dir": str(table.parent), **recipe}, {EVALUATION: {"report": False}}, calibration="")
 
 
-def means(folder: Path) -> tuple[list[dict[str, str]], dict[str, Estimate]]:
-    """The cases of an evaluation, and the mean of each measure with its interval over patients.
+def read_cases(folder: Path) -> list[dict[str, str]]:
+    """The cases of an evaluation.
 
     Raises:
         UsageError: E_TABLE when there are none.
@@ -107,26 +119,33 @@ def means(folder: Path) -> tuple[list[dict[str, str]], dict[str, Estimate]]:
         rows = list(csv.DictReader(stream))
     if not rows:
         raise UsageError("E_TABLE", f"Expected cases in {folder / 'dice.csv'}, got none.")
+    return rows
+
+
+def means(rows: Sequence[Mapping[str, str]]) -> dict[str, Estimate]:
+    """The mean of each measure with its interval over patients."""
     patients = [row["case_id"] for row in rows]
     values = {name: np.array([float(row[name]) for row in rows]) for name in MEASURES}
-    return rows, {name: mean_over_cases(name, values[name], patients, Settings()) for name in MEASURES}
+    return {name: mean_over_cases(name, values[name], patients, Settings()) for name in MEASURES}
 
 
-def section(folder: Path, record: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
-    rows, found = means(folder)
-    worst = {name: min(float(row[name]) for row in rows) for name in MEASURES}
-    table = [
-        (MEASURES[name], f"{item.value:.3f}", f"{item.low:.3f} to {item.high:.3f}", f"{worst[name]:.3f}")
-        for name, item in found.items()
-    ]
-    seconds = record["seconds"]
+def section(folders: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> str:
+    """The figures as Markdown, of all folds and of the first alone."""
+    folds = [read_cases(folder) for folder in folders]
+    table, everyone = [], [row for fold in folds for row in fold]
+    for words, rows in ((f"all {len(everyone)}", everyone), (f"the {len(folds[0])} of fold 0", folds[0])):
+        for name, item in means(rows).items():
+            worst, reached = min(float(row[name]) for row in rows), (item.value or 0) >= TARGETS[name]
+            shown = [f"{item.value:.3f}", f"{item.low:.3f} to {item.high:.3f}", f"{worst:.3f}"]
+            table.append((words, MEASURES[name], *shown, f"{TARGETS[name]}", "yes" if reached else "no"))
+    seconds = [record["seconds"]["training"] for record in records]
     about = (
-        f"{len(rows)} held-out patients of 40, voxels of 2.5 mm, {record['parameters']:,} parameters in the mode "
-        f"`single`; training {seconds['training']:.0f} s, judgement {seconds[EVALUATION]:.0f} s of processor time. "
-        "Intervals: 95 %, over resampled patients. Written by `python -m benchmarks.atrium`."
+        f"Voxels of 2.5 mm, {records[0]['parameters']:,} parameters in the mode `single`; a fold is trained in "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s of one processor (15 minutes wanted). Intervals: 95 %, over "
+        "resampled patients. Written by `python -m benchmarks.atrium`."
     )
-    return "\n\n".join([NOTE, markdown_table(("Measure", "Mean", "Interval", "Worst patient"), table), about])
+    heads = ("Patients", "Measure", "Mean", "Interval", "Worst patient", "Wanted", "Met")
+    return "\n\n".join([NOTE, markdown_table(heads, table), about])
 
 
 if __name__ == "__main__":

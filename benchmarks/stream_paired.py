@@ -19,7 +19,10 @@ from pipeline.simulation.streams import Shown, simulate_streams
 
 SIDE, CLASSES = 48, 4
 SHOWN = {name: Shown("image", (SIDE, SIDE)) for name in ("front", "side", "oblique")}
-STREAMS: dict[str, dict[str, Any]] = {name: {**stream_trials.STREAMS["image"], "size": [SIDE, SIDE]} for name in SHOWN}
+#: Six standard deviations of the noise below and above the ground.
+STREAMS: dict[str, dict[str, Any]] = {
+    name: {"kind": "image", "size": [SIDE, SIDE], "intensity": [0, 30000]} for name in SHOWN
+}
 TRAINING, CALIBRATED, TESTED, EPOCHS = 4000, 1000, 2000, 8
 CASES_SEED = 910
 WITHIN = {

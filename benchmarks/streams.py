@@ -1,6 +1,6 @@
 """Streams, inputs that share no grid, in figures: sections of docs/benchmarks/streams.md.
 
-    python -m benchmarks.streams OUT --mechanisms --features --paired
+    python -m benchmarks.streams OUT --mechanisms --features --paired --cohort
 
 `--features`: what it saves to compute what a frozen encoder says once a case; a minute.
 
@@ -8,6 +8,8 @@
 at a time, about a quarter of an hour on two cores. It can be stopped and started again: what is done is not repeated.
 
 `--paired`: three images of four classes, each of another person, with a known posterior.
+
+`--cohort`: 200 patients by one command, beside a shell loop of bundles.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import stream_features, stream_paired, stream_trials
+from benchmarks import stream_cohort, stream_features, stream_paired, stream_trials
 from benchmarks.document import write_section
 from pipeline.console import echo
 
@@ -46,11 +48,12 @@ def main(
     mechanisms: Annotated[bool, typer.Option("--mechanisms", help="Train on simulated mechanisms.")] = False,
     features: Annotated[bool, typer.Option("--features", help="Time epochs of frozen encoders.")] = False,
     paired: Annotated[bool, typer.Option("--paired", help="Train on cases made of one class's files.")] = False,
+    cohort: Annotated[bool, typer.Option("--cohort", help="Time a cohort beside a shell loop.")] = False,
     page: Annotated[Path, typer.Option(help="The page whose sections are written.")] = PAGE,
 ) -> None:
     """Measure what is asked for."""
-    if not (mechanisms or features or paired):
-        raise typer.BadParameter("Expected something to measure: --mechanisms, --features, --paired.")
+    if not (mechanisms or features or paired or cohort):
+        raise typer.BadParameter("Expected something to measure: --mechanisms, --features, --paired, --cohort.")
     if features:
         torch.set_num_threads(1)
         write_section(page, "Streams", "features", stream_features.section(out / "features"))
@@ -60,6 +63,8 @@ def main(
         torch.set_num_threads(2)
         stream_paired.run(out)
         write_section(page, "Streams", "paired", stream_paired.section(out))
+    if cohort:
+        write_section(page, "Streams", "cohort", stream_cohort.section(out / "cohort"))
     echo(f"Written: {page}")
 
 

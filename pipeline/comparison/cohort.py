@@ -17,11 +17,12 @@ from pipeline.comparison.stream_controls import controls, told_facts
 from pipeline.comparison.streams import OVERLAY, chosen_streams, stream_strategies
 from pipeline.comparison.streams import OWN_KEYS as OWN_KEYS_OF_STREAMS
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
-from pipeline.errors import UsageError
+from pipeline.console import quiet_libraries, track
+from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.fusion.network import WIDTHS, parameter_count, width_for
 from pipeline.learning.table import BY_CLASS, PAIRING, Row, read_table, split, with_folds
 from pipeline.report.classification import interval, number
-from pipeline.run.options import require_known
+from pipeline.run.options import require_known, workflow
 from pipeline.shipped import shipped
 from pipeline.spec.streams import Stream, plain_streams
 from pipeline.store.files import writable_folder
@@ -76,7 +77,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         UsageError: E_NAMES, E_TABLE, E_LABEL, E_CASE_ID, E_FOLD, E_MODALITY, E_SPEC, E_OPTION (also for a setting that
             is none of `train.yaml`, or that is the comparison's own), E_CONFIG, E_DUPLICATE (a file in two folds)
             before anything is trained; E_NO_CASES when no variant could be trained; E_OUT, E_BUSY.
-        CaseError: E_MISSING_ROLE; E_UNREADABLE for a stream's file that is damaged.
+        CaseError: E_MISSING_ROLE; what reading a file raises, before anything is trained.
     """
     cases, out = Path(cases), Path(out)
     chosen = {name: _literal(value) for name, value in (settings or {}).items()}
@@ -96,6 +97,7 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     common = {**_common(out, rows, cohort, classes), **chosen}
     variants = stream_strategies(cohort.streams, common) if streams else strategies(cohort.modalities, common)
     require_apart(rows)
+    _require_readable(rows, common, bool(streams))
     beside = None
     protocol = Protocol(out, common)
     if streams:
@@ -109,6 +111,29 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     return compare_variants(
         protocol, variants, range(seeds), numbers, out / "report", beside=beside, class_names=class_names
     )
+
+
+def _require_readable(rows: Sequence[Row], common: Mapping[str, Any], with_streams: bool) -> None:
+    """Read every file as the networks will: hours of training are not lost to one that cannot be read.
+
+    Raises:
+        PipelineError: that of the first such case, with how many there are.
+    """
+    quiet_libraries()
+    settings = {**common, "bundle_root": str(shipped("bundles", "fuse"))}
+    read = workflow(_configurations(with_streams), settings).parser.get_parsed_content("read")
+    faults: list[PipelineError] = []
+    for row in track(rows, len(rows), "reading"):
+        try:
+            read(row.item())
+        except Exception as error:
+            if (known := pipeline_cause(error)) is None:
+                raise
+            whose = "" if row.case_id in known.message else f"{row.case_id}: "
+            faults.append(type(known)(known.code, whose + known.message, known.remedy))
+    if faults:
+        first = faults[0]
+        raise type(first)(first.code, f"{len(faults)} of {len(rows)} cases cannot be read; {first.message}", first.remedy)
 
 
 def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:
@@ -152,8 +177,12 @@ def _require_settings(settings: Mapping[str, Any], with_streams: bool) -> None:
     own = (*OWN_KEYS, *(OWN_KEYS_OF_STREAMS if with_streams else ()))
     if bad := [name for name in settings if name in own]:
         raise UsageError("E_OPTION", f"Expected keys of train.yaml that the comparison leaves open, got {bad[0]}.")
+    require_known(_configurations(with_streams), settings)
+
+
+def _configurations(with_streams: bool) -> list[Path]:
     names = ["train.yaml", *([f"overlays/{OVERLAY}.yaml"] if with_streams else [])]
-    require_known([shipped("bundles", "fuse", "configs") / name for name in names], settings)
+    return [shipped("bundles", "fuse", "configs") / name for name in names]
 
 
 def _of_train() -> dict[str, Any]:

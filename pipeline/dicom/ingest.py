@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import shlex
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,18 @@ HEADERS = "headers.jsonl"
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without Python's search for cycles: it would look at all headers so far, again and again, and free none."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 class FindSeries:
     """Find the cases of a DICOM tree, and write `series.csv` and the private tables.
 
@@ -53,6 +67,7 @@ class FindSeries:
         #: After a call: how many files and folders could not be read.
         self.unreadable = 0
 
+    @collector_paused()
     def __call__(self) -> list[dict[str, Any]]:
         """The cases, each with its roles' `Series`.
 

@@ -38,6 +38,8 @@ _OTHERS = (
     (0, b"#!AMR", "AMR"),
     (0, b"0&\xb2u", "WMA"),
 )
+#: Starts of files that it reads; of MP3 with and without a tag.
+_OURS = (b"fLaC", b"OggS", b"RIFF", b"ID3", *(bytes([0xFF, second]) for second in (0xE2, 0xE3, 0xF2, 0xF3, 0xFA, 0xFB)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,9 @@ def _decoded(stream: BinaryIO) -> tuple[Floats, int]:
             found = file.read(dtype="float32", always_2d=True)
             expected = file.frames
     except (soundfile.SoundFileError, TypeError) as error:
+        stream.seek(0)
+        if stream.read(4).startswith(_OURS):
+            raise CaseError("E_SOUND", "Expected a whole sound, got one that is cut or damaged.", _AGAIN) from None
         reason = str(getattr(error, "error_string", error)).rstrip(".")[:80]
         raise CaseError(
             "E_SOUND", f"Expected WAV, FLAC, OGG or MP3, but it cannot be read: {reason}.", _CONVERT

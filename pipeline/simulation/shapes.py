@@ -1,4 +1,4 @@
-"""Bright ellipsoids in noise, in any number of dimensions: the plainest picture that can show a cue."""
+"""Bright and dark ellipsoids in noise, in any number of dimensions: the plainest picture that can show cues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-#: Brightness of an ellipsoid, and what one standard deviation of the cue adds to it; the noise has 1.
+#: How far an ellipsoid is from the ground, and what one standard deviation of the cue adds to it; the noise has 1.
 BRIGHTNESS, CUE_BRIGHTNESS = 2.5, 0.5
 #: Radii of an ellipsoid in parts of the side of its room.
 RADII = (0.22, 0.375)
@@ -19,12 +19,15 @@ def coordinates(size: Sequence[int]) -> list[Floats]:
     return list(np.meshgrid(*[(np.arange(side) + 0.5) * 2 / side - 1 for side in size], indexing="ij"))
 
 
-def bright_shapes(size: Sequence[int], cues: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Noise with an ellipsoid for each cue, one beside the other along the first axis.
+def shapes(size: Sequence[int], cues: npt.ArrayLike, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Noise with an ellipsoid for each cue, one beside the other along the first axis: bright, dark, and so on.
+
+    What tells the cues apart is what the ellipsoids are like, not where they lie: a network that pools over all places,
+    as classifiers do, cannot know the latter.
 
     Args:
         size: of the image (I, J) or volume (I, J, K).
-        cues: (B,) in standard deviations: how bright each is.
+        cues: (B,) in standard deviations: how bright the first is, how dark the second.
         rng: of places, radii and noise.
 
     Returns:
@@ -34,9 +37,9 @@ def bright_shapes(size: Sequence[int], cues: npt.ArrayLike, rng: np.random.Gener
     places = coordinates(size)
     image = rng.standard_normal(tuple(size))
     edges = np.linspace(-1, 1, len(shown) + 1)
-    for cue, low, high in zip(shown, edges[:-1], edges[1:], strict=True):
-        inside = _ellipsoid(places, np.array([(low, high), *[(-1.0, 1.0)] * (len(size) - 1)]), rng)
-        image += inside * (BRIGHTNESS + CUE_BRIGHTNESS * cue)
+    for number, cue in enumerate(shown):
+        room = [(edges[number], edges[number + 1]), *[(-1.0, 1.0)] * (len(size) - 1)]
+        image += _ellipsoid(places, np.array(room), rng) * (-1) ** number * (BRIGHTNESS + CUE_BRIGHTNESS * cue)
     return image.astype(np.float32)
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.simulation.cough import COUGH_S, RATE_HZ, airway, cough_sound
 from pipeline.simulation.cues import Cues, Mechanism, Pairing, draw_cues
 from pipeline.simulation.limb import mr_volume, radiograph, random_limb
-from pipeline.simulation.shapes import bright_shapes
+from pipeline.simulation.shapes import shapes
 
 Kind = Literal["volume", "image", "sound"]
 Scene = Literal["shapes", "limb"]
@@ -74,7 +74,7 @@ class StreamCohort:
         if shown.kind == "sound":
             return cough_sound(airway(cues, rng), shown.size[0], rng)
         if self.scene == "shapes":
-            return bright_shapes(shown.size, cues, rng)
+            return shapes(shown.size, cues, rng)
         limb = random_limb(np.random.default_rng([self.seed, person, 0]))  # of the person, whichever stream shows it
         draw = mr_volume if shown.kind == "volume" else radiograph
         return draw(limb, shown.size, cues) + rng.standard_normal(shown.size).astype(np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.atrium import RECIPE, means, protocol_of, section, write_table
+from benchmarks.atrium import RECIPE, means, protocol_of, read_cases, section, write_table
 from pipeline.comparison.trials import EVALUATION, Trial, Variant
 from pipeline.errors import UsageError
 
@@ -41,15 +41,19 @@ def test_a_recipe_is_chosen_without_the_patients_that_judge_it(tmp_path: Path) -
 
 
 def test_the_page_has_both_measures_and_says_that_the_images_are_cropped(tmp_path: Path) -> None:
-    dice = [0.8, 0.9, 0.85]
-    lines = [f"p{n},1,{d},{d / (2 - d)}" for n, d in enumerate(dice)]
-    (tmp_path / "dice.csv").write_text("\n".join(["case_id,label,dice,iou", *lines]) + "\n")
-    _, found = means(tmp_path)
+    folds = [[0.8, 0.9, 0.85], [0.95, 0.9]]
+    for number, dice in enumerate(folds):
+        (tmp_path / str(number)).mkdir()
+        lines = [f"p{number}{n},1,{d},{d / (2 - d)}" for n, d in enumerate(dice)]
+        (tmp_path / str(number) / "dice.csv").write_text("\n".join(["case_id,label,dice,iou", *lines]) + "\n")
+    found = means(read_cases(tmp_path / "0"))
     assert found["dice"].value == pytest.approx(0.85)
     assert found["iou"].value == pytest.approx((0.8 / 1.2 + 0.9 / 1.1 + 0.85 / 1.15) / 3)
-    text = section(tmp_path, {"parameters": 1234, "seconds": {"training": 100.0, EVALUATION: 9.0}})
-    assert "**The images are cropped round the atrium**" in text and "| Dice | 0.850 |" in text
-    assert "3 held-out patients of 40" in text and "| 0.800 |" in text
-    (tmp_path / "dice.csv").write_text("case_id,label,dice,iou\n")
+    records = [{"parameters": 1234, "seconds": {"training": seconds, EVALUATION: 9.0}} for seconds in (100.0, 120.0)]
+    text = section([tmp_path / "0", tmp_path / "1"], records)
+    assert "**The images are cropped round the atrium**" in text and "in 100 to 120 s of one processor" in text
+    assert "| all 5 | Dice | 0.880 |" in text and "| 0.800 | 0.85 | yes |" in text
+    assert "| the 3 of fold 0 | IoU | 0.741 |" in text and "| 0.667 | 0.74 | yes |" in text
+    (tmp_path / "0" / "dice.csv").write_text("case_id,label,dice,iou\n")
     with pytest.raises(UsageError, match="E_TABLE"):
-        means(tmp_path)
+        read_cases(tmp_path / "0")

@@ -13,7 +13,7 @@ from pipeline.comparison.cohort import compare, headline
 from pipeline.comparison.stream_beside import shuffled_judgements
 from pipeline.comparison.stream_report import NO_WINNER
 from pipeline.comparison.streams import chosen_streams, notes_of, stream_strategies
-from pipeline.errors import UsageError
+from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import parameter_count
 from pipeline.fusion.stream_net import EARLY_CAVEAT, StreamNet
 from pipeline.learning.table import Row, read_table, with_folds
@@ -140,6 +140,14 @@ def test_equal_pictures_in_two_folds_and_facts_that_no_column_tells_are_refused(
     with pytest.raises(UsageError, match=r"E_TABLE.*sauce"):
         compare(table, tmp_path / "out", folds=2, streams=FILES, facts=["sauce"])
     rows = with_folds(read_table(table, list(FILES), 2), 2)
+    for number, name in ((3, "cough"), (5, "cxr")):
+        rows[number].images[name].rename(tmp_path / name)
+        rows[number].images[name].write_bytes((tmp_path / name).read_bytes()[:60])
+    whose = rf"2 of 24 cases cannot be read; cough of {rows[3].case_id}"
+    with pytest.raises(CaseError, match=rf"E_SOUND.*{whose}"):
+        compare(table, tmp_path / "out", folds=2, streams=FILES)
+    for number, name in ((3, "cough"), (5, "cxr")):
+        (tmp_path / name).rename(rows[number].images[name])
     first, second = (next(row for row in rows if row.fold == fold) for fold in (0, 1))
     second.images["cxr"].write_bytes(first.images["cxr"].read_bytes())
     with pytest.raises(UsageError, match="E_DUPLICATE"):

@@ -93,6 +93,16 @@ def test_shapes_show_the_cue_as_brightness() -> None:
         assert np.median(arrays[:, 0]) == pytest.approx(0, abs=0.3)  # a corner, mostly outside
 
 
+def test_the_second_cue_is_told_from_the_first_wherever_it_lies() -> None:
+    cohort = simulate_streams("additive", 300, 0, {"image": Shown("image", (48, 48))}, classes=4)
+    ordered = np.sort(cohort.arrays("image").reshape(300, -1), 1)
+    bright, dark = ordered[:, -100:].mean(1), -ordered[:, :100].mean(1)
+    shown = cohort.cues.shown[:, 0]
+    told = np.corrcoef([bright, dark, shown[:, 0], shown[:, 1]])
+    assert told[0, 2] > 0.8 and told[1, 3] > 0.8  # each cue by its own end of the grey values
+    assert abs(told[0, 3]) < 0.2 and abs(told[1, 2]) < 0.2
+
+
 def test_radiograph_is_the_chord_through_tissue() -> None:
     image = radiograph(STRAIGHT, (400, 40), 0.0)
     across = (np.arange(400) + 0.5) / 200 - 1
