@@ -62,7 +62,7 @@ flatters every figure of this page beside those of whole volumes. Data: 2018 Atr
 al., Med Image Anal 67, 2021.
 
 The recipe was chosen by folds among the patients outside fold 0 (`--inner`: 24 of them judged, mean Dice 0.874). Fold 0
-has chosen nothing of it; two weaker recipes, of networks of a quarter of the size, had reached 0.766 and 0.770 there."""
+has chosen nothing of it; two weaker recipes, networks of a quarter of the size, had reached 0.766 and 0.770 there."""
 VARIANT = Variant("single")
 TARGETS = {"dice": 0.85, "iou": 0.74}
 

@@ -16,8 +16,6 @@ from benchmarks.segmentation_report import markdown_table
 from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
-from pipeline.run.loading import parser_of
-from pipeline.run.plan import Plan
 from pipeline.shipped import shipped
 from pipeline.simulation.stream_files import CLASSES, FOUR_CLASSES, write_four_classes
 from pipeline.spec.spec import load_spec

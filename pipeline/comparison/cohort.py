@@ -133,7 +133,8 @@ def _require_readable(rows: Sequence[Row], common: Mapping[str, Any], with_strea
             faults.append(type(known)(known.code, whose + known.message, known.remedy))
     if faults:
         first = faults[0]
-        raise type(first)(first.code, f"{len(faults)} of {len(rows)} cases cannot be read; {first.message}", first.remedy)
+        what = f"{len(faults)} of {len(rows)} cases cannot be read; {first.message}"
+        raise type(first)(first.code, what, first.remedy)
 
 
 def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:
