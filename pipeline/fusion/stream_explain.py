@@ -123,9 +123,12 @@ class ExplainStreamsd(Transform):
         pictures = tuple(self._drawn(name, case, RANK if name == ranked else 0) for name in names)
         title = f"Why {said}" if said else "What the network saw"
         displays = tuple(
-            Display(_key(kind, name), f"{in_words(name)} {words}".strip(), unit)
+            Display(_key(kind, name), f"{in_words(name)} {words}", unit)
             for name in names
-            for kind, words, unit in (("seen", "", ""), ("gradcam", WORDS["gradcam"][0], WORDS["gradcam"][1]))
+            for kind, words, unit in (
+                ("seen", "as the network saw it", ""),
+                ("gradcam", *WORDS["gradcam"][:2]),
+            )
         )
         if not self.methods:
             return Sections((Section(title, (), (), pictures),), (), displays)

@@ -13,7 +13,7 @@ from pipeline.report import tables
 from pipeline.report.images import CaseImages, sections_of
 from pipeline.report.pictures import Atlas, Drawn, flicker_groups
 from pipeline.report.verdict import CaseVerdict, Word, case_verdict, stage_status, stage_word
-from pipeline.store.sections import Answer, Section, Table, joined
+from pipeline.store.sections import Answer, Section, Sections, Table, joined
 from pipeline.words import clean
 
 TITLE = "Tandem case report"
@@ -88,7 +88,7 @@ def case_content(
         stages=tuple((clean(record.stage), stage_status(record), stage_word(record)) for record in records),
         answers=tuple(Answer(clean(item.label), clean(item.value), clean(item.note)) for item in said.answers),
         first=max(ranked, key=lambda picture: picture.rank, default=None),
-        parts=(*parts, *_always(records, {item.key: item.name for item in said.displays})),
+        parts=(*parts, *_always(records, said)),
     )
 
 
@@ -116,10 +116,13 @@ def _cleaned(table: Table) -> Table:
     )
 
 
-def _always(records: Sequence[Record], names: Mapping[str, str]) -> tuple[Part, ...]:
+def _always(records: Sequence[Record], said: Sections) -> tuple[Part, ...]:
     """What is known of every case."""
+    names = {item.key: item.name for item in said.displays}
+    pictures = [picture for section in said.sections for picture in section.pictures]
+    flat = {panel.image for picture in pictures if picture.axes for panel in picture.panels}
     notes = tables.unique([flag for record in records for flag in record.flags])
-    volumes, measures = tables.volumes(records, names, notes), tables.measures(records)
+    volumes, measures = tables.volumes(records, names, notes, flat), tables.measures(records)
     numbered = tuple(f"{number}. {note}" for number, note in enumerate(notes, start=1))
     provenance = (tables.stages(records), tables.outputs(records), tables.versions(records))
     parts = (

@@ -34,6 +34,8 @@ PAD_IN = 0.045
 #: A line of the legend, the square before a name, and the width of a letter.
 LEGEND_IN, SWATCH_IN, LETTER_IN = 0.2, 0.1, 0.068
 LEGEND_NAMES = 24
+#: The title: points, and where it begins; one that does not fit is made smaller.
+TITLE_SIZE, TITLE_LEFT_IN = 10.5, 0.08
 BAR_LENGTHS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 PAPER, INK, LETTER, EDGE = "#000000", "#d5d9dd", "#ffd866", "#3a4046"
 STYLE: dict[str, Any] = {"color": INK, "family": "DejaVu Sans", "parse_math": False}
@@ -266,7 +268,10 @@ def _scale_bar(axes: Axes, x: float, y: float, length_mm: int, scale: float) -> 
 
 
 def _names(axes: Axes, plan: Layout, rows: Sequence[str], columns: Sequence[str], title: str) -> None:
-    axes.text(0.08, 0.09, title, va="top", size=10.5, weight="bold", **STYLE)
+    heading, size = axes.text(TITLE_LEFT_IN, 0.09, title, va="top", size=TITLE_SIZE, weight="bold", **STYLE), TITLE_SIZE
+    while heading.get_window_extent().width > DPI * (plan.size[0] - 2 * TITLE_LEFT_IN) and size > 1:
+        size *= 0.95
+        heading.set_fontsize(size)
     for column, name in enumerate(columns):
         _column_text(axes, plan, column, TITLE_IN + 0.12, name, 9)
     for row, names in enumerate(rows):

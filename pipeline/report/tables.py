@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,16 @@ STRAIGHT_DEG = 0.5
 HASH_DIGITS = 12
 
 
-def volumes(records: Sequence[Record], names: Mapping[str, str], notes: Sequence[str]) -> Table:
+def volumes(
+    records: Sequence[Record], names: Mapping[str, str], notes: Sequence[str], flat: Collection[str] = ()
+) -> Table:
     """The volumes that the stages have made, with their grids.
 
     Args:
         records: of the case's stages.
         names: key -> what the image is called, where a stage says so.
         notes: all notes of the case; one that names a volume's key is referred to.
+        flat: keys of images whose axes are none of the patient's: nothing of them is told in mm.
     """
     unfit = {key for record in records if record.verdict for key in record.verdict.unfit}
     found = {item.key: item.geometry for record in records for item in made(record) if item.geometry}
@@ -32,12 +35,14 @@ def volumes(records: Sequence[Record], names: Mapping[str, str], notes: Sequence
     for key, geometry in found.items():
         remarks = ["not fit for use"] if key in unfit else []
         remarks += [f"note {number}" for number, note in enumerate(notes, start=1) if _is_about(note, key)]
-        rows.append((clean(names.get(key, in_words(key))), *_grid(geometry), ", ".join(remarks) or "–"))
+        grid = _grid(geometry)
+        grid = (grid[0], *["–"] * (len(grid) - 1)) if key in flat else grid
+        rows.append((clean(names.get(key, in_words(key))), *grid, ", ".join(remarks) or "–"))
     columns = ("Volume", "Voxels", "Voxel size, mm", "Axes", "Field of view, mm", "Remarks")
     return Table("Volumes", columns, tuple(rows))
 
 
-def _grid(geometry: Geometry) -> tuple[str, str, str, str]:
+def _grid(geometry: Geometry) -> tuple[str, ...]:
     """Voxels, their size, the axes and the field of view, as texts."""
     shape, spacing = np.asarray(geometry.shape[-3:]), spacing_mm(geometry.affine)
     channels = geometry.shape[0] if len(geometry.shape) == 4 else 1

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from pipeline.cases import Fault, Record, Verdict
 from pipeline.errors import CaseError
 from pipeline.report.content import case_content
+from pipeline.report.tables import volumes
 from pipeline.report.verdict import case_verdict
 from pipeline.store.files import sha256_file
 from pipeline.store.sections import SECTIONS
@@ -167,6 +168,12 @@ def test_volumes_and_notes(records, tmp_path):
     assert rows["MR"][-1] == "–"
     assert rows["MR aligned"][-1] == "not fit for use"
     assert parts_of(records, tmp_path)["Notes from the stages"].sentences == ("1. N_PREAMBLE: ct had none.",)
+
+
+def test_of_a_picture_that_lies_nowhere_in_a_patient_nothing_is_told_in_mm(records):
+    found = {row[0]: row[1:] for row in volumes(records, {"ct": "CT seen"}, (), {"ct"}).rows}
+    assert found["CT seen"] == ("40 × 44 × 30", "–", "–", "–", "–")
+    assert found["MR"][1].count("×") == 2
 
 
 def test_all_measures_but_the_time(records, tmp_path):

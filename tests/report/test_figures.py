@@ -65,6 +65,15 @@ def test_a_picture_is_drawn_where_the_layout_says():
         assert sheet[round(y + row * high), round(x + column * wide)].tolist() == [expected] * 3
 
 
+def test_a_long_title_ends_on_its_sheet():
+    """The picture is black: what is bright above it is the title."""
+    tile = Tile(np.zeros((60, 60)), (100.0, 100.0), "RLAP")
+    for letters in (10, 40, 80):
+        sheet = pixels(draw([[tile]], ["Axial"], [""], "W" * letters))[: round(0.34 * DPI), :, 0]
+        bright = np.flatnonzero((sheet > 100).any(axis=0))
+        assert 0 < bright[0] < 0.15 * DPI and bright[-1] < sheet.shape[1] - 3
+
+
 @pytest.mark.parametrize(("width_mm", "expected"), [(160, 50), (149, 20), (61, 20), (500, 100), (2, 1)])
 def test_scale_bar_is_round_and_short(width_mm, expected):
     assert bar_length_mm(width_mm) == expected
