@@ -60,7 +60,7 @@ def main(
     if mechanisms:
         write_section(page, "Streams", "mechanisms", measure_mechanisms(out))
     if paired:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
         stream_paired.run(out)
         write_section(page, "Streams", "paired", stream_paired.section(out))
     if cohort:

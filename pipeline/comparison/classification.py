@@ -83,13 +83,20 @@ def class_logits(folders: Sequence[Path], transform: Callable[[Path, Floats], Fl
 def logits_of_seeds(
     protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int], judgement: str = EVALUATION
 ) -> tuple[ClassLogits, ...]:
-    """The class logits of each seed's networks of a variant, the folds put together.
+    """The class logits of each seed's networks of a variant, the folds put together; of the protocol's cases alone.
 
     Raises:
         UsageError: E_NO_CASES when a trial is not done; as `class_logits`.
     """
     trials = [[Trial(variant, seed, fold) for fold in folds] for seed in seeds]
-    return tuple(class_logits(judged_folders(protocol, some, judgement)) for some in trials)
+    found = (class_logits(judged_folders(protocol, some, judgement)) for some in trials)
+    return tuple(_among(one, protocol.among) if protocol.among else one for one in found)
+
+
+def _among(found: ClassLogits, names: frozenset[str]) -> ClassLogits:
+    rows = [at for at, name in enumerate(found.case_ids) if name in names]
+    cases, patients = ([part[at] for at in rows] for part in (found.case_ids, found.patient_ids))
+    return ClassLogits(tuple(cases), tuple(patients), found.labels[rows], found.logits[rows])
 
 
 def curve_rows(protocol: Protocol, trial: Trial) -> list[dict[str, float]]:

@@ -6,11 +6,12 @@ import ast
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.comparison.classification import Findings, compare_variants
+from pipeline.comparison.classification import Beside, Compared, Findings, compare_variants
 from pipeline.comparison.duplicates import require_apart
 from pipeline.comparison.stream_beside import Around, shuffled_judgements, with_judgements
 from pipeline.comparison.stream_controls import controls, told_facts
@@ -28,6 +29,10 @@ from pipeline.spec.streams import Stream, plain_streams
 from pipeline.store.files import writable_folder
 
 TABLE = "cases.csv"
+_INCOMPLETE = (
+    "{} of {} cases lack an input. A network of one input alone has learned from those that have it, fusion from all; "
+    "all are compared by the {} that lack none."
+)
 #: Keys of `train.yaml` that the comparison sets itself, or that would let a judged fold choose the network.
 OWN_KEYS = (
     *("modalities", "ct_modalities", "classes", "folds", "fold", "seed", "dataset_dir", "table_name", "output_dir"),
@@ -98,15 +103,29 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     variants = stream_strategies(cohort.streams, common) if streams else strategies(cohort.modalities, common)
     require_apart(rows)
     _require_readable(rows, common, bool(streams))
-    beside = None
-    protocol = Protocol(out, common)
+    whole = _whole(rows, cohort.modalities, classes)
+    among = frozenset(row.case_id for row in whole) if len(whole) < len(rows) else frozenset()
+    protocol = Protocol(out, common, among=among)
+    tables = _tables_alone(rows, cohort.modalities)
+    variants = [_on_own_table(item, tables) for item in variants]
+    for own, fold in product(tables.values(), numbers):
+        split(own, fold, classes)
+    around: Around | None = None
     if streams:
         variants = with_judgements(variants, shuffled_judgements(rows, cohort.modalities))
-        seen = controls(rows, cohort.modalities, told=told_facts(cases, facts), judged=numbers)
+        seen = controls(whole, cohort.modalities, told=told_facts(cases, facts), judged=numbers)
         paired = any(row.pairing == BY_CLASS for row in rows)
-        beside = Around(protocol, variants, range(seeds), numbers, seen, paired).beside
+        around = Around(protocol, variants, range(seeds), numbers, seen, paired)
+    said = (_INCOMPLETE.format(len(rows) - len(whole), len(rows), len(whole)),) if among else ()
+
+    def beside(found: Sequence[Compared]) -> Beside:
+        more = around.beside(found) if around else Beside()
+        return replace(more, said=(*said, *more.said))
+
     writable_folder(out)
     write_table(out / TABLE, rows, cohort.modalities, columns)
+    for name, own in tables.items():
+        write_table(out / _own_table(name), own, cohort.modalities, columns)
     run_trials(protocol, trials_of(variants, range(seeds), numbers))
     return compare_variants(
         protocol, variants, range(seeds), numbers, out / "report", beside=beside, class_names=class_names
@@ -135,6 +154,36 @@ def _require_readable(rows: Sequence[Row], common: Mapping[str, Any], with_strea
         first = faults[0]
         what = f"{len(faults)} of {len(rows)} cases cannot be read; {first.message}"
         raise type(first)(first.code, what, first.remedy)
+
+
+def _whole(rows: Sequence[Row], modalities: Sequence[str], classes: int) -> list[Row]:
+    """The cases that have every modality: those by which all networks can be compared.
+
+    Raises:
+        UsageError: E_NO_CASES when they lack a class.
+    """
+    found = [row for row in rows if all(name in row.images for name in modalities)]
+    if len({row.label for row in found}) < classes:
+        what = f"Expected cases of every class that have all of {', '.join(modalities)}, got {len(found)} in all."
+        raise UsageError("E_NO_CASES", what, "Compare fewer of them at a time: --modalities.")
+    return found
+
+
+def _own_table(modality: str) -> str:
+    return f"cases_{modality}.csv"
+
+
+def _tables_alone(rows: Sequence[Row], modalities: Sequence[str]) -> dict[str, list[Row]]:
+    """Modality that some case lacks -> the cases that have it: what it learns from alone."""
+    has = {name: [row for row in rows if name in row.images] for name in modalities}
+    return {name: own for name, own in has.items() if len(own) < len(rows)}
+
+
+def _on_own_table(variant: Variant, tables: Mapping[str, Sequence[Row]]) -> Variant:
+    seen = variant.settings.get("modalities", ())
+    if len(seen) != 1 or seen[0] not in tables:
+        return variant
+    return replace(variant, settings={**variant.settings, "table_name": _own_table(seen[0])})
 
 
 def _judged_folds(rows: Sequence[Row], asked: Sequence[int]) -> list[int]:

@@ -80,6 +80,7 @@ class Protocol:
         judgements: name of a folder in the trial -> keys of `evaluate.yaml`, such as `test_table`.
         calibration: the method that is fitted on `evaluation`; empty for none.
         tables: seed -> `table_name`, where every seed has cases of its own to learn from.
+        among: names of the cases whose judgements are compared; of all when empty.
     """
 
     out: Path
@@ -87,6 +88,7 @@ class Protocol:
     judgements: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {EVALUATION: {}})
     calibration: str = "temperature"
     tables: Mapping[int, str] = field(default_factory=dict)
+    among: frozenset[str] = frozenset()
 
     def folder(self, trial: Trial) -> Path:
         """Where a trial's files are."""

@@ -190,19 +190,26 @@ class FusedOutputsd(Transform):
         rows = (*self._class_rows(measures), *self._label_rows(measures))
         pictures = self._pictures(list(seen.values())) if self.labels and seen else ()
         title = f"Fusion: {said}" if said else "Fusion"
-        sentences = (sentence, *self.caveats, *self._promise())
+        sentences = (sentence, *self.caveats, *self._promise(), *self._doubts())
         section = Section(title, sentences, (Table("", ("What", "Value", "Calibration"), rows),), pictures)
         answers = [Answer(*row) for row in self._label_rows(measures)]
         if said:
             sure = "calibrated" if measures["fused_class_calibrated"] else "not calibrated"
-            value = f"{said}, probability {measures['fused_class_probability']:.2f}, {sure}"
-            found = Answer("Class", value, measures["fused_class_calibration"])
+            sure += ", with a caveat" if self._doubts() else ""
+            missing = [in_words(name) for name in self.sees if name not in seen]
+            without = f", without {', '.join(missing)}" if missing else ""
+            value = f"{said}, probability {measures['fused_class_probability']:.2f}, {sure}{without}"
+            found = Answer("Class", value, "; ".join((measures["fused_class_calibration"], *self._doubts())))
             answers = [found, *self._set_answer(measures), *answers]
         if not self.labels:
             return Sections((section,), tuple(answers))
         displays = (Display("fused_probability", "Probability of the labels", "", (0.0, 1.0)),)
         regions = (Regions("fused_label", tuple(seen.values()), self._values()),)
         return Sections((section,), tuple(answers), displays, regions)
+
+    def _doubts(self) -> tuple[str, ...]:
+        """What a reader has to know of the calibration of the classes, such as that it was made of few cases."""
+        return self.class_calibration.record.notes if self.classes and self.class_calibration else ()
 
     def _promise(self) -> tuple[str, ...]:
         """What the set of classes promises, where there is one."""

@@ -189,8 +189,18 @@ class FindFiles:
         if self.unreadable:
             tables = f"{where} and files.csv beside it"
             echo(f"{counted(self.unreadable, 'file or folder')} could not be read: see {tables}", error=True)
+        self._say_strays(files, unknown, where)
         if links := sum(fault.message == LINK for fault in others.values()):
             echo(f"{links} links lead to folders that are read elsewhere, and were not followed", error=True)
+
+    def _say_strays(self, files: Sequence[MatchedFile], unknown: int, where: Path) -> None:
+        """Say which entries of the spec no file fits, and how many files fit none: a pattern may be misspelt."""
+        played = {key for file in files for key in file.keys}
+        strays = sum(not file.keys for file in files) + (unknown if self._flat else 0)
+        for key in (key for key in self._patterns if key not in played):
+            echo(f"{key}: no file of the tree fits `files: {self._entries[key].files}`", error=True)
+        if strays:
+            echo(f"{counted(strays, 'file')} without a place in the spec: see {where} and files.csv", error=True)
 
     def _row(self, file: MatchedFile, file_id: str, case_id: str, chosen: bool) -> dict[str, Any]:
         """A file in `series.csv`: no name, no path."""

@@ -120,7 +120,8 @@ def _always(records: Sequence[Record], said: Sections) -> tuple[Part, ...]:
     """What is known of every case."""
     names = {item.key: item.name for item in said.displays}
     pictures = [picture for section in said.sections for picture in section.pictures]
-    flat = {panel.image for picture in pictures if picture.axes for panel in picture.panels}
+    panels = [panel for picture in pictures if picture.axes for panel in picture.panels]
+    flat = {key for panel in panels for key in (panel.image, panel.coloured and panel.coloured.key) if key}
     notes = tables.unique([flag for record in records for flag in record.flags])
     volumes, measures = tables.volumes(records, names, notes, flat), tables.measures(records)
     numbered = tuple(f"{number}. {note}" for number, note in enumerate(notes, start=1))

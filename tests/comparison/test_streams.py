@@ -82,6 +82,9 @@ def cohort_of_files(folder: Path, pairing: Literal["patient", "class"] = "class"
 def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None:
     """Of cases that are no patients: no winner, controls, and what streams of other patients cost."""
     table = cohort_of_files(tmp_path / "data")
+    rows = with_folds(read_table(table, list(FILES), 2), 2)
+    for lacking in (next(row for row in rows if row.fold == fold) for fold in (0, 1)):
+        table.write_text(table.read_text().replace(f"cough/{lacking.case_id}.wav", ""))
     settings = {**{name: value for name, value in COMMON.items() if "::" in name}, **QUICK}
     found = compare(
         table,
@@ -93,13 +96,16 @@ def test_a_cohort_of_streams_is_compared_from_end_to_end(tmp_path: Path) -> None
         judged=[0],
         class_names=["well", "ill"],
     )
-    assert {item.case_count for item in found.evaluations} == {12}
+    assert {item.case_count for item in found.evaluations} == {11}
+    assert found.said[0].startswith("2 of 24 cases lack an input.") and "by the 22 that lack none" in found.said[0]
+    learned = {name: len(read_table(tmp_path / "out" / name, ["cxr"], 2)) for name in ("cases.csv", "cases_cough.csv")}
+    assert learned == {"cases.csv": 24, "cases_cough.csv": 22}
     names = [headline(found, item.name).split(":")[0] for item in found.variants]
     assert names == ["cxr alone", "ct alone", "cough alone", "early", "intermediate", "late"]
-    assert found.said[0] == NO_WINNER
+    assert found.said[1] == NO_WINNER
     best = max(found.auroc(name).value or 0 for name in names)
     assert best == pytest.approx(max(item.auroc_of_mean for item in found.variants))
-    controls = [text.split(" alone")[0] for text in found.said[1:4]]
+    controls = [text.split(" alone")[0] for text in found.said[2:5]]
     assert controls == ["File facts", "Frame", "Thumbnail"]
     page = (tmp_path / "out" / "report" / "report.html").read_text()
     for text in (

@@ -35,7 +35,7 @@ class Halved:
         short = SimpleNamespace(in_short=lambda: "90 % of sets; n = 7")
         data = {"data": "7 scans", "cases": 7, "date": "2026-02-03"}
         promise = "The promise." if kept else ""
-        self.record = SimpleNamespace(to_json=lambda: data, promise=promise, sets=short)
+        self.record = SimpleNamespace(to_json=lambda: data, promise=promise, sets=short, notes=())
 
     def sets(self, logits: torch.Tensor) -> np.ndarray | None:
         return None if self.kept is None else np.array([self.kept])
@@ -79,12 +79,20 @@ def pictures(sections: Sections) -> list[Picture]:
     return [picture for section in sections.sections for picture in section.pictures]
 
 
+def test_what_is_missing_and_what_is_doubtful_stand_beside_the_class() -> None:
+    few = Halved()
+    few.record.notes = ("Too few cases: 9.",)
+    (answer, *_) = said(class_calibration=few, available=(True, False, False)).answers
+    assert answer.value.endswith(", calibrated, with a caveat, without PET, MR")
+    assert answer.note == f"{IN_WORDS}; Too few cases: 9."
+
+
 def test_class_and_volumes_are_answers_with_their_calibration() -> None:
     """A voxel is 2 x 2 x 5 mm, so 0.02 mL; half the logits are 0.5 and 1.5."""
     found = said(class_calibration=Halved())
     chance = np.exp(1.5) / (np.exp(0.5) + np.exp(1.5))
     assert found.answers == (
-        Answer("Class", f"kind_b, probability {chance:.2f}, calibrated", IN_WORDS),
+        Answer("Class", f"kind_b, probability {chance:.2f}, calibrated, without PET", IN_WORDS),
         Answer("Volume of lesion", "0.12 mL", "by the fusion network; voxel probabilities not calibrated"),
         Answer("Volume of organ", "0.04 mL", "by the fusion network; voxel probabilities not calibrated"),
     )

@@ -325,6 +325,19 @@ def test_entries_that_are_not_read_are_counted_by_their_reason(
     assert "1 file or folder could not be read" in said and "1 links lead to folders that are read elsewhere" in said
 
 
+def test_a_pattern_that_no_file_fits_and_files_that_fit_none_are_said(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    misspelt = {**spec().roles, "mr": Role(modality="MR", files="{case}/MRR*.nii", required=False)}
+    FindFiles(tree, tmp_path / "out", spec(roles=misspelt))()
+    said = capsys.readouterr().err
+    assert "mr: no file of the tree fits `files: {case}/MRR*.nii`" in said
+    assert "2 files without a place in the spec: see " in said  # the MR, and other.nii.gz
+    FindFiles(tree, tmp_path / "again", spec())()
+    said = capsys.readouterr().err
+    assert "no file of the tree" not in said and "1 file without a place" in said
+
+
 def test_units_are_flagged(tree: Path, tmp_path: Path) -> None:
     affine = volumes.affine_of(CT)
     stored = nib.Nifti1Image(CT.numpy()[0], np.diag([0.001] * 3 + [1.0]) @ affine)

@@ -319,6 +319,12 @@ def test_the_planes_run_through_the_focus(records, tmp_path):
     ct = atlas.images["ct"]
     assert atlas._frame(Picture("k", "t", "", panel, focus="heat"), ct).centre == (27, 25, 18)
     assert atlas._frame(Picture("k", "t", "", panel), ct) == body_frame(ct, "CT")
+    heat = atlas.images["heat"]
+    outside = tuple(np.argwhere(np.asarray(ct[0]) == float(ct.min()))[0])
+    before, heat[(0, *outside)] = float(heat[(0, *outside)]), 2 * float(heat.max())
+    # where the image is filled up nothing can be seen
+    assert atlas._frame(Picture("k", "t", "", panel, focus="heat"), ct).centre == (27, 25, 18)
+    heat[(0, *outside)] = before
     mr = atlas.images["mr"]
     centre = atlas._frame(Picture("k", "t", "", (Panel("a", "mr"),), focus="heat"), mr).centre
     assert np.abs(apply(affine_of(mr), centre) - apply(affine_of(ct), (27, 25, 18))).max() < 2
