@@ -196,6 +196,10 @@ def _inside(folder: Path, left_out: list[LeftOut]) -> list[Path]:
             continue
         if path.is_dir():
             left_out.append(LeftOut(path, "E_FOLDER", "a folder within that of a class; its files are not looked at"))
+            files = sorted(
+                file for file in path.rglob("*") if file.is_file() and kind_of(file) and not _is_litter(file)
+            )
+            left_out += [LeftOut(file, "E_FOLDER", "it lies in a folder within that of a class") for file in files]
         elif not _is_text(path):
             left_out.append(LeftOut(path, "E_FOLDER", "its name is not UTF-8 text, which a table needs"))
         elif not kind_of(path):

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands.equal_files import equal_groups, read_all, refuse_equal, without_equal
-from pipeline.commands.folders import OTHER_COLUMNS, Item, LeftOut, Tree, class_tree, column_name, shown, split_tree
+from pipeline.commands.folders import (
+    OTHER_COLUMNS,
+    Item,
+    LeftOut,
+    Tree,
+    class_tree,
+    column_name,
+    kind_of,
+    shown,
+    split_tree,
+)
 from pipeline.commands.medmnist import write_pictures
 from pipeline.commands.pairing import Cases, make_cases
 from pipeline.console import echo
@@ -106,7 +116,8 @@ def show(found: Tables) -> int:
     for note in found.notes:
         echo(note, error=True)
     if found.failed:
-        echo(f"{counted(found.failed, 'file')} cannot be read: {found.left_out} says why", error=True)
+        what = f"{counted(found.failed, 'file')} cannot be read or lie in the folder of no class"
+        echo(f"{what}: {found.left_out} says why", error=True)
     beside = {"test": found.test, "left out": found.left_out, "classes": found.about}
     echo("; ".join([f"Table: {found.cases}", *(f"{name}: {path}" for name, path in beside.items() if path)]))
     return int(found.failed > 0)
@@ -133,7 +144,11 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
     _require_every_class(tree, {(item.split, item.stream, item.category) for item in kept})
     cases = make_cases(kept, pair, seed)
     left_out = [*tree.left_out, *unreadable, *equal, *cases.left_out]
-    others = [entry for entry in tree.left_out if entry.code == "E_FOLDER"]
+    others = [
+        entry
+        for entry in tree.left_out
+        if entry.code == "E_FOLDER" and not (kind_of(entry.path) and entry.path.is_file())
+    ]
     failed = len(unreadable) + len(tree.left_out) - len(others)
     said = [f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}"] if others else []
     notes = (*cases.notes, *_copies(kept, content), *flags, *said)

@@ -263,7 +263,9 @@ def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it,
     more = Beside() if beside is None else beside(found)
     left_out = tuple(item.name for item in variants if item not in whole)
     missing = f"Left out, because a training has failed or is not done: {', '.join(left_out)}."
-    said = (*([missing] if left_out else []), *more.said)
+    raw = [item.name for item in whole if not _all_calibrated(protocol, item, seeds, folds)]
+    bare = f"No calibration could be fitted to some networks of: {', '.join(raw)}; their trial.json says why."
+    said = (*([missing] if left_out else []), *([bare] if raw else []), *more.said)
     evaluations, comparisons = write_evaluation(
         {item.name: mean_predictions(item.name, item.seeds, class_names) for item in found},
         out,
@@ -274,6 +276,11 @@ def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it,
         said,
     )
     return Findings(found, evaluations, comparisons, said, left_out)
+
+
+def _all_calibrated(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> bool:
+    records = [read_trial(protocol, trial) for trial in trials_of([variant], seeds, folds)]
+    return all(record.get("calibration", DONE) == DONE for record in records)
 
 
 def auroc_of(found: ClassLogits) -> float:

@@ -243,7 +243,12 @@ def _work(protocol: Protocol, trial: Trial) -> dict[str, Any]:
         asked = {"report": False, **judgement, "weights": str(folder / "last.pt"), "output_dir": str(folder / name)}
         seconds[name] = _timed([*train, "evaluate"], {**settings, **asked})
     found = {"seconds": seconds, **cost_of(folder / "last.pt")}
-    return {**found, "calibration": _calibrated(folder, protocol.calibration)} if protocol.calibration else found
+    if not protocol.calibration:
+        return found
+    calibration = _calibrated(folder, protocol.calibration)
+    if calibration != DONE:
+        echo(f"{trial.name}: not calibrated: {calibration}", error=True)
+    return {**found, "calibration": calibration}
 
 
 def cost_of(weights: Path) -> dict[str, int]:

@@ -272,6 +272,7 @@ def test_damaged_and_foreign_files_are_left_out_with_their_reasons(tree: Path) -
     (folder / ".DS_Store").write_bytes(b"")
     (folder / "Thumbs.db").write_bytes(b"")
     (folder / "deeper").mkdir()
+    write(folder / "deeper" / "lost.png", 801)
     write(tree / "train" / "stray.png", 800)
     (tree / "train" / "Cough sound" / "covid" / "more.webm").write_bytes(b"x")
     (tree / "train" / "CT" / "covid" / "moving.gif").write_bytes(b"x")
@@ -279,15 +280,19 @@ def test_damaged_and_foreign_files_are_left_out_with_their_reasons(tree: Path) -
     assert {row["file"]: row["code"] for row in rows_of(found.left_out)} == {
         "train/CT/covid/damaged.png": "E_PICTURE",
         "train/CT/covid/deeper": "E_FOLDER",
+        "train/CT/covid/deeper/lost.png": "E_FOLDER",
         "train/CT/covid/notes.txt": "E_FOLDER",
         "train/CT/covid/scan.dcm": "E_PICTURE",
         "train/CT/covid/moving.gif": "E_PICTURE",
         "train/Cough sound/covid/more.webm": "E_SOUND",
         "train/stray.png": "E_FOLDER",
     }
-    assert found.failed == 4 and found.notes[-1] == "3 files or folders left out, such as stray.png"
+    # two of them are pictures that are where nobody looks
+    assert found.failed == 6 and found.notes[-1] == "2 files or folders left out, such as deeper"
     done = call("table", tree, "--layout", LAYOUT, "--out", tree / "cases.csv")
-    assert done.code == 1 and "4 files cannot be read" in done.err and "train: 12 cases (Healthy 3," in done.out
+    assert (
+        done.code == 1 and "6 files cannot be read or lie in" in done.err and "train: 12 cases (Healthy 3," in done.out
+    )
 
 
 def test_what_readers_flag_is_counted_by_class(tmp_path: Path) -> None:
