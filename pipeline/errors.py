@@ -166,6 +166,7 @@ NOTES: dict[str, str] = {
     "N_NARROW_BAND": "The sound was recorded at a lower rate than it is looked at: its upper bands are empty.",
     "N_SHORT_SOUND": "The recording is shorter than the stretch that is looked at; the rest is silence.",
     "N_NUMBERS_PAIRED": "Files of one number were taken for one case: check that the numbers are those of patients.",
+    "N_NAME_TWICE": "A name stands in two splits or classes: if it is a patient's, move all of it to one place.",
     "N_UNEQUAL_COUNTS": "The streams have different numbers of files: some are in no case, or cases lack a stream.",
     "N_WINDOWED": "The radiograph's values are those of its own display: its lookup table or window was applied.",
     "N_DETECTOR_SPACING": "The radiograph's pixel size is that at the detector: lengths in the body are shorter.",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,9 @@ def _by_stem(groups: dict[tuple[str, str], dict[str, list[Item]]], streams: int)
     short, notes = sum(len(case.files) < streams for case in made), []
     if all(item.stem.isdigit() for by_stream in groups.values() for items in by_stream.values() for item in items):
         notes.append("N_NUMBERS_PAIRED: files of one number are a case: are the numbers those of patients?")
+    here = ({item.stem for items in by_stream.values() for item in items} for by_stream in groups.values())
+    if twice := sorted(stem for stem, places in Counter(chain.from_iterable(here)).items() if places > 1):
+        notes.append(f"N_NAME_TWICE: {counted(len(twice), 'name')} in two splits or classes, such as {twice[0]}")
     if short:
         notes.append(f"N_UNEQUAL_COUNTS: {short} of {counted(len(made), 'case')} lack a stream; their cells are empty")
     return Cases(tuple(made), BY_NAME, notes=tuple(notes))

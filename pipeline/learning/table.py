@@ -128,7 +128,9 @@ def read_table(path: str | Path, modalities: Sequence[str], classes: int, column
     names = [row.case_id for row in rows]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {twice}.")
+        raise UsageError(
+            "E_CASE_ID", f"Expected one row a case in {path.name}, got two of {twice}.", "Remove or rename one."
+        )
     return rows
 
 
@@ -143,7 +145,7 @@ def read_numbers(path: Path, columns: Sequence[str]) -> dict[str, tuple[float, .
     for line in read_rows(path, ["case_id", *columns]):
         name = line["case_id"]
         if name in found:
-            raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {name}.")
+            raise UsageError("E_CASE_ID", f"Expected one row a case in {path.name}, got two of {name}.", "Remove one.")
         found[name] = tuple(_number(line[column], name, column) for column in columns)
     return found
 

@@ -119,13 +119,17 @@ def test_files_of_one_name_are_a_case(tmp_path: Path) -> None:
     for row in rows:
         assert len({Path(row[stream]).stem for stream in ("ct", "cxr", "cough_sound") if row[stream]}) == 1
     assert [row["label"] for row in rows if not row["ct"]] == ["3"]
-    assert found.notes == ("N_UNEQUAL_COUNTS: 1 of 24 cases lack a stream; their cells are empty",)
+    assert found.notes == (
+        "N_NAME_TWICE: 3 names in two splits or classes, such as case_000",
+        "N_UNEQUAL_COUNTS: 1 of 24 cases lack a stream; their cells are empty",
+    )
     assert make(root, pair="class").pairing == "class"
 
 
 def test_names_that_are_numbers_are_doubted_and_names_that_agree_in_part_are_asked_for(tmp_path: Path) -> None:
     root = folders(tmp_path / "data", lambda stream, number: str(number))
     assert make(root).notes[0].startswith("N_NUMBERS_PAIRED: ")
+    assert "N_NAME_TWICE" in " ".join(make(root).notes)
     for split in ("train", "valid"):
         for path in (root / split / "CT").rglob("*.png"):
             path.rename(path.with_stem(f"x{path.stem}"))
