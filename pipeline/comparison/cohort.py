@@ -57,8 +57,8 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     """Train, judge and compare each modality alone, early, intermediate and late fusion: `tandem compare`.
 
     Every variant has the intermediate network's number of parameters ± 10 % (of streams: `stream_strategies`).
-    `OUT/report` takes the report. Where cases lack a modality, it alone learns from those that have it, fusion from all,
-    and all variants are compared by the cases that lack none.
+    `OUT/report` takes the report. Where cases lack a modality, it alone learns from those that have it, fusion from
+    all, and all variants are compared by the cases that lack none.
 
     Args:
         cases: the table (`pipeline.learning.table.read_table`); the folds are its own, or are made.
