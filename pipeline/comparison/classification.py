@@ -265,7 +265,7 @@ def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it,
     missing = f"Left out, because a training has failed or is not done: {', '.join(left_out)}."
     raw = [item.name for item in whole if not _all_calibrated(protocol, item, seeds, folds)]
     bare = f"No calibration could be fitted to some networks of: {', '.join(raw)}; their trial.json says why."
-    said = (*([missing] if left_out else []), *([bare] if raw else []), *more.said)
+    said = (*([missing] if left_out else []), *more.said, *([bare] if raw else []))
     evaluations, comparisons = write_evaluation(
         {item.name: mean_predictions(item.name, item.seeds, class_names) for item in found},
         out,
