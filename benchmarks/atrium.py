@@ -38,7 +38,7 @@ RECIPE: dict[str, Any] = {
     "classes": 0,
     "spacing_mm": [2.5],
     "patch": [48, 40, 24],
-    # PyTorch convolves two patches at once four times as fast as one small one after the other
+    # PyTorch takes a slow way where a single small patch is convolved
     "batch": 2,
     "max_epochs": 50,
     "val_interval": 50,
@@ -105,7 +105,7 @@ def write_table(data: Path, folder: Path, inner: bool = False) -> Path:
 
 
 def protocol_of(out: Path, table: Path, recipe: Mapping[str, Any] = RECIPE) -> Protocol:
-    """One training, judged on fold 0."""
+    """A training a fold, judged on that fold."""
     return Protocol(out, {"dataset_dir": str(table.parent), **recipe}, {EVALUATION: {"report": False}}, calibration="")
 
 

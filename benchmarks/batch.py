@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -66,7 +66,9 @@ def main(
         found["`--jobs 2` on two cores"] = taken(cases, tandem(root, folder / "two", 2))
         found["`--jobs 1` on two cores"] = taken(cases, tandem(root, folder / "alone", 1))
         loop = [
-            command for patient in sorted(root.iterdir())[:loop_cases] for command in by_hand(patient, folder / "hand")
+            command
+            for patient in sorted(root.iterdir())[:loop_cases]
+            for command in by_hand(patient, folder / "hand" / patient.name, shipped(*SPEC), STAGES)
         ]
         found["shell loop of bundles"] = taken(loop_cases, *loop)
         lines = [*table(found), "", *overhead(folder / "one", found["`--jobs 1` on one core"])]
@@ -83,15 +85,19 @@ def tandem(root: Path, out: Path, jobs: int) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", "run", str(root), "--out", str(out), *options]
 
 
-def by_hand(patient: Path, out: Path) -> list[list[str]]:
-    """The commands of one case: a bundle a stage."""
-    run = out / patient.name
+def by_hand(
+    patient: Path, run: Path, spec: Path, stages: Sequence[str], overlays: Mapping[str, str] | None = None
+) -> list[list[str]]:
+    """The commands of one case: a bundle a stage, with the overlay of those that have one."""
     commands = []
-    for name in STAGES:
-        source, spec = (patient, ["--spec_file", str(shipped(*SPEC))]) if name == "ingest" else (run, [])
-        config = str(shipped("bundles", name, "configs", "inference.yaml"))
+    for name in stages:
+        source, more = (patient, ["--spec_file", str(spec)]) if name == "ingest" else (run, [])
+        configs = shipped("bundles", name, "configs")
+        config = str(configs / "inference.yaml")
+        if overlay := (overlays or {}).get(name):
+            config = str([config, str(configs / "overlays" / overlay)])
         folders = ["--dataset_dir", str(source), "--output_dir", str(run)]
-        commands.append([sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *folders, *spec])
+        commands.append([sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *folders, *more])
     return commands
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.batch import Taken, taken
+from benchmarks.batch import Taken, by_hand, taken
 from benchmarks.segmentation_report import markdown_table
 from pipeline.fusion.checkpoint_file import Preparation
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
+from pipeline.run.plan import STREAMS
 from pipeline.shipped import shipped
 from pipeline.simulation.stream_files import CLASSES, FOUR_CLASSES, write_four_classes
 from pipeline.spec.spec import load_spec
@@ -38,7 +39,14 @@ def section(out: Path) -> str:
     command = [sys.executable, "-m", "pipeline.cli", "run", str(root), "--out", str(out / "run"), "--spec", str(spec)]
     whole = taken(CASES, [*command, "--stages", ",".join(STAGES), "--jobs", "1"])
     names = sorted(path.stem for path in (root / next(iter(FOUR_CLASSES))).glob("*/*"))[:LOOP_CASES]
-    loop = taken(LOOP_CASES, *(line for name in names for line in by_hand(root, out / "hand", name, spec)))
+    commands = [
+        command
+        for name in names
+        for command in by_hand(
+            alone(root, out / "hand" / name / "in", name), out / "hand" / name / "out", spec, STAGES, {"fuse": STREAMS}
+        )
+    ]
+    loop = taken(LOOP_CASES, *commands)
     return described(whole, loop)
 
 
@@ -58,20 +66,12 @@ def write_spec(out: Path) -> Path:
     return path
 
 
-def by_hand(root: Path, out: Path, name: str, spec: Path) -> list[list[str]]:
-    """The commands of one case, in a folder of its own: a bundle a stage."""
-    alone, run = out / name / "in", out / name / "out"
+def alone(root: Path, folder: Path, name: str) -> Path:
+    """A tree with the files of one case."""
     for path in sorted(root.glob(f"*/*/{name}.*")):
-        (alone / path.relative_to(root)).parent.mkdir(parents=True)
-        shutil.copy(path, alone / path.relative_to(root))
-    fuse = shipped("bundles", "fuse", "configs")
-    configs = {
-        "ingest": str(shipped("bundles", "ingest", "configs", "inference.yaml")),
-        "fuse": f"['{fuse / 'inference.yaml'}','{fuse / 'overlays' / 'streams_inference.yaml'}']",
-    }
-    given = {"ingest": ["--dataset_dir", str(alone), "--spec_file", str(spec)], "fuse": ["--dataset_dir", str(run)]}
-    start = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
-    return [[*start, configs[stage], "--output_dir", str(run), *given[stage]] for stage in STAGES]
+        (folder / path.relative_to(root)).parent.mkdir(parents=True)
+        shutil.copy(path, folder / path.relative_to(root))
+    return folder
 
 
 def described(whole: Taken, loop: Taken) -> str:

@@ -279,8 +279,11 @@ def compare_variants(  # noqa: PLR0913 - a protocol, what is put together of it,
 
 
 def _all_calibrated(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> bool:
-    records = [read_trial(protocol, trial) for trial in trials_of([variant], seeds, folds)]
-    return all(record.get("calibration", DONE) == DONE for record in records)
+    return all(record.get("calibration", DONE) == DONE for record in _records(protocol, variant, seeds, folds))
+
+
+def _records(protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int]) -> list[dict[str, Any]]:
+    return [read_trial(protocol, trial) for trial in trials_of([variant], seeds, folds)]
 
 
 def auroc_of(found: ClassLogits) -> float:
@@ -323,7 +326,7 @@ def _compared(
     protocol: Protocol, variant: Variant, seeds: Sequence[int], folds: Sequence[int], judgement: str
 ) -> Compared:
     logits = logits_of_seeds(protocol, variant, seeds, folds, judgement)
-    records = [read_trial(protocol, trial) for trial in trials_of([variant], seeds, folds)]
+    records = _records(protocol, variant, seeds, folds)
     return Compared(
         variant.name,
         logits,

@@ -102,8 +102,6 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         split(rows, fold, classes)
     common = {**_common(out, rows, cohort, classes), **chosen}
     variants = stream_strategies(cohort.streams, common) if streams else strategies(cohort.modalities, common)
-    require_apart(rows)
-    _require_readable(rows, common, bool(streams))
     whole = _whole(rows, cohort.modalities, classes)
     among = frozenset(row.case_id for row in whole) if len(whole) < len(rows) else frozenset()
     protocol = Protocol(out, common, among=among)
@@ -111,6 +109,8 @@ def compare(  # noqa: PLR0913 - each is an option of the command
     variants = [_on_own_table(item, tables) for item in variants]
     for own, fold in product(tables.values(), numbers):
         split(own, fold, classes)
+    require_apart(rows)
+    _require_readable(rows, common, bool(streams))
     around: Around | None = None
     if streams:
         variants = with_judgements(variants, shuffled_judgements(rows, cohort.modalities))
@@ -164,7 +164,7 @@ def _whole(rows: Sequence[Row], modalities: Sequence[str], classes: int) -> list
         UsageError: E_NO_CASES when they lack a class.
     """
     found = [row for row in rows if all(name in row.images for name in modalities)]
-    if len({row.label for row in found}) < classes:
+    if set(range(classes)) - {row.label for row in found}:
         what = f"Expected cases of every class that have all of {', '.join(modalities)}, got {len(found)} in all."
         raise UsageError("E_NO_CASES", what, "Compare fewer of them at a time: --modalities.")
     return found

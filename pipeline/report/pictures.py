@@ -116,8 +116,8 @@ class Atlas:
         focus = self.images[picture.focus]
         values = np.abs(np.asarray(focus)).max(axis=0)
         if values.shape == tuple(grid.shape[1:]):  # of one grid: not where the image is filled up
-            inside = np.asarray(grid[0]) > float(grid[0].min())
-            values = np.where(inside, values, 0) if (values * inside).any() else values
+            seen = np.where(np.asarray(grid[0]) > float(grid[0].min()), values, 0)
+            values = seen if seen.any() else values
         largest = np.argwhere(values == values.max())
         # one of the voxels that share the largest value, in the middle of them
         nearest = largest[np.abs(largest - np.median(largest, axis=0)).sum(axis=1).argmin()]
