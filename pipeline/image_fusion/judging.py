@@ -157,10 +157,12 @@ def _taken(call: Call, trained: Trained | None) -> tuple[list[Floats], Cost]:
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     tracemalloc.start()
-    started = time.perf_counter()
-    made = call()
-    seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    try:
+        started = time.perf_counter()
+        made = call()
+        seconds, peak = time.perf_counter() - started, tracemalloc.get_traced_memory()[1]
+    finally:  # what goes on after a failed pair is not traced
+        tracemalloc.stop()
     if trained is not None:
         return made, Cost(seconds, torch.cuda.max_memory_allocated() / 1e6 if gpu else None)
     return made, Cost(seconds, peak / 1e6)

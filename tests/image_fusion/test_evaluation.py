@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def test_volumes_and_images_fused_elsewhere(heads: Path, tmp_path: Path) -> None
         nib.save(nib.Nifti1Image(np.array(moved.dataobj), moved.affine + shift), folder / row["theirs"])
     found = refusal(folder, tmp_path / "out", fused=["theirs"], methods=["ct"])
     assert isinstance(found, CaseError) and found.code == "E_GRID" and "mm off" in found.message
+    assert not tracemalloc.is_tracing()  # or all that this process does next would be slow
 
 
 def test_a_pair_that_cannot_be_judged_is_named(pictures: Path, tmp_path: Path) -> None:
