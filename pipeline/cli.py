@@ -16,14 +16,12 @@ from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import (
     HELP,
     Device,
+    How,
     Jobs,
-    Limits,
     MinFree,
     Out,
     Overwrite,
     Quiet,
-    SchedulerAt,
-    SlurmFile,
     Verbose,
     command,
     finished,
@@ -85,7 +83,7 @@ def _tandem(
 
 
 @command(app)
-def run(  # noqa: PLR0913 - each is an option of the command
+def run(
     *,
     root: Root = None,
     input_: Input = None,
@@ -93,21 +91,14 @@ def run(  # noqa: PLR0913 - each is an option of the command
     spec: SpecName,
     stages: OnlyStages = "",
     overwrite: Overwrite = False,
-    jobs: Jobs = 1,
-    device: Device = "",
-    resources: Limits = None,
-    scheduler: SchedulerAt = "",
-    slurm: SlurmFile = None,
-    min_free: MinFree = MIN_FREE_GB,
+    how: How,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
-    given = (names_in(stages), overwrite, jobs, device, min_free, resources, scheduler, slurm)
-    found = api.run(_root(root, input_), out, spec, *given, progress=True)
-    return finished(out, found)
+    return finished(out, api.run(_root(root, input_), out, spec, names_in(stages), overwrite, progress=True, **how))
 
 
 @command(app)
-def watch(  # noqa: PLR0913 - each is an option of the command
+def watch(
     *,
     root: Root = None,
     input_: Input = None,
@@ -117,18 +108,12 @@ def watch(  # noqa: PLR0913 - each is an option of the command
         float, typer.Option("--quiet-s", min=0, help="A study is taken when none of its files changed for so long.")
     ] = QUIET_S,
     stages: OnlyStages = "",
-    jobs: Jobs = 1,
-    device: Device = "",
-    resources: Limits = None,
-    scheduler: SchedulerAt = "",
-    slurm: SlurmFile = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been taken.")] = False,
-    min_free: MinFree = MIN_FREE_GB,
+    how: How,
 ) -> int:
     """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
-    whose = {"resources": resources, "scheduler": scheduler, "slurm": slurm}
-    how = {"stages": names_in(stages), "jobs": jobs, "device": device, "min_free_gb": min_free, **whose}
-    return finished(out, api.watch(_root(root, input_), out, spec, quiet_s, once, True, **how))
+    found = api.watch(_root(root, input_), out, spec, quiet_s, once, True, stages=names_in(stages), **how)
+    return finished(out, found)
 
 
 @command(app, "slurm-script")

@@ -75,14 +75,7 @@ def read_rows(
         UsageError: E_TABLE when it is no such table, lacks a column or all rows, or a row has more cells than columns;
             E_INPUT, E_UNREADABLE when it cannot be opened.
     """
-    what = f"a table (.csv) with the columns {', '.join(needed)}"
-    require_given(path, what)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            head, *rows = [row for row in csv.reader(stream, skipinitialspace=True) if row] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = f"Expected {what}, but {path} cannot be read: {error}."
-        raise UsageError("E_TABLE", reason, "Save the table as CSV in UTF-8.") from error
+    head, *rows = read_cells(path, f"a table (.csv) with the columns {', '.join(needed)}") or [[]]
     at = find_columns(head, [*needed, *optional], path.name)
     absent = [name for name in needed if name not in at]
     if absent:
@@ -100,6 +93,32 @@ def read_rows(
     elif optional:
         say_unused(head, at.values(), path.name)
     return [{name: row[number].strip() if number < len(row) else "" for name, number in at.items()} for row in rows]
+
+
+def read_cells(path: Path, what: str) -> list[list[str]]:
+    """The rows of a CSV that hold anything; its cells are parted as `delimiter_of` finds.
+
+    Args:
+        path: the table.
+        what: is expected, for messages.
+
+    Raises:
+        UsageError: E_TABLE when it cannot be read; E_INPUT, E_UNREADABLE when it cannot be opened.
+    """
+    require_given(path, what)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            delimiter = delimiter_of(stream.readline())
+            stream.seek(0)
+            return [row for row in csv.reader(stream, delimiter=delimiter, skipinitialspace=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = f"Expected {what}, but {path} cannot be read: {error}."
+        raise UsageError("E_TABLE", reason, "Save the table as CSV in UTF-8.") from error
+
+
+def delimiter_of(head: str) -> str:
+    """What parts the cells of a first line: spreadsheets write semicolons where numbers have decimal commas."""
+    return next((mark for mark in ",;\t" if mark in head), ",")
 
 
 def _others(head: Sequence[str], known: Iterable[int], table: str) -> dict[str, int]:

@@ -19,7 +19,7 @@ _OUT_OF_MEMORY = ("Failed to allocate memory", "can't allocate memory", "out of 
 #: code -> what a person can do about it. The codes are stable: scripts may rely on them.
 REMEDIES: dict[str, str] = {
     # the command
-    "E_EMPTY": "Give a folder that holds DICOM files.",
+    "E_EMPTY": "Check the path: the folder must exist, be open to you, and hold what is read.",
     "E_NO_DICOM": "Check the path; Tandem looks for DICOM by content, whatever the file names.",
     "E_NO_CASES": "Run the stages before this one on the same folder first, or check that they finished.",
     "E_NO_STAGE": "Use the name of a folder below bundles/ that holds configs/inference.yaml.",
@@ -32,7 +32,7 @@ REMEDIES: dict[str, str] = {
     "E_SPEC": "Correct the data spec; docs/reference/data-specs.md explains every key.",
     "E_KEY": "Keep the pseudonym key outside the output folder, readable by you alone (TANDEM_HOME says where).",
     "E_CASE_ID": "Use letters, digits, _ and - in case ids.",
-    "E_CONFIG": "Correct the bundle's configuration.",
+    "E_CONFIG": "Correct the value that the message names, where it was given: options, configuration or spec.",
     "E_EXTRA": "Install the extra that the message names.",
     # files and series
     "E_UNREADABLE": "Check the permissions and the disk, then run again: finished cases are not repeated.",

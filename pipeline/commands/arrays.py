@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.columns import PATIENT, find_columns, say_unused
+from pipeline.columns import PATIENT, find_columns, read_cells, say_unused
 from pipeline.errors import UsageError
 from pipeline.store.files import require_given, write_atomic
 
@@ -82,12 +81,7 @@ def _read_numpy(path: Path) -> Array:
 
 
 def _read_csv(path: Path) -> list[list[str]]:
-    require_given(path, "a table (.csv)")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.reader(stream) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {error}.") from error
+    rows = read_cells(path, "a table (.csv)")
     if not rows:
         raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
     return rows

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipeline.commands.typed import Device, Jobs, Limits, MinFree, SchedulerAt, SlurmFile, command, finished
-from pipeline.run.room import MIN_FREE_GB
+from pipeline.commands.typed import How, Jobs, command, finished
 from pipeline.words import counted
 
 cohort_app = typer.Typer(rich_markup_mode=None)
@@ -33,7 +32,7 @@ def status(
 
 
 @command(cohort_app)
-def retry(  # noqa: PLR0913 - each is an option of the command
+def retry(
     *,
     out: Folder,
     code: Annotated[list[str] | None, typer.Option(help="Only what stopped with this code; repeatable.")] = None,
@@ -42,12 +41,7 @@ def retry(  # noqa: PLR0913 - each is an option of the command
     input_: Annotated[
         Path | None, typer.Option("--input", "-i", help="The input folder, where ingest is done again.")
     ] = None,
-    jobs: Jobs = 1,
-    device: Device = "",
-    resources: Limits = None,
-    scheduler: SchedulerAt = "",
-    slurm: SlurmFile = None,
-    min_free: MinFree = MIN_FREE_GB,
+    how: How,
 ) -> int:
     """Do again what failed or was quarantined, and what comes after it, with the run's own data spec and stages."""
     from pipeline.commands.cohort import retry as again
@@ -55,8 +49,7 @@ def retry(  # noqa: PLR0913 - each is an option of the command
 
     chosen = (code or (), case or (), stage or ())
     nothing = not find(out, *chosen).cases
-    whose: dict[str, Any] = {"resources": resources, "scheduler": scheduler, "slurm": slurm}
-    found = again(out, *chosen, input_, True, jobs=jobs, device=device, min_free_gb=min_free, **whose)
+    found = again(out, *chosen, input_, True, **how)
     return 0 if nothing else finished(out, found)
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipeline.console import print_table
 from pipeline.errors import UsageError, pipeline_cause, root_words
+from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.stopping import code_of, sentence, stoppable
 from pipeline.spec.explain import find_spec, shipped_specs
 from pipeline.spec.spec import Spec, load_spec
@@ -41,6 +42,10 @@ SchedulerAt = Annotated[
     str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
 ]
 SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
+#: What a command gets that has a parameter `how`: who does the work of its stages, by the names of `pipeline.api.run`.
+How = dict[str, Any]
+_HOW = {"jobs": (Jobs, 1), "device": (Device, ""), "resources": (Limits, None), "scheduler": (SchedulerAt, "")}
+_HOW |= {"slurm": (SlurmFile, None), "min_free_gb": (MinFree, MIN_FREE_GB)}
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
 
@@ -53,17 +58,25 @@ def command(on: typer.Typer, name: str | None = None) -> Callable[[Command], Com
     """
 
     def decorate(function: Command) -> Command:
+        own = dict(inspect.signature(function, eval_str=True).parameters)
+        shared = _HOW if own.pop("how", None) else {}
+
         @functools.wraps(function)
         def typed(context: typer.Context, quiet: bool, verbose: bool, **arguments: Any) -> None:
+            if shared:
+                arguments["how"] = {key: arguments.pop(key) for key in shared}
             with _printed(quiet or context.obj["quiet"], verbose or context.obj["verbose"]):
                 code = function(**arguments)
             raise typer.Exit(code or 0)
 
-        more = {"context": typer.Context, "quiet": Quiet, "verbose": Verbose}
-        own = inspect.signature(function, eval_str=True)
-        added = [_keyword(key, kind) for key, kind in more.items()]
-        typed.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-        typed.__annotations__ = {**function.__annotations__, **more}
+        more = {**shared, "context": (typer.Context, inspect.Parameter.empty)}
+        more |= {"quiet": (Quiet, False), "verbose": (Verbose, False)}
+        added = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for key, (kind, default) in more.items()
+        ]
+        typed.__signature__ = inspect.Signature([*own.values(), *added])  # type: ignore[attr-defined]
+        typed.__annotations__ = {part.name: part.annotation for part in (*own.values(), *added)}
         on.command(name)(typed)
         return function
 
@@ -75,11 +88,6 @@ def script(function: Callable[..., None]) -> None:
     app = typer.Typer(rich_markup_mode=None, add_completion=False, context_settings=HELP)
     app.command()(function)
     app()
-
-
-def _keyword(name: str, kind: Any) -> inspect.Parameter:
-    default = inspect.Parameter.empty if kind is typer.Context else False
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
 
 
 @contextmanager

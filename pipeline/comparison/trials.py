@@ -6,7 +6,6 @@ code, and the others go on. `pipeline.comparison.classification` puts together w
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import __version__
+from pipeline.columns import read_cells
 from pipeline.console import echo, quiet_libraries
 from pipeline.errors import PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.run.options import workflow
@@ -135,8 +135,7 @@ class Protocol:
 
 def _images_of(table: Path) -> list[str]:
     """Hashes of the files that a table names, in its order."""
-    with table.open(newline="", encoding="utf-8") as stream:
-        cells = [table.parent / cell for row in csv.reader(stream) for cell in row if cell]
+    cells = [table.parent / cell for row in read_cells(table, "a table of cases (.csv)") for cell in row if cell]
     return [_sha256_of(path, path.stat().st_size, path.stat().st_mtime_ns) for path in cells if path.is_file()]
 
 

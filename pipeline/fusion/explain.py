@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.store.sections import Coloured, Display, Panel, Section, Sections, Table
 from pipeline.volumes import affine_of, volume
-from pipeline.words import NOT_AVAILABLE, clean, in_words, number_text
+from pipeline.words import NOT_AVAILABLE, clean, in_words, value_text
 
 #: Method -> key and kind of its map. Gates lie in [0, 1]; the other two have a unit of their own.
 MAPS = {
@@ -54,10 +54,11 @@ CAVEAT = (
     "A map shows what the network's answer is sensitive to. It does not prove that this is why the case is of the "
     "class, nor that the rest of the image does not matter."
 )
-COLUMNS = (
-    *("Modality", "Part of Grad-CAM", "Mean gate in the body"),
-    *("Probability without it", "Change", "Class without it"),
-)
+_COLUMNS = {
+    "gradcam": ("Part of Grad-CAM",),
+    "gates": ("Mean gate",),
+    "occlusion": ("Probability without it", "Change", "Class without it"),
+}
 #: Of the places that add something; brighter ones share the brightest colour.
 GRADCAM_PERCENTILE = 99.0
 
@@ -130,9 +131,9 @@ class Explaind(Transform):
         caption = " ".join(WORDS[method][2] for method in self.methods)
         focus = next((MAPS[name][0] for name in ("occlusion", "gradcam") if name in self.methods), "")
         pictures = pictures_of("why", title, f"{caption} {CAVEAT}", panels, focus)
-        rows = tuple(row_of(name, case["measures"]) for name in self._streams())
+        table = findings_table("Modality", self.methods, self._streams(), case["measures"])
         displays = tuple(Display(MAPS[method][0], *WORDS[method][:2]) for method in self.methods)
-        return Sections((Section(title, (CAVEAT,), (Table("", COLUMNS, rows),), pictures),), (), displays)
+        return Sections((Section(title, (CAVEAT,), (table,), pictures),), (), displays)
 
     def _streams(self) -> list[str]:
         """Whatever one of the methods speaks of: streams, modalities."""
@@ -220,15 +221,24 @@ def brightest(method: str, values: Tensor) -> float:
     return float(np.percentile(above, GRADCAM_PERCENTILE)) if method == "gradcam" else float(above.max())
 
 
-def row_of(name: str, measures: Mapping[str, Any]) -> tuple[str, ...]:
-    """What has been found of one modality, texts as in `COLUMNS`."""
-    shares = [measures.get(f"fused_{part}_{name}") for part in ("gradcam_share", "gate_share")]
-    chance, change, said = (
-        measures.get(f"fused_class_{part}without_{name}") for part in ("probability_", "probability_change_", "")
-    )
-    numbers = [NOT_AVAILABLE if value is None else number_text(value) for value in (*shares, chance)]
-    moved = NOT_AVAILABLE if change is None else f"{change:+.3f}"
-    return in_words(name), *numbers, moved, NOT_AVAILABLE if said is None else clean(said)
+def findings_table(first: str, methods: Sequence[str], names: Iterable[str], measures: Mapping[str, Any]) -> Table:
+    """What the methods have found, a row each; the first column says of what."""
+    columns = (first, *(column for method in methods for column in _COLUMNS[method]))
+    return Table("", columns, tuple(_row(methods, name, measures) for name in names))
+
+
+def _row(methods: Sequence[str], name: str, measures: Mapping[str, Any]) -> tuple[str, ...]:
+    change = measures.get(f"fused_class_probability_change_without_{name}")
+    cells = {
+        "gradcam": (value_text(measures.get(f"fused_gradcam_share_{name}")),),
+        "gates": (value_text(measures.get(f"fused_gate_share_{name}")),),
+        "occlusion": (
+            value_text(measures.get(f"fused_class_probability_without_{name}")),
+            NOT_AVAILABLE if change is None else f"{change:+.3f}",
+            value_text(measures.get(f"fused_class_without_{name}")),
+        ),
+    }
+    return (in_words(name), *(cell for method in methods for cell in cells[method]))
 
 
 def _check(methods: Sequence[str], network: FusionNet, level: int, parts: int) -> None:

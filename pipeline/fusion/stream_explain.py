@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.explain import CAVEAT, MAPS, WORDS, brightest, row_of
+from pipeline.fusion.explain import CAVEAT, MAPS, WORDS, brightest, findings_table
 from pipeline.fusion.explanations import log_odds_direction, streams_of
 from pipeline.fusion.predict import RANK, Calibrated, images_there, probabilities_of
 from pipeline.fusion.stream_net import StreamNet
@@ -25,7 +25,7 @@ from pipeline.fusion.streams import unpacked
 from pipeline.geometry import LPS_RAS
 from pipeline.spec.streams import Stream
 from pipeline.spec.streams import streams_of as checked_streams
-from pipeline.store.sections import Axis, Coloured, Display, Panel, Picture, Section, Sections, Table
+from pipeline.store.sections import Axis, Coloured, Display, Panel, Picture, Section, Sections
 from pipeline.volumes import affine_of, volume
 from pipeline.words import clean, in_words
 
@@ -35,7 +35,6 @@ AFFINES = "stream_affines"
 #: Width of a sound's picture over its height.
 SOUND_ASPECT = 1.5
 SEEN_CAPTION = "What the network was given of it, at the size at which it looks."
-COLUMNS = ("Stream", "Part of Grad-CAM", "Gate", "Probability without it", "Change", "Class without it")
 
 
 class KeepAffinesd(Transform):
@@ -133,8 +132,8 @@ class ExplainStreamsd(Transform):
         if not self.methods:
             return Sections((Section(title, (), (), pictures),), (), displays)
         others = streams_of(self.network) if "gradcam" in self.methods else ()  # early fusion has one map for all
-        rows = tuple(row_of(name, measures) for name in dict.fromkeys([*names, *others]))
-        return Sections((Section(title, (CAVEAT,), (Table("", COLUMNS, rows),), pictures),), (), displays)
+        table = findings_table("Stream", self.methods, dict.fromkeys([*names, *others]), measures)
+        return Sections((Section(title, (CAVEAT,), (table,), pictures),), (), displays)
 
     def _seen(self, case: Data) -> dict[str, str]:
         """The streams that are there and that the network looks at."""

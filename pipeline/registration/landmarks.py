@@ -18,7 +18,7 @@ import numpy as np
 from monai.transforms import MapTransform
 
 from pipeline.cases import Document
-from pipeline.columns import find_columns
+from pipeline.columns import delimiter_of, find_columns
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 
@@ -210,7 +210,8 @@ def _elastix(text: str, affine: FloatArray | None) -> Landmarks:
 def _csv(text: str, convention: Convention | None) -> Landmarks:
     lines = text.splitlines()
     stated = [found.group(1) for line in lines if (found := re.match(r"#\s*convention\s*[:=]\s*(\w+)", line))]
-    head, *cells = list(csv.reader(line for line in lines if line.strip() and not line.startswith("#"))) or [[]]
+    lines = [line for line in lines if line.strip() and not line.startswith("#")] or [""]
+    head, *cells = list(csv.reader(lines, delimiter=delimiter_of(lines[0]))) or [[]]
     if any(len(row) > len(head) for row in cells):
         raise _fault("Expected as many cells as columns in every row, got more (decimal commas?).")
     at = find_columns(head, (*"xyz", "convention", "name"), "the landmarks")

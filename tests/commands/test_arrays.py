@@ -28,6 +28,8 @@ def test_numpy_files_come_back_as_they_are(tmp_path):
         ("a,b\n1,2\n3,4.5\n", [[1, 2], [3, 4.5]]),
         ("\ufeff1\r\n2\r\n\r\n-3e2\r\n", [1, 2, -300]),
         ("label\n0\n1\n", [0, 1]),
+        ("a;b\n1;2\n3;4.5\n", [[1, 2], [3, 4.5]]),
+        ("a\tb\n1\t2\n", [[1, 2]]),
     ],
 )
 def test_csv(tmp_path, text, expected):
@@ -47,6 +49,7 @@ def test_csv_keeps_nan_for_the_reader_to_refuse(tmp_path):
         ("1,2\n3\n", "2 columns in row 2 of a.csv, got 1"),
         ("a,b\n1,2\n3,x\n", "numbers in row 3 of a.csv, got 'x'"),
         ("1,2\n3,\n", "numbers in row 2 of a.csv, got ''"),
+        ("a;b\n1;2,5\n", "numbers in row 2 of a.csv, got '2,5'"),
     ],
 )
 def test_bad_csv(tmp_path, text, words):

@@ -47,6 +47,18 @@ def test_a_row_says_what_there_is(tmp_path: Path) -> None:
     assert "ct" not in second.item() and "mask" not in second.item()
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_may_have_semicolons_or_tabs_between_its_cells(tmp_path: Path, mark: str) -> None:
+    path = write(tmp_path, twelve(age=61))
+    wanted = read_table(path, ["ct", "mr"], 2, ["age"])
+    path.write_text(path.read_text().replace(",", mark))
+    assert read_table(path, ["ct", "mr"], 2, ["age"]) == wanted
+    path.write_text(path.read_text().replace(f"{mark}61", f"{mark}61,5"))  # which is 61.5, or 61 and a cell too many
+    with pytest.raises(UsageError) as caught:
+        read_table(path, ["ct", "mr"], 2, ["age"])
+    assert caught.value.code == "E_TABLE" and "a number as age" in caught.value.message
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_folds_part_patients_and_hold_every_class(tmp_path: Path, seed: int) -> None:
     rows = with_folds(read_table(write(tmp_path, twelve()), ["ct", "mr"], 2), 3, seed)

@@ -83,6 +83,11 @@ FILES = {
     ),
     "elastix indices": ("a.pts", "index\n5\n" + "\n".join(" ".join(map(repr, map(float, p))) for p in INDEX), False),
     "csv, first line": ("a.csv", "\n".join(["# convention: LPS", "name,x,y,z", *rows(LPS_POINTS)]), True),
+    "csv, semicolons": (
+        "a.csv",
+        "\n".join(["# convention: RAS", "name;x;y;z", *rows(POINTS)]).replace(",", ";"),
+        True,
+    ),
     "csv, a column": (
         "a.csv",
         "\n".join(["name,x,y,z,convention", *(f"{row},RAS" for row in rows(POINTS))]),
