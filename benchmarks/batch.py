@@ -31,6 +31,18 @@ from pipeline.simulation.cohort import simulate_cohort
 STAGES = ("ingest", "register", "preprocess", "report")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "batch.md"
 
+#: Counts Fourier transforms of ten seconds.
+TRANSFORMS = """
+import time
+import numpy
+image, count = numpy.random.default_rng(0).normal(size=(64, 64, 64)), 0
+until = time.perf_counter() + 10
+while time.perf_counter() < until:
+    numpy.fft.fftn(image)
+    count += 1
+print(count)
+"""
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -71,7 +83,7 @@ def main(
             for command in by_hand(patient, folder / "hand" / patient.name, shipped(*SPEC), STAGES)
         ]
         found["shell loop of bundles"] = taken(loop_cases, *loop)
-        lines = [*table(found), "", *overhead(folder / "one", found["`--jobs 1` on one core"])]
+        lines = [*table(found), "", *overhead(folder / "one", found["`--jobs 1` on one core"]), "", ceiling()]
     print("\n".join(lines))
     if write:
         told = f"{cases} simulated heads at {spacing_mm:g} mm, CT and MR; the loop takes {loop_cases} of them. "
@@ -114,6 +126,22 @@ def taken(cases: int, *commands: Sequence[str], cores: Collection[int] = ()) -> 
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     on = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Taken(cases, seconds, on, parent)
+
+
+def ceiling() -> str:
+    """What two cores give for plain arithmetic that shares nothing: no way through a cohort can scale better."""
+    (alone,), pair = _counted(0), _counted(0, 1)
+    return (
+        f"The machine itself: two processes that do nothing but Fourier transforms get through {sum(pair) / alone:.2f} "
+        f"times as many of them on two cores as one on one."
+    )
+
+
+def _counted(*cores: int) -> list[int]:
+    """How many transforms processes do at once, each on a core of its own."""
+    words = [["taskset", "--cpu-list", str(core), sys.executable, "-c", TRANSFORMS] for core in cores]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in words]
+    return [int(process.communicate()[0]) for process in started]
 
 
 def table(found: dict[str, Taken]) -> list[str]:

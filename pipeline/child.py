@@ -37,7 +37,7 @@ from pipeline.cases import Fault
 from pipeline.errors import REMEDIES
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-#: How long the libraries may take to load; itk takes some 10 s.
+#: How long the libraries may take to load; itk takes some 2 s.
 START_S = 300
 #: How often an idle server looks whether its parent is still there; the end of its socket usually says so at once.
 _IDLE_S = 5.0

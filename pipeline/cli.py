@@ -16,9 +16,9 @@ from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import (
     HELP,
     Device,
-    How,
     Jobs,
     MinFree,
+    Options,
     Out,
     Overwrite,
     Quiet,
@@ -91,7 +91,7 @@ def run(
     spec: SpecName,
     stages: OnlyStages = "",
     overwrite: Overwrite = False,
-    how: How,
+    how: Options,
 ) -> int:
     """Run all stages that the spec has: ingest, register, preprocess, segment, radiomics, fuse_image, fuse, report."""
     return finished(out, api.run(_root(root, input_), out, spec, names_in(stages), overwrite, progress=True, **how))
@@ -109,7 +109,7 @@ def watch(
     ] = QUIET_S,
     stages: OnlyStages = "",
     once: Annotated[bool, typer.Option("--once", help="End when all that is there has been taken.")] = False,
-    how: How,
+    how: Options,
 ) -> int:
     """Run the stages on studies as they arrive in a folder, until it is stopped; one that grows is taken again."""
     found = api.watch(_root(root, input_), out, spec, quiet_s, once, True, stages=names_in(stages), **how)
@@ -174,53 +174,19 @@ def specs(
 
 
 @command(app)
-def deidentify(  # noqa: PLR0913 - one flag for each option of the profile
+def deidentify(
     *,
     root: DicomRoot = None,
     input_: Input = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the copies, outside the input.")],
-    shift_dates: Annotated[
-        bool, typer.Option("--shift-dates", help="Move a patient's dates by one secret number of days.")
-    ] = False,
-    retain_dates: Annotated[bool, typer.Option("--retain-dates", help="Keep dates and times as they are.")] = False,
-    retain_uids: Annotated[bool, typer.Option("--retain-uids", help="Keep the hospital's UIDs.")] = False,
-    retain_device: Annotated[bool, typer.Option("--retain-device", help="Keep devices' names and numbers.")] = False,
-    retain_institution: Annotated[bool, typer.Option("--retain-institution", help="Keep institutions.")] = False,
-    retain_patient_characteristics: Annotated[
-        bool, typer.Option("--retain-patient-characteristics", help="Keep sex, age (90 at most), size and weight.")
-    ] = False,
-    retain_safe_private: Annotated[
-        bool, typer.Option("--retain-safe-private", help="Keep private attributes that are known to be safe.")
-    ] = False,
-    clean_descriptors: Annotated[
-        bool, typer.Option("--clean-descriptors", help="Keep the words of descriptions that are known to be safe.")
-    ] = False,
-    clean_structured_content: Annotated[
-        bool, typer.Option("--clean-structured-content", help="Copy reports, without their texts.")
-    ] = False,
+    profile: Options,
     overwrite: Overwrite = False,
     jobs: Jobs = 2,
 ) -> int:
     """Copy DICOM files without their patients' identity (DICOM PS3.15 E); what may show a name stays behind."""
     from pipeline.commands.deidentify import show
 
-    found = api.deidentify(
-        _root(root, input_),
-        out,
-        jobs,
-        overwrite,
-        progress=True,
-        retain_uids=retain_uids,
-        retain_dates=retain_dates,
-        shift_dates=shift_dates,
-        retain_device=retain_device,
-        retain_institution=retain_institution,
-        retain_patient_characteristics=retain_patient_characteristics,
-        retain_safe_private=retain_safe_private,
-        clean_descriptors=clean_descriptors,
-        clean_structured_content=clean_structured_content,
-    )
-    return show(found, out)
+    return show(api.deidentify(_root(root, input_), out, jobs, overwrite, progress=True, **profile), out)
 
 
 @command(app)

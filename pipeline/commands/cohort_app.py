@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.typed import How, Jobs, command, finished
+from pipeline.commands.typed import Jobs, Options, command, finished
 from pipeline.words import counted
 
 cohort_app = typer.Typer(rich_markup_mode=None)
@@ -41,7 +41,7 @@ def retry(
     input_: Annotated[
         Path | None, typer.Option("--input", "-i", help="The input folder, where ingest is done again.")
     ] = None,
-    how: How,
+    how: Options,
 ) -> int:
     """Do again what failed or was quarantined, and what comes after it, with the run's own data spec and stages."""
     from pipeline.commands.cohort import retry as again

@@ -42,10 +42,29 @@ SchedulerAt = Annotated[
     str, typer.Option("--scheduler", help="tcp://HOST:PORT of a running dask scheduler, whose workers do the work.")
 ]
 SlurmFile = Annotated[Path | None, typer.Option("--slurm", help="A YAML file of jobs of SLURM that do the work.")]
-#: What a command gets that has a parameter `how`: who does the work of its stages, by the names of `pipeline.api.run`.
-How = dict[str, Any]
+#: Options that are given to a command in one piece. `how`: who does the work, by the names of `pipeline.api.run`;
+#: `profile`: what `pipeline.api.deidentify` keeps.
+Options = dict[str, Any]
 _HOW = {"jobs": (Jobs, 1), "device": (Device, ""), "resources": (Limits, None), "scheduler": (SchedulerAt, "")}
 _HOW |= {"slurm": (SlurmFile, None), "min_free_gb": (MinFree, MIN_FREE_GB)}
+_PROFILE = {
+    "shift_dates": "Move a patient's dates by one secret number of days.",
+    "retain_dates": "Keep dates and times as they are.",
+    "retain_uids": "Keep the hospital's UIDs.",
+    "retain_device": "Keep devices' names and numbers.",
+    "retain_institution": "Keep institutions.",
+    "retain_patient_characteristics": "Keep sex, age (90 at most), size and weight.",
+    "retain_safe_private": "Keep private attributes that are known to be safe.",
+    "clean_descriptors": "Keep the words of descriptions that are known to be safe.",
+    "clean_structured_content": "Copy reports, without their texts.",
+}
+_GROUPS: dict[str, dict[str, tuple[Any, Any]]] = {
+    "how": _HOW,
+    "profile": {
+        name: (Annotated[bool, typer.Option(f"--{name.replace('_', '-')}", help=words)], False)
+        for name, words in _PROFILE.items()
+    },
+}
 DEFECT = "This is a defect of Tandem: please report it with what `--verbose` prints."
 
 
@@ -59,17 +78,18 @@ def command(on: typer.Typer, name: str | None = None) -> Callable[[Command], Com
 
     def decorate(function: Command) -> Command:
         own = dict(inspect.signature(function, eval_str=True).parameters)
-        shared = _HOW if own.pop("how", None) else {}
+        groups = {name: group for name, group in _GROUPS.items() if own.pop(name, None)}
 
         @functools.wraps(function)
         def typed(context: typer.Context, quiet: bool, verbose: bool, **arguments: Any) -> None:
-            if shared:
-                arguments["how"] = {key: arguments.pop(key) for key in shared}
+            for key, group in groups.items():
+                arguments[key] = {name: arguments.pop(name) for name in group}
             with _printed(quiet or context.obj["quiet"], verbose or context.obj["verbose"]):
                 code = function(**arguments)
             raise typer.Exit(code or 0)
 
-        more = {**shared, "context": (typer.Context, inspect.Parameter.empty)}
+        more = {key: each for group in groups.values() for key, each in group.items()}
+        more |= {"context": (typer.Context, inspect.Parameter.empty)}
         more |= {"quiet": (Quiet, False), "verbose": (Verbose, False)}
         added = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

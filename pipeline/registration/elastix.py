@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,30 @@ _KEPT = ("Resolution:", "Stopping condition", "Final metric value")
 
 
 def load() -> None:
-    """Import itk and build the wrappers that a registration uses, which takes some 10 s; starts no thread."""
-    import itk
+    """Import the wrappers that a registration uses, which takes some 2 s; starts no thread.
 
-    itk.ElastixRegistrationMethod, itk.ParameterObject  # noqa: B018 - the access builds them
-    itk.imread, itk.F, itk.UC  # noqa: B018
+    They are imported by the modules that hold them (itk and itk-elastix are pinned): `itk.ElastixRegistrationMethod`
+    would first load all that elastix may be used with, which takes ten times as long and a gigabyte.
+    """
+    from itk.support import helpers
+
+    helpers._HAVE_TORCH = False  # or each class would ask PyTorch, whose import takes as long again, for its tensors
+    for name in ("itkElastixRegistrationMethod", "elxParameterObject", "itkImageFileReader", "itkMetaImageIO"):
+        wrapped(name)
+
+
+def wrapped(name: str) -> Any:
+    """A module of itk's wrappers, without the modules that it does not need itself."""
+    return import_module(f"itk.{name}Python")
+
+
+def read_image(path: Path, pixel: Literal["F", "UC"] = "F") -> Any:
+    """An `itk.Image` (3D) of a MetaImage; its pixels are floats, or bytes."""
+    reader = getattr(wrapped("itkImageFileReader"), f"itkImageFileReaderI{pixel}3").New()
+    reader.SetImageIO(wrapped("itkMetaImageIO").itkMetaImageIO.New())
+    reader.SetFileName(str(path))
+    reader.Update()
+    return reader.GetOutput()
 
 
 class Elastix:
@@ -50,11 +70,8 @@ class Elastix:
     def __init__(
         self, folder: Path, fixed: sitk.Image, moving: sitk.Image, fixed_mask: sitk.Image, landmark_weight: float = 0.0
     ) -> None:
-        import itk
-
-        self._itk = itk
         self._folder = folder
-        self._fixed, self._moving = (itk.imread(str(folder / f"{name}.mha"), itk.F) for name in ("fixed", "moving"))
+        self._fixed, self._moving = (read_image(folder / f"{name}.mha") for name in ("fixed", "moving"))
         self._images = (fixed, moving)
         self._fixed_mask = fixed_mask
         self._landmark_weight = landmark_weight
@@ -67,7 +84,7 @@ class Elastix:
             number: of the start; every start draws other random samples.
             first: first level of the pyramid to run; -1: the finest alone.
         """
-        parameters = self._itk.ParameterObject.New()
+        parameters = wrapped("elxParameterObject").elastixParameterObject.New()
         parameters.ReadParameterFile(str(self._folder / file))
         levels = int(parameters.GetParameter(0, "NumberOfResolutions")[0])
         for name, image in zip(("Fixed", "Moving"), self._images, strict=True):
@@ -125,7 +142,8 @@ class Elastix:
         return self._update(name, method)
 
     def _method(self, moving: Any, parameters: Any, start: FloatArray) -> Any:
-        method = self._itk.ElastixRegistrationMethod.New(self._fixed, moving)
+        module = wrapped("itkElastixRegistrationMethod")
+        method = module.itkElastixRegistrationMethodIF3IF3.New(self._fixed, moving)
         method.SetFixedMask(self._mask_in_view(start))
         method.SetParameterObject(parameters)
         method.SetOutputDirectory(str(self._folder))
@@ -153,13 +171,15 @@ class Elastix:
 
     def _placed(self, matrix: FloatArray) -> Any:
         """The moving image in the fixed image's space."""
-        itk, moving = self._itk, self._moving
         turned = np.linalg.inv(matrix[:3, :3]) @ index_to_world(self._images[1])[:3, :3]
         spacing = np.linalg.norm(turned, axis=0)
-        placed = itk.image_from_array(itk.array_view_from_image(moving))
+        placed = read_image(self._folder / "moving.mha")
         placed.SetSpacing(spacing.tolist())
         placed.SetOrigin((np.linalg.inv(matrix) @ [*self._images[1].GetOrigin(), 1.0])[:3].tolist())
-        placed.SetDirection(itk.matrix_from_array(turned / spacing))
+        direction = wrapped("vnl_matrix_fixed").vnl_matrix_fixedD_3_3()
+        for (row, column), number in np.ndenumerate(turned / spacing):
+            direction.put(row, column, float(number))
+        placed.SetDirection(wrapped("itkMatrix").itkMatrixD33(direction))
         return placed
 
     def _set_points(self, method: Any, placed: FloatArray) -> None:
@@ -202,7 +222,7 @@ class Elastix:
         view = sitk.Resample(wider, self._fixed_mask, transform, sitk.sitkNearestNeighbor, 0)
         path = self._folder / "mask_in_view.mha"
         sitk.WriteImage(self._fixed_mask * view, str(path))
-        return self._itk.imread(str(path), self._itk.UC)
+        return read_image(path, "UC")
 
 
 def pyramid(spacing_mm: Sequence[float], size: Sequence[int], levels: int) -> list[list[int]]:

@@ -226,6 +226,7 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
         "scheduler_kwargs": NO_PAGE,
         "host": "127.0.0.1",
         "silence_logs": 50,
+        "preload": ["pipeline.run.preload"],
     }
     if gpu:
         options["resources"] = GPU if _gpus() >= jobs else {}

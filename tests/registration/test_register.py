@@ -238,6 +238,15 @@ def test_importing_the_package_does_not_load_itk_or_torch() -> None:
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_elastix_is_loaded_without_all_that_it_may_be_used_with() -> None:
+    """itk's own way of loading it takes ten times as long: benchmarks/elastix_load.py."""
+    code = "import sys; from pipeline.registration.elastix import load; load(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "itk.itkElastixRegistrationMethodPython" in loaded
+    assert loaded.isdisjoint(("torch", "itk.ITKImageIntensityPython", "itk.ElastixPython"))
+
+
 def test_a_bending_map_that_gains_little_is_not_kept(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pose is half a millimetre off: the B-spline that mends it is better, but not by enough to be believed."""
     pose = pair.truth @ rigid((0, 0, 0), (0.5, 0, 0))
