@@ -213,6 +213,8 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
     settings = {
         "distributed.nanny.pre-spawn-environ": counts,
         "distributed.scheduler.allowed-failures": RETRIES,
+        # one that is being started again is not lost, however often it dies: else the run would wait for nobody
+        "distributed.deploy.lost-worker-timeout": "10000 h",
         "distributed.worker.memory.spill": False,  # results are records: there is nothing to put aside
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.pause": False,
