@@ -54,37 +54,37 @@ LATE = Variant("late", ("streams", "late"))
 TRIAL = Trial(LATE)
 
 
-def protocol(out: Path) -> Protocol:
-    """One training; the temperature is fitted on cases that are neither learned from nor judged."""
+def protocol(out: Path, seed: int = CASES_SEED) -> Protocol:
+    """One training of cases of a seed; the temperature is fitted on cases that are neither learned from nor judged."""
     settings = {
         **stream_trials.protocol(out, "additive", EPOCHS).settings,
-        "dataset_dir": str(out / "paired" / "cases"),
+        "dataset_dir": str(out / f"paired-{seed}" / "cases"),
         "table_name": "training.csv",
         "streams": STREAMS,
         "classes": CLASSES,
         **RECIPE,
     }
     judgements: Mapping[str, Mapping[str, Any]] = {EVALUATION: {}, "test": {"test_table": "test.csv"}, **WITHIN}
-    return Protocol(out / "paired", settings, judgements)
+    return Protocol(out / f"paired-{seed}", settings, judgements)
 
 
-def run(out: Path) -> None:
+def run(out: Path, seed: int = CASES_SEED) -> None:
     """Simulate what is not there, and run the training if it is not done."""
-    found = protocol(out)
+    found = protocol(out, seed)
     folder = Path(found.settings["dataset_dir"])
-    for name, training, held_out, seed in (
-        ("training.csv", TRAINING, CALIBRATED, CASES_SEED),
-        ("test.csv", 0, TESTED, CASES_SEED + 1),
+    for name, training, held_out, own in (
+        ("training.csv", TRAINING, CALIBRATED, seed),
+        ("test.csv", 0, TESTED, seed + 1),
     ):
-        cohort = simulate_streams("additive", training + held_out, seed, SHOWN, CLASSES, "class")
+        cohort = simulate_streams("additive", training + held_out, own, SHOWN, CLASSES, "class")
         stream_trials.write(folder, name, cohort, training)
     run_trials(found, [TRIAL])
 
 
-def section(out: Path) -> str:
+def section(out: Path, seed: int = CASES_SEED) -> str:
     """What calibrated late fusion has found beside the posterior, as Markdown."""
-    found = protocol(out)
-    cohort = simulate_streams("additive", TESTED, CASES_SEED + 1, SHOWN, CLASSES, "class")
+    found = protocol(out, seed)
+    cohort = simulate_streams("additive", TESTED, seed + 1, SHOWN, CLASSES, "class")
     labels = cohort.cues.labels
     best = float(log_loss(labels, cohort.cues.posterior))
     folders = judged_folders(found, [TRIAL], "test")
@@ -119,10 +119,10 @@ def section(out: Path) -> str:
 
 Three images of {SIDE} × {SIDE} and four classes; each image of a case is another person's of the same class, and shows
 two cues: how bright one ellipsoid is, and how dark another. Late fusion learns from {TRAINING:,} cases, its calibration
-from {CALIBRATED:,} others, and {TESTED:,} judge it. The posterior is that given the cues themselves, which the noise of
-an image hides a little. Before, both ellipsoids were bright, and told apart by their place alone: networks that pool
-over places cannot read that, and missed the target by 44 %. One temperature had missed it by a tenth of a percent, too,
-before the calibration was the one that cross-validation on the {CALIBRATED:,} recommends.""",
+from {CALIBRATED:,} others, and {TESTED:,} judge it (seed {seed}). The posterior is that given the cues themselves,
+which the noise of an image hides a little. Before, both ellipsoids were bright, and told apart by their place alone:
+networks that pool over places cannot read that, and missed the target by 44 %. One temperature had missed it by a tenth
+of a percent, too, before the calibration was the one that cross-validation on the {CALIBRATED:,} recommends.""",
             NO_WINNER,
             markdown_table(("", "NLL", "AUROC"), rows),
             markdown_table(("target", "figure", "met"), targets),

@@ -48,6 +48,7 @@ def main(
     mechanisms: Annotated[bool, typer.Option("--mechanisms", help="Train on simulated mechanisms.")] = False,
     features: Annotated[bool, typer.Option("--features", help="Time epochs of frozen encoders.")] = False,
     paired: Annotated[bool, typer.Option("--paired", help="Train on cases made of one class's files.")] = False,
+    paired_seed: Annotated[int, typer.Option(help="Of these cases.")] = stream_paired.CASES_SEED,
     cohort: Annotated[bool, typer.Option("--cohort", help="Time a cohort beside a shell loop.")] = False,
     page: Annotated[Path, typer.Option(help="The page whose sections are written.")] = PAGE,
 ) -> None:
@@ -61,8 +62,8 @@ def main(
         write_section(page, "Streams", "mechanisms", measure_mechanisms(out))
     if paired:
         torch.set_num_threads(1)
-        stream_paired.run(out)
-        write_section(page, "Streams", "paired", stream_paired.section(out))
+        stream_paired.run(out, paired_seed)
+        write_section(page, "Streams", "paired", stream_paired.section(out, paired_seed))
     if cohort:
         write_section(page, "Streams", "cohort", stream_cohort.section(out / "cohort"))
     echo(f"Written: {page}")
