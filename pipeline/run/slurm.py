@@ -17,34 +17,38 @@ from pipeline.spec.resources import Slurm
 from pipeline.words import counted
 
 #: Stands in a script that is only looked at for what is known when a run starts.
-SCHEDULER, NAME = "tcp://SCHEDULER:PORT", "NAME"
+SCHEDULER, NAME = "tls://SCHEDULER:PORT", "NAME"
+CERTIFICATE = {"tls_ca_file": "CERTIFICATE", "tls_worker_cert": "CERTIFICATE", "tls_worker_key": "KEY"}
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 def script(asked: Slurm) -> str:
     """The job's script, as SLURM is given it; E_EXTRA without dask-jobqueue."""
-    return str(_jobqueue().slurm.SLURMJob(SCHEDULER, NAME, **_options(asked)).job_script())
+    from dask.distributed import Security
+
+    safe = {"protocol": "tls://", "security": Security(require_encryption=True, **CERTIFICATE)}
+    return str(_jobqueue().slurm.SLURMJob(SCHEDULER, NAME, **safe, **_options(asked)).job_script())
 
 
 @contextlib.contextmanager
-def submitted(asked: Slurm, options: Mapping[str, Any]) -> Iterator[Any]:
+def submitted(asked: Slurm, options: Mapping[str, Any], shared: Path) -> Iterator[Any]:
     """A client of the processes of jobs; those are cancelled behind the block. One that ends is followed by another.
 
-    `options` are those of dask's scheduler.
+    Args:
+        asked: what jobs there are.
+        options: of dask's scheduler.
+        shared: a folder that the jobs see, too: takes the certificate of this run, which its user alone can read.
 
     Raises:
         UsageError: E_EXTRA; E_SLURM where there is no SLURM, where it refuses the job, or where none has started.
     """
     from dask.distributed import Client
 
-    library = _jobqueue()
     _require_accepted(script(asked))
     network = {"interface": asked.interface} if asked.interface else {}
-    scheduler = {**options, **network}
-    with (
-        library.SLURMCluster(scheduler_options=scheduler, silence_logs=50, **_options(asked), **network) as cluster,
-        Client(cluster) as client,
-    ):
+    safe = {"security": True, "shared_temp_directory": str(shared)}
+    whole = {"scheduler_options": {**options, **network}, "silence_logs": 50, **_options(asked), **network, **safe}
+    with _jobqueue().SLURMCluster(**whole) as cluster, Client(cluster) as client:
         cluster.adapt(minimum_jobs=asked.jobs, maximum_jobs=asked.jobs)
         echo(f"Waiting for the first of {counted(asked.jobs, 'job')} of SLURM to start.")
         try:

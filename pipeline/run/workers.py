@@ -178,7 +178,7 @@ def workers(plan: Plan, stages: Sequence[str]) -> Iterator[Here | Cluster]:
     if plan.scheduler:
         clients = _joined(plan)
     elif plan.slurm is not None:
-        clients = _submitted(plan.slurm)
+        clients = _submitted(plan.slurm, plan.output_dir)
     elif plan.jobs == 1 and plan.resources is None:
         yield Here(plan)
         return
@@ -190,7 +190,7 @@ def workers(plan: Plan, stages: Sequence[str]) -> Iterator[Here | Cluster]:
 
 
 @contextlib.contextmanager
-def _submitted(jobs: Path) -> Iterator[Any]:
+def _submitted(jobs: Path, shared: Path) -> Iterator[Any]:
     """A client of processes of SLURM's jobs."""
     import dask
 
@@ -198,7 +198,7 @@ def _submitted(jobs: Path) -> Iterator[Any]:
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": RETRIES}),
-        submitted(load_slurm(jobs), NO_PAGE) as client,
+        submitted(load_slurm(jobs), NO_PAGE, shared) as client,
     ):
         yield client
 
@@ -227,6 +227,7 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
         "threads_per_worker": 1,
         "scheduler_kwargs": NO_PAGE,
         "host": "127.0.0.1",
+        "security": True,  # a certificate of this run: nobody else on the machine can give the processes work
         "silence_logs": 50,
         "preload": ["pipeline.run.preload"],
     }

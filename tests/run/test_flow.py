@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from dask.distributed import Client, Security
 
 from pipeline.errors import UsageError
 from pipeline.run import workers as room
 from pipeline.run.flow import Group, Task, loaded_for, through
 from pipeline.run.plan import Plan
-from pipeline.run.workers import Here, workers
+from pipeline.run.workers import Cluster, Here, workers
 from pipeline.shipped import code_version
 from pipeline.store import records
 from tests.run.toy import begun, statuses, toy_check, toy_work
@@ -59,6 +61,22 @@ def test_crashes_and_hangs_cost_their_case_alone(tmp_path: Path, monkeypatch: py
     assert tries["second", "case-crash"] == 2 and tries["second", "case-hang"] == 1
     said = records.read(out / "cases" / "case-hang" / "second")
     assert said is not None and said.error is not None and "longer than the 3 s" in said.error.message
+
+
+@pytest.mark.slow
+def test_nobody_else_gives_the_processes_of_a_run_work(tmp_path: Path) -> None:
+    """Whoever could reach the scheduler would run programs as the user."""
+    with workers(Plan(tmp_path, tmp_path / "out", jobs=2), STAGES) as pool:
+        assert isinstance(pool, Cluster) and pool.client.run(os.getpid).keys() == pool.client.nthreads().keys()
+        address = pool.client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        for stranger, security in (
+            (address.replace("tls://", "tcp://"), None),
+            (address, Security(require_encryption=True)),
+            (address, Security.temporary()),
+        ):
+            with pytest.raises((OSError, TypeError)):
+                Client(stranger, security=security, timeout=2)
 
 
 def test_a_process_of_another_version_does_no_work(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ SMALL = 'jobs: 2\ncores: 1\nmemory_gb: 3\nwalltime: "00:05:00"\n'
 SBATCH = """#!/bin/bash
 echo "$@" >> "$(dirname "$0")/called.txt"
 [ "$1" = --test-only ] && exit 0
+cp "$1" "$(dirname "$0")/job.sh"
 cp "$1" "$1.kept"
 setsid bash "$1.kept" </dev/null >/dev/null 2>&1 &
 echo "Submitted batch job $!"
@@ -129,5 +130,8 @@ def test_a_run_by_jobs(slurm: str, tmp_path: Path) -> None:
     if slurm == "stand-in":
         called = (tmp_path / "bin" / "called.txt").read_text().split("\n")
         assert called[0].startswith("--test-only") and sum(line.startswith("scancel") for line in called) == 2
+        job = (tmp_path / "bin" / "job.sh").read_text()
+        assert "tls://" in job and f"--tls-key {tmp_path / 'out'}/.dask-jobqueue" in job
+        assert not list((tmp_path / "out").glob(".dask-jobqueue*"))  # the certificate of the run, and its key
     else:
         assert subprocess.run(["squeue", "-h", "-t", "PD,R"], capture_output=True, check=True).stdout == b""
