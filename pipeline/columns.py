@@ -75,7 +75,7 @@ def read_rows(
         UsageError: E_TABLE when it is no such table, lacks a column or all rows, or a row has more cells than columns;
             E_INPUT, E_UNREADABLE when it cannot be opened.
     """
-    head, *rows = read_cells(path, f"a table (.csv) with the columns {', '.join(needed)}") or [[]]
+    head, *rows = read_cells(path, f"a table (.csv) with the columns {', '.join(needed)}")
     at = find_columns(head, [*needed, *optional], path.name)
     absent = [name for name in needed if name not in at]
     if absent:
@@ -103,17 +103,20 @@ def read_cells(path: Path, what: str) -> list[list[str]]:
         what: is expected, for messages.
 
     Raises:
-        UsageError: E_TABLE when it cannot be read; E_INPUT, E_UNREADABLE when it cannot be opened.
+        UsageError: E_TABLE when it cannot be read or is empty; E_INPUT, E_UNREADABLE.
     """
     require_given(path, what)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             delimiter = delimiter_of(stream.readline())
             stream.seek(0)
-            return [row for row in csv.reader(stream, delimiter=delimiter, skipinitialspace=True) if row]
+            rows = [row for row in csv.reader(stream, delimiter=delimiter, skipinitialspace=True) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = f"Expected {what}, but {path} cannot be read: {error}."
         raise UsageError("E_TABLE", reason, "Save the table as CSV in UTF-8.") from error
+    if not rows:
+        raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
+    return rows
 
 
 def delimiter_of(head: str) -> str:

@@ -29,7 +29,7 @@ def read_array(path: Path) -> Array:
         UsageError: E_TABLE when the file is damaged, of another kind, or holds something but numbers; E_INPUT,
             E_UNREADABLE when it cannot be opened.
     """
-    array = _numbers(_read_csv(path), path) if path.suffix.lower() == ".csv" else _read_numpy(path)
+    array = _numbers(read_cells(path, "a .csv file"), path) if path.suffix.lower() == ".csv" else _read_numpy(path)
     if array.dtype.kind not in "biuf":
         raise UsageError("E_TABLE", f"Expected numbers in {path.name}, got the type {array.dtype}.")
     return array
@@ -48,7 +48,10 @@ def read_names(path: Path) -> Array:
     Raises:
         UsageError: E_TABLE likewise, when there are several columns and none has such a name, or a name is empty.
     """
-    names = _named_column(_read_csv(path), path) if path.suffix.lower() == ".csv" else _read_numpy(path).astype(str)
+    if path.suffix.lower() == ".csv":
+        names = _named_column(read_cells(path, "a .csv file"), path)
+    else:
+        names = _read_numpy(path).astype(str)
     if names.ndim != 1 or any(not name.strip() for name in names):
         raise UsageError("E_TABLE", f"Expected one name a row in {path.name}, got shape {names.shape} or empty names.")
     return names
@@ -78,13 +81,6 @@ def _read_numpy(path: Path) -> Array:
             return np.asarray(found[found.files[0]])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError("E_TABLE", f"Expected a readable file at {path}, got: {error}.") from error
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    rows = read_cells(path, "a table (.csv)")
-    if not rows:
-        raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
-    return rows
 
 
 def _numbers(rows: list[list[str]], path: Path) -> Array:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from skimage.transform import resize
 
 from pipeline.report.slices import (
     LETTERS,
@@ -72,6 +73,13 @@ def test_pixels_are_square_in_mm():
     # 6 mm high and 10 mm wide, from 12 mm below the top and 5 mm from the left.
     assert bright.min(axis=0).tolist() == [24, 10]
     assert bright.max(axis=0).tolist() == [35, 29]
+
+
+@pytest.mark.parametrize("pixel_mm", [0.4, 1.0])
+def test_pixels_are_those_of_scikit_image(pixel_mm):
+    image = np.random.default_rng(0).normal(size=(23, 31))
+    found = to_pixels(image, (3.0, 1.2), pixel_mm)
+    np.testing.assert_allclose(found, resize(image, found.shape, order=1, mode="edge"), atol=1e-6)
 
 
 def test_labels_are_not_mixed():
