@@ -51,7 +51,7 @@ class Tables:
         counts: split -> class -> cases; the split is empty where the folders have none.
         pairing: how cases were made: `stem`, `class`, or `file` where each file is one.
         notes: what a reader has to know (codes `N_...`).
-        failed: pictures, sounds and volumes that cannot be read; `left_out` says why.
+        failed: code -> how many files of data cannot be read, or lie where none may; `left_out` says why.
     """
 
     cases: Path
@@ -62,7 +62,7 @@ class Tables:
     counts: Mapping[str, Mapping[str, int]]
     pairing: str
     notes: tuple[str, ...]
-    failed: int
+    failed: Mapping[str, int]
 
 
 def table(
@@ -116,11 +116,11 @@ def show(found: Tables) -> int:
     for note in found.notes:
         echo(note, error=True)
     if found.failed:
-        what = f"{counted(found.failed, 'file')} cannot be read or lie in the folder of no class"
-        echo(f"{what}: {found.left_out} says why", error=True)
+        codes = ", ".join(f"{code} {number}" for code, number in sorted(found.failed.items()))
+        echo(f"{counted(sum(found.failed.values()), 'file')} left out: {codes}; {found.left_out} says why", error=True)
     beside = {"test": found.test, "left out": found.left_out, "classes": found.about}
     echo("; ".join([f"Table: {found.cases}", *(f"{name}: {path}" for name, path in beside.items() if path)]))
-    return int(found.failed > 0)
+    return int(bool(found.failed))
 
 
 def _tree(root: Path, layout: str, stream: str) -> Tree:
@@ -131,8 +131,8 @@ def _tree(root: Path, layout: str, stream: str) -> Tree:
         raise UsageError("E_UNREADABLE", what) from error
 
 
-def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tuple[Cases, list[LeftOut], int]:
-    """The cases, every file that is in none, and how many of these are data that cannot be read."""
+def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tuple[Cases, list[LeftOut], Counter[str]]:
+    """The cases, every file that is in none, and the codes of those that are data."""
     content, unreadable, flags = read_all(tree)
     readable = [item for item in tree.items if item.path in content]
     groups = equal_groups(readable, content)
@@ -149,7 +149,7 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
         for entry in tree.left_out
         if entry.code == "E_FOLDER" and not (kind_of(entry.path) and entry.path.is_file())
     ]
-    failed = len(unreadable) + len(tree.left_out) - len(others)
+    failed = Counter(entry.code for entry in (*unreadable, *tree.left_out) if entry not in others)
     said = [f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}"] if others else []
     notes = (*cases.notes, *_copies(kept, content), *flags, *said)
     return replace(cases, notes=notes), left_out, failed

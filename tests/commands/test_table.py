@@ -292,10 +292,15 @@ def test_damaged_and_foreign_files_are_left_out_with_their_reasons(tree: Path) -
         "train/stray.png": "E_FOLDER",
     }
     # two of them are pictures that are where nobody looks
-    assert found.failed == 6 and found.notes[-1] == "2 files or folders left out, such as deeper"
+    assert (
+        found.failed == {"E_FOLDER": 2, "E_PICTURE": 3, "E_SOUND": 1}
+        and found.notes[-1] == "2 files or folders left out, such as deeper"
+    )
     done = call("table", tree, "--layout", LAYOUT, "--out", tree / "cases.csv")
     assert (
-        done.code == 1 and "6 files cannot be read or lie in" in done.err and "train: 12 cases (Healthy 3," in done.out
+        done.code == 1
+        and "6 files left out: E_FOLDER 2, E_PICTURE 3, E_SOUND 1; " in done.err
+        and "train: 12 cases (Healthy 3," in done.out
     )
 
 
