@@ -19,8 +19,9 @@ from pipeline.spec.resources import Resources, load_resources, load_slurm
 
 #: A case that kills its process is tried again so often: another case may have been to blame, or a machine.
 RETRIES = 2
-#: How long a scheduler is waited for, seconds; how often limits of time are looked at.
-CONNECT_S, LOOK_S = 10, 1.0
+#: How long a scheduler is waited for, seconds; how often limits of time are looked at; how long a run waits when it
+#: has no process left: a new one may come. Jobs of SLURM may wait for days.
+CONNECT_S, LOOK_S, LOST_S = 10, 1.0, 300.0
 #: How many events a scheduler keeps of its past; as dask has it, it grows with the cohort.
 KEPT = 100
 #: What processes say when they begin a task.
@@ -89,10 +90,12 @@ class Cluster:
         """Wait for a task; one that has killed its process too often, or takes too long, is a failed case.
 
         Raises:
-            UsageError: E_WORKER, E_SCHEDULER when the scheduler is gone; what loading its stage raises.
+            UsageError: E_WORKER, also when no process is left; E_SCHEDULER when the scheduler is gone; what loading
+                its stage raises.
         """
         from dask.distributed import wait
 
+        seen = time.monotonic()
         while True:
             with contextlib.suppress(TimeoutError):
                 wait(list(self._running), timeout=LOOK_S, return_when="FIRST_COMPLETED")
@@ -103,6 +106,11 @@ class Cluster:
                 return task, self._record(done, task)
             if late := self._late():
                 return late
+            if self.client.nthreads() or self.plan.slurm:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > LOST_S:
+                what = f"No process is left to do the work, and none came for {LOST_S:g} s."
+                raise UsageError("E_WORKER", what, "Start workers again, then the same command: what is done stays.")
 
     def check(self, task: Task) -> None:
         """Load its stage in one of the processes."""

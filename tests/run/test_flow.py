@@ -79,6 +79,18 @@ def test_nobody_else_gives_the_processes_of_a_run_work(tmp_path: Path) -> None:
                 Client(stranger, security=security, timeout=2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("toys")
+def test_a_run_without_any_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "LOST_S", 2.0)
+    with workers(Plan(tmp_path, tmp_path / "out", jobs=2), STAGES) as pool:
+        assert isinstance(pool, Cluster)
+        pool.client.cluster.scale(0)
+        pool.start(Task(Group(STAGES, pool.plan, "epoch"), 0, {"case_id": "a"}, code_version()))
+        with pytest.raises(UsageError, match="E_WORKER: No process is left"):
+            pool.finished()
+
+
 def test_a_process_of_another_version_does_no_work(tmp_path: Path) -> None:
     task = Task(Group(("ingest",), Plan(tmp_path, tmp_path / "out"), "epoch"), 0, {}, "another")
     with pytest.raises(UsageError, match="E_WORKER: Expected a worker of the version another") as refused:
