@@ -63,7 +63,7 @@ def main(
     if paired:
         torch.set_num_threads(1)
         stream_paired.run(out, paired_seed)
-        write_section(page, "Streams", "paired", stream_paired.section(out, paired_seed))
+        write_section(page, "Streams", f"paired-{paired_seed}", stream_paired.section(out, paired_seed))
     if cohort:
         write_section(page, "Streams", "cohort", stream_cohort.section(out / "cohort"))
     echo(f"Written: {page}")
