@@ -280,7 +280,7 @@ def _joined(plan: Plan) -> Iterator[Any]:
 
     try:
         client = Client(plan.scheduler, timeout=CONNECT_S)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TimeoutError, TypeError) as error:  # TypeError: TLS without a certificate
         raise UsageError("E_SCHEDULER", f"The scheduler at {plan.scheduler} does not answer.") from error
     with client:
         try:

@@ -145,11 +145,13 @@ def test_jobs_beside_a_scheduler_are_refused(tmp_path: Path) -> None:
         Plan(tmp_path, tmp_path / "out", jobs=2, scheduler="tcp://127.0.0.1:9")
 
 
-def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", ["tcp", "tls"])  # for TLS it lacks a certificate, too
+def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     monkeypatch.setattr(room, "CONNECT_S", 0.5)
+    address = f"{protocol}://127.0.0.1:9"
     with (
-        pytest.raises(UsageError, match=r"E_SCHEDULER: The scheduler at tcp://127.0.0.1:9 does not answer"),
-        workers(Plan(tmp_path, tmp_path / "out", scheduler="tcp://127.0.0.1:9"), STAGES),
+        pytest.raises(UsageError, match=f"E_SCHEDULER: The scheduler at {address} does not answer"),
+        workers(Plan(tmp_path, tmp_path / "out", scheduler=address), STAGES),
     ):
         pass
 
