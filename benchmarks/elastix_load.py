@@ -1,6 +1,6 @@
 """How long a process takes to load elastix, and its memory then: Tandem's way beside that of itk's documentation.
 
-python -m benchmarks.elastix_load
+`python -m benchmarks.elastix_load` prints both.
 """
 
 from __future__ import annotations

@@ -149,7 +149,8 @@ def _cases(tree: Tree, root: Path, pair: str, duplicates: str, seed: int) -> tup
         for entry in tree.left_out
         if entry.code == "E_FOLDER" and not (kind_of(entry.path) and entry.path.is_file())
     ]
-    failed = Counter(entry.code for entry in (*unreadable, *tree.left_out) if entry not in others)
+    every = Counter(entry.code for entry in (*unreadable, *tree.left_out))
+    failed = every - Counter(entry.code for entry in others)
     said = [f"{counted(len(others), 'file or folder')} left out, such as {others[0].path.name}"] if others else []
     notes = (*cases.notes, *_copies(kept, content), *flags, *said)
     return replace(cases, notes=notes), left_out, failed

@@ -173,7 +173,7 @@ class Elastix:
         """The moving image in the fixed image's space."""
         turned = np.linalg.inv(matrix[:3, :3]) @ index_to_world(self._images[1])[:3, :3]
         spacing = np.linalg.norm(turned, axis=0)
-        placed = read_image(self._folder / "moving.mha")
+        placed = read_image(self._folder / "moving.mha")  # a copy of its own, whose geometry may change
         placed.SetSpacing(spacing.tolist())
         placed.SetOrigin((np.linalg.inv(matrix) @ [*self._images[1].GetOrigin(), 1.0])[:3].tolist())
         direction = wrapped("vnl_matrix_fixed").vnl_matrix_fixedD_3_3()

@@ -211,7 +211,7 @@ def _csv(text: str, convention: Convention | None) -> Landmarks:
     lines = text.splitlines()
     stated = [found.group(1) for line in lines if (found := re.match(r"#\s*convention\s*[:=]\s*(\w+)", line))]
     lines = [line for line in lines if line.strip() and not line.startswith("#")] or [""]
-    head, *cells = list(csv.reader(lines, delimiter=delimiter_of(lines[0]))) or [[]]
+    head, *cells = csv.reader(lines, delimiter=delimiter_of(lines[0]))
     if any(len(row) > len(head) for row in cells):
         raise _fault("Expected as many cells as columns in every row, got more (decimal commas?).")
     at = find_columns(head, (*"xyz", "convention", "name"), "the landmarks")
