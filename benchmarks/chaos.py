@@ -1,10 +1,11 @@
 """A small cohort under attack, against an undisturbed run: docs/benchmarks/chaos.md.
 
-    python -m benchmarks.chaos FOLDER [--kills 500] [--seconds 1200] [--write]
+    python -m benchmarks.chaos FOLDER [--kills 500] [--seconds 1200] [--no-points] [--write]
 
 Real stages of simulated studies are killed at every write point (fsync, rename) and at random moments, the parent and
 its workers, and their outputs are damaged. `FOLDER` keeps what was done: stopped, or out of time, the same command goes
-on. The run is forked from this process, which has loaded what it needs; every tenth random kill hits `tandem run
+on. Two can work at once, in two folders (`--kills 0`, `--no-points`): joined, their `attacks.jsonl` are one. The run is
+forked from this process, which has loaded what it needs; every tenth random kill hits `tandem run
 --jobs 2`, started from nothing.
 """
 
@@ -296,6 +297,7 @@ def main(
     seconds: Annotated[
         float, typer.Option(help="Stop after so long: half for write points, half for random kills.")
     ] = 1e9,
+    points: Annotated[bool, typer.Option("--points/--no-points", help="Kill at each write point.")] = True,
     write: Annotated[bool, typer.Option("--write", help="Write the page.")] = False,
 ) -> None:
     """Attack what was not yet attacked, and print the table."""
@@ -303,10 +305,11 @@ def main(
     with kept_sandboxes() as servers:
         attack = Attack(folder, time.monotonic() + seconds, servers)
         attack.prepare()
-        attack.damage()
-        end, attack.until = attack.until, time.monotonic() + seconds / 2
-        attack.write_points()
-        attack.until = end
+        if points:
+            attack.damage()
+            end, attack.until = attack.until, time.monotonic() + seconds / 2
+            attack.write_points()
+            attack.until = end
         attack.random_kills(kills)
     lines = told(attack.done)
     print("\n".join(lines))

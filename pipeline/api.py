@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.commands.bids import export_bids
     from pipeline.commands.calibrate import apply_calibration, calibrate
     from pipeline.commands.cohort import clean, cohort, retry, verify
     from pipeline.commands.convert import convert_back, convert_nnunet
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "apply_calibration", "calibrate", "clean", "cohort", "compare", "convert_back", "convert_nnunet", "deidentify",
-    "draft_spec", "evaluate_classification", "evaluate_segmentation", "fuse_image", "ingest", "radiomics", "register",
-    "retry", "run", "segment", "series", "specs", "status", "table", "verify", "watch",
+    "draft_spec", "evaluate_classification", "evaluate_segmentation", "export_bids", "fuse_image", "ingest",
+    "radiomics", "register", "retry", "run", "segment", "series", "specs", "status", "table", "verify", "watch",
 ]
 # fmt: on
 #: Where a function is, other than in the module of `pipeline.commands` of its own name.
 _HOMES = {
     **{"apply_calibration": "commands.calibrate", "evaluate_classification": "commands.evaluate"},
     **{"draft_spec": "commands.series", "compare": "comparison.cohort", "specs": "commands.typed"},
+    **{"export_bids": "commands.bids"},
     **dict.fromkeys(("clean", "retry", "verify"), "commands.cohort"),
     **dict.fromkeys(("convert_back", "convert_nnunet"), "commands.convert"),
     **dict.fromkeys(("ingest", "run", "status", "watch"), "commands.run"),

@@ -111,6 +111,7 @@ class Children:
         memory_bytes: address space of each, its libraries included; None: no limit.
         timeout_s: what one task may take.
         chunk: how many tasks a child is given at once: small tasks cost less together.
+        ahead: so many chunks a child may be done, or waiting, behind one that takes long; their answers are held.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Children:
         memory_bytes: int | None = None,
         timeout_s: float = 60.0,
         chunk: int = 1,
+        ahead: int = 2,
     ) -> None:
         server = function if isinstance(function, Server) else Server(name_of(function))
         self._own = None if server is function else server
@@ -128,7 +130,7 @@ class Children:
         for child in self._children:
             self._idle.put(child)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="child")
-        self._chunk = chunk
+        self._chunk, self._ahead = chunk, ahead * workers
 
     def __enter__(self) -> Children:
         return self
@@ -159,7 +161,7 @@ class Children:
         ahead: deque[Future[list[Any]]] = deque()
         while chunk := list(islice(rest, self._chunk)):
             ahead.append(self._threads.submit(self._call, chunk))
-            if len(ahead) > 2 * len(self._children):
+            if len(ahead) > self._ahead:
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()

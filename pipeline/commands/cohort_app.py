@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.typed import Jobs, Options, command, finished
+from pipeline.commands.typed import Jobs, Options, command, finished, pairs
+from pipeline.errors import UsageError
 from pipeline.words import counted
 
 cohort_app = typer.Typer(rich_markup_mode=None)
@@ -78,8 +79,13 @@ def clean(
 def cohort(
     out: Folder,
     parquet: Annotated[bool, typer.Option("--parquet", help="cases.parquet, too, with the columns' types.")] = False,
-) -> None:
-    """Write the table of all cases anew, what its columns mean, and the page of all cases."""
+    bids: Annotated[Path | None, typer.Option(help="A new folder for images and labels as BIDS derivatives.")] = None,
+    bids_suffix: Annotated[
+        list[str] | None, typer.Option(help="What kind of MR a role is, such as mr=T1w; repeatable.")
+    ] = None,
+) -> int:
+    """Write the table of all cases anew, what its columns mean, and the page of all cases; a dataset of BIDS."""
+    from pipeline.commands.bids import export_bids, show_exported
     from pipeline.commands.cohort import PARQUET
     from pipeline.commands.cohort import cohort as export
     from pipeline.console import echo
@@ -90,3 +96,6 @@ def cohort(
     if parquet:
         echo(f"The same with types: {out / PARQUET}")
     echo(f"Page: {out / 'report.html'}")
+    if bids is None and bids_suffix:
+        raise UsageError("E_OPTION", "Expected --bids FOLDER beside --bids-suffix, got none.")
+    return show_exported(export_bids(out, bids, pairs(bids_suffix or (), "mr=T1w"))) if bids else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cases import Fault
 from pipeline.columns import PATIENT, read_rows
+from pipeline.commands.typed import pairs
 from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.segmentation import sources
@@ -78,7 +79,7 @@ def convert_nnunet(  # noqa: PLR0913 - each is an option of the command
     elif msd:
         source = sources.of_decathlon(Path(msd), whose)
     elif nifti:
-        source = sources.of_patterns(_patterns(nifti), load_spec(spec), whose)
+        source = sources.of_patterns(pairs(nifti, "mr=/data/{case}_mr.nii.gz"), load_spec(spec), whose)
     else:
         source = _of_pack(Path(str(hippocampus or sts)), load_spec(str(spec) or PACKS[chosen[0]]), whose)
     return write_dataset(source, Path(out), (dataset, name), read, folds, seed, copy)
@@ -166,14 +167,6 @@ def _of_pack(root: Path, spec: Spec, patients: Mapping[str, str]) -> Source:
     files |= {name: mask.files or "" for name, mask in spec.masks.items()}
     patterns = {key: files[key] for key in (*section.channels, section.label) if key in files}
     return sources.of_patterns(patterns, spec, patients, root)
-
-
-def _patterns(given: Sequence[str]) -> dict[str, str]:
-    parts = [item.partition("=") for item in given]
-    wrong = [item for item, (_, mark, _) in zip(given, parts, strict=True) if not mark]
-    if wrong:
-        raise UsageError("E_OPTION", f"Expected ROLE=PATTERN, such as mr=/data/{{case}}_mr.nii.gz, got {wrong[0]}.")
-    return {key: pattern for key, _, pattern in parts}
 
 
 def read_patients(table: str | Path | None) -> dict[str, str]:

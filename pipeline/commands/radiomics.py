@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: What one image may take, in seconds, before it counts as failed.
 TIMEOUT_S = 3600.0
+#: So many regions each process may be ahead of one that takes long: the next are often small.
+AHEAD = 16
 _INPUTS = "Give -i IMAGE and -m MASK in pairs, one mask for all images or one image for all masks; or --cases TABLE."
 
 
@@ -215,7 +217,7 @@ def _measured(tasks: Sequence[Task], jobs: int) -> Iterator[Measured]:
         return
     from pipeline.child import Children
 
-    with Children(measure, workers=min(jobs, len(tasks)), timeout_s=TIMEOUT_S) as children:
+    with Children(measure, workers=min(jobs, len(tasks)), timeout_s=TIMEOUT_S, ahead=AHEAD) as children:
         for task, found in zip(tasks, children.map(tasks), strict=True):
             if isinstance(found, Measured):
                 yield found

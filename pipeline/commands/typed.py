@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -137,6 +137,18 @@ def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
 def names_in(text: str) -> list[str]:
     """The names of a text in which commas part them."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def pairs(given: Iterable[str], such_as: str) -> dict[str, str]:
+    """Options that are typed as `ROLE=SOMETHING`.
+
+    Raises:
+        UsageError: E_OPTION.
+    """
+    parts = {item: item.partition("=") for item in given}
+    if wrong := [item for item, (_, mark, _) in parts.items() if not mark]:
+        raise UsageError("E_OPTION", f"Expected a role with what it is, such as {such_as}, got {wrong[0]}.")
+    return {role: value for role, _, value in parts.values()}
 
 
 def finished(out: Path, found: dict[str, Any], passed: bool = False) -> int:

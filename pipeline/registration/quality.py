@@ -37,7 +37,9 @@ class QualityLimits:
 
     Attributes:
         start_disagreement_pass_mm: two independent starts must end at most this far apart to pass.
-        start_disagreement_warn_mm: further apart than this fails.
+        start_disagreement_warn_mm: further apart than this fails, unless `start_clear_gain` is reached.
+        start_clear_gain: the better of two starts is believed, with a warning, where its NMI, counted from 1, is so
+            many times the other's and nothing else speaks against it. Source: benchmarks/verdict.py.
         nmi_noise: two NMI that differ by this much or less count as equal.
         nmi_least: an interior NMI below this says that the images have nothing to do with each other.
         overlap_dice_pass: Dice of the two bodies, within what both images show, to pass.
@@ -55,6 +57,7 @@ class QualityLimits:
 
     start_disagreement_pass_mm: float = 1.0
     start_disagreement_warn_mm: float = 3.0
+    start_clear_gain: float = 2.0
     nmi_noise: float = 0.002
     nmi_least: float = 1.01
     overlap_dice_pass: float = 0.65
@@ -189,9 +192,12 @@ def measure(
         `warn`, `fail`) and `reason`.
     """
     pose = poses[0]
-    apart_mm = distance_mm(pose, poses[1], pair.in_view(pose)) if len(poses) > 1 else None
+    starts: dict[str, Any] = {"start_disagreement_mm": None, "nmi_other_start": None}
+    if len(poses) > 1:
+        apart_mm = distance_mm(pose, poses[1], pair.in_view(pose))
+        starts = {"start_disagreement_mm": apart_mm, "nmi_other_start": pair.nmi(poses[1])}
     numbers = _numbers(pair, pose, mirrored, PERTURBATION)
-    return _judged({"start_disagreement_mm": apart_mm, **numbers, **headers}, limits)
+    return _judged({**starts, **numbers, **headers}, limits)
 
 
 def measure_known(
@@ -206,7 +212,7 @@ def measure_known(
         steps: the shift (mm) and the turn (degrees) by which NMI has to fall.
 
     Returns:
-        As `measure`, without `start_disagreement_mm`.
+        As `measure`, without `start_disagreement_mm` and `nmi_other_start`.
     """
     return _judged({**_numbers(pair, pose, None, steps), **NO_HEADERS}, limits)
 
@@ -248,7 +254,7 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
     """Judge measured numbers: the worst single finding decides.
 
     Args:
-        numbers: the measures that `measure` gives; without `start_disagreement_mm` where there were no starts.
+        numbers: the measures that `measure` gives; without those of starts where there were none.
         limits: see `QualityLimits`.
 
     Returns:
@@ -259,7 +265,6 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
     if conflict and numbers["header_kept"]:  # no start confirms headers, and that parts match elsewhere is the conflict
         started, limits = False, replace(limits, local_shift_warn_mm=math.inf)
     findings = [
-        *(_judge_starts(numbers["start_disagreement_mm"], numbers["header_kept"], limits) if started else ()),
         *_judge_nmi(numbers["nmi_before"], numbers["nmi_after"], limits),
         *_judge_mirror(numbers["nmi_mirrored"], numbers["nmi_after"], limits),
         *_judge_peak(numbers["nmi_peak_fraction"], limits),
@@ -267,6 +272,7 @@ def judge(numbers: Mapping[str, Any], limits: QualityLimits) -> tuple[str, list[
         *_judge_parts(numbers["local_shift_mm"], limits),
         *_judge_slices(numbers["astray_fraction"], limits),
     ]
+    findings += _judge_starts(numbers, bool(findings), limits) if started else []
     for verdict in ("fail", "warn"):
         if any(kind == verdict for kind, _ in (*conflict, *findings)):
             return verdict, [text for _, text in (*conflict, *sorted(findings))]
@@ -288,16 +294,22 @@ def _judge_headers(numbers: Mapping[str, Any]) -> Findings:
     return [("warn", f"{text}: the {believed} were believed.")]
 
 
-def _judge_starts(apart_mm: float | None, header_kept: bool, limits: QualityLimits) -> Findings:
+def _judge_starts(numbers: Mapping[str, Any], doubted: bool, limits: QualityLimits) -> Findings:
+    apart_mm, after, other = (numbers[key] for key in ("start_disagreement_mm", "nmi_after", "nmi_other_start"))
     if apart_mm is None:
         return [("warn", "Only one start gave a result, so nothing confirms it.")]
     if apart_mm <= limits.start_disagreement_pass_mm:
         return []
-    if header_kept:
+    if numbers["header_kept"]:
         text = f"The headers' alignment was kept: the best start ends {apart_mm:.1f} mm from it, with a lower NMI."
         return [("warn", text)]
-    kind, limit = "warn" if apart_mm <= limits.start_disagreement_warn_mm else "fail", limits.start_disagreement_pass_mm
-    return [(kind, f"Two starts end {parted(apart_mm, limit, 1)} mm apart (limit {limit:g} mm).")]
+    limit = limits.start_disagreement_pass_mm
+    text = f"Two starts end {parted(apart_mm, limit, 1)} mm apart (limit {limit:g} mm)"
+    if apart_mm <= limits.start_disagreement_warn_mm:
+        return [("warn", f"{text}.")]
+    if doubted or after is None or after - 1 < limits.start_clear_gain * ((other or 1.0) - 1):
+        return [("fail", f"{text}.")]
+    return [("warn", f"{text}, of which one is clearly better (NMI {after:.3f}, not {other or 1.0:.3f}).")]
 
 
 def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits) -> Findings:

@@ -29,6 +29,7 @@ LIMITS = {
 }
 HELP = {
     "start_disagreement_mm": "How far apart two searches from different poses end, at most, in the body.",
+    "nmi_other_start": "The normalised mutual information where the other search ends.",
     "nmi_before": "Normalised mutual information inside the body by the headers alone; 1: the images share nothing.",
     "nmi_after": "The same after the alignment.",
     "nmi_rigid": "The same for the rigid pose alone.",

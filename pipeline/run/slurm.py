@@ -19,6 +19,8 @@ from pipeline.words import counted
 #: Stands in a script that is only looked at for what is known when a run starts.
 SCHEDULER, NAME = "tls://SCHEDULER:PORT", "NAME"
 CERTIFICATE = {"tls_ca_file": "CERTIFICATE", "tls_worker_cert": "CERTIFICATE", "tls_worker_key": "KEY"}
+#: A process loads what it needs when it starts, and not at its first case.
+PRELOAD = ("--preload", "pipeline.run.preload")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
@@ -71,7 +73,7 @@ def _options(asked: Slurm) -> dict[str, Any]:
         "job_script_prologue": [*(f"export {name}={asked.cores}" for name in _THREADS), *asked.env],
         "job_extra_directives": [*extra, *([] if asked.logs else ["-o /dev/null", "-e /dev/null"])],
         "log_directory": asked.logs or None,
-        "worker_extra_args": ["--resources", "GPU=1"] if asked.gpus else [],
+        "worker_extra_args": [*PRELOAD, *(["--resources", "GPU=1"] if asked.gpus else [])],
     }
 
 

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +22,14 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from pipeline.cases import Fault
-from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause
+from pipeline.errors import CaseError, PipelineError, UsageError
 from pipeline.geometry import orientation_of
 from pipeline.segmentation.labels import LabelMap, renumbered, require_channels
 from pipeline.segmentation.splits import SPLITS, patient_folds, rare_labels
 from pipeline.segmentation.workspace import TANDEM
 from pipeline.store.artifacts import save
-from pipeline.store.files import TEMPORARY_PREFIX, run_lock, writable_folder, write_atomic
+from pipeline.store.attempts import whole_folder
+from pipeline.store.files import run_lock, writable_folder, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.records import CASES_TABLE, case_folder
 from pipeline.volumes import affine_of, require_same_grid, volume
@@ -119,18 +119,10 @@ def write_dataset(
         raise UsageError("E_CASE_ID", f"Expected different names of cases, got {twice} twice.")
     with run_lock(out):
         _require_free(out, name)
-        folder = out / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:8]}"
-        try:
+        with whole_folder(out / name) as folder:
             found = _fill(source, Written(folder), read, copy)
             _describe(source, found, name, folds, seed)
-            found.folder = folder.rename(out / name)
-        except (CaseError, OSError) as error:
-            known = pipeline_cause(error)  # a full disk is one wherever it shows
-            if known is None:
-                raise
-            raise UsageError(known.code, known.message, known.remedy) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        found.folder = out / name
     return found
 
 

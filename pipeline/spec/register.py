@@ -22,6 +22,7 @@ class Limits(Model):
 
     start_disagreement_pass_mm: StrictFloat | None = Field(default=None, gt=0)
     start_disagreement_warn_mm: StrictFloat | None = Field(default=None, gt=0)
+    start_clear_gain: StrictFloat | None = Field(default=None, gt=0)
     nmi_noise: StrictFloat | None = Field(default=None, ge=0)
     nmi_least: StrictFloat | None = Field(default=None, ge=1)
     overlap_dice_pass: StrictFloat | None = Field(default=None, ge=0, le=1)

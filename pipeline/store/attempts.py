@@ -13,9 +13,11 @@ import errno
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipeline.errors import CaseError, UsageError, pipeline_cause
 from pipeline.store import records
 from pipeline.store.files import TEMPORARY_PREFIX, flush, run_of
 
@@ -121,3 +123,23 @@ def _text_of(folder: Path) -> bytes | None:
         return (folder / records.RECORD).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `folder`, which is empty or not there, when the block has ended well.
+
+    Raises:
+        UsageError: for what went wrong with a case or the disk, such as E_DISK; then nothing is left.
+    """
+    temporary = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:_LETTERS]}")
+    try:
+        yield temporary
+        temporary.rename(folder)
+    except (CaseError, OSError) as error:
+        known = pipeline_cause(error)  # a full disk is one wherever it shows
+        if known is None:
+            raise
+        raise UsageError(known.code, known.message, known.remedy) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

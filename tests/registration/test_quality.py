@@ -13,6 +13,7 @@ from tests.registration.phantom import HeadPair, rigid
 LIMITS = QualityLimits()
 GOOD = {
     "start_disagreement_mm": 0.1,
+    "nmi_other_start": 1.149,
     "nmi_before": 1.03,
     "nmi_after": 1.15,
     "nmi_mirrored": 1.11,
@@ -39,6 +40,10 @@ def measured(pair: HeadPair) -> Pair:
         ({"start_disagreement_mm": 1.1}, "warn", "1.1 mm apart"),
         ({"start_disagreement_mm": 1.001}, "warn", "1.001 mm apart (limit 1 mm)"),
         ({"start_disagreement_mm": 3.1}, "fail", "3.1 mm apart"),
+        ({"start_disagreement_mm": 90.0, "nmi_other_start": 1.08}, "fail", "90.0 mm apart (limit 1 mm)."),
+        ({"start_disagreement_mm": 90.0, "nmi_other_start": 1.05}, "warn", "clearly better (NMI 1.150, not 1.050)"),
+        ({"start_disagreement_mm": 90.0, "nmi_other_start": None}, "warn", "clearly better (NMI 1.150, not 1.000)"),
+        ({"start_disagreement_mm": 90.0, "nmi_other_start": 1.05, "nmi_peak_fraction": 0.5}, "fail", "90.0 mm apart"),
         ({"start_disagreement_mm": None}, "warn", "Only one start"),
         ({"nmi_before": 1.16}, "fail", "NMI fell from 1.160 to 1.150"),
         ({"nmi_after": 1.005, "nmi_before": 1.004}, "fail", "do not match"),
@@ -92,6 +97,7 @@ def test_every_limit_decides(name: str) -> None:
     edge = {
         "start_disagreement_pass_mm": ({"start_disagreement_mm": 0.9}, 0.8),
         "start_disagreement_warn_mm": ({"start_disagreement_mm": 2.9}, 2.8),
+        "start_clear_gain": ({"start_disagreement_mm": 90.0, "nmi_other_start": 1.07}, 2.5),
         "nmi_noise": ({"nmi_before": 1.151}, 0.0005),
         "nmi_least": ({"nmi_after": 1.02, "nmi_before": None, "nmi_mirrored": None}, 1.03),
         "overlap_dice_pass": ({"overlap_dice_after": 0.8}, 0.85),
@@ -164,7 +170,9 @@ def test_points_out_of_the_moving_images_view_do_not_count_for_the_disagreement(
 def test_a_wrong_pose_does_not_pass(measured: Pair, pair: HeadPair, wrong: np.ndarray) -> None:
     quality = measure(measured, [pair.truth @ wrong, pair.truth], None, LIMITS)
     assert quality["verdict"] == "fail"
-    assert quality["nmi_after"] < measure(measured, [pair.truth], None, LIMITS)["nmi_after"] - 0.05
+    right = measure(measured, [pair.truth, pair.truth @ wrong], None, LIMITS)
+    assert (right["verdict"], right["nmi_other_start"]) == ("warn", quality["nmi_after"])
+    assert quality["nmi_after"] < right["nmi_after"] - 0.05
 
 
 def test_a_pose_out_of_view_is_not_measured(measured: Pair, pair: HeadPair) -> None:

@@ -375,7 +375,7 @@ def test_a_source_that_cannot_be_read_is_refused(source: Path, tmp_path: Path) -
     write(np.ones(SHAPE), source / "again" / "p0" / "mr.nii.gz")
     given = [f"mr={source}/**/{{case}}/mr.nii.gz", *(item for item in patterns(source) if not item.startswith("mr="))]
     assert "mr of the case p0, got two" in refused("E_AMBIGUOUS", source, nifti=given)
-    assert "Expected ROLE=PATTERN" in refused("E_OPTION", source, nifti=["mr"])
+    assert "such as mr=/data/" in refused("E_OPTION", source, nifti=["mr"])
     (source.parent / "two.yaml").write_text(SPEC.replace("  label: lesion\n", ""))
     assert "Expected a `label`" in refused("E_SPEC", source)
     assert "letters and digits" in refusal_of_name(source)
