@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from pipeline.calibration.record import About
 from pipeline.calibration.rows import Logits, Rows, grouped_folds
 from pipeline.calibration.scaling import Platt, Temperature, Vector
 from pipeline.errors import PipelineError, UsageError
+from pipeline.store.files import require_given
 
 #: The model's own probabilities, as the simplest method of all.
 NONE = "none"
@@ -184,3 +187,16 @@ def from_json(data: Mapping[str, Any]) -> Calibration:
     if not isinstance(data, Mapping) or "method" not in data:
         raise UsageError("E_CAL_FILE", "Expected a calibration as JSON with a method, got something else.")
     return method_of(str(data["method"])).from_json(data)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING; E_INPUT, E_UNREADABLE when it cannot be opened.
+    """
+    require_given(path, "a calibration")
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError("E_CAL_FILE", f"Expected a calibration at {path}, got: {error}.") from error

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.binning import reliability
-from pipeline.calibration.comparison import METHODS, NONE, Candidate, Comparison, compare, from_json, method_of
+from pipeline.calibration.comparison import METHODS, NONE, Candidate, Comparison, compare, method_of, read_calibration
 from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit_sets, require_alpha
 from pipeline.calibration.record import About
 from pipeline.calibration.rows import Rows
@@ -23,7 +23,7 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.report.calibration import CalibrationContent, Figure, MethodRow, calibration_pdf
 from pipeline.report.curves import Diagram
 from pipeline.spec.explain import did_you_mean
-from pipeline.store.files import require_given, sha256_file, write_atomic, write_text
+from pipeline.store.files import sha256_file, write_atomic, write_text
 
 #: Fits what the comparison recommends.
 RECOMMENDED = "recommended"
@@ -158,19 +158,6 @@ def summary(fitted: Calibration) -> str:
     change = f"{record.nll_before:.4f} before, {record.nll_after:.4f} after (in-sample)"
     promise = f" Sets of classes: {record.promise}" if record.sets else ""
     return f"{fitted.name.capitalize()} calibration on {size}: NLL {change}.{promise}"
-
-
-def read_calibration(path: Path) -> Calibration:
-    """Read a calibration.
-
-    Raises:
-        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING; E_INPUT, E_UNREADABLE when it cannot be opened.
-    """
-    require_given(path, "a calibration")
-    try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UsageError("E_CAL_FILE", f"Expected a calibration at {path}, got: {error}.") from error
 
 
 def report_content(

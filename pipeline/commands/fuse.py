@@ -15,9 +15,10 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.calibration.base import Calibration
+from pipeline.calibration.comparison import read_calibration
 from pipeline.calibration.rows import dilated_foreground
 from pipeline.commands.arrays import write_array
-from pipeline.commands.calibrate import calibrate, read_calibration, summary
+from pipeline.commands.calibrate import calibrate, summary
 from pipeline.commands.evaluate import headline, read_models, write_evaluation
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.calibration.comparison import read_calibration
 from pipeline.cases import Record
 from pipeline.commands.register import dicom_volume
 from pipeline.console import quiet_libraries, shown
@@ -56,8 +57,6 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
     found = path or (str(Path(model_dir) / own) if own else "")
     if not found:
         return None
-    from pipeline.commands.calibrate import read_calibration  # and what reports are drawn with
-
     calibration = read_calibration(Path(found))
     fitted, wanted = calibration.record.about.output, output_of(predictor.model)
     if fitted not in ("", wanted):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from pipeline.commands.calibrate import read_calibration
+from pipeline.calibration.comparison import read_calibration
 from pipeline.commands.evaluate import write_evaluation
 from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, all_done, read_trial, trials_of
 from pipeline.errors import UsageError

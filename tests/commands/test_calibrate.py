@@ -9,8 +9,8 @@ import pymupdf
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.calibration.comparison import read_calibration
 from pipeline.cli import app
-from pipeline.commands.calibrate import read_calibration
 from pipeline.errors import REMEDIES
 
 RUN = CliRunner()
