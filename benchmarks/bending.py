@@ -9,12 +9,12 @@ interior and of its core under both. `AlignmentLimits.bending_gain_least` was ch
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import typer
 
 from pipeline.geometry import LPS_RAS, apply
 from pipeline.registration import RegistrationSettings, Side, method, resample_image
@@ -78,4 +78,4 @@ def main(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    typer.run(main)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import typer
+
 WAYS = {
     "itk.ElastixRegistrationMethod": "import itk; itk.ElastixRegistrationMethod, itk.ParameterObject, itk.imread",
     "pipeline.registration.elastix.load": "from pipeline.registration.elastix import load; load()",
@@ -39,4 +41,4 @@ def main(times: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

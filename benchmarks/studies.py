@@ -63,7 +63,8 @@ def main(
         voxels = " x ".join(map(str, SHAPE))
         about = f"Made by `python -m benchmarks.studies`: {studies} studies of a CT and an MR of {voxels} voxels, "
         about += f"on {os.cpu_count()} cores, `--jobs {jobs}`, `register` by {transform}. Stages asked for: `{stages}`."
-        write_section(PAGE, "A thousand small studies", "studies", "\n".join([about, "", *said]))
+        name = "studies" if stages == ",".join(STAGES) else f"studies of {stages}"
+        write_section(PAGE, "A thousand small studies", name, "\n".join([about, "", *said]))
 
 
 def _run(folder: Path, name: str, stages: str, jobs: int, kept: Path, minutes: float = 0.0) -> None:

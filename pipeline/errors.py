@@ -69,8 +69,8 @@ REMEDIES: dict[str, str] = {
     "has the descriptions.",
     # masks and uptake values
     "E_MASK": "Export the structure set or segmentation again, drawn on the slices of the series that it refers to.",
-    "E_MASK_ROI": "Correct the mask's `labels` in the spec (rois.csv, the private table, has the names), or add the "
-    "object.",
+    "E_MASK_ROI": "Correct the mask's `labels` in the spec (rois.csv, the private table, has the names), or export the "
+    "object that was drawn on these very images.",
     "E_SUV": "Export the PET series with the header values that the message names, or use the unit Bq/ml.",
     # volumes
     "E_NIFTI": "Write the file again from its source; it is damaged or its geometry is not usable.",

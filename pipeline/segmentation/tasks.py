@@ -150,8 +150,20 @@ class Training:
         if not (self.workspace.preprocessed / f"{self.plans}.json").is_file():
             what = f"Expected the plans {self.plans} in {output_dir}, got none."
             raise UsageError("E_INPUT", what, "Run plan.yaml with the same preset and network first.")
+        self._require_planned()
         if not self.folds:
             raise UsageError("E_FOLD", "Expected a fold to train, got none.")
+
+    def _require_planned(self) -> None:
+        plans = self.workspace.preprocessed / f"{self.plans}.json"
+        planned = json.loads(plans.read_text(encoding="utf-8"))["configurations"]
+        if self.configuration not in planned:
+            what = f"Expected a configuration that the plans have ({', '.join(planned)}), got {self.configuration}."
+            raise UsageError("E_CONFIG", what, "nnU-Net plans 3d_lowres and a cascade for large images alone.")
+        before = planned[self.configuration].get("previous_stage")
+        if before and not (self.workspace.model(self.plans, before) / "predicted_next_stage").is_dir():
+            what = f"Expected {before} to be trained before {self.configuration}, which learns from it, got no such."
+            raise UsageError("E_INPUT", what, f"Train all folds with --configuration {before} first.")
 
     @plainly()
     def run(self) -> None:

@@ -19,7 +19,7 @@ from scipy.special import softmax
 
 from pipeline.cases import Record
 from pipeline.errors import pipeline_cause
-from pipeline.learning.checkpoint_file import read_checkpoint
+from pipeline.learning.checkpoint_file import DEFINITION, TRAINING_CASES, read_checkpoint
 from pipeline.run.batch import Plan
 from pipeline.run.batch import run as run_stages
 from pipeline.shipped import shipped
@@ -263,6 +263,25 @@ def test_an_evaluation_leaves_nothing_of_the_one_before(home: Path, tmp_path: Pa
     workflow("train", "evaluate", **SMALL, **paths, report=False).run()
     assert (folder / "class_logits.npy").is_file() and not list(folder.glob("voxel_*"))
     assert not (folder / "dice.csv").exists()
+
+
+def test_an_evaluation_knows_from_the_checkpoint_that_no_class_is_judged(home: Path, tmp_path: Path) -> None:
+    """A table without labels needs no `--classes 0` where the network was trained with it."""
+    found = read_checkpoint(home / "out" / "model.pt")
+    found[DEFINITION] = json.dumps({**json.loads(found[DEFINITION]), "classes": 0})
+    found[TRAINING_CASES] = ()  # folds were balanced by the labels
+    found["network"] = {key: value for key, value in found["network"].items() if not key.startswith("class_heads")}
+    torch.save(found, tmp_path / "model.pt")
+    data = Path(shutil.copytree(home / "data", tmp_path / "data"))
+    with (data / "cases.csv").open() as stream:
+        rows = [{key: value for key, value in row.items() if key != "label"} for row in csv.DictReader(stream)]
+    with (data / "cases.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    paths = {"dataset_dir": str(data), "output_dir": str(tmp_path / "out"), "weights": str(tmp_path / "model.pt")}
+    workflow("train", "evaluate", **SMALL, **paths, report=False).run()
+    assert (tmp_path / "out" / "dice.csv").is_file() and not (tmp_path / "out" / "class_logits.npy").exists()
 
 
 @pytest.mark.parametrize("kept", [8, 9000])

@@ -97,6 +97,13 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
     place = str(write_dataset(tmp_path))
     with pytest.raises(UsageError, match=r"E_INPUT.*nnUNetPlans_small"):
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small")
+    plans = tmp_path / "out" / "preprocessed" / "Dataset501_Toy" / "nnUNetPlans_small.json"
+    plans.parent.mkdir(parents=True)
+    plans.write_text(json.dumps({"configurations": {"2d": {}, "3d_cascade_fullres": {"previous_stage": "3d_lowres"}}}))
+    with pytest.raises(UsageError, match=r"E_CONFIG.*\(2d, 3d_cascade_fullres\), got 3d_lowres"):
+        Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="3d_lowres")
+    with pytest.raises(UsageError, match=r"E_INPUT.*3d_lowres to be trained before 3d_cascade_fullres"):
+        Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="3d_cascade_fullres")
     with pytest.raises(UsageError, match=r"E_CONFIG.*pretrained"):
         Planning(place, str(tmp_path / "out"), preset="pretrained")
 

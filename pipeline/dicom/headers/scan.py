@@ -25,7 +25,9 @@ HEADER_TIMEOUT_S, HEADER_BYTES = 60.0, 2**31
 #: Files that a worker is given at once; fewer than twice as many for a worker are not worth the worker's start.
 _CHUNK = 64
 _FOREIGN = Fault("", "not DICOM")
-_NO_DICOM = Fault("E_HEADER", "The file is named like a DICOM file, but is none.", REMEDIES["E_HEADER"])
+_NO_DICOM = Fault(
+    "E_HEADER", "The file is named like a DICOM file, but is none (damaged, or packed).", REMEDIES["E_HEADER"]
+)
 
 
 @dataclass(frozen=True)
