@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pipeline.run.status import of_folder
 from pipeline.spec.spec import Spec, of_run
 from pipeline.store import dictionary, records, upkeep
 from pipeline.store.attempts import whole_folder
-from pipeline.store.files import require_apart, run_lock, writable_folder, write_atomic, write_text
+from pipeline.store.files import open_file, require_apart, run_lock, writable_folder, write_atomic, write_text
 from pipeline.store.plain import write_json
 from pipeline.store.sections import SECTIONS, Sections, joined
 from pipeline.words import counted
@@ -179,11 +180,8 @@ def _case(made: Exported, out: Path, case: _Case) -> None:
     if subject in made.subjects.values():
         what = f"Expected cases whose names differ in letters or digits, as BIDS asks, got {subject} twice."
         raise UsageError("E_CASE_ID", what)
-    said = joined(_said(case.records, out))
-    grids = {item.key: item for item in items if item.key in case.spec.roles}
     try:
-        for item in items:
-            _write(made.folder / f"sub-{subject}", out, (case, item), grids, said)
+        _outputs(made.folder / f"sub-{subject}", out, case, items)
     except CaseError as error:
         if error.code == "E_DISK":
             raise
@@ -192,16 +190,40 @@ def _case(made: Exported, out: Path, case: _Case) -> None:
         return
     made.subjects[case.case_id] = subject
     made.withheld += withheld
-    page = next((a.path for r in case.records for a in r.artifacts if a.path.endswith(".html")), "")
-    if page:
-        shutil.copyfile(out / page, made.folder / f"sub-{subject}.html")
+
+
+def _outputs(subject: Path, out: Path, case: _Case, items: Sequence[Artifact]) -> None:
+    """Write a subject's files.
+
+    Raises:
+        CaseError: E_CHANGED, E_DISK.
+    """
+    said = joined(_said(case.records, out))
+    grids = {item.key: item for item in items if item.key in case.spec.roles}
+    for item in items:
+        _write(subject, out, (case, item), grids, said)
+    pages = (a for record in case.records for a in record.artifacts if a.path.endswith(".html"))
+    if page := next(pages, None):
+        _copy(out, page, subject.with_suffix(".html"))
 
 
 def _said(found: Iterable[Record], out: Path) -> Iterable[Sections]:
-    for record in found:
-        for item in record.artifacts:
-            if item.key == SECTIONS:
-                yield Sections.from_json(json.loads((out / item.path).read_text(encoding="utf-8")))
+    for item in (item for record in found for item in record.artifacts if item.key == SECTIONS):
+        try:
+            yield Sections.from_json(json.loads((out / item.path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise CaseError("E_CHANGED", f"Expected {item.path} as it was recorded, got another file.") from error
+
+
+def _copy(out: Path, item: Artifact, path: Path) -> None:
+    """Copy an output that is as it was recorded."""
+    try:
+        open_file(out / item.path).close()
+    except OSError as error:
+        what = f"Expected {item.path} as it was recorded, got none that can be read ({error.strerror})."
+        raise CaseError("E_CHANGED", what) from error
+    if write_atomic(path, partial(shutil.copyfile, out / item.path)) != item.sha256:
+        raise CaseError("E_CHANGED", f"Expected {item.path} as it was recorded, got another file.")
 
 
 def _write(subject: Path, out: Path, of: tuple[_Case, Artifact], grids: Mapping[str, Artifact], said: Sections) -> None:
@@ -212,9 +234,7 @@ def _write(subject: Path, out: Path, of: tuple[_Case, Artifact], grids: Mapping[
     entities = [subject.name, *([f"space-{_camel(space)}"] if space else []), f"desc-{_camel(item.key)}"]
     name = "_".join((*entities, suffix))
     path = subject / datatype / f"{name}{'.h5' if item.kind == 'transform' else '.nii.gz'}"
-    digest = write_atomic(path, lambda temporary: shutil.copyfile(out / item.path, temporary))
-    if digest != item.sha256:
-        raise CaseError("E_CHANGED", f"Expected {item.path} as it was recorded, got another file.")
+    _copy(out, item, path)
     told: dict[str, Any] = {"Description": f"Output {item.key} of Tandem."}
     for display in said.displays:
         if display.key == item.key:

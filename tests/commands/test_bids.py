@@ -169,10 +169,15 @@ def test_a_whole_run_is_a_valid_dataset_without_the_hospitals_words(whole_run: W
     assert subject.with_suffix(".html").is_file()
 
 
-def test_an_output_that_was_changed_costs_its_case_alone(out: Path, tmp_path: Path) -> None:
-    (out / "cases" / "case-1" / "ingest" / "mr.nii.gz").write_bytes(b"other")
+@pytest.mark.parametrize("name", ["mr.nii.gz", "sections.json"])
+@pytest.mark.parametrize("data", [b"other", None])
+def test_an_output_that_was_changed_costs_its_case_alone(
+    out: Path, tmp_path: Path, name: str, data: bytes | None
+) -> None:
+    path = out / "cases" / "case-1" / "ingest" / name
+    path.unlink() if data is None else path.write_bytes(data)
     made = export_bids(out, tmp_path / "bids", KIND)
-    assert made.left_out["case-1"].code == "E_CHANGED"
+    assert made.left_out["case-1"].code == "E_CHANGED" and name in made.left_out["case-1"].message
     assert list(made.subjects) == ["case-2"]
     assert not any("case1" in name for name in files(made.folder))
 
