@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
 from reportlab.lib.units import inch, mm
-from reportlab.platypus import Flowable, Image, KeepTogether, PageBreak, Spacer, Table
+from reportlab.platypus import Flowable, KeepTogether, PageBreak, Spacer, Table
 
 from pipeline.report.curves import Diagram, reliability_figure
-from pipeline.report.paper import TEXT_WIDTH, TINTS, VERDICT_COLOURS, Style, build, paragraph, table
+from pipeline.report.paper import TEXT_WIDTH, TINTS, VERDICT_COLOURS, Png, Style, build, paragraph, table
 from pipeline.report.sheet import DPI
 
 TITLE = "Calibration"
@@ -166,7 +165,7 @@ def _row(method: MethodRow, content: CalibrationContent) -> tuple[str, ...]:
 
 
 def _diagrams(content: CalibrationContent) -> list[Flowable]:
-    image = Image(io.BytesIO(reliability_figure(content.diagrams)), hAlign="CENTER")
+    image = Png(reliability_figure(content.diagrams))
     image.drawWidth, image.drawHeight = image.imageWidth / DPI * inch, image.imageHeight / DPI * inch
     story: list[Flowable] = [paragraph("Reliability before and after", "heading"), image, paragraph(CAPTION, "caption")]
     if content.sets:

@@ -128,9 +128,24 @@ def table(
     return Table(cells, colWidths=[width * TEXT_WIDTH for width in widths], repeatRows=1, style=style)
 
 
-def picture(png: bytes, width: float, highest: float = math.inf) -> Image:
+class Png(Image):
+    """A picture whose pixels are held only while it is drawn: a document may have dozens of some megabytes each."""
+
+    def __init__(self, png: bytes, align: str = "CENTER") -> None:
+        super().__init__(io.BytesIO(png), hAlign=align)
+        self._png = png
+        del self._img  # it was opened for its size
+
+    def draw(self) -> None:
+        """Draw it, and let its pixels go."""
+        self._file = io.BytesIO(self._png)
+        super().draw()
+        del self._img
+
+
+def picture(png: bytes, width: float, highest: float = math.inf) -> Png:
     """A picture at the left, as wide as asked for, or as is as high as a page may spare."""
-    image = Image(io.BytesIO(png), hAlign="LEFT")
+    image = Png(png, "LEFT")
     width = min(width, highest * image.imageWidth / image.imageHeight)
     image.drawWidth, image.drawHeight = width, width * image.imageHeight / image.imageWidth
     return image

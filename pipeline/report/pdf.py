@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from reportlab.lib.units import inch, mm
-from reportlab.platypus import CondPageBreak, Flowable, Image, KeepTogether, NextPageTemplate, PageBreak, Spacer, Table
+from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, NextPageTemplate, PageBreak, Spacer, Table
 
 from pipeline.report.content import CaseContent, Part
 from pipeline.report.paper import (
@@ -17,6 +16,7 @@ from pipeline.report.paper import (
     TEXT_WIDTH,
     TINTS,
     VERDICT_COLOURS,
+    Png,
     Style,
     build,
     fitting_widths,
@@ -146,9 +146,9 @@ def _table(rows: Rows) -> list[Flowable]:
     return [*head, laid, *([Spacer(0, 1.5 * mm)] if notes else []), *notes]
 
 
-def _image(picture: Drawn, height: float | None = None) -> Image:
+def _image(picture: Drawn, height: float | None = None) -> Png:
     """The picture at its own size, which fits a page, or as large as fits a height and the text's width."""
-    image = Image(io.BytesIO(picture.png), hAlign="CENTER")
+    image = Png(picture.png)
     wide, high = image.imageWidth / DPI * inch, image.imageHeight / DPI * inch
     scale = 1.0 if height is None else min(1.0, height / high, TEXT_WIDTH / wide)
     image.drawWidth, image.drawHeight = wide * scale, high * scale
