@@ -79,9 +79,9 @@ def clean(
 def cohort(
     out: Folder,
     parquet: Annotated[bool, typer.Option("--parquet", help="cases.parquet, too, with the columns' types.")] = False,
-    bids: Annotated[Path | None, typer.Option(help="A new folder for images and labels as BIDS derivatives.")] = None,
+    bids: Annotated[Path | None, typer.Option(help="A new folder for a BIDS dataset of images, labels …")] = None,
     bids_suffix: Annotated[
-        list[str] | None, typer.Option(help="What kind of MR a role is, such as mr=T1w; repeatable.")
+        list[str] | None, typer.Option(help="What kind of MR a role is (mr=T1w, t2=FLAIR …); once for each role of MR.")
     ] = None,
 ) -> int:
     """Write the table of all cases anew, what its columns mean, and the page of all cases; a dataset of BIDS."""
@@ -90,12 +90,13 @@ def cohort(
     from pipeline.commands.cohort import cohort as export
     from pipeline.console import echo
 
+    if bids is None and bids_suffix:
+        raise UsageError("E_OPTION", "Expected --bids FOLDER beside --bids-suffix, got none.", "Name a new folder.")
+    made = export_bids(out, bids, pairs(bids_suffix or (), "mr=T1w")) if bids else None
     found = export(out, parquet)
     size = f"{counted(len(found), 'case')} with {len(found.columns)} columns"
     echo(f"{size}: {out / 'cases.csv'}, explained in cases.json")
     if parquet:
         echo(f"The same with types: {out / PARQUET}")
     echo(f"Page: {out / 'report.html'}")
-    if bids is None and bids_suffix:
-        raise UsageError("E_OPTION", "Expected --bids FOLDER beside --bids-suffix, got none.")
-    return show_exported(export_bids(out, bids, pairs(bids_suffix or (), "mr=T1w"))) if bids else 0
+    return show_exported(made) if made else 0

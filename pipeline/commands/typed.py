@@ -147,8 +147,12 @@ def pairs(given: Iterable[str], such_as: str) -> dict[str, str]:
     """
     parts = {item: item.partition("=") for item in given}
     if wrong := [item for item, (_, mark, _) in parts.items() if not mark]:
-        raise UsageError("E_OPTION", f"Expected a role with what it is, such as {such_as}, got {wrong[0]}.")
-    return {role: value for role, _, value in parts.values()}
+        what = f"Expected a role with what it is, such as {such_as}, got {wrong[0] or 'an empty text'}."
+        raise UsageError("E_OPTION", what, "Write the role, = and its value, without spaces.")
+    found = {role: value for role, _, value in parts.values()}
+    if len(found) < len(parts):
+        raise UsageError("E_OPTION", f"Expected each role once, got {' and '.join(parts)}.", "Leave one of them out.")
+    return found
 
 
 def finished(out: Path, found: dict[str, Any], passed: bool = False) -> int:

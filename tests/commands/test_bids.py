@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.cases import Artifact, Fault, Record, Verdict
+from pipeline.cases import Artifact, Fault, Geometry, Record, Verdict
 from pipeline.commands.bids import export_bids
 from pipeline.errors import UsageError
 from pipeline.store import records
@@ -114,31 +115,31 @@ def faults(folder: Path) -> list[str]:
 
 def test_each_output_is_named_as_bids_asks(out: Path, tmp_path: Path) -> None:
     made = export_bids(out, tmp_path / "bids", KIND)
-    assert {name for name in files(made.folder) if name.startswith("sub-case1/") and name.endswith("gz")} == {
-        "sub-case1/ct/sub-case1_desc-ct_ct.nii.gz",
-        "sub-case1/anat/sub-case1_desc-mr_T1w.nii.gz",
-        "sub-case1/anat/sub-case1_space-ct_desc-mrAligned_T1w.nii.gz",
-        "sub-case1/anat/sub-case1_space-ct_desc-mrNormalised_T1w.nii.gz",
-        "sub-case1/anat/sub-case1_space-ct_desc-lesion_dseg.nii.gz",
-        "sub-case1/pet/sub-case1_desc-pet_pet.nii.gz",
+    assert {name for name in files(made.folder) if name.startswith("sub-1/") and name.endswith("gz")} == {
+        "sub-1/ct/sub-1_desc-ct_ct.nii.gz",
+        "sub-1/anat/sub-1_desc-mr_T1w.nii.gz",
+        "sub-1/anat/sub-1_space-ct_desc-mrAligned_T1w.nii.gz",
+        "sub-1/anat/sub-1_space-ct_desc-mrNormalised_T1w.nii.gz",
+        "sub-1/anat/sub-1_space-ct_desc-lesion_dseg.nii.gz",
+        "sub-1/pet/sub-1_desc-pet_pet.nii.gz",
     }
-    moved = nib.load(made.folder / "sub-case1/anat/sub-case1_space-ct_desc-mrAligned_T1w.nii.gz")
+    moved = nib.load(made.folder / "sub-1/anat/sub-1_space-ct_desc-mrAligned_T1w.nii.gz")
     assert np.asarray(moved.dataobj)[2, 3, 4] == 9
     assert moved.header.get_zooms() == (CT_MM,) * 3
 
 
 def test_what_stands_beside_says_what_it_is(out: Path, tmp_path: Path) -> None:
     folder = export_bids(out, tmp_path / "bids", KIND).folder
-    aligned = json.loads((folder / "sub-case1/anat/sub-case1_space-ct_desc-mrAligned_T1w.json").read_text())
-    assert aligned["SpatialReference"] == "bids::sub-case1/ct/sub-case1_desc-ct_ct.nii.gz"
+    aligned = json.loads((folder / "sub-1/anat/sub-1_space-ct_desc-mrAligned_T1w.json").read_text())
+    assert aligned["SpatialReference"] == "bids::sub-1/ct/sub-1_desc-ct_ct.nii.gz"
     assert (folder / aligned["SpatialReference"].removeprefix("bids::")).is_file()
-    ct = json.loads((folder / "sub-case1/ct/sub-case1_desc-ct_ct.json").read_text())
+    ct = json.loads((folder / "sub-1/ct/sub-1_desc-ct_ct.json").read_text())
     assert (ct["Description"], ct["Units"]) == ("CT of the head", "HU")
-    labels = pd.read_csv(folder / "sub-case1/anat/sub-case1_space-ct_desc-lesion_dseg.tsv", sep="\t")
+    labels = pd.read_csv(folder / "sub-1/anat/sub-1_space-ct_desc-lesion_dseg.tsv", sep="\t")
     assert labels.to_dict("list") == {"index": [0, 2], "name": ["background", "oedema"]}
     rows = pd.read_csv(folder / "participants.tsv", sep="\t").set_index("participant_id")
-    assert rows.loc["sub-case1", "ingest_seconds"] == 1.5
-    assert rows.loc["sub-case2", "verdict_reason"] == "Moved by 9 mm."
+    assert rows.loc["sub-1", "ingest_seconds"] == 1.5
+    assert rows.loc["sub-2", "verdict_reason"] == "Moved by 9 mm."
     meanings = json.loads((folder / "participants.json").read_text())
     assert meanings["ingest_seconds"] == {"Description": "How long the stage took.", "Units": "s"}
 
@@ -147,7 +148,7 @@ def test_what_a_failed_verdict_speaks_against_is_kept_out_with_all_that_follows_
     out: Path, tmp_path: Path
 ) -> None:
     made = export_bids(out, tmp_path / "bids", KIND)
-    second = {name for name in files(made.folder) if name.startswith("sub-case2/") and name.endswith("gz")}
+    second = {name for name in files(made.folder) if name.startswith("sub-2/") and name.endswith("gz")}
     assert not any("Aligned" in name or "Normalised" in name for name in second)
     assert (len(second), made.withheld) == (4, 2)
     assert {case: fault.code for case, fault in made.left_out.items()} == {"case-3": "E_GAP"}
@@ -156,7 +157,7 @@ def test_what_a_failed_verdict_speaks_against_is_kept_out_with_all_that_follows_
 def test_bids_own_validator_finds_nothing_wrong(out: Path, tmp_path: Path) -> None:
     folder = export_bids(out, tmp_path / "bids", KIND).folder
     assert faults(folder) == []
-    (folder / "sub-case1/anat/sub-case1_space-ct_desc-mrAligned_T1w.json").unlink()
+    (folder / "sub-1/anat/sub-1_space-ct_desc-mrAligned_T1w.json").unlink()
     assert any("SPATIAL" in item.upper() or "SIDECAR" in item.upper() for item in faults(folder))  # it looks
 
 
@@ -164,9 +165,15 @@ def test_a_whole_run_is_a_valid_dataset_without_the_hospitals_words(whole_run: W
     made = export_bids(whole_run.out, tmp_path / "bids", KIND)
     assert len(made.subjects) == len(whole_run.found) - 1  # one head misses a slice
     assert faults(made.folder) == []
-    subject = made.folder / f"sub-{made.subjects[whole_run.small_case]}"
-    assert len(list(subject.glob("*/*_xfm.h5"))) == 2
-    assert subject.with_suffix(".html").is_file()
+    subject = made.folder / made.subjects[whole_run.small_case]
+    ways = {path.name.removeprefix(subject.name) for path in subject.glob("*/*_xfm.h5")}
+    assert ways == {"_from-mr_to-ct_mode-image_xfm.h5", "_from-ct_to-mr_mode-image_xfm.h5"}
+    (aligned,) = subject.glob("anat/*_space-ct_desc-mrAligned_T1w.nii.gz")
+    told = json.loads(aligned.with_name(f"{aligned.name[:-7]}.json").read_text())
+    reference = nib.load(made.folder / told["SpatialReference"].removeprefix("bids::"))
+    assert np.allclose(nib.load(aligned).affine, reference.affine) and nib.load(aligned).shape == reference.shape
+    assert {name.rpartition("_")[2] for name in told["Sources"]} == {"ct.nii.gz", "T1w.nii.gz"}
+    assert subject.with_suffix(".pdf").is_file()
 
 
 @pytest.mark.parametrize("name", ["mr.nii.gz", "sections.json"])
@@ -179,7 +186,7 @@ def test_an_output_that_was_changed_costs_its_case_alone(
     made = export_bids(out, tmp_path / "bids", KIND)
     assert made.left_out["case-1"].code == "E_CHANGED" and name in made.left_out["case-1"].message
     assert list(made.subjects) == ["case-2"]
-    assert not any("case1" in name for name in files(made.folder))
+    assert not any("sub-1" in name for name in files(made.folder))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,8 @@ def test_an_output_that_was_changed_costs_its_case_alone(
         ({}, "what kind of MR mr is"),
         ({"mr": "t1w"}, "did you mean T1w?"),
         ({"mr": ""}, "got none"),
-        ({"mr": "T1w", "ct": "T1w"}, "a role of MR in --bids-suffix (mr), got ct"),
+        ({"mr": "dwi"}, "got dwi"),  # which needs gradients
+        ({"mr": "T1w", "ct": "T1w"}, "a role of MR (mr) in --bids-suffix, got ct"),
     ],
 )
 def test_a_wrong_suffix_writes_nothing(out: Path, tmp_path: Path, suffixes: dict[str, str], said: str) -> None:
@@ -198,13 +206,50 @@ def test_a_wrong_suffix_writes_nothing(out: Path, tmp_path: Path, suffixes: dict
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
+def test_grids_are_compared_as_files_hold_them_and_what_was_moved_says_where_it_lies(out: Path, tmp_path: Path) -> None:
+    """A header holds single precision; and the moved image may have had the fixed one's grid before."""
+    record = records.read(out / "cases" / "case-1" / "ingest")
+    grid = record.artifacts[0].geometry
+    rounded = Geometry(grid.shape, tuple(tuple(number + 1e-6 for number in row) for row in grid.affine))
+    kept = tuple(
+        replace(item, geometry={"ct": rounded, "mr": grid}.get(item.key, item.geometry)) for item in record.artifacts
+    )
+    records.write(replace(record, artifacts=kept), out / "cases" / "case-1" / "ingest")
+    names = {Path(name).name for name in files(export_bids(out, tmp_path / "bids", KIND).folder)}
+    assert {"sub-1_desc-mr_T1w.nii.gz", "sub-1_space-ct_desc-mrAligned_T1w.nii.gz"} <= names
+
+
+def test_a_record_that_cannot_be_read_costs_its_case(out: Path, tmp_path: Path) -> None:
+    path = out / "cases" / "case-1" / "register" / "record.json"
+    path.write_bytes(path.read_bytes()[:100])
+    made = export_bids(out, tmp_path / "bids", KIND)
+    assert "register/record.json" in made.left_out["case-1"].message and list(made.subjects) == ["case-2"]
+
+
+def test_a_place_that_nothing_can_take_is_refused_at_the_start(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert export_bids(out, tmp_path / "link", KIND).folder == tmp_path / "there"
+    (tmp_path / "mounted").mkdir()
+
+    def busy(self: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(UsageError, match=r"E_OUT.*Device or resource busy"):
+        export_bids(out, tmp_path / "mounted", KIND)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "there", "link", "mounted"}
+
+
 def test_nothing_is_written_over_nor_into_the_run(out: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for folder in (tmp_path / "full", out / "bids"):
         with pytest.raises(UsageError, match="E_OUT"):
             export_bids(out, folder, KIND)
-    case(out, "case_1")
+    case(out, "case--1")
     with pytest.raises(UsageError, match="E_CASE_ID"):
         export_bids(out, tmp_path / "bids", KIND)
     assert {path.name for path in tmp_path.iterdir()} == {"out", "full"}
@@ -216,6 +261,11 @@ def test_the_command_says_what_was_written_and_what_not(out: Path, tmp_path: Pat
     run = call("cohort", out, "--bids", tmp_path / "bids", "--bids-suffix", "mr=T1w")
     assert run.code == 1
     assert "Not in the dataset: case-3: E_GAP: 1 of 9 slices is missing." in run.err
-    assert "BIDS: 2 subjects; 2 outputs with a failed verdict kept out" in run.out
+    assert "BIDS: 2 subjects; 1 case left out; 2 outputs with a failed verdict kept out" in run.out
+    assert "case-3: E_GAP: 1 of 9 slices" in (tmp_path / "bids" / "README.md").read_text()
+    table = (out / "cases.csv").stat().st_mtime_ns
     assert call("cohort", out, "--bids-suffix", "mr=T1w").code == 2
+    twice = ("--bids-suffix", "mr=T1w", "--bids-suffix", "mr=T2w")
+    assert "each role once" in call("cohort", out, "--bids", tmp_path / "b", *twice).err
+    assert (out / "cases.csv").stat().st_mtime_ns == table  # what is asked for wrongly changes nothing
     assert "such as mr=T1w, got mr" in call("cohort", out, "--bids", tmp_path / "b", "--bids-suffix", "mr").err
