@@ -148,14 +148,14 @@ def _in_words(row: dict[str, str]) -> str:
 def _told(folder: Path, kept: Path) -> list[str]:
     """How long each start took, and the memory of its first process."""
     lines = [
-        "| start | minutes | load | memory at 1 min (MB) | last tenth (MB) |",
-        "|---|" + "---|" * 4,
+        "| start | minutes | load | memory at 1 min (MB) | last tenth (MB) | largest (MB) |",
+        "|---|" + "---|" * 5,
     ]
     starts = [json.loads(line) for line in kept.read_text().splitlines()]
     for item in starts:
         memory = [value for value in item["memory_mb"] if value] or [0.0]
         early, late = memory[min(60, len(memory) - 1)], statistics.median(memory[-max(1, len(memory) // 10) :])
-        cells = f"{item['seconds'] / 60:.1f} | {item['load'][1]:.1f} | {early:.0f} | {late:.0f}"
+        cells = f"{item['seconds'] / 60:.1f} | {item['load'][1]:.1f} | {early:.0f} | {late:.0f} | {max(memory):.0f}"
         lines.append(f"| {item['name']} | {cells} |")
     return lines
 
