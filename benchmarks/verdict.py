@@ -46,8 +46,9 @@ READ_OFF = """\
 - `local_shift_mm` (`pipeline/registration/local.py`) separates the sets: it is close to the true error in mm, and large
   for another patient, whose NMI has a sharp peak and whose body overlaps as well as that of an aligned pair.
 - It says nothing in thin slabs, where a part that moves leaves the view; there the other measures have to speak.
-- Aligned pairs with the verdict `fail` are those whose headers were further off than the search looks (60-110°): one
-  start found the way, the other did not, and two starts that disagree are not believed.
+- Where the headers are further off than the search looks (60-110°), one start found the way and the other did not: the
+  better one is believed, with a warning, where its NMI, counted from 1, is twice the other's (the last lines below) and
+  nothing else speaks against it.
 - Real pairs are not in these sets: heads of one simulation differ less from each other than people do, and an error
   of 2-3 mm, which few pairs here have, lies where the limits are."""
 Row = dict[str, Any]
@@ -194,7 +195,18 @@ def ranges(rows: dict[str, list[Row]]) -> list[str]:
                 for failed in (False, True)
             ]
             lines.append(f"| {name} | `{number}` | {sides[0]} | {sides[1]} |")
+        sides = [span([gain(row) for row in found if row["failed"] is failed], middle=True) for failed in (False, True)]
+        lines.append(f"| {name} | gain of the better start, where two end apart | {sides[0]} | {sides[1]} |")
     return lines
+
+
+def gain(row: Row) -> float | None:
+    """How many times the other start's NMI, counted from 1, the better one's is; None where the starts agree."""
+    numbers = row["numbers"]
+    apart_mm = numbers.get("start_disagreement_mm")
+    if apart_mm is None or apart_mm <= LIMITS.start_disagreement_warn_mm or numbers["nmi_other_start"] is None:
+        return None
+    return float((numbers["nmi_after"] - 1) / (numbers["nmi_other_start"] - 1))
 
 
 def span(values: list[float | None], middle: bool = False) -> str:
