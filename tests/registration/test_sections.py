@@ -28,6 +28,21 @@ def test_a_value_beside_its_limit_has_the_digits_that_part_them() -> None:
     assert rows[1] == ("Start disagreement", "0.5 mm", "at most 1 mm")
 
 
+def test_where_headers_and_images_contradict_each_other_both_places_are_pictured_with_both_numbers() -> None:
+    said = section(
+        verdict="warn", nmi_before=1.0479, header_conflict_mm=8.8, header_conflict_nmi=1.0485, header_kept=False
+    )
+    shown = {picture.key: picture.panels[1].image for picture in said.pictures}
+    assert shown == {"mr_before": "mr", "mr_after": "mr_aligned"}
+    assert {picture.flicker for picture in said.pictures} == {"mr"}  # in turn, in the same place
+    values = {row[0]: row[1] for row in said.tables[0].rows}
+    assert (values["Header conflict"], values["NMI before"], values["Header conflict NMI"]) == (
+        "8.8 mm",
+        "1.048",
+        "1.048",
+    )
+
+
 @pytest.mark.parametrize(
     ("value", "limit", "digits", "text"),
     [(0.6, 0.75, 2, "0.60"), (0.7496, 0.75, 2, "0.7496"), (1.04, 1.0, 1, "1.04"), (3.04, 3.02, 1, "3.04")],
