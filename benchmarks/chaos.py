@@ -319,7 +319,7 @@ def main(
             "After each attack the same command runs again, undisturbed. *Wrong but done*: outputs that a record calls "
             "done and that are not whole, or not those of the undisturbed run, before that. *Equal at the end*: runs "
             "whose outputs are then those of the undisturbed run (reports tell the time, and are not compared). Asked "
-            "for are 500 random kills and every write point; what is missing was not run yet."
+            "for are a death at every write point, and 500 random kills that hit."
         )
         write_section(PAGE, "Killed runs", "chaos", "\n".join([textwrap.fill(about, 120), "", *lines]))
 

@@ -41,8 +41,8 @@ CONTROL_MM, REACH_MM, NOISE_HU, LUNG_HU = 20.0, 50.0, 12.0, -500.0
 PET_READ_OFF = (
     "The tumour was contoured on CT and brought to PET: how far apart the centroids of both lie is a second reference.",
     "In STS_002, 008 and 031 the scanner's alignment puts them on each other, and the pose that is found lies one to",
-    "two voxels of the PET (5 mm) beside it: mutual information leads there from either start. The limits of the",
-    "verdict, wide for PET, let some of that pass. So do not search for PET and CT of one scan: `transform: headers`",
+    "two voxels of the PET (5 mm) beside it: mutual information leads there from either start, and no measure tells.",
+    "So such a pose is a warning at best, and PET and CT of one scan are not to be searched: `transform: headers`",
     "keeps what the scanner knows. In STS_019 the file of the PET lies two slices beside that of the CT, as its",
     "contour says; there the pose that is found is nearer to the contour than the headers are.",
 )

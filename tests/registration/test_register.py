@@ -272,6 +272,10 @@ def test_parts_of_functional_images_need_not_follow_the_anatomy(
     found = register(Side(pair.ct, "CT"), Side(pair.mr, modality), RIGID)
     assert found.quality["local_shift_mm"] > LIMITS.local_shift_pass_mm
     assert ("Parts of the body match better" in found.quality["reason"]) == judged
+    answered(monkeypatch, searched(pair.truth, pair.truth))
+    right = register(Side(pair.ct, "CT"), Side(pair.mr, modality), RIGID).quality
+    assert right["verdict"] == ("pass" if judged else "warn")  # by uptake alone no place is sure
+    assert ("PT shows uptake" in right["reason"]) != judged
 
 
 def test_a_full_disk_of_temporary_files_is_said_to_be_so(pair: HeadPair, monkeypatch: pytest.MonkeyPatch) -> None:
