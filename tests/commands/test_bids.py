@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,8 +103,8 @@ def files(folder: Path) -> set[str]:
 
 def faults(folder: Path) -> list[str]:
     """What the validator of BIDS, which is not ours, says is wrong."""
-    program = shutil.which("bids-validator-deno")
-    if program is None:
+    program = Path(sys.executable).with_name("bids-validator-deno")
+    if not program.is_file():
         pytest.skip("the BIDS validator is not installed: pip install bids-validator-deno")
     said = subprocess.run([program, "--format", "json", folder], capture_output=True, text=True, check=False)
     issues = json.loads(said.stdout)["issues"]["issues"]
