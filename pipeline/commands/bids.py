@@ -160,6 +160,8 @@ class _Case:
     def place(self, item: Artifact) -> tuple[str, str]:
         """Datatype, which names a folder, and suffix of an output."""
         role = self.role_of(item.key)
+        if item.kind == "probability" and not item.key.endswith("probability"):
+            return "other", "image"  # from 0 to 1, such as attention: no segmentation
         if item.kind != "image":
             return "anat", _OF_KIND[item.kind]
         if role in self.suffixes:
@@ -302,9 +304,12 @@ def _describe_file(path: Path, item: Artifact, told: dict[str, Any], said: Secti
             told |= {"Description": display.name, **({"Units": display.unit} if display.unit else {})}
     if item.kind == "image":
         told["SkullStripped"] = False
-    names = next((regions.names for regions in said.regions if regions.key == item.key), None)
+    names: dict[int, str] = {}  # first those of what it was made of: of `segment_label` for `segment_label_on_mr`
+    for regions in sorted(said.regions, key=lambda regions: len(regions.key)):
+        if f"{item.key}_".startswith(f"{regions.key}_"):
+            names = {**regions.names, **names}
     if item.kind == "label" and names:
-        rows = "".join(f"{value}\t{label}\n" for value, label in {0: "background", **names}.items())
+        rows = "".join(f"{value}\t{label}\n" for value, label in sorted({0: "background", **names}.items()))
         write_atomic(path.with_name(f"{stem}.tsv"), lambda temporary: write_text(temporary, f"index\tname\n{rows}"))
     write_json(path.with_name(f"{stem}.json"), told)
 

@@ -84,6 +84,16 @@ def case(out: Path, case_id: str, aligned: Verdict | None = None) -> None:
     stage(
         out, Record(case_id, "preprocess", "k", "done", inputs=prepared), {"mr_normalised": ("image", image(9, CT_MM))}
     )
+    stage(
+        out,
+        Record(case_id, "radiomics", "k", "done", inputs=read),
+        {
+            "lesion_on_mr": ("label", image(1, OTHERS_MM, "uint8")),
+            "attention": ("probability", image(0, CT_MM)),
+            "lesion_probability": ("probability", image(0, CT_MM)),
+        },
+        Sections(regions=(Regions("lesion_on_mr", ("mr",), {1: "core", 2: "measured"}),)),
+    )
 
 
 @pytest.fixture
@@ -122,6 +132,9 @@ def test_each_output_is_named_as_bids_asks(out: Path, tmp_path: Path) -> None:
         "sub-1/anat/sub-1_space-ct_desc-mrNormalised_T1w.nii.gz",
         "sub-1/anat/sub-1_space-ct_desc-lesion_dseg.nii.gz",
         "sub-1/pet/sub-1_desc-pet_pet.nii.gz",
+        "sub-1/anat/sub-1_space-mr_desc-lesionOnMr_dseg.nii.gz",
+        "sub-1/anat/sub-1_space-ct_desc-lesionProbability_probseg.nii.gz",
+        "sub-1/other/sub-1_space-ct_desc-attention_image.nii.gz",  # from 0 to 1, but no segmentation
     }
     moved = nib.load(made.folder / "sub-1/anat/sub-1_space-ct_desc-mrAligned_T1w.nii.gz")
     assert np.asarray(moved.dataobj)[2, 3, 4] == 9
@@ -137,6 +150,8 @@ def test_what_stands_beside_says_what_it_is(out: Path, tmp_path: Path) -> None:
     assert (ct["Description"], ct["Units"]) == ("CT of the head", "HU")
     labels = pd.read_csv(folder / "sub-1/anat/sub-1_space-ct_desc-lesion_dseg.tsv", sep="\t")
     assert labels.to_dict("list") == {"index": [0, 2], "name": ["background", "oedema"]}
+    moved = pd.read_csv(folder / "sub-1/anat/sub-1_space-mr_desc-lesionOnMr_dseg.tsv", sep="\t")
+    assert moved.to_dict("list") == {"index": [0, 1, 2], "name": ["background", "core", "oedema"]}
     rows = pd.read_csv(folder / "participants.tsv", sep="\t").set_index("participant_id")
     assert rows.loc["sub-1", "ingest_seconds"] == 1.5
     assert rows.loc["sub-2", "verdict_reason"] == "Moved by 9 mm."
@@ -150,7 +165,7 @@ def test_what_a_failed_verdict_speaks_against_is_kept_out_with_all_that_follows_
     made = export_bids(out, tmp_path / "bids", KIND)
     second = {name for name in files(made.folder) if name.startswith("sub-2/") and name.endswith("gz")}
     assert not any("Aligned" in name or "Normalised" in name for name in second)
-    assert (len(second), made.withheld) == (4, 2)
+    assert (len(second), made.withheld) == (7, 2)
     assert {case: fault.code for case, fault in made.left_out.items()} == {"case-3": "E_GAP"}
 
 
