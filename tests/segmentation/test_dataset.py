@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from pipeline.cases import Artifact, Record
 from pipeline.commands.convert import convert_back, convert_nnunet, show_written
 from pipeline.errors import CaseError, UsageError
 from pipeline.segmentation.dataset import check_case
-from pipeline.spec.spec import Mask, Role, Spec, save_spec
-from pipeline.store import records
-from pipeline.store.pseudonyms import Pseudonyms
 from tests.tandem_process import call
 
 #: Oblique, anisotropic, axes in another order than RAS.
@@ -83,6 +78,24 @@ def in_space(path: Path) -> dict[tuple[float, ...], float]:
     image = nib.load(path)
     places = nib.affines.apply_affine(image.affine, np.argwhere(np.ones(image.shape))).round(2)
     return dict(zip(map(tuple, places.tolist()), np.asarray(image.dataobj).ravel().tolist(), strict=True))
+
+
+def decathlon(root: Path, labels: str = '{"0": "background", "1": "edema", "2": "tumour"}') -> Path:
+    task = root / "Task01_Tumour"
+    for number in range(3):
+        values = np.random.default_rng(number).integers(0, 900, (*SHAPE, 2))
+        part = "Ts" if number == 2 else "Tr"
+        write(values, task / f"images{part}" / f"T_{number}.nii.gz", kind=np.float32)
+        write(np.random.default_rng(number).integers(0, 3, SHAPE), task / "labelsTr" / f"T_{number}.nii.gz")
+    training = [{"image": f"./imagesTr/T_{n}.nii.gz", "label": f"./labelsTr/T_{n}.nii.gz"} for n in range(2)]
+    about = {
+        "modality": {"0": "FLAIR", "1": "T1w"},
+        "labels": 0,
+        "training": training,
+        "test": ["./imagesTs/T_2.nii.gz"],
+    }
+    (task / "dataset.json").write_text(json.dumps(about).replace('"labels": 0', f'"labels": {labels}'))
+    return task
 
 
 def test_images_and_labels_are_the_same_in_space_and_labels_are_consecutive(source: Path) -> None:
@@ -245,69 +258,6 @@ def test_visits_of_a_patient_stay_in_one_fold(tmp_path: Path) -> None:
     assert sorted(case for fold in folds for case in fold["val"]) == [f"p{n // 2}_{n % 2}" for n in range(6)]
 
 
-def run_folder(tmp_path: Path, spec: Spec, keys: Mapping[str, str]) -> Path:
-    """A run folder of four cases, as stages leave it."""
-    out = tmp_path / "run"
-    for number in range(4):
-        case = f"case-{number:04d}"
-        folder = records.case_folder(out, case) / "register"
-        made = []
-        for key, kind in keys.items():
-            values = lesion(number) if kind == "label" else np.random.default_rng(number).integers(0, 99, SHAPE)
-            path = write(values, folder / f"{key}.nii.gz", np.diag([1.0, 2, 3, 1]))
-            made.append(Artifact(key, kind, path.relative_to(out).as_posix(), ""))
-        status = "done" if number else "failed"
-        records.write(Record(case, "register", "k", status, artifacts=tuple(made)), folder)
-    save_spec(spec, out)
-    return out
-
-
-def test_a_run_folder_gives_the_aligned_images(tmp_path: Path) -> None:
-    spec = Spec(
-        name="x",
-        description="x",
-        roles={"ct": Role(modality="CT"), "mr": Role(modality="MR")},
-        masks={"lesion": Mask(of="mr", labels={"rim": "a", "core": "b"})},
-        register={"fixed": "ct", "moving": ["mr"]},
-        segment={"channels": {"ct": "CT", "mr": "MR"}, "label": "lesion"},
-    )
-    keys = {"ct": "image", "mr": "image", "mr_aligned": "image", "lesion": "label", "lesion_aligned": "label"}
-    out = run_folder(tmp_path, spec, keys)
-    for path in out.rglob("lesion_aligned.nii.gz"):
-        write(np.searchsorted([0, 7, 12], lesion(int(path.parts[-3][-4:]))), path, np.diag([1.0, 2, 3, 1]), np.uint8)
-    found = convert_nnunet(tmp_path / "raw", 1, "Run", cases=out, folds=3)
-    assert {case: fault.code for case, fault in found.failed.items()} == {"case-0000": "E_CHANNELS"}
-    aligned = out / "cases" / "case-0002" / "register" / "mr_aligned.nii.gz"
-    assert (found.folder / "imagesTr" / "case-0002_0001.nii.gz").samefile(aligned)
-    assert (found.folder / "labelsTr" / "case-0003.nii.gz").samefile(
-        out / "cases" / "case-0003" / "register" / "lesion_aligned.nii.gz"
-    )
-
-
-def test_whose_a_case_is_comes_from_the_private_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TANDEM_HOME", str(tmp_path / "home"))
-    spec = Spec(
-        name="x",
-        description="x",
-        case="study",
-        roles={"ct": Role(modality="CT")},
-        masks={"lesion": Mask(of="ct", labels={"rim": "a", "core": "b"})},
-        segment={"channels": {"ct": "CT"}, "label": "lesion"},
-    )
-    out = run_folder(tmp_path, spec, {"ct": "image", "lesion": "label"})
-    for path in out.rglob("lesion.nii.gz"):
-        write(np.ones(SHAPE), path, np.diag([1.0, 2, 3, 1]), np.uint8)
-    with pytest.raises(UsageError, match=r"whose each case of .* is") as error:
-        convert_nnunet(tmp_path / "raw", 1, "Run", cases=out, folds=2)
-    assert error.value.code == "E_FOLD" and "--patients" in error.value.remedy
-    rows = [(f"case-{number:04d}", f"DOE {number // 3}") for number in range(1, 4)]
-    Pseudonyms(out).keep("series.csv", ("case_id", "patient_id"), rows)
-    folder = convert_nnunet(tmp_path / "raw", 1, "Run", cases=out, folds=2).folder
-    folds = json.loads((folder / "splits_final.json").read_text())
-    assert sorted(fold["val"] for fold in folds) == [["case-0001", "case-0002"], ["case-0003"]]
-    assert b"DOE" not in b"".join(path.read_bytes() for path in folder.glob("*.*s*"))
-
-
 @pytest.mark.parametrize("where", ["link", "written"])
 def test_a_full_disk_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -318,37 +268,6 @@ def test_a_full_disk_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatc
             write_case(source, f"p{number}", number, np.diag([1.0, 2, 3, 1]))
     monkeypatch.setattr(*((os, "link") if where == "link" else (Path, "replace")), full)
     assert "disk is full" in refused("E_DISK", source)
-
-
-def decathlon(root: Path, labels: str = '{"0": "background", "1": "edema", "2": "tumour"}') -> Path:
-    task = root / "Task01_Tumour"
-    for number in range(3):
-        values = np.random.default_rng(number).integers(0, 900, (*SHAPE, 2))
-        part = "Ts" if number == 2 else "Tr"
-        write(values, task / f"images{part}" / f"T_{number}.nii.gz", kind=np.float32)
-        write(np.random.default_rng(number).integers(0, 3, SHAPE), task / "labelsTr" / f"T_{number}.nii.gz")
-    training = [{"image": f"./imagesTr/T_{n}.nii.gz", "label": f"./labelsTr/T_{n}.nii.gz"} for n in range(2)]
-    about = {
-        "modality": {"0": "FLAIR", "1": "T1w"},
-        "labels": 0,
-        "training": training,
-        "test": ["./imagesTs/T_2.nii.gz"],
-    }
-    (task / "dataset.json").write_text(json.dumps(about).replace('"labels": 0', f'"labels": {labels}'))
-    return task
-
-
-def test_the_decathlons_channels_are_parted(tmp_path: Path) -> None:
-    task = decathlon(tmp_path)
-    found = convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=task, folds=2)
-    values = np.random.default_rng(1).integers(0, 900, (*SHAPE, 2))
-    for channel in range(2):
-        alone = write(values[..., channel], tmp_path / "alone.nii.gz", kind=np.float32)
-        assert in_space(found.folder / "imagesTr" / f"T_1_{channel:04d}.nii.gz") == in_space(alone)
-    assert len(list((found.folder / "imagesTs").iterdir())) == 2
-    dataset = json.loads((found.folder / "dataset.json").read_text())
-    assert dataset["channel_names"] == {"0": "FLAIR", "1": "T1w"} and dataset["numTraining"] == 2
-    assert dataset["labels"] == {"background": 0, "edema": 1, "tumour": 2}
 
 
 def test_a_file_with_other_channels_than_its_role_is_refused(source: Path, tmp_path: Path) -> None:
@@ -411,20 +330,6 @@ def test_a_disk_without_links_gets_copies_and_the_command_says_so(
 def test_without_the_extra_it_is_named(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nnunetv2", None)
     assert "tandem-imaging[segment]" in refused("E_EXTRA", source)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        '{"0": "background", "1": "ignore", "2": "Ignore"}',
-        '{"0": "background", "1": "a", "1": "b"}',
-        '{"0": "background", "1": "a", "2": "a"}',
-    ],
-)
-def test_the_decathlons_labels_are_looked_at(tmp_path: Path, labels: str) -> None:
-    with pytest.raises(UsageError) as error:
-        convert_nnunet(tmp_path / "raw", 2, "Tumour", msd=decathlon(tmp_path, labels))
-    assert error.value.code == "E_LABEL"
 
 
 def test_the_command_says_what_failed(source: Path) -> None:
