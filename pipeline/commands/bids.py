@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.cases import Artifact, Fault, Geometry, Record
+from pipeline.cases import Artifact, Fault, Record
 from pipeline.console import echo
 from pipeline.errors import CaseError, UsageError
+from pipeline.geometry import same_grid
 from pipeline.run.status import of_folder
 from pipeline.spec.spec import Spec, of_run
 from pipeline.store import dictionary, records, upkeep
@@ -47,8 +46,6 @@ SUFFIXES = {
 }
 #: Kind of output -> its suffix.
 _OF_KIND = {"label": "dseg", "probability": "probseg", "transform": "xfm"}
-#: Grids that differ by less are one: a file's header holds single precision.
-SAME_MM = 1e-3
 _IGNORED = "*_xfm.*\nct\nother\nsub-*.pdf\n"
 _README = """\
 # {name}
@@ -107,7 +104,7 @@ def export_bids(out: str | Path, folder: str | Path, suffixes: Mapping[str, str]
 
 def _export(out: Path, folder: Path, suffixes: Mapping[str, str]) -> Exported:
     cases, spec = of_folder(out), of_run("", out)
-    require_named(spec, suffixes)
+    _require_named(spec, suffixes)
     _require_free(folder, out)
     with whole_folder(folder) as temporary:
         made = Exported(temporary)
@@ -185,18 +182,19 @@ class _Case:
 
     def space(self, item: Artifact, grids: Mapping[str, Artifact]) -> str:
         """The role on whose grid an output lies, where that is another's than its own."""
-        role = self.role_of(item.key) if item.kind == "image" else ""
-        if item.geometry is None or item.key == role:
+        role, own = self.role_of(item.key) if item.kind == "image" else "", item.geometry
+        if own is None or item.key == role:
             return ""
         # what was moved lies on the fixed grid, even if its own is the same; all else first on its own
-        order = [self.spec.fixed] if role in self.spec.moving else [role]
-        for key in (*order, *grids):
-            if key in grids and _same(grids[key].geometry, item.geometry):
+        first = self.spec.fixed if role in self.spec.moving else role
+        for key in (first, *grids):
+            grid = grids[key].geometry if key in grids else None
+            if grid is not None and same_grid(grid.shape, grid.affine, own.shape, own.affine):
                 return "" if key == role else key
         return ""
 
     def name(self, item: Artifact, grids: Mapping[str, Artifact]) -> str:
-        """Below the subject's folder, without its ending: `anat/sub-X_space-ct_desc-mrAligned_T1w`."""
+        """Below the dataset's folder: `sub-X/anat/sub-X_space-ct_desc-mrAligned_T1w.nii.gz`."""
         datatype, suffix = self.place(item)
         space, role = self.space(item, grids), self.role_of(item.key)
         entities = [f"space-{_camel(space)}"] if space else []
@@ -207,7 +205,8 @@ class _Case:
             entities += [f"from-{first}", f"to-{last}", "mode-image"]
         else:
             entities.append(f"desc-{_camel(item.key)}")
-        return f"{datatype}/{'_'.join((self.subject, *entities, suffix))}"
+        ending = ".h5" if item.kind == "transform" else ".nii.gz"
+        return f"{self.subject}/{datatype}/{'_'.join((self.subject, *entities, suffix))}{ending}"
 
     @property
     def subject(self) -> str:
@@ -215,7 +214,7 @@ class _Case:
         return f"sub-{re.sub('[_-]', '', self.case_id.removeprefix('case-'))}"
 
 
-def require_named(spec: Spec, given: Mapping[str, str]) -> None:
+def _require_named(spec: Spec, given: Mapping[str, str]) -> None:
     """Refuse names of what is no MR, and words that BIDS does not know; each role of MR needs one.
 
     Raises:
@@ -276,21 +275,17 @@ def _outputs(folder: Path, out: Path, case: _Case, items: Mapping[str, Artifact]
     """
     said = joined(_said(case.records, out))
     grids = {key: item for key, item in items.items() if key in case.spec.roles}
-    endings = {key: ".h5" if item.kind == "transform" else ".nii.gz" for key, item in items.items()}
-    uri = {key: f"bids::{case.subject}/{case.name(item, grids)}{endings[key]}" for key, item in items.items()}
-    of_hash = {item.sha256: key for key, item in items.items()}
+    names = {key: case.name(item, grids) for key, item in items.items()}
+    of_hash = {item.sha256: f"bids::{names[key]}" for key, item in items.items()}
     for record in case.records:
-        sources = [uri[of_hash[item.sha256]] for item in record.inputs if item.sha256 in of_hash]
-        for item in record.artifacts:
-            if items.get(item.key) != item:
-                continue
-            path = folder / case.subject / f"{case.name(item, grids)}{endings[item.key]}"
-            _copy(out, item, path)
+        sources = [of_hash[item.sha256] for item in record.inputs if item.sha256 in of_hash]
+        for item in (item for item in record.artifacts if items.get(item.key) == item):
+            _copy(out, item, folder / names[item.key])
             space = case.space(item, grids)
             told: dict[str, Any] = {"Description": f"Output {item.key} of Tandem's stage {record.stage}."}
-            told |= {"SpatialReference": uri[space]} if space else {}
+            told |= {"SpatialReference": f"bids::{names[space]}"} if space else {}
             told |= {"Sources": sources} if sources else {}
-            _describe_file(path, item, told, said)
+            _describe_file(folder / names[item.key], item, told, said)
     reports = (a for record in case.records for a in record.artifacts if a.path.endswith(".pdf"))
     if report := next(reports, None):
         _copy(out, report, folder / f"{case.subject}.pdf")
@@ -342,11 +337,6 @@ def _copy(out: Path, item: Artifact, path: Path) -> None:
 def _changed(item: Artifact, error: OSError | None = None) -> CaseError:
     got = f"none that can be read ({error.strerror})" if error else "another file"
     return CaseError("E_CHANGED", f"Expected {item.path} as it was recorded, got {got}.")
-
-
-def _same(one: Geometry | None, other: Geometry) -> bool:
-    """Whether two images lie on one grid."""
-    return one is not None and one.shape == other.shape and np.allclose(one.affine, other.affine, rtol=0, atol=SAME_MM)
 
 
 def _camel(key: str) -> str:

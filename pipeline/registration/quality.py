@@ -307,9 +307,10 @@ def _judge_starts(numbers: Mapping[str, Any], doubted: bool, limits: QualityLimi
     text = f"Two starts end {parted(apart_mm, limit, 1)} mm apart (limit {limit:g} mm)"
     if apart_mm <= limits.start_disagreement_warn_mm:
         return [("warn", f"{text}.")]
-    if doubted or after is None or after - 1 < limits.start_clear_gain * ((other or 1.0) - 1):
+    other = other or 1.0  # where the images do not meet, they share nothing
+    if doubted or after is None or after - 1 < limits.start_clear_gain * (other - 1):
         return [("fail", f"{text}.")]
-    return [("warn", f"{text}, of which one is clearly better (NMI {after:.3f}, not {other or 1.0:.3f}).")]
+    return [("warn", f"{text}, of which one is clearly better (NMI {after:.3f}, not {other:.3f}).")]
 
 
 def _judge_nmi(before: float | None, after: float | None, limits: QualityLimits) -> Findings:

@@ -20,9 +20,11 @@ from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray
 from pipeline.registration.elastix import LOG
 from pipeline.registration.findings import (
+    FUNCTIONAL,
     AlignmentLimits,
     judge_landmarks,
     judge_unconfirmed,
+    judge_uptake,
     keep_better,
     landmark_numbers,
     worsen,
@@ -38,9 +40,6 @@ from pipeline.store.files import full_disk_named
 
 #: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
 CORE_MM = 20.0
-
-#: These show uptake, which need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
-FUNCTIONAL = {"PT", "NM"}
 
 
 @dataclass(frozen=True)
@@ -208,22 +207,9 @@ def _by_images(
             more = [("warn", f"Elastix gave up on a further map: {tail(failure)}.")] if failure else []
             doubts = judge_unconfirmed(kept, prepared.modalities, confirmed=marks is not None)
             warp, quality = kept.warp, worsen(quality, kept.numbers, [*kept.findings, *doubts, *more])
-        quality = worsen(quality, {}, _judge_uptake(quality, prepared.modalities, confirmed=marks is not None))
+        quality = worsen(quality, {}, judge_uptake(quality, prepared.modalities, confirmed=marks is not None))
         log = folder / LOG
         return warp, quality, log.read_text() if log.is_file() else ""
-
-
-def _judge_uptake(quality: dict[str, Any], modalities: tuple[str, str], confirmed: bool) -> list[tuple[str, str]]:
-    """Doubt a pose that was found by an image of uptake, and that no landmarks confirm.
-
-    Of PET and CT of one scan, the pose that both starts find lies one to two voxels of the PET beside the scanner's own
-    alignment in three of four patients, and no measure of the images tells (benchmarks/real_maps.py).
-    """
-    seen = sorted(FUNCTIONAL & {*modalities})
-    if not seen or confirmed or quality["header_kept"]:
-        return []
-    text = f"{seen[0]} shows uptake, by which a place is sure to one or two of its voxels at best"
-    return [("warn", f"{text}: for images of one scan keep the headers' alignment (`transform: headers`).")]
 
 
 def _search(

@@ -147,16 +147,15 @@ class Training:
         self.workspace = Workspace(Path(dataset_dir), Path(output_dir), processes, threads)
         self.plans, self.configuration, self.folds = plans_name(preset, network), configuration, list(folds)
         self.settings, self.pretrained, self.resume, self.device = settings, pretrained, resume, device
-        if not (self.workspace.preprocessed / f"{self.plans}.json").is_file():
+        plans = self.workspace.preprocessed / f"{self.plans}.json"
+        if not plans.is_file():
             what = f"Expected the plans {self.plans} in {output_dir}, got none."
             raise UsageError("E_INPUT", what, "Run plan.yaml with the same preset and network first.")
-        self._require_planned()
+        self._require_planned(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
         if not self.folds:
             raise UsageError("E_FOLD", "Expected a fold to train, got none.")
 
-    def _require_planned(self) -> None:
-        plans = self.workspace.preprocessed / f"{self.plans}.json"
-        planned = json.loads(plans.read_text(encoding="utf-8"))["configurations"]
+    def _require_planned(self, planned: dict[str, Any]) -> None:
         if self.configuration not in planned:
             what = f"Expected a configuration that the plans have ({', '.join(planned)}), got {self.configuration}."
             raise UsageError("E_CONFIG", what, "nnU-Net plans 3d_lowres and a cascade for large images alone.")
