@@ -9,8 +9,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 #: A third of the time of MONAI's import. Trainings need ignite: they run in processes of their own, or say so
-#: (`spare_nothing`). Reports load matplotlib themselves, when they draw.
-PACKAGES = ("torchvision", "ignite", "matplotlib")
+#: (`spare_nothing`). Reports load matplotlib themselves, when they draw; folds load scikit-learn.
+PACKAGES = ("torchvision", "ignite", "matplotlib", "sklearn", "h5py", "huggingface_hub")
 
 
 class _Absent(MetaPathFinder):

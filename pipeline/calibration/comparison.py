@@ -19,7 +19,7 @@ from pipeline.calibration.metrics import Measure, Resampling, measures
 from pipeline.calibration.one_vs_rest import Beta, Isotonic
 from pipeline.calibration.optimise import log_softmax
 from pipeline.calibration.record import About
-from pipeline.calibration.rows import Logits, Rows, grouped_folds
+from pipeline.calibration.rows import Logits, Rows
 from pipeline.calibration.scaling import Platt, Temperature, Vector
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store.files import require_given
@@ -95,6 +95,8 @@ def compare(
     Raises:
         UsageError: those of `Calibration.fit`, E_CAL_METHOD.
     """
+    from pipeline.calibration.folds import grouped_folds
+
     rows = Rows.of(logits, labels, cases)
     chosen = [name for name in METHODS if name in (methods or METHODS) and (name != "platt" or rows.classes == 2)]
     for name in methods or ():

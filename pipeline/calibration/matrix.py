@@ -11,7 +11,7 @@ import torch
 from pipeline.calibration.base import Calibration, Fit
 from pipeline.calibration.newton import Regression, newton
 from pipeline.calibration.optimise import events_note, log_softmax, weighted_nll
-from pipeline.calibration.rows import Rows, grouped_folds
+from pipeline.calibration.rows import Rows
 from pipeline.calibration.scaling import find_inverse_temperature, require_overlap
 
 #: Strengths that cross-validation chooses from: from next to none to next to a diagonal matrix without offsets.
@@ -115,6 +115,8 @@ def solve(rows: Rows, inverse: float, penalty: float, start: torch.Tensor, name:
 
 def choose_penalty(rows: Rows, inverse: float, name: str) -> float:
     """The strength with the lowest NLL on held-out cases; each starts from the solution of the stronger one before."""
+    from pipeline.calibration.folds import grouped_folds
+
     losses = np.zeros(len(PENALTIES))
     for fitted_on, held_out in grouped_folds(rows, INNER_FOLDS, seed=0):
         inside, outside = rows.take(fitted_on), rows.take(held_out)

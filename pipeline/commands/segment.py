@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.calibration.comparison import read_calibration
 from pipeline.cases import Record
 from pipeline.commands.register import dicom_volume
 from pipeline.console import quiet_libraries, shown
@@ -57,6 +56,8 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
     found = path or (str(Path(model_dir) / own) if own else "")
     if not found:
         return None
+    from pipeline.calibration.comparison import read_calibration
+
     calibration = read_calibration(Path(found))
     fitted, wanted = calibration.record.about.output, output_of(predictor.model)
     if fitted not in ("", wanted):

@@ -1,4 +1,4 @@
-"""What the image fusion network learns by: six terms, and three measures of fusion that may join them.
+"""What the image fusion network learns by: six terms, and four measures of fusion that may join them.
 
 A picture is (B, 1, I, J) or (B, 1, I, J, K), 0 to 1. A network that has learned from a measure is good at that measure:
 whoever reports it says so. Q^AB/F and VIF alone are met by pictures that nobody wants; they join other terms.
@@ -16,7 +16,7 @@ from torch.func import functional_call
 from pipeline.errors import UsageError
 from pipeline.image_fusion.filters import laplacian, magnitude, mean_filter, sobel
 from pipeline.image_fusion.images import TOP
-from pipeline.image_fusion.terms import TINY, qabf, ssim, vif
+from pipeline.image_fusion.terms import TINY, qabf, scd, ssim, vif
 from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
 #: Side of the window of the local contrast, and what is added to variances so that noise is none.
@@ -37,6 +37,7 @@ class Weights:
     medical: float = 10.0
     qabf: float = 0.0
     vif: float = 0.0
+    scd: float = 0.0
     bone: float = 0.0
 
 
@@ -95,6 +96,7 @@ class ImageFusionLoss(nn.Module):
             "medical": lambda: bone(fused, ct) + soft_tissue(fused, ct, mr),
             "qabf": lambda: 1 - qabf(fused, ct, mr),
             "vif": lambda: 1 - (vif(ct, fused) + vif(mr, fused)) / 2,
+            "scd": lambda: 1 - scd(fused, ct, mr) / 2,
             "bone": lambda: bone(fused, ct),
         }
         return {name: count() for name, count in found.items() if self.weights[name] > 0}

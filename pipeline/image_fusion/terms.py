@@ -1,4 +1,4 @@
-"""Measures of fusion that a network can learn through: SSIM, Q^AB/F and VIF, 2D and 3D.
+"""Measures of fusion that a network can learn through: SSIM, Q^AB/F, SCD and VIF, 2D and 3D.
 
 They are the measures of `metrics` but for what cannot be differentiated. A picture is (B, 1, I, J) or (B, 1, I, J, K),
 0 to 1; each function gives the mean over the batch.
@@ -71,6 +71,23 @@ def _preserved(theirs: list[Tensor], length: Tensor, edges: list[Tensor], streng
 def _sigmoid(values: Tensor, constants: tuple[float, float, float]) -> Tensor:
     gain, steepness, middle = constants
     return gain * torch.sigmoid(steepness * (values - middle))
+
+
+def scd(fused: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
+    """The sum of the correlations of differences: of CT with what differs from MR, and the reverse, -2 to 2.
+
+    Each picture's correlation counts 0 where it is undefined: a source that is flat, a copy of the other one.
+
+    Source: Aslantas and Bendes, A new image quality metric for image fusion, AEU 69(12), 2015.
+    """
+    return (_correlation(fused - mr, ct) + _correlation(fused - ct, mr)).mean()
+
+
+def _correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's, of each picture of a batch."""
+    a, b = first.flatten(1), second.flatten(1)
+    a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+    return (a * b).mean(1) / torch.sqrt(a.square().mean(1) * b.square().mean(1) + TINY**2)
 
 
 def vif(reference: Tensor, distorted: Tensor) -> Tensor:

@@ -16,7 +16,14 @@ from pipeline.learning.checkpoint_file import DEFINITION, PREPARATION, TRAINING_
 from pipeline.learning.transfer import require_sha256
 
 #: Terms of the loss that are measures of fusion, too: a network that has learned by them is good at them.
-MEASURES = {"structure": ("SSIM",), "qabf": ("Qabf",), "vif": ("VIF",), "medical": ("bone", "soft"), "bone": ("bone",)}
+MEASURES = {
+    "structure": ("SSIM",),
+    "qabf": ("Qabf",),
+    "vif": ("VIF",),
+    "scd": ("SCD",),
+    "medical": ("bone", "soft"),
+    "bone": ("bone",),
+}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.calibration import METHODS, About, Resampling, compare
-from pipeline.calibration.rows import Rows, grouped_folds
+from pipeline.calibration.folds import grouped_folds
+from pipeline.calibration.rows import Rows
 
 FEW = Resampling(resamples=200)
 

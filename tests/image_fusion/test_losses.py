@@ -14,7 +14,7 @@ from pipeline.image_fusion import losses
 from pipeline.image_fusion.encoders import SmallEncoder
 from pipeline.image_fusion.losses import Answer, ImageFusionLoss, Weights
 from pipeline.image_fusion.metrics import bone_kept
-from pipeline.image_fusion.terms import qabf, ssim, vif
+from pipeline.image_fusion.terms import qabf, scd, ssim, vif
 
 
 def picture(seed: int, *sides: int) -> Tensor:
@@ -95,6 +95,19 @@ def test_qabf_of_known_angles() -> None:
     angle = [0.9879 / (1 + np.exp(-22 * (part - 0.8))) for part in (1.0, 0.0)]
     inside = qabf(down[..., 1:-1, 1:-1], down[..., 1:-1, 1:-1], across[..., 1:-1, 1:-1])
     assert float(inside) == pytest.approx(strength * sum(angle) / 2, abs=0.03)  # the borders are flat
+
+
+@pytest.mark.parametrize("sides", [(30, 34), (12, 14, 16)], ids=["2D", "3D"])
+def test_scd_is_the_mean_over_the_batch_of_two_correlations(sides: tuple[int, ...]) -> None:
+    """And a copy of MR, from which CT is not to be had, counts 0 where the measure is undefined."""
+    fused, ct, mr = (torch.cat([picture(seed, *sides), picture(seed + 3, *sides)]) for seed in (0, 1, 2))
+    wanted = [
+        np.corrcoef((f - m).ravel(), c.ravel())[0, 1] + np.corrcoef((f - c).ravel(), m.ravel())[0, 1]
+        for f, c, m in zip(*(item.numpy() for item in (fused, ct, mr)), strict=True)
+    ]
+    assert float(scd(fused, ct, mr)) == pytest.approx(np.mean(wanted), abs=1e-6)
+    copy = [np.corrcoef((m - c).ravel(), m.ravel())[0, 1] for c, m in zip(ct.numpy(), mr.numpy(), strict=True)]
+    assert float(scd(mr, ct, mr)) == pytest.approx(np.mean(copy), abs=1e-6)
 
 
 def test_simple_terms_are_their_formulas() -> None:

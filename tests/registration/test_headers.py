@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 
+from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.registration import Method, Registerd, Registration, RegistrationSettings, Side
+from pipeline.registration import AlignmentLimits, Method, Registerd, Registration, RegistrationSettings, Side
 from pipeline.registration.headers import UNKNOWN, share_frame
+from pipeline.registration.quality import Pair
 from pipeline.registration.register import register
 from pipeline.spec.register import Register
 from pipeline.volumes import affine_of, volume
+from tests.registration.answers import answered, searched
 from tests.registration.conftest import MAPS
 from tests.registration.phantom import HeadPair, oblique_grid, rigid, scan
 
@@ -94,3 +98,27 @@ def test_one_frame_is_believed_and_an_unknown_one_is_said(aligned: HeadPair, tmp
     assert share_frame({"frames": frames(tmp_path, ct=1, mr=1)}, "ct", "mr") is True
     assert share_frame({"frames": frames(tmp_path, ct=1, mr=2)}, "ct", "mr") is False
     assert share_frame({"frames": frames(tmp_path, ct=1)}, "ct", "mr") is None
+
+
+def limb(modality: str, seed: int) -> MetaTensor:
+    """A limb: the middle slice of the head all along its third axis, so that it matches as well 8 mm further."""
+    affine = oblique_grid((48, 56, 40), (4.0, 4.0, 4.0), (0, 0, 0), (0, 0, 0))
+    slice_ = scan(modality, (48, 56, 1), affine @ rigid((0, 0, 0), (0, 0, 19.5)), np.eye(4), seed).numpy()[0]
+    noise = np.random.default_rng(seed).normal(0, 5, (48, 56, 40))
+    return volume((np.repeat(slice_, 40, axis=2) + noise).astype(np.float32), affine)
+
+
+def test_headers_of_one_frame_stand_where_the_images_match_as_well_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The NMI is a thousandth higher 7 mm away: the images are not moved there, and the conflict is said first."""
+    ct, mr = limb("CT", 5), limb("MR", 6)
+    pair = Pair(ct, mr, body_mask(ct, "CT"), body_mask(mr, "MR"))
+    best = max((rigid((0, 0, 0), (0, 0, mm)) for mm in (-8.0, -7.0, 7.0, 8.0)), key=lambda pose: pair.nmi(pose) or 0)
+    assert 0 < (pair.nmi(best) or 0) - (pair.nmi(np.eye(4)) or 0) < AlignmentLimits().nmi_noise
+    answered(monkeypatch, searched(best, best))
+    plan = Register.model_validate({"fixed": "ct", "moving": {"mr": {"transform": "rigid"}}})
+    found = Registerd(plan, MODALITIES, MAPS)({"ct": ct, "mr": mr, "frames": frames(tmp_path, ct=1, mr=1)})
+    quality = found["mr_quality"]
+    assert (quality["verdict"], quality["header_kept"]) == ("warn", True)
+    assert quality["reason"].startswith("The headers name one frame of reference, but the images match best 7.0 mm")

@@ -129,3 +129,19 @@ def test_no_slice_is_astray_in_a_pose_that_is_right_or_a_little_off(measured: Pa
     for mm in ((0.0, 0.0, 0.0), (1.5, 0.0, -1.5)):
         assert astray_fraction(sampled(image, 3 - image), shifted(mm)) == 0
     assert measured.astray_fraction(pair.truth) == 0
+
+
+@pytest.mark.parametrize("how", ["reversed", "mirrored"])
+@pytest.mark.parametrize("share", [0.3, 0.4])
+def test_a_copy_of_a_ct_with_slices_out_of_order_does_not_pass(pair: HeadPair, how: str, share: float) -> None:
+    """In its true pose, turned by 8 degrees and moved by 12 mm: most of it matches, and no part fits better beside."""
+    image = pair.ct.numpy()[0]
+    texture = ndimage.gaussian_filter(np.random.default_rng(9).normal(size=image.shape), 1.5)
+    image = (image + np.where(image > -300, 100 * texture / texture.std(), 0)).astype(np.float32)
+    pose, fixed = rigid((0, 0, 8), (0, 12, 0)), volume(image, affine_of(pair.ct))
+    for changed, verdict in ((image, "pass"), (in_part(image, share, how), "warn")):
+        moving = volume(changed, pose @ affine_of(pair.ct))
+        both = Pair(fixed, moving, body_mask(fixed, "CT"), body_mask(moving, "CT"))
+        found = measure(both, [pose, pose], None, LIMITS)
+        assert found["verdict"] == verdict, found["reason"]
+    assert "fits better mirrored or in reversed order" in found["reason"]

@@ -13,11 +13,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from pipeline.body import body_mask
 from pipeline.errors import CaseError
 from pipeline.geometry import apply, same_grid
 from pipeline.registration import AlignmentLimits, Method, Registration, RegistrationSettings, Side
 from pipeline.registration import register as elastix
 from pipeline.registration.process import Registrar
+from pipeline.registration.quality import Pair
 from pipeline.registration.register import register
 from pipeline.volumes import affine_of, matrix_from_transform, volume
 from tests.registration.answers import RIGID, answered, searched, sides
@@ -121,6 +123,19 @@ def test_the_headers_alignment_stays_when_nothing_better_is_found(
     assert found.quality["nmi_after"] == found.quality["nmi_before"]
     assert found.quality["verdict"] == "warn"
     assert "headers' alignment was kept" in found.quality["reason"]
+
+
+def test_a_pose_is_not_worse_than_the_headers_by_the_noise_of_nmi_either(
+    pair: HeadPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligned = volume(pair.mr.numpy(), np.linalg.inv(pair.truth) @ affine_of(pair.mr))
+    near = rigid((0, 0, 0), (0, 0, 0.2))
+    both = Pair(pair.ct, aligned, body_mask(pair.ct, "CT"), body_mask(aligned, "MR"))
+    assert 0 < (both.nmi(np.eye(4)) or 0) - (both.nmi(near) or 0) < LIMITS.nmi_noise
+    answered(monkeypatch, searched(near, near))
+    found = register(Side(pair.ct, "CT"), Side(aligned, "MR"), RIGID)
+    np.testing.assert_array_equal(found.warp.matrix, np.eye(4))
+    assert found.quality["nmi_after"] == found.quality["nmi_before"] and found.quality["header_kept"] is True
 
 
 @pytest.mark.parametrize(

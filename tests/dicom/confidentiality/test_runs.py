@@ -16,6 +16,7 @@ from pipeline.errors import UsageError
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.dicom.confidentiality.deidentified import changed, copies, table, write
 from tests.phantoms.phantom import position_phantom
+from tests.store.test_files import refusing
 from tests.tandem_process import command, environment
 
 
@@ -100,3 +101,15 @@ def test_folders_that_cannot_be_used(tree: Path, tmp_path: Path) -> None:
         deidentify_tree(tmp_path / "texts", tmp_path / "out", Options())
     with pytest.raises(UsageError, match="E_OPTION"):
         Options(shift_dates=True, retain_dates=True)
+
+
+def test_folders_that_are_links_are_copied_and_closed_ones_have_failed(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "store", patient_id="P9")
+    (tree / "linked").symlink_to(tmp_path / "store")
+    closed = tree / "John" / "mr"
+    monkeypatch.setattr(os, "scandir", refusing(closed, os.scandir))
+    found = deidentify_tree(tree, tmp_path / "out", Options())
+    assert (found.count("copied"), found.codes()) == (12, {"E_UNREADABLE": 1})
+    assert [row.source.path for row in found.outcomes if row.verdict == "failed"] == [closed]
