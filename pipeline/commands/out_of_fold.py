@@ -25,7 +25,7 @@ from pipeline.nifti.volume import read_argument
 from pipeline.segmentation.model import Model, load_model
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.stage import from_network, to_network
-from pipeline.segmentation.weights import FOUND, describe
+from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
 from pipeline.segmentation.workspace import Workspace, plans_name
 from pipeline.store.artifacts import save
 from pipeline.store.files import write_atomic, write_text
@@ -98,6 +98,16 @@ class OutOfFold:
         self.splits = json.loads((self.workspace.dataset / "splits_final.json").read_text(encoding="utf-8"))
         if strange := [fold for fold in self.folds if not 0 <= fold < len(self.splits)]:
             raise UsageError("E_FOLD", f"Expected folds from 0 to {len(self.splits) - 1}, got {strange[0]}.")
+        for name in self.configurations:
+            self._require_trained(name)
+
+    def _require_trained(self, name: str) -> None:
+        folder = self.workspace.model(self.plans, name)
+        missing = [str(fold) for fold in self.folds if not (folder / f"fold_{fold}" / CHECKPOINT).is_file()]
+        if missing:
+            what = f"Expected {name} to be trained in its folds {', '.join(map(str, self.folds))}, got none of "
+            remedy = "Run train.yaml with the same preset, network and output folder first, or name the trained folds."
+            raise UsageError("E_INPUT", f"{what}{', '.join(missing)}.", remedy)
 
     @plainly()
     def run(self) -> None:

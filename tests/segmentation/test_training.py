@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy import ndimage
 
+from pipeline.commands.out_of_fold import OutOfFold
 from pipeline.commands.segment import calibration_of
 from pipeline.errors import UsageError
 from pipeline.segmentation import weights, worker, workspace
@@ -104,6 +105,9 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="3d_lowres")
     with pytest.raises(UsageError, match=r"E_INPUT.*3d_lowres to be trained before 3d_cascade_fullres"):
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="3d_cascade_fullres")
+    with pytest.raises(UsageError, match=r"E_INPUT.*2d to be trained in its folds 0, 1, got none of 0, 1\."):
+        OutOfFold(place, str(tmp_path / "out"), "small", configurations=["2d"], folds=[0, 1])
+    assert not (tmp_path / "out" / "results").exists()
     with pytest.raises(UsageError, match=r"E_CONFIG.*pretrained"):
         Planning(place, str(tmp_path / "out"), preset="pretrained")
 
