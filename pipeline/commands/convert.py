@@ -72,7 +72,7 @@ def convert_nnunet(  # noqa: PLR0913 - each is an option of the command
     chosen = [key for key, value in given.items() if value]
     if len(chosen) != 1:
         what = f"Expected one of --{', --'.join(given)}, got {' and '.join(chosen) or 'none'}."
-        raise UsageError("E_OPTION", what)
+        raise UsageError("E_OPTION", what, "Say where the cases are by one of them.")
     whose = read_patients(patients)
     if cases:
         source = _of_run(Path(cases), of_run(str(spec), cases), whose)

@@ -211,7 +211,7 @@ def _judge(predicted: Path, truth: Path, regions: Regions, tolerance: float) -> 
 def read_labels(path: Path) -> MetaTensor:
     """A label image, RAS+."""
     if not path.is_file():
-        raise CaseError("E_INPUT", "Expected a prediction of this case, got none.", "Predict it, or check the names.")
+        raise CaseError("E_INPUT", f"Expected a prediction {path.name}, got none.", "Predict it, or check the names.")
     return canonical(read(path)[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from monai.data import MetaTensor
 from PIL import Image
 from rich.table import Table
 
-from pipeline.commands.register import dicom_volume
+from pipeline.commands.register import MOVED, QUALITY, dicom_volume
 from pipeline.console import echo, print_table, shown
 from pipeline.endings import VOLUMES
 from pipeline.errors import CaseError, UsageError
@@ -109,9 +110,12 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
     for path in (ct, mr):
         if not path.is_dir():
             require_given(path, "an image")
+    hashes = {name: sha256_file(path) for name, path in (("ct", ct), ("mr", mr)) if path.is_file()}
+    if len(set(hashes.values())) < len(hashes):
+        what = f"Expected CT and MR, got one image twice: {ct} and {mr}."
+        raise UsageError("E_OPTION", what, "Name the CT first, then the MR on its grid.")
     made = _fused_pictures(ct, mr, how, stem, out, picture) if flat else _fused_volumes(ct, mr, how, stem, out, picture)
     found = measured(made, how) if measures else {}
-    hashes = {name: sha256_file(path) for name, path in (("ct", ct), ("mr", mr)) if path.is_file()}
     about = {
         "method": how.method,
         "windows": how.windows,
@@ -119,7 +123,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         "engine": how.engine if how.trained else None,
         "inputs_sha256": hashes,
     }
-    notes = (*how.sentences, *made.notes)
+    notes = (*how.sentences, *made.notes, *_alignment(mr))
     save(stem, "measure", {**about, "notes": notes, "measures": found, "versions": versions()}, out.parent)
     return FusedPair(out, how.method, found, notes)
 
@@ -180,8 +184,25 @@ def _made(folder: Path, stem: str, ending: str) -> Iterator[Path]:
         yield folder / f"{stem}{part}"
 
 
+def _alignment(mr: Path) -> tuple[str, ...]:
+    """What `tandem register` has said of the alignment of the MR, which it has left beside it."""
+    beside = mr.with_name(QUALITY)
+    if mr.name != MOVED or not beside.is_file():
+        return ()
+    found = json.loads(beside.read_text(encoding="utf-8"))
+    return (f"Verdict of the alignment: {found.get('verdict')}. {found.get('reason')}",)
+
+
+def _forget(out: Path, stem: str, ending: str) -> None:
+    """Delete what another run has left beside a picture of this name: it does not belong to the one that follows."""
+    for path in _made(out.parent, stem, ending):
+        if path != out:
+            path.unlink(missing_ok=True)
+
+
 def _fused_pictures(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: bool) -> Fused:
     made = fuse_pictures(read_picture(ct), read_picture(mr), how)
+    _forget(out, stem, PICTURE)
     _save_picture(made.image, out)
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps[..., None], np.eye(4)), out.parent)
@@ -199,6 +220,7 @@ def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn:
         raise CaseError(error.code, error.message, ALIGN) from error
     affine = affine_of(images[0])
     made = fuse_volumes(images[0].numpy()[0], images[1].numpy()[0], affine, how)
+    _forget(out, stem, VOLUME)
     save(stem, "image", volume(made.image, affine), out.parent)
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps, affine), out.parent)

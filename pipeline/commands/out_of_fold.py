@@ -24,6 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.segmentation.model import Model, load_model
 from pipeline.segmentation.predict import Predictor
+from pipeline.segmentation.splits import SPLITS, asked_folds
 from pipeline.segmentation.stage import from_network, to_network
 from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
 from pipeline.segmentation.workspace import Workspace, plans_name
@@ -62,7 +63,7 @@ class OutOfFold:
         preset: as for plan.yaml.
         network: as for plan.yaml.
         configurations: trained ones.
-        folds: of each; the numbers of those that were trained.
+        folds: of each; the numbers of those that were trained; None: all that the data set has.
         step: of the tiles.
         mirroring: as in inference.yaml.
         engine: likewise.
@@ -80,7 +81,7 @@ class OutOfFold:
         preset: str = "default",
         network: str = "unet",
         configurations: Sequence[str] = ("3d_fullres",),
-        folds: Sequence[int] = (0, 1, 2, 3, 4),
+        folds: Sequence[int] | None = None,
         step: float = 0.5,
         mirroring: bool = True,
         engine: str = "torch",
@@ -91,13 +92,12 @@ class OutOfFold:
         processes: int = 1,
     ) -> None:
         self.workspace = Workspace(Path(dataset_dir), Path(output_dir), processes)
-        self.plans, self.configurations, self.folds = plans_name(preset, network), list(configurations), list(folds)
+        self.plans, self.configurations = plans_name(preset, network), list(configurations)
         self.settings: dict[str, Any] = {"step": step, "mirror": mirroring, "engine": engine, "bfloat16": bfloat16}
         self.device, self.method, self.find_best = device, method, find_best
         self.ensembles = find_best and len(self.configurations) > 1
-        self.splits = json.loads((self.workspace.dataset / "splits_final.json").read_text(encoding="utf-8"))
-        if strange := [fold for fold in self.folds if not 0 <= fold < len(self.splits)]:
-            raise UsageError("E_FOLD", f"Expected folds from 0 to {len(self.splits) - 1}, got {strange[0]}.")
+        self.folds = [int(fold) for fold in asked_folds(self.workspace.dataset, folds)]
+        self.splits = json.loads((self.workspace.dataset / SPLITS).read_text(encoding="utf-8"))
         for name in self.configurations:
             self._require_trained(name)
 

@@ -32,12 +32,13 @@ Image = tuple[Path, str]
 #: A mask of a data spec names its regions by the values 1, 2 … 255.
 LARGEST_VALUE = 255
 
+MOVED, QUALITY = "moved.nii.gz", "quality.json"
 #: The plain names in the run folder: links to what the stages have recorded, so that there is one copy of each.
 NAMES = {
-    "moved.nii.gz": "register/moving_aligned.nii.gz",
+    MOVED: "register/moving_aligned.nii.gz",
     "transform.h5": "register/moving_transform.h5",
     "inverse.h5": "register/moving_inverse.h5",
-    "quality.json": "register/moving_quality.json",
+    QUALITY: "register/moving_quality.json",
     "log.txt": "register/moving_log.txt",
     "checkerboard.png": "report/moving_after.png",
 }

@@ -95,5 +95,7 @@ def verify_weights(name: Annotated[str, typer.Argument(help="A model; all of the
 def remove_weights(name: Annotated[str, typer.Argument(help="A model.")]) -> None:
     """Forget a model and delete its files."""
     from pipeline.commands.weights import remove
+    from pipeline.console import echo
 
     remove(name)
+    echo(f"{name} removed.")

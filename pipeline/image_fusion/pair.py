@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.image_fusion.metrics import Measures, measure
 from pipeline.image_fusion.pictures import Floats, scaled, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.inference.engine import Engine, require_engine, require_processor
+from pipeline.shipped import shipped
 from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
 
 Windows = tuple[tuple[float, float], ...]
@@ -60,6 +62,7 @@ class Recipe:
         trained: the network, where that is the method.
         sha256: of its weights.
         engine: what runs it.
+        simulated: the network is the one that comes with Tandem.
     """
 
     method: str
@@ -68,6 +71,7 @@ class Recipe:
     trained: Trained | None = None
     sha256: str = ""
     engine: Engine = "torch"
+    simulated: bool = False
 
     @property
     def name(self) -> str:
@@ -89,7 +93,8 @@ class Recipe:
         slices = "The network sees each axial slice by itself." if self.trained.network.spatial_dims == 2 else ""
         pictures = "It has learned from pictures, not from HU." if self.learned else ""
         cheap = f"It was trained on {measures}: its figures of these are no surprise." if measures else ""
-        sentences = (f"Method: network, weights with the sha256 {self.sha256}.", slices, pictures, cheap)
+        heads = "It has learned from simulated heads alone, and is not for patients." if self.simulated else ""
+        sentences = (f"Method: network, weights with the sha256 {self.sha256}.", heads, slices, pictures, cheap)
         return tuple(sentence for sentence in sentences if sentence)
 
 
@@ -158,7 +163,8 @@ def recipe(
     if windows and len(windows) != len(usual):
         what = f"Expected {len(usual)} windows for this network, got {len(windows)}."
         raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
-    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine)
+    simulated = Path(weights).parent == shipped("bundles", "fuse_image", "models")
+    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine, simulated)
 
 
 def _plain(windows: Sequence[Sequence[float]]) -> Windows:

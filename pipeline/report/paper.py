@@ -177,7 +177,7 @@ def build(story: Sequence[Flowable], title: str, case_id: str, producer: str) ->
         story: what to lay out.
         title: at the left of every header.
         case_id: at the right of every header.
-        producer: in the middle of every footer.
+        producer: in every footer, between the disclaimer and the page.
 
     Returns:
         PDF bytes, the same for the same story (reportlab's `invariant`: no time, no random identifier).
@@ -236,8 +236,11 @@ class _NumberedCanvas(Canvas):
             self.drawString(left, top, title)
             self.drawRightString(right, top, shorten(case_id, TEXT_WIDTH / 2, 7.5))
             self.line(left, top - 2 * mm, right, top - 2 * mm)
-        self.drawCentredString(width / 2, bottom, producer)
-        self.drawRightString(right, bottom, f"Page {number} of {count}")
+        page, gap = f"Page {number} of {count}", 4 * mm
+        begin = left + pdfmetrics.stringWidth(DISCLAIMER, BOLD, 7.5) + gap
+        end = right - pdfmetrics.stringWidth(page, REGULAR, 7.5) - gap
+        self.drawCentredString((begin + end) / 2, bottom, shorten(producer, end - begin, 7.5))
+        self.drawRightString(right, bottom, page)
         self.setFont(BOLD, 7.5)
         self.drawString(left, bottom, DISCLAIMER)
         self.line(left, bottom + 3.5 * mm, right, bottom + 3.5 * mm)

@@ -321,11 +321,12 @@ def _back(
 ) -> Fault | None:
     out, read = how
     try:
-        if case not in grids:
-            raise CaseError("E_GRID", f"Expected a case of the dataset, got {case}, whose source is not known.")
-        shape, affine = grids[case]["shape"], np.asarray(grids[case]["affine"])
         image = read(path)[0]
         values = volume(renumbered(image.numpy(), numbers), affine_of(image))
+        if case not in grids:  # of a new image, whose grid it has
+            save(case, "label", values, out)
+            return None
+        shape, affine = grids[case]["shape"], np.asarray(grids[case]["affine"])
         turned = Orientation(axcodes=orientation_of(affine), labels=None)(values)
         require_same_grid(volume(np.zeros(shape, np.uint8), affine), turned, ("the source", "the labels"))
         save(case, "label", volume(turned.as_tensor(), affine), out)
@@ -367,7 +368,7 @@ def _on_grid(image: MetaTensor, grid: MetaTensor) -> MetaTensor:
 def _dataset_name(number: int, name: str) -> str:
     if not 1 <= number <= 999 or not name.isalnum() or not name.isascii():
         what = f"Expected a dataset from 1 to 999 with a name of letters and digits, got {number} and {name!r}."
-        raise UsageError("E_OPTION", what)
+        raise UsageError("E_OPTION", what, "Such as --dataset 501 --name SarcomaCTMR.")
     return f"Dataset{number:03d}_{name}"
 
 

@@ -51,6 +51,10 @@ class Calibrated(Protocol):
         """Probabilities of a volume (C, z, y, x)."""
 
 
+#: Of a volume, that are worked on at once where heads are compared: what is beside them stays small.
+SLICES = 16
+
+
 @dataclass(frozen=True)
 class Prepared:
     """An image as the network sees it.
@@ -309,14 +313,21 @@ def _largest(heads: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     label = torch.zeros(best.shape, dtype=torch.int16)
     total, weighted, count = torch.ones_like(best), best.clone(), 1
     for number, logit in enumerate(heads, start=1):
-        label[logit > best] = number
-        top = torch.maximum(best, logit)
-        shrink, part = (best - top).exp_(), (logit - top).exp_()
-        total.mul_(shrink).add_(part)
-        weighted.mul_(shrink).addcmul_(part, logit)
-        best, count = top, count + 1
-    entropy = (best + total.log() - weighted / total) / math.log(max(2, count))
-    return label, entropy.clamp_(0, 1)
+        for parts in zip(*(item.split(SLICES) for item in (logit, best, label, total, weighted)), strict=True):
+            _add_head(number, *parts)
+        count += 1
+    weighted.div_(total)
+    return label, best.add_(total.log_()).sub_(weighted).div_(math.log(max(2, count))).clamp_(0, 1)
+
+
+def _add_head(number: int, logit: Tensor, best: Tensor, label: Tensor, total: Tensor, weighted: Tensor) -> None:
+    """One more head of some slices: the sums of exp(logit), and of it times the logit, both over exp(best)."""
+    label[logit > best] = number
+    top = torch.maximum(best, logit)
+    shrink, part = (best - top).exp_(), (logit - top).exp_()
+    total.mul_(shrink).add_(part)
+    weighted.mul_(shrink).addcmul_(part, logit)
+    best.copy_(top)
 
 
 def _regions(heads: Iterator[Tensor], order: list[int]) -> tuple[Tensor, Tensor]:

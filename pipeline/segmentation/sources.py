@@ -18,6 +18,7 @@ from pipeline.store.records import FindCases
 
 Patients = Mapping[str, str]
 _WILD = re.compile(r"[{*?]")
+_PATTERN = "Write {case} where the case's name stands, such as DATA/{case}_mr.nii.gz."
 
 
 def labels_of(spec: Spec) -> LabelMap:
@@ -77,7 +78,7 @@ def of_patterns(patterns: Mapping[str, str], spec: Spec, patients: Patients, roo
     wanted = [*section.channels, section.label]
     if sorted(patterns) != sorted(wanted):
         what = f"Expected a pattern for each of {', '.join(wanted)}, got {', '.join(patterns) or 'none'}."
-        raise UsageError("E_OPTION", what)
+        raise UsageError("E_OPTION", what, f"Give --nifti {wanted[0]}='DATA/{{case}}_{wanted[0]}.nii.gz' and so on.")
     files = {key: _found(key, pattern, root) for key, pattern in patterns.items()}
     owners = sorted({whose for found in files.values() for whose in found})
     cases = []
@@ -131,7 +132,7 @@ def _found(key: str, pattern: str, root: Path | None) -> dict[tuple[str, ...], P
     try:
         expression = compile_pattern(below)
     except ValueError as error:
-        raise UsageError("E_OPTION", f"The pattern of {key}: {error}.".replace("`files`", "it")) from error
+        raise UsageError("E_OPTION", f"The pattern of {key}: {error}.".replace("`files`", "it"), _PATTERN) from error
     found: dict[tuple[str, ...], Path] = {}
     for path in walk(base):
         match = None if path.name.startswith("._") else expression.fullmatch(name_below(base, path))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,31 @@ from pipeline.errors import UsageError
 
 #: nnU-Net's: its name in the folder of a preprocessed dataset, and how many folds its commands know.
 SPLITS, FOLDS = "splits_final.json", 5
+
+
+def asked_folds(dataset: Path, folds: Sequence[int | str] | None) -> list[int | str]:
+    """The folds that are asked for, `all` among them; each of a dataset's where none are named.
+
+    Args:
+        dataset: the folder with `splits_final.json`.
+        folds: numbers, or `all`; None for each.
+
+    Raises:
+        UsageError: E_INPUT when the folder has none, E_FOLD for one that there is not, or for none.
+    """
+    path = dataset / SPLITS
+    if not path.is_file():
+        what = f"Expected {SPLITS} in {dataset.name}, got none."
+        raise UsageError("E_INPUT", what, "Convert the dataset by `tandem convert nnunet`, and plan it.")
+    count = len(json.loads(path.read_text(encoding="utf-8")))
+    asked: list[int | str] = [*range(count)] if folds is None else [*folds]
+    for fold in asked:
+        if fold != "all" and not 0 <= int(fold) < count:
+            what = f"Expected folds from 0 to {count - 1}, or all, got {fold}."
+            raise UsageError("E_FOLD", what, f"The dataset has {count} folds: name some of them, or none for each.")
+    if not asked:
+        raise UsageError("E_FOLD", "Expected a fold, got none.", "Leave folds out for each of the dataset's.")
+    return asked
 
 
 def patient_folds(

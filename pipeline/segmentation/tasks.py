@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
+from pipeline.segmentation.splits import asked_folds
 from pipeline.segmentation.workspace import Workspace, plans_name
 from pipeline.store.files import write_atomic, write_text
 
@@ -137,7 +138,7 @@ class Training:
         preset: str = "default",
         network: str = "unet",
         configuration: str = "3d_fullres",
-        folds: Sequence[int | str] = (0, 1, 2, 3, 4),
+        folds: Sequence[int | str] | None = None,
         pretrained: str = "",
         resume: bool = True,
         device: str = "cpu",
@@ -145,15 +146,14 @@ class Training:
         threads: int = 1,
     ) -> None:
         self.workspace = Workspace(Path(dataset_dir), Path(output_dir), processes, threads)
-        self.plans, self.configuration, self.folds = plans_name(preset, network), configuration, list(folds)
+        self.plans, self.configuration = plans_name(preset, network), configuration
         self.settings, self.pretrained, self.resume, self.device = settings, pretrained, resume, device
         plans = self.workspace.preprocessed / f"{self.plans}.json"
         if not plans.is_file():
             what = f"Expected the plans {self.plans} in {output_dir}, got none."
             raise UsageError("E_INPUT", what, "Run plan.yaml with the same preset and network first.")
         self._require_planned(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
-        if not self.folds:
-            raise UsageError("E_FOLD", "Expected a fold to train, got none.")
+        self.folds = asked_folds(self.workspace.preprocessed, folds)
 
     def _require_planned(self, planned: dict[str, Any]) -> None:
         if self.configuration not in planned:

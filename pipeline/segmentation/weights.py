@@ -334,8 +334,8 @@ def _entry(name: str) -> dict[str, str]:
     """What the manifest says of a model: file -> sha256."""
     manifest = _manifest()
     if name not in manifest:
-        got = f"{name or 'no name'}, which is none of {', '.join(sorted(manifest)) or 'none'}"
-        raise UsageError("E_WEIGHTS", f"Expected an installed model, got {got}.", _ADD)
+        known = f"one of the installed models ({', '.join(sorted(manifest))})" if manifest else "an installed model"
+        raise UsageError("E_WEIGHTS", f"Expected {known}, got {name or 'no name'}.", _ADD)
     return manifest[name]
 
 

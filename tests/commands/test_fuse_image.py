@@ -68,6 +68,35 @@ def test_two_volumes_give_one_and_its_measures(files: Path) -> None:
     assert (files / "f_picture.png").stat().st_size > 1000 and not (files / "f_weights.nii.gz").exists()
 
 
+def test_nothing_of_another_run_stays_beside_a_picture(files: Path) -> None:
+    given, kept = (files / "ct.nii.gz", files / "mr.nii.gz", files / "f.nii.gz"), {"f.nii.gz", "f.json"}
+    api.fuse_image(*given, weights=checkpoint(files / "model.pt"), measures=False, picture=True)
+    assert len({path.name for path in files.glob("f[._]*")} - kept) == 3
+    found = api.fuse_image(*given, method="max", measures=False)
+    assert {path.name for path in files.glob("f[._]*")} == kept and not found.measures
+
+
+def test_the_verdict_of_the_alignment_is_said_again(files: Path) -> None:
+    """`tandem register` has left it beside the MR that it has moved."""
+    moved = (files / "mr.nii.gz").rename(files / "moved.nii.gz")
+    (files / "quality.json").write_text(json.dumps({"verdict": "fail", "reason": "Two starts end 8.5 mm apart."}))
+    found = api.fuse_image(files / "ct.nii.gz", moved, files / "f.nii.gz", measures=False)
+    assert found.notes[-1] == "Verdict of the alignment: fail. Two starts end 8.5 mm apart."
+    assert found.notes[-1] in json.loads((files / "f.json").read_text())["notes"]
+
+
+def test_weights_of_simulated_heads_say_so(files: Path) -> None:
+    given = files / "ct.nii.gz", files / "mr.nii.gz", files / "f.nii.gz"
+    found = api.fuse_image(*given, weights="heads.pt", measures=False)
+    assert "It has learned from simulated heads alone, and is not for patients." in found.notes
+
+
+def test_one_image_twice_is_refused(files: Path) -> None:
+    with pytest.raises(PipelineError, match=r"E_OPTION.*one image twice"):
+        api.fuse_image(files / "mr.nii.gz", files / "mr.nii.gz", files / "f.nii.gz")
+    assert not list(files.glob("f.*"))
+
+
 def test_pictures_give_a_picture(files: Path) -> None:
     found = api.fuse_image(files / "ct.png", files / "mr.png", files / "f.png", "max", picture=True)
     ct, mr = (np.asarray(Image.open(files / f"{name}.png")) for name in ("ct", "mr"))

@@ -134,14 +134,25 @@ def test_the_way_back_gives_values_and_grid_of_the_source(source: Path) -> None:
         assert np.abs(back.affine - AFFINE).max() < 1e-5
 
 
+def test_the_way_back_of_a_new_image_keeps_its_grid(source: Path, tmp_path: Path) -> None:
+    """What a model has said of an image that is no case of the dataset: the values are the source's again."""
+    found, moved = convert(source), AFFINE + np.array([[0, 0, 0, 40.0], *np.zeros((3, 4))])
+    said = np.zeros(SHAPE)
+    said[1, 2, 3] = 2
+    write(said, tmp_path / "new" / "p9.nii.gz", moved)
+    assert convert_back(tmp_path / "new", found.folder, tmp_path / "b") == {"p9": None}
+    back, new = (nib.as_closest_canonical(nib.load(tmp_path / folder / "p9.nii.gz")) for folder in ("b", "new"))
+    assert np.abs(back.affine - new.affine).max() < 1e-5
+    assert np.array_equal(np.asarray(back.dataobj), np.asarray(new.dataobj) * 6)  # 12 is the second label
+
+
 def test_the_way_back_refuses_what_it_does_not_know(source: Path, tmp_path: Path) -> None:
     found = convert(source)
     stray = tmp_path / "stray"
-    write(np.zeros(SHAPE), stray / "p9.nii.gz")
     write(np.full(SHAPE, 3), stray / "p0.nii.gz")
     write(np.zeros((7, 6, 6)), stray / "p1.nii.gz")
     codes = {case: fault.code for case, fault in convert_back(stray, found.folder, tmp_path / "b").items() if fault}
-    assert codes == {"p9": "E_GRID", "p0": "E_LABEL", "p1": "E_GRID"}
+    assert codes == {"p0": "E_LABEL", "p1": "E_GRID"}
     assert list((tmp_path / "b").iterdir()) == []
     for folder, dataset, code in ((tmp_path / "no", found.folder, "E_NO_CASES"), (stray, source, "E_INPUT")):
         with pytest.raises(UsageError) as refused:

@@ -198,7 +198,7 @@ def test_other_files_are_no_models(results: Path, tmp_path: Path) -> None:
     home = tmp_path / "home" / "weights"
     assert {path.name for path in home.glob("*")} <= {".lock"}
     assert "without tandem.json" in refused("E_WEIGHTS", find_model, str(results))
-    assert "none of none" in refused("E_WEIGHTS", find_model, "nothing")
+    assert "Expected an installed model, got nothing." in refused("E_WEIGHTS", find_model, "nothing")
 
 
 def test_names_are_given_once(results: Path) -> None:
