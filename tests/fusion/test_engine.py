@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from torch import Tensor
@@ -85,7 +86,10 @@ def test_a_table_may_have_holes_or_be_missing() -> None:
 def test_bfloat16_says_nearly_the_same() -> None:
     net = small()
     exact, (short, _) = heads_of(net, IMAGE)[0], compiled(net, PATCH, bfloat16=True)(IMAGE, SOME, None)
-    assert 1e-4 < float((short - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    apart = float((short - exact).abs().max())
+    assert apart < 0.1 * float(exact.abs().max())
+    counts_so = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (apart > 1e-4) == counts_so  # a processor that cannot counts in float32
 
 
 def test_weights_that_change_are_compiled_anew() -> None:
