@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import openvino
 import pytest
 import torch
 from torch import Tensor
@@ -88,6 +87,8 @@ def test_bfloat16_says_nearly_the_same() -> None:
     exact, (short, _) = heads_of(net, IMAGE)[0], compiled(net, PATCH, bfloat16=True)(IMAGE, SOME, None)
     apart = float((short - exact).abs().max())
     assert apart < 0.1 * float(exact.abs().max())
+    import openvino  # after Tandem has seen to it that it tells nobody anything
+
     counts_so = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert (apart > 1e-4) == counts_so  # a processor that cannot counts in float32
 
