@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.segmentation.model import Model, load_model
 from pipeline.segmentation.predict import Predictor
-from pipeline.segmentation.splits import SPLITS, asked_folds
+from pipeline.segmentation.splits import asked_folds, read_splits
 from pipeline.segmentation.stage import from_network, to_network
 from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
 from pipeline.segmentation.workspace import Workspace, plans_name
@@ -96,8 +96,8 @@ class OutOfFold:
         self.settings: dict[str, Any] = {"step": step, "mirror": mirroring, "engine": engine, "bfloat16": bfloat16}
         self.device, self.method, self.find_best = device, method, find_best
         self.ensembles = find_best and len(self.configurations) > 1
-        self.folds = [int(fold) for fold in asked_folds(self.workspace.dataset, folds)]
-        self.splits = json.loads((self.workspace.dataset / SPLITS).read_text(encoding="utf-8"))
+        self.splits = read_splits(self.workspace.dataset)
+        self.folds = [int(fold) for fold in asked_folds(self.splits, folds)]
         for name in self.configurations:
             self._require_trained(name)
 

@@ -36,6 +36,8 @@ Array = npt.NDArray[Any]
 #: A region is where its probability is above this. Source: nnU-Net.
 REGION_FROM = 0.5
 MEMORY_FLAG = "N_MEMORY: the device's memory was too small for the whole image: sums of tiles were kept beside it"
+#: Of a volume, that are worked on at once where heads are compared: what is beside them stays small.
+SLICES = 16
 
 
 class Calibrated(Protocol):
@@ -49,10 +51,6 @@ class Calibrated(Protocol):
 
     def apply(self, logits: Any) -> Any:
         """Probabilities of a volume (C, z, y, x)."""
-
-
-#: Of a volume, that are worked on at once where heads are compared: what is beside them stays small.
-SLICES = 16
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,31 @@ from pipeline.errors import UsageError
 SPLITS, FOLDS = "splits_final.json", 5
 
 
-def asked_folds(dataset: Path, folds: Sequence[int | str] | None) -> list[int | str]:
-    """The folds that are asked for, `all` among them; each of a dataset's where none are named.
-
-    Args:
-        dataset: the folder with `splits_final.json`.
-        folds: numbers, or `all`; None for each.
+def read_splits(dataset: Path) -> list[dict[str, list[str]]]:
+    """The folds of a dataset: each one's `train` and `val`, cases.
 
     Raises:
-        UsageError: E_INPUT when the folder has none, E_FOLD for one that there is not, or for none.
+        UsageError: E_INPUT when its folder has no `splits_final.json`.
     """
     path = dataset / SPLITS
     if not path.is_file():
         what = f"Expected {SPLITS} in {dataset.name}, got none."
         raise UsageError("E_INPUT", what, "Convert the dataset by `tandem convert nnunet`, and plan it.")
-    count = len(json.loads(path.read_text(encoding="utf-8")))
+    found: list[dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def asked_folds(splits: Sequence[object], folds: Sequence[int | str] | None) -> list[int | str]:
+    """The folds that are asked for, `all` among them; each of a dataset's where none are named.
+
+    Args:
+        splits: the dataset's (`read_splits`).
+        folds: numbers, or `all`; None for each.
+
+    Raises:
+        UsageError: E_FOLD for one that there is not, or for none.
+    """
+    count = len(splits)
     asked: list[int | str] = [*range(count)] if folds is None else [*folds]
     for fold in asked:
         if fold != "all" and not 0 <= int(fold) < count:

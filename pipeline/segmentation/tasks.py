@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
-from pipeline.segmentation.splits import asked_folds
+from pipeline.segmentation.splits import asked_folds, read_splits
 from pipeline.segmentation.workspace import Workspace, plans_name
 from pipeline.store.files import write_atomic, write_text
 
@@ -153,7 +153,7 @@ class Training:
             what = f"Expected the plans {self.plans} in {output_dir}, got none."
             raise UsageError("E_INPUT", what, "Run plan.yaml with the same preset and network first.")
         self._require_planned(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
-        self.folds = asked_folds(self.workspace.preprocessed, folds)
+        self.folds = asked_folds(read_splits(self.workspace.preprocessed), folds)
 
     def _require_planned(self, planned: dict[str, Any]) -> None:
         if self.configuration not in planned:

@@ -143,16 +143,13 @@ def train(
     """Train one fold; one that is done is not trained again. Gives what became of it, in a word.
 
     Raises:
-        UsageError: E_WEIGHTS for pretrained weights of another shape, before training; E_NAN_LOSS; E_FOLD.
+        UsageError: E_WEIGHTS for pretrained weights of another shape, before training; E_NAN_LOSS.
     """
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
     from nnunetv2.run.run_training import run_training
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     place = Path(nnUNet_preprocessed) / dataset
-    splits = json.loads((place / "splits_final.json").read_text(encoding="utf-8"))
-    if fold != "all" and not 0 <= int(fold) < len(splits):
-        raise UsageError("E_FOLD", f"Expected a fold from 0 to {len(splits) - 1}, or all, got {fold}.")
     model = Path(nnUNet_results) / dataset / f"{TRAINER}__{plans}__{configuration}"
     folder = model / f"fold_{fold}"
     if not resume:

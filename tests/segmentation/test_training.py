@@ -108,6 +108,10 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"E_INPUT.*2d to be trained in its folds 0, 1, got none of 0, 1\."):
         OutOfFold(place, str(tmp_path / "out"), "small", configurations=["2d"], folds=[0, 1])
     assert not (tmp_path / "out" / "results").exists()
+    shutil.copy(tmp_path / "raw" / "Dataset501_Toy" / "splits_final.json", plans.parent)
+    assert Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="2d").folds == [0, 1]
+    with pytest.raises(UsageError, match=r"E_FOLD.*from 0 to 1, or all, got 2\."):
+        Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="2d", folds=[0, 1, 2])
     with pytest.raises(UsageError, match=r"E_CONFIG.*pretrained"):
         Planning(place, str(tmp_path / "out"), preset="pretrained")
 
