@@ -183,6 +183,7 @@ NOTES: dict[str, str] = {
     "N_INJECTION_DATE": "The date of injection does not fit the scan; the time of day was used.",
     "N_UNITS": "The header gave lengths in metres or microns; they were turned into mm.",
     "N_NOT_FUSED": "A modality has no aligned image, or a stream no file: the network did without, or none was made.",
+    "N_PART_SHOWN": "The MR reaches over a part of the body on the CT alone: elsewhere the picture of both is CT.",
     "N_STREAM_CUT": "A volume was larger than the part of it that the network looks at, which is around its middle.",
     "N_UNSEEN_VOXELS": "The images' voxels are of another size than the fusion network has learned from.",
     "N_MEMORY": "The device's memory did not hold the whole image; sums were kept beside it, which takes longer.",

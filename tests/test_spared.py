@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 CODE = """
 import sys
 from pipeline import cli
@@ -12,9 +16,11 @@ cli.app = lambda: {app}
 {main}
 import monai
 from monai.networks.nets import UNet
-print(*[name for name in ("torchvision", "ignite", "matplotlib") if name in sys.modules])
-import ignite.engine, matplotlib.figure
-print(ignite.engine.Engine.__name__, matplotlib.figure.Figure.__name__)
+print(*[name for name in ("torchvision", "ignite", "matplotlib", "scipy.signal") if name in sys.modules])
+import ignite.engine, matplotlib.figure, scipy.signal
+print(ignite.engine.Engine.__name__, matplotlib.figure.Figure.__name__, scipy.signal.hilbert.__name__)
+import gc
+print(gc.isenabled(), gc.get_freeze_count() > 100_000)
 """
 
 
@@ -26,8 +32,9 @@ def printed(code: str) -> list[str]:
 def test_the_program_spares_them_and_a_program_of_ones_own_does_not() -> None:
     """`tandem` alone: who uses Tandem in Python finds MONAI whole."""
     program = "try: cli.main()\nexcept SystemExit: pass"
-    assert printed(CODE.format(app="0", main=program)) == ["", "Engine Figure"]
-    assert "ignite" in printed(CODE.format(app="0", main=""))[0]
+    assert printed(CODE.format(app="0", main=program)) == ["", "Engine Figure hilbert", "True True"]
+    loaded, _, collected = printed(CODE.format(app="0", main=""))
+    assert "ignite" in loaded and collected == "True False"
 
 
 COMPARE = """

@@ -115,20 +115,27 @@ class FusionEvaluation:
             notes.append(FEW)
         if (trained := self.judge.trained) is None:
             return [*notes, NO_NETWORK]
-        seen = {item.case_id for item in found} & set(trained.training_cases)
-        if seen:
-            pairs = counted(len(seen), "pair")
-            notes.append(f"The network has learned from {pairs} named like these: its figures there are no judgement.")
+        if learned := self._learned(found):
+            notes.append(
+                f"The network has learned from {learned} named like these: its figures there are no judgement."
+            )
         if trained.preparation.learned_measures:
             notes.append(f"The network was trained on {', '.join(trained.preparation.learned_measures)}.")
         return notes
+
+    def _learned(self, found: Sequence[Judged]) -> str:
+        """How many of the pairs the network has learned from; empty for none."""
+        known = set(self.judge.trained.training_cases) if self.judge.trained else set()
+        seen = {item.case_id for item in found} & known
+        return counted(len(seen), "pair") if seen else ""
 
     def _draw(self, folder: Path, found: list[Judged], summary: dict[str, Any], shown: Shown, said: str) -> None:
         means = {name: {method: _mean(values[name]) for method, values in summary.items()} for name in SHOWN}
         told = {
             name: values for name, values in means.items() if any(np.isfinite(mean) for mean, *_ in values.values())
         }
-        chart = measures_chart(told, f"Means over {said}, 95 % intervals by patient")
+        learned = f"; {NETWORK} has learned from {learned}" if (learned := self._learned(found)) else ""
+        chart = measures_chart(told, f"Means over {said}, 95 % intervals by patient{learned}")
         _save_chart("performance_analysis", chart, folder)
         names, matrix = _correlations(found)
         chart = correlation_chart(names, matrix, f"Correlation of measures, {said}")

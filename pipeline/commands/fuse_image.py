@@ -39,7 +39,7 @@ from pipeline.store.artifacts import save
 from pipeline.store.files import replaced, require_given, sha256_file, writable_folder, write_atomic
 from pipeline.store.records import versions
 from pipeline.volumes import affine_of, require_same_grid, volume
-from pipeline.words import NOT_AVAILABLE
+from pipeline.words import DISCLAIMER, NOT_AVAILABLE
 
 #: How a result's name ends: of a volume, of a picture.
 VOLUME, PICTURE = ".nii.gz", ".png"
@@ -55,12 +55,14 @@ class FusedPair:
         method: by which it was made.
         measures: method -> measures: of the picture itself, and of what takes no skill.
         notes: sentences that a reader has to know.
+        drawn: the picture beside its sources, where it was asked for.
     """
 
     out: Path
     method: str
     measures: dict[str, Measures]
     notes: tuple[str, ...]
+    drawn: Path | None = None
 
 
 def fuse_image(  # noqa: PLR0913 - each is an option of the command
@@ -114,7 +116,8 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
     if len(set(hashes.values())) < len(hashes):
         what = f"Expected CT and MR, got one image twice: {ct} and {mr}."
         raise UsageError("E_OPTION", what, "Name the CT first, then the MR on its grid.")
-    made = _fused_pictures(ct, mr, how, stem, out, picture) if flat else _fused_volumes(ct, mr, how, stem, out, picture)
+    drawn = out.with_name(f"{stem}_picture{PICTURE}") if picture else None
+    made = _fused_pictures(ct, mr, how, stem, out, drawn) if flat else _fused_volumes(ct, mr, how, stem, out, drawn)
     found = measured(made, how) if measures else {}
     about = {
         "method": how.method,
@@ -125,7 +128,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
     }
     notes = (*how.sentences, *made.notes, *_alignment(mr))
     save(stem, "measure", {**about, "notes": notes, "measures": found, "versions": versions()}, out.parent)
-    return FusedPair(out, how.method, found, notes)
+    return FusedPair(out, how.method, found, notes, drawn)
 
 
 def show(found: FusedPair) -> None:
@@ -139,6 +142,8 @@ def show(found: FusedPair) -> None:
     for note in found.notes:
         echo(note)
     echo(f"Picture: {found.out}")
+    if found.drawn:
+        echo(f"Beside its sources: {found.drawn}")
 
 
 def window_of(text: str) -> tuple[float, float]:
@@ -200,19 +205,18 @@ def _forget(out: Path, stem: str, ending: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _fused_pictures(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: bool) -> Fused:
+def _fused_pictures(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: Path | None) -> Fused:
     made = fuse_pictures(read_picture(ct), read_picture(mr), how)
     _forget(out, stem, PICTURE)
     _save_picture(made.image, out)
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps[..., None], np.eye(4)), out.parent)
     if drawn:
-        beside = np.concatenate([made.ct, made.mr, made.image], axis=1)
-        _save_picture(beside, out.with_name(f"{stem}_picture{PICTURE}"))
+        _save_picture(np.concatenate([made.ct, made.mr, made.image], axis=1), drawn)
     return made
 
 
-def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: bool) -> Fused:
+def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn: Path | None) -> Fused:
     images = [_volume(path, modality) for path, modality in ((ct, "CT"), (mr, "MR"))]
     try:
         require_same_grid(images[0], images[1], ("CT", "MR"))
@@ -225,8 +229,8 @@ def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn:
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps, affine), out.parent)
     if drawn:
-        png = _drawn(made, how, images[0])
-        write_atomic(out.with_name(f"{stem}_picture{PICTURE}"), lambda path: path.write_bytes(png))
+        png = _drawn(made, how, images[0], _alignment(mr))
+        write_atomic(drawn, lambda path: path.write_bytes(png))
     return made
 
 
@@ -255,8 +259,8 @@ def _save_picture(values: Floats, path: Path) -> None:
     write_atomic(path, lambda temporary: Image.fromarray(grey).save(temporary))
 
 
-def _drawn(made: Fused, how: Recipe, ct: MetaTensor) -> bytes:
-    """CT, MR and the picture in three planes."""
+def _drawn(made: Fused, how: Recipe, ct: MetaTensor, alignment: Sequence[str]) -> bytes:
+    """CT, MR and the picture in three planes, with what a reader of the picture alone has to know."""
     from pipeline.report.figures import Column, draw_columns
     from pipeline.report.slices import body_frame, canonical, voxels
 
@@ -264,4 +268,5 @@ def _drawn(made: Fused, how: Recipe, ct: MetaTensor) -> bytes:
     both = {"MR": made.mr, "Both": made.image}
     columns = [Column("CT", voxels(image), how.ends, "HU")]
     columns += [Column(name, voxels(canonical(volume(item, affine_of(ct)))), (0.0, 1.0)) for name, item in both.items()]
-    return draw_columns(columns, image, body_frame(image, "CT"), "CT and MR in one picture")
+    title = "\n".join([f"CT and MR in one picture: {how.name}", *alignment, *made.notes, DISCLAIMER])
+    return draw_columns(columns, image, body_frame(image, "CT"), title)

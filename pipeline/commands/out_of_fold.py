@@ -24,7 +24,7 @@ from pipeline.errors import UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.segmentation.model import Model, load_model
 from pipeline.segmentation.predict import Predictor
-from pipeline.segmentation.splits import asked_folds, read_splits
+from pipeline.segmentation.splits import held_out_folds, read_splits
 from pipeline.segmentation.stage import from_network, to_network
 from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
 from pipeline.segmentation.workspace import Workspace, plans_name
@@ -97,7 +97,7 @@ class OutOfFold:
         self.device, self.method, self.find_best = device, method, find_best
         self.ensembles = find_best and len(self.configurations) > 1
         self.splits = read_splits(self.workspace.dataset)
-        self.folds = [int(fold) for fold in asked_folds(self.splits, folds)]
+        self.folds = held_out_folds(self.splits, folds)
         for name in self.configurations:
             self._require_trained(name)
 

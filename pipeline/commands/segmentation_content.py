@@ -60,12 +60,11 @@ def worst_charts(
             if (model, case) not in found.failed
         }
         title = f"{case}: Dice {number(float(np.nanmean(told[:, at])))}"
-        behind = _shown_images(images, case, truth)
-        charts.append(
-            outline_chart(
-                f"worst_{place}", title, behind, _judged(truth, found), {m: _judged(i, found) for m, i in shown.items()}
-            )
-        )
+        behind = _shown_images(images, case)
+        window = None if behind else (0.0, 1.0)
+        masks = {model: _judged(item, found) for model, item in shown.items()}
+        behind = behind or {"the truth (no image given)": _greys(truth)}
+        charts.append(outline_chart(f"worst_{place}", title, behind, _judged(truth, found), masks, window))
     return charts
 
 
@@ -75,12 +74,18 @@ def _judged(labels: MetaTensor, found: SegmentationEvaluation) -> MetaTensor:
     return volume(inside.astype(np.uint8), affine_of(labels))
 
 
-def _shown_images(folder: Path | None, case: str, truth: MetaTensor) -> dict[str, MetaTensor]:
-    """The case's images on the truth's grid; the truth itself where there are none."""
+def _shown_images(folder: Path | None, case: str) -> dict[str, MetaTensor]:
+    """The case's images, where there are any."""
     paths = sorted(folder.glob(f"{case}_[0-9][0-9][0-9][0-9]{ENDING}")) if folder else []
     paths = paths or ([folder / f"{case}{ENDING}"] if folder and (folder / f"{case}{ENDING}").is_file() else [])
-    found = {f"channel {place}": canonical(read(path)[0]) for place, path in enumerate(paths[:4])}
-    return found or {"the truth (no image given)": truth}
+    return {f"channel {place}": canonical(read(path)[0]) for place, path in enumerate(paths[:4])}
+
+
+def _greys(labels: MetaTensor) -> MetaTensor:
+    """Labels as greys that part from black and from each other, whatever their values."""
+    values, places = np.unique(voxels(labels), return_inverse=True)
+    greys = np.where(values == 0, 0, np.linspace(0.4, 1, len(values)))
+    return volume(greys[places].reshape(labels.shape).astype(np.float32), affine_of(labels))
 
 
 def report_content(

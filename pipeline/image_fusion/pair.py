@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from monai.transforms.utils import generate_spatial_bounding_box
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import orientation_of
@@ -45,9 +46,15 @@ IN_WORDS = {
 #: Values below this are air of CT, in HU; MR has none, but for single voxels. So many of them are more than a few.
 AIR_HU, MORE_THAN_FEW = -500.0, 0.02
 NO_AIR = "N_NO_AIR: the CT has no air; look whether it is in HU"
+#: Values below this are fat in CT; no MR has more than a few of them, whatever it was scaled to.
+FAT_HU = -50.0
+#: An MR that reaches over less of the CT's body than this leaves the rest to CT alone.
+WHOLE_BODY = 0.95
+PART = "N_PART_SHOWN: the MR reaches over {share:.0%} of the body on the CT; elsewhere the picture is the CT's"
 #: A picture of 12 bits that was saved as 16 ends at a sixteenth of white.
 FAINT = 0.1
 DARK = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?):"
+WINDOWS = "Choose a window, level and width, that the CT's values lie in: HU, or parts of white of a picture."
 SWAPPED = "Give the CT, in HU, as CT, and the MR as MR."
 
 
@@ -63,6 +70,7 @@ class Recipe:
         sha256: of its weights.
         engine: what runs it.
         simulated: the network is the one that comes with Tandem.
+        pictures: CT is a picture, not a volume in HU.
     """
 
     method: str
@@ -72,6 +80,7 @@ class Recipe:
     sha256: str = ""
     engine: Engine = "torch"
     simulated: bool = False
+    pictures: bool = False
 
     @property
     def name(self) -> str:
@@ -90,8 +99,11 @@ class Recipe:
         if self.trained is None:
             return (f"Method: {self.name}. Nothing of it is learned: no weights of a network were named.",)
         measures = ", ".join(self.trained.preparation.learned_measures)
-        slices = "The network sees each axial slice by itself." if self.trained.network.spatial_dims == 2 else ""
+        flat = self.trained.network.spatial_dims == 2 and not self.pictures
+        slices = "The network sees each axial slice by itself." if flat else ""
         pictures = "It has learned from pictures, not from HU." if self.learned else ""
+        if self.pictures and self.trained.preparation.of_volumes:
+            pictures = "It has learned from CT in HU: the picture is taken to show its first window."
         cheap = f"It was trained on {measures}: its figures of these are no surprise." if measures else ""
         heads = "It has learned from simulated heads alone, and is not for patients." if self.simulated else ""
         sentences = (f"Method: network, weights with the sha256 {self.sha256}.", heads, slices, pictures, cheap)
@@ -157,14 +169,14 @@ def recipe(
     if engine == "openvino":
         require_processor(trained.network)
     own = _plain(trained.preparation.windows)
-    of_volumes = any(width > WHOLE[1] for _, width in own)
+    of_volumes = trained.preparation.of_volumes
     learned = () if of_volumes or pictures else own
     usual = plain if learned else of_pictures(own) if of_volumes and pictures else own
     if windows and len(windows) != len(usual):
         what = f"Expected {len(usual)} windows for this network, got {len(windows)}."
         raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
     simulated = Path(weights).parent == shipped("bundles", "fuse_image", "models")
-    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine, simulated)
+    return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine, simulated, pictures)
 
 
 def _plain(windows: Sequence[Sequence[float]]) -> Windows:
@@ -192,7 +204,7 @@ def fuse_volumes(ct: npt.NDArray[Any], mr: npt.NDArray[Any], affine: npt.NDArray
     """
     ct, mr = np.asarray(ct, np.float32), np.asarray(mr, np.float32)
     checked({"CT": ct, "MR": mr})
-    notes = _doubts(ct, mr)
+    notes = _doubts(ct, mr) or _uncovered(ct, mr)
     return _fused(ct, scaled(mr, affine), how, notes, orientation_of(affine))
 
 
@@ -227,6 +239,10 @@ def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes:
     shown = windowed(ct, how.windows)
     if how.learned:
         shown = windowed(shown[0], how.learned)
+    if shown[0].min() == shown[0].max():
+        level, width = how.windows[0]
+        got = f"{shown[0].flat[0]:g} of it in every voxel"
+        raise CaseError("E_BLANK", f"Expected a CT that varies in the window {level:g},{width:g}, got {got}.", WINDOWS)
     checked({"CT in its window": shown[0], "MR": mr})
     if how.trained is None:
         return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
@@ -254,11 +270,21 @@ def _doubts(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:
     Raises:
         CaseError: E_MODALITY.
     """
-    if _has_air(mr):
+    if _many_below(mr, AIR_HU):
         got = "values below -500 HU, as air has in CT"
         raise CaseError("E_MODALITY", f"Expected MR, got {got}.", SWAPPED)
-    return [] if _has_air(ct) else [NO_AIR]
+    if _many_below(mr, FAT_HU) and not _many_below(ct, FAT_HU):
+        got = "values below -50 HU, as fat has in CT, and none in the CT"
+        raise CaseError("E_MODALITY", f"Expected MR, got {got}.", SWAPPED)
+    return [] if _many_below(ct, AIR_HU) else [NO_AIR]
 
 
-def _has_air(values: npt.NDArray[Any]) -> bool:
-    return float((values < AIR_HU).mean()) > MORE_THAN_FEW
+def _many_below(values: npt.NDArray[Any], limit: float) -> bool:
+    return float((values < limit).mean()) > MORE_THAN_FEW
+
+
+def _uncovered(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:
+    """That the MR, or the box around what of it is not black, ends within the body of a CT with air around."""
+    body, ends = ct > AIR_HU, generate_spatial_bounding_box(mr[None], lambda image: image != 0)
+    share = float(body[tuple(map(slice, *ends))].sum() / max(1, body.sum()))
+    return [PART.format(share=share)] if share < WHOLE_BODY else []

@@ -39,7 +39,7 @@ class FuseImaged(Transform):
     """Fuse a case's CT and MR: `fused_image` (0 to 1, float32); of a network `fused_weights` and `fused_attention`.
 
     A case whose MR (or CT) is not there, or whose alignment has failed, is not fused: it goes on with the flag
-    `N_NOT_FUSED`. The verdict `warn` of the alignment is passed on.
+    `N_NOT_FUSED` and the verdict `warn`. The verdict `warn` of the alignment is passed on.
 
     Args:
         spec: the data spec, with a section `fuse_image`.
@@ -75,7 +75,8 @@ class FuseImaged(Transform):
         case = dict(data)
         flags, found = list(case.get("flags", ())), [self._quality(case, key) for key in self.qualities]
         if why := self._missing(case, found):
-            return {**case, "flags": [*flags, f"N_NOT_FUSED: {why}"]}
+            verdict = Verdict("warn", (f"Not fused: {why}",))
+            return {**case, "flags": [*flags, f"N_NOT_FUSED: {why}"], "verdict": verdict}
         ct, mr = case[self.ct], case[self.mr]
         require_same_grid(ct, mr, (self.names[self.ct], self.names[self.mr]))
         affine = affine_of(ct)
@@ -84,6 +85,7 @@ class FuseImaged(Transform):
         if made.weights is not None and made.attention is not None:
             case |= {WEIGHTS: volume(made.weights, affine), ATTENTION: volume(made.attention, affine)}
         case["measures"] = {**(case.get("measures") or {}), **self._measures(made)}
+        case["flags"] = [*flags, *made.notes]
         reasons = tuple(f"{OF_DOUBTFUL} {item['reason']}" for item in found if item.get("verdict") == "warn")
         if reasons:
             case["verdict"] = Verdict("warn", reasons)

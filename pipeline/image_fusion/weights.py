@@ -48,6 +48,11 @@ class Preparation:
         found = [name for term, names in MEASURES.items() if self.loss.get(term, 0) > 0 for name in names]
         return list(dict.fromkeys(found))
 
+    @property
+    def of_volumes(self) -> bool:
+        """Whether it has learned from CT in HU; pictures are seen in windows of 0 to 1."""
+        return any(width > 1 for _, width in self.windows)
+
     def to_plain(self) -> dict[str, Any]:
         """As a checkpoint keeps it."""
         return json.loads(json.dumps(asdict(self)))

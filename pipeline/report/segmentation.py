@@ -90,7 +90,12 @@ def case_chart(key: str, title: str, values: Mapping[str, Sequence[float]], mean
 
 
 def outline_chart(
-    key: str, title: str, images: Mapping[str, MetaTensor], truth: MetaTensor, predicted: Mapping[str, MetaTensor]
+    key: str,
+    title: str,
+    images: Mapping[str, MetaTensor],
+    truth: MetaTensor,
+    predicted: Mapping[str, MetaTensor],
+    window: tuple[float, float] | None = None,
 ) -> Chart:
     """Draw the axial plane with the most of the truth, in each image, with the outline of the truth and of predictions.
 
@@ -99,9 +104,10 @@ def outline_chart(
     Args:
         key: file name without its suffix.
         title: above the chart.
-        images: name -> (1, I, J, K), all on one grid, whatever the order of its axes; shown between robust percentiles.
+        images: name -> (1, I, J, K), all on one grid, whatever the order of its axes.
         truth: (1, I, J, K), not 0 inside.
         predicted: model -> (1, I, J, K), not 0 inside.
+        window: black and white of the images; each one's robust percentiles when left out.
 
     Raises:
         CaseError: E_GRID when something is on another grid.
@@ -123,7 +129,7 @@ def outline_chart(
     ]
     for axes, (name, image) in zip(figure.subplots(1, len(images), squeeze=False)[0], images.items(), strict=True):
         shown = voxels(image)
-        pixels = windowed(plane_slice(shown, "axial", frame), robust_window(shown))
+        pixels = windowed(plane_slice(shown, "axial", frame), window or robust_window(shown))
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
         axes.set_title(name, size=9, color=INK, family=FONT)
         axes.set_axis_off()

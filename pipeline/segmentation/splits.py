@@ -13,6 +13,8 @@ from pipeline.errors import UsageError
 
 #: nnU-Net's: its name in the folder of a preprocessed dataset, and how many folds its commands know.
 SPLITS, FOLDS = "splits_final.json", 5
+#: The fold that holds nothing out.
+ALL = "all"
 
 
 def read_splits(dataset: Path) -> list[dict[str, list[str]]]:
@@ -41,13 +43,27 @@ def asked_folds(splits: Sequence[object], folds: Sequence[int | str] | None) -> 
     """
     count = len(splits)
     asked: list[int | str] = [*range(count)] if folds is None else [*folds]
+    known = {ALL, *map(str, range(count))}
     for fold in asked:
-        if fold != "all" and not 0 <= int(fold) < count:
+        if str(fold) not in known:
             what = f"Expected folds from 0 to {count - 1}, or all, got {fold}."
             raise UsageError("E_FOLD", what, f"The dataset has {count} folds: name some of them, or none for each.")
     if not asked:
         raise UsageError("E_FOLD", "Expected a fold, got none.", "Leave folds out for each of the dataset's.")
     return asked
+
+
+def held_out_folds(splits: Sequence[object], folds: Sequence[int | str] | None) -> list[int]:
+    """The folds that are asked for, each of which holds cases out; arguments as of `asked_folds`.
+
+    Raises:
+        UsageError: E_FOLD, also for `all`, whose network has seen every case.
+    """
+    asked = asked_folds(splits, folds)
+    if ALL in asked:
+        remedy = "Name folds by their numbers; a network of all cases is judged on other data."
+        raise UsageError("E_FOLD", f"Expected folds that hold cases out, got {ALL}.", remedy)
+    return [int(fold) for fold in asked]
 
 
 def patient_folds(

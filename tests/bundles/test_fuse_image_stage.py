@@ -132,6 +132,7 @@ def test_a_case_that_cannot_be_fused_says_so_and_goes_on(finished: tuple[Path, d
     for name in ("alone", "shifted", "noise"):
         record = found[name]["fuse_image"]
         assert record.status == "done" and {item.key for item in record.artifacts} == {"sections"}
+        assert record.verdict and record.verdict.grade == "warn" and record.verdict.reasons[0].startswith("Not fused: ")
     page = (out / next(a.path for a in found["alone"]["report"].artifacts if a.key == "report_page")).read_text()
     assert "Not fused: there is no T1" in page
 
@@ -146,6 +147,29 @@ def test_an_alignment_to_look_at_is_a_picture_to_look_at(
     verdict = loaded.stage.chain({**case, "t1_quality": tmp_path / "quality.json"})["verdict"]
     reason = "The picture is of an alignment to look at: Two starts disagree."
     assert (verdict.grade, verdict.reasons, verdict.unfit) == ("warn", (reason,), ())
+
+
+def test_what_is_strange_in_the_values_is_flagged(
+    finished: tuple[Path, dict[str, dict[str, Record]]], tmp_path: Path
+) -> None:
+    """A CT without air; an MR of the lower half."""
+    out, found = finished
+    assert found["sound"]["fuse_image"].flags == ()
+    loaded = loading.load("fuse_image", Plan(out, out))
+    case = next(case for case in loaded.find_cases() if case["case_id"] == found["sound"]["ingest"].case_id)
+    for key, change, code in (("ct", without_air, "N_NO_AIR"), ("t1_aligned", lower_half, "N_PART_SHOWN")):
+        given, path = nib.load(case[key]), tmp_path / f"{key}.nii.gz"
+        nib.save(nib.Nifti1Image(change(np.asarray(given.dataobj, np.float32)), given.affine), path)
+        flags = loaded.stage.chain({**case, key: path})["flags"]
+        assert [flag.split(":")[0] for flag in flags] == [code]
+
+
+def without_air(ct: np.ndarray) -> np.ndarray:
+    return np.maximum(ct, -100)
+
+
+def lower_half(mr: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(mr.shape[2]) < mr.shape[2] // 2, mr, 0)
 
 
 def test_the_report_shows_the_picture_beside_others(finished: tuple[Path, dict[str, dict[str, Record]]]) -> None:

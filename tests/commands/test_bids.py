@@ -176,6 +176,7 @@ def test_bids_own_validator_finds_nothing_wrong(out: Path, tmp_path: Path) -> No
     assert any("SPATIAL" in item.upper() or "SIDECAR" in item.upper() for item in faults(folder))  # it looks
 
 
+@pytest.mark.slow
 def test_a_whole_run_is_a_valid_dataset_without_the_hospitals_words(whole_run: WholeRun, tmp_path: Path) -> None:
     made = export_bids(whole_run.out, tmp_path / "bids", KIND)
     assert len(made.subjects) == len(whole_run.found) - 1  # one head misses a slice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pymupdf
 import pytest
+from PIL import Image
 from scipy import stats
 from sklearn.metrics import f1_score
 
@@ -92,6 +94,15 @@ def test_figures_tables_and_report(folder: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.glob("*.png")} == {
         *("dice_1.png", "dice_2.png", "worst_1.png", "worst_2.png", "worst_3.png")
     }
+
+
+def test_without_images_every_label_parts_from_the_background_and_from_the_others(folder: Path, tmp_path: Path) -> None:
+    """Labels 1 and 2 of the truth, drawn as greys: black, and two steps to white."""
+    shutil.copytree(folder / "raw" / "labelsTr", tmp_path / "labels")
+    evaluate_segmentation([folder / "one"], tmp_path / "labels", tmp_path / "out", resamples=50)
+    greys, counts = np.unique(np.asarray(Image.open(tmp_path / "out" / "worst_1.png").convert("L")), return_counts=True)
+    shown = set(greys[counts > 400])  # areas; the letters and outlines are thin
+    assert {0, 179, 255} <= shown
 
 
 def test_what_cannot_be_judged_is_said_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_two_volumes_give_one_and_its_measures(files: Path) -> None:
     assert np.median(bright) > 0.9 and 0 <= np.asarray(found.dataobj).min() <= np.asarray(found.dataobj).max() <= 1
     assert list(about["measures"]) == ["atrous", "ct", "mean", "max"] and about["windows"] == [[150.0, 500.0]]
     assert about["inputs_sha256"] == {name: sha256_file(files / f"{name}.nii.gz") for name in ("ct", "mr")}
+    assert f"Beside its sources: {files / 'f_picture.png'}" in done.out
     assert (files / "f_picture.png").stat().st_size > 1000 and not (files / "f_weights.nii.gz").exists()
 
 

@@ -81,6 +81,7 @@ def written(out: Path) -> dict[str, int]:
     return {path.parent.parent.name: path.stat().st_mtime_ns for path in out.glob("cases/*/segment/record.json")}
 
 
+@pytest.mark.slow
 def test_a_prediction_that_is_killed_repeats_the_case_in_flight_alone(folder: Path, tmp_path: Path) -> None:
     path, out = write_model(tmp_path / "model"), tmp_path / "out"
     for number in range(3, 12):

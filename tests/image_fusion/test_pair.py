@@ -95,6 +95,9 @@ def test_a_network_of_pictures_is_shown_ct_in_a_window_and_the_reverse(weights: 
     assert (of_volumes.windows, of_volumes.learned) == (((150.0, 500.0),), OF_PICTURES)
     assert "It has learned from pictures, not from HU." in of_volumes.sentences
     assert "It was trained on SSIM, Qabf: its figures of these are no surprise." in of_volumes.sentences
+    assert of_pictures.sentences[1:] == (
+        "It has learned from CT in HU: the picture is taken to show its first window.",
+    )  # and nothing of axial slices
     hu = np.linspace(-100, 400, 501)  # within the first window, nothing is lost
     picture = windowed(hu, IN_HU[:1])[0]
     np.testing.assert_allclose(windowed(picture, of_pictures.windows), windowed(hu, IN_HU), atol=1e-5)
@@ -125,8 +128,9 @@ def test_measures_stand_beside_those_of_pictures_without_skill() -> None:
     ("change", "code", "words"),
     [
         (lambda ct, mr: (mr, ct), "E_MODALITY", "Expected MR, got values below -500 HU"),
+        (lambda ct, mr: (mr, np.maximum(ct, -120)), "E_MODALITY", "Expected MR, got values below -50 HU"),
         (lambda ct, mr: (ct, np.full_like(mr, 7)), "E_BLANK", "MR with contrast, got 7"),
-        (lambda ct, mr: (np.where(ct > 0, -600, ct), mr), "E_BLANK", "CT in its window with contrast, got 0"),
+        (lambda ct, mr: (np.where(ct > 0, -600, ct), mr), "E_BLANK", "varies in the window 150,500, got 0"),
         (lambda ct, mr: (np.where(ct > 0, np.nan, ct), mr), "E_NIFTI", "finite values of CT"),
         (lambda ct, mr: (ct[1:], mr), "E_GRID", "of one shape"),
     ],
@@ -143,6 +147,17 @@ def test_a_ct_without_air_is_fused_and_flagged() -> None:
     ct, mr = volumes()
     made = fuse_volumes(np.maximum(ct, -100), mr, AXES, recipe())
     assert made.notes == (NO_AIR,)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.97])
+def test_an_mr_of_a_part_of_the_body_is_said(share: float) -> None:
+    """A share of a block's slices that an MR shows is the share of its body; little is not worth a word."""
+    ct = np.full((10, 10, 100), -1000.0, np.float32)
+    ct[2:8, 2:8] = 300 * np.random.default_rng(0).random((6, 6, 100)) - 60
+    mr = np.where(np.arange(100) < 100 * share, 500 + ct, 0).astype(np.float32)
+    notes = fuse_volumes(ct, mr, AXES, recipe("max")).notes
+    expected = f"N_PART_SHOWN: the MR reaches over {share:.0%} of the body on the CT; elsewhere the picture is the CT's"
+    assert notes == ((expected,) if share < 0.95 else ())
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_always_corrects_what_auto_declines_and_harms_it(head) -> None:
     assert variation(result.image, head.white) > 1.03 * variation(image, head.white)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_nothing(head) -> None:
     """A cohort is worked on by as many processes as there is room for; each has fewer threads."""
     image, default = head.scanned(head.bias(0.3)), sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
@@ -65,6 +66,7 @@ def test_never_estimates_nothing(head) -> None:
     np.testing.assert_array_equal(result.image.numpy(), image.numpy())
 
 
+@pytest.mark.slow
 def test_dictionary_transform_records_what_it_did(head) -> None:
     strong, weak = head.scanned(head.bias(0.3)), head.scanned()
     mask = head.image(head.body)

@@ -40,7 +40,7 @@ def done(folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("how", "number", "jobs"),
     [
-        ("easy", signal.SIGINT, 1),
+        pytest.param("easy", signal.SIGINT, 1, marks=pytest.mark.slow),
         pytest.param("deaf", signal.SIGTERM, 1, marks=pytest.mark.slow),
         pytest.param("easy", signal.SIGINT, 2, marks=pytest.mark.slow),
         pytest.param("deaf", signal.SIGTERM, 2, marks=pytest.mark.slow),

@@ -107,6 +107,9 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="3d_cascade_fullres")
     with pytest.raises(UsageError, match=r"E_INPUT.*2d to be trained in its folds 0, 1, got none of 0, 1\."):
         OutOfFold(place, str(tmp_path / "out"), "small", configurations=["2d"], folds=[0, 1])
+    for folds, words in ((["all"], "hold cases out, got all"), (["first"], "from 0 to 1, or all, got first")):
+        with pytest.raises(UsageError, match=f"E_FOLD.*{words}"):
+            OutOfFold(place, str(tmp_path / "out"), "small", configurations=["2d"], folds=folds)
     assert not (tmp_path / "out" / "results").exists()
     shutil.copy(tmp_path / "raw" / "Dataset501_Toy" / "splits_final.json", plans.parent)
     assert Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="2d").folds == [0, 1]

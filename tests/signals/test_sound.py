@@ -37,6 +37,7 @@ def librosa_db(samples: Any, rate: int, bands: int, window: int, hop: int) -> An
     return librosa.power_to_db(power, ref=1.0, amin=1e-10, top_db=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "bands", "window", "hop"),
     [(16_000, 64, 512, 256), (16_000, 128, 2048, 629), (8_000, 40, 512, 100), (22_050, 80, 1024, 300)],
