@@ -136,8 +136,9 @@ class Predictor:
             return self._ensemble(image, spacing_mm, probabilities, calibration)
         before = None if model.previous is None else self._stage_before(image, spacing_mm)
         prepared = prepare(model, image, spacing_mm, before)
-        logits, flags = self.logits(prepared.data)
-        found = outcome(model, logits, prepared.properties, probabilities, calibration)
+        (logits, flags), properties = self.logits(prepared.data), prepared.properties
+        del prepared  # a large image's answer needs the room
+        found = outcome(model, logits, properties, probabilities, calibration)
         return Predicted(found.labels, found.entropy, found.probabilities, flags)
 
     def _ensemble(

@@ -172,8 +172,13 @@ def stacked(case: Mapping[Hashable, Any], images: Mapping[str, str]) -> MetaTens
     (first, one), *others = [(role, case[key]) for role, key in images.items()]
     for role, other in others:
         require_same_grid(one, other, (first, role))
-    array = np.concatenate([case[key].numpy() for key in images.values()]).astype(np.float32, copy=False)
-    return volume(array, affine_of(one))
+    array = _together([case[key].numpy() for key in images.values()])
+    return volume(array.astype(np.float32, copy=False), affine_of(one))
+
+
+def _together(channels: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Channels (1, …) as one array (C, …); a single one, which may be large, is not copied."""
+    return channels[0] if len(channels) == 1 else np.concatenate(channels)
 
 
 def to_network(
@@ -184,7 +189,7 @@ def to_network(
     Axes are turned and swapped, never resampled; `from_network` undoes it.
     """
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(orientation))
-    turned = np.stack([apply_orientation(channel, turn) for channel in array])
+    turned = _together([apply_orientation(channel, turn)[None] for channel in array])
     order = np.argsort(turn[:, 0])  # axis of the turned image -> axis of the given one
     sides = spacing_mm(affine)[order]
     return turned.transpose(0, 3, 2, 1), tuple(float(side) for side in sides[::-1])
