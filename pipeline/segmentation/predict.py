@@ -21,7 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.inference.engine import AsTuple, Engine, Task, compiled, require_engine, require_processor
+from pipeline.inference.engine import (
+    AsTuple,
+    Engine,
+    Task,
+    compiled,
+    for_single_tiles,
+    require_engine,
+    require_processor,
+)
 from pipeline.inference.tiles import Box, TileSum, groups, mirrored
 from pipeline.segmentation.model import Model
 from pipeline.segmentation.nnunet import (
@@ -207,10 +215,12 @@ class Predictor:
             return lambda tiles: look(tiles)[0]
         cuda = self.model.device.type == "cuda"
         kind = torch.float16 if cuda else torch.bfloat16  # on CUDA as nnU-Net does
+        exact = self.model.device.type == "cpu" and not self.bfloat16
+        looking = for_single_tiles(network) if exact else network
 
         def forward(tiles: Tensor) -> Tensor:
             with torch.autocast(tiles.device.type, kind, enabled=cuda or self.bfloat16):
-                found: Tensor = network(tiles)
+                found: Tensor = looking(tiles)
             return found.float()
 
         return forward

@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
-from pipeline.segmentation.splits import asked_folds, read_splits
-from pipeline.segmentation.workspace import Workspace, plans_name
+from pipeline.segmentation.splits import ALL, asked_folds, read_splits
+from pipeline.segmentation.workspace import FOR_NEXT, Workspace, plans_name
 from pipeline.store.files import write_atomic, write_text
 
 OPTIMISERS = ("adamw", "sgd")
@@ -159,10 +159,14 @@ class Training:
         if self.configuration not in planned:
             what = f"Expected a configuration that the plans have ({', '.join(planned)}), got {self.configuration}."
             raise UsageError("E_CONFIG", what, "nnU-Net plans 3d_lowres and a cascade for large images alone.")
-        before = planned[self.configuration].get("previous_stage")
-        if before and not (self.workspace.model(self.plans, before) / "predicted_next_stage").is_dir():
-            what = f"Expected {before} to be trained before {self.configuration}, which learns from it, got no such."
-            raise UsageError("E_INPUT", what, f"Train all folds with --configuration {before} first.")
+        if before := planned[self.configuration].get("previous_stage"):
+            model = self.workspace.model(self.plans, before)
+            folds = range(len(read_splits(self.workspace.preprocessed)))
+            left = [str(fold) for fold in folds if not (model / f"fold_{fold}" / FOR_NEXT).is_file()]
+            if left and not (model / f"fold_{ALL}" / FOR_NEXT).is_file():
+                what = f"Expected each fold of {before} to be trained before {self.configuration}, which learns from it"
+                remedy = f"Train all folds with --configuration {before} first."
+                raise UsageError("E_INPUT", f"{what}, got none of {', '.join(left)}.", remedy)
 
     @plainly()
     def run(self) -> None:

@@ -18,7 +18,7 @@ import torch
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.segmentation.model import build_network
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, allowed_globals, describe, load_checkpoint
-from pipeline.segmentation.workspace import PLANS, TRAINER
+from pipeline.segmentation.workspace import FOR_NEXT, PLANS, TRAINER
 
 #: Preset -> nnU-Net's planner.
 PLANNERS = {
@@ -154,9 +154,10 @@ def train(
     folder = model / f"fold_{fold}"
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
-    if (folder / CHECKPOINT).is_file():
+    manager, trained = PlansManager(str(place / f"{plans}.json")), (folder / CHECKPOINT).is_file()
+    stages = manager.get_configuration(configuration).next_stage_names
+    if trained and (not stages or (folder / FOR_NEXT).is_file()):
         return "was done"
-    manager = PlansManager(str(place / f"{plans}.json"))
     labels = json.loads((place / "dataset.json").read_text(encoding="utf-8"))
     weights = _fitting(Path(pretrained), build_network(manager, manager.get_configuration(configuration), labels))
     goes_on = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
@@ -168,8 +169,9 @@ def train(
         fold,
         TRAINER,
         plans,
-        pretrained_weights=None if goes_on or not weights else str(weights),
-        continue_training=goes_on,
+        pretrained_weights=str(weights) if weights and not (goes_on or trained) else None,
+        continue_training=goes_on and not trained,
+        only_run_validation=trained,  # what the next stage learns from is not yet there
         device=torch.device(device),
     )
     kept = place / "tandem.json"

@@ -22,6 +22,8 @@ TRAINER = "TandemTrainer"
 TANDEM = "tandem.json"
 #: Of the environment: the settings of a training, as JSON.
 SETTINGS = "TANDEM_TRAINER"
+#: In the folder of a fold: it has left all that a cascade's second stage learns from.
+FOR_NEXT = "predicted_for_next_stage.txt"
 #: Preset -> name of its plans.
 PLANS = {
     "default": "nnUNetPlans",

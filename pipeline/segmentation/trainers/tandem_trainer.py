@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from pipeline.errors import UsageError
-from pipeline.segmentation.workspace import SETTINGS
+from pipeline.segmentation.workspace import FOR_NEXT, SETTINGS
 
 #: Of the environment: folders, which a log does not name.
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer")
@@ -59,7 +60,7 @@ class TandemTrainer(nnUNetTrainer):
         axes = self.settings["mirror_axes"]
         if axes is None:
             return found
-        self.inference_allowed_mirroring_axes = tuple(axes)
+        self.inference_allowed_mirroring_axes = tuple(axes) or None  # nnU-Net's prediction fails with an empty one
         return (*found[:3], tuple(axes))
 
     def on_epoch_start(self) -> None:
@@ -104,8 +105,12 @@ class TandemTrainer(nnUNetTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """What a cascade's second stage learns from; else evaluate.yaml predicts out of fold, without pools."""
-        if self.configuration_manager.next_stage_names:
+        if stages := self.configuration_manager.next_stage_names:
+            self.inference_allowed_mirroring_axes = self.inference_allowed_mirroring_axes or None  # of a checkpoint
             super().perform_actual_validation(save_probabilities)
+            folder = Path(self.output_folder)
+            shutil.rmtree(folder / "validation")  # evaluate.yaml predicts anew, and this names the machine's folders
+            (folder / FOR_NEXT).write_text(", ".join(stages) + "\n", encoding="utf-8")
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Log without the machine's folders."""
