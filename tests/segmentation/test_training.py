@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import blosc2
 import nibabel as nib
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from pipeline.shipped import shipped
 from tests import warm
 from tests.segmentation.conftest import plans_of, write_model
 
+CASCADE = "3d_cascade_fullres"
 SETTINGS = TrainingSettings(
     epochs=3, iterations=2, val_iterations=1, optimizer="adamw", rate=0.002, mirror_axes=(), bfloat16=True
 )
@@ -338,3 +340,39 @@ def test_a_training_begins_where_a_pretrained_model_ended(trained: Trained, tmp_
     for found in architectures:
         del found["data_identifier"]  # where the preprocessed cases lie
     assert architectures[0] == architectures[1]
+
+
+@pytest.mark.slow
+def test_a_cascade_learns_from_what_its_first_stage_says(trained: Trained, tmp_path: Path) -> None:
+    """Both stages on one grid. What nnU-Net's own loop has left of held-out cases is what Tandem predicts of them."""
+    out = tmp_path / "cascade"
+    shutil.copytree(trained.out.with_name("planned"), out)
+    path = out / "preprocessed" / "Dataset501_Toy" / "nnUNetPlans_small.json"
+    plans = json.loads(path.read_text())
+    second = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    plans["configurations"]["3d_lowres"] = {**plans["configurations"]["3d_fullres"], "next_stage": CASCADE}
+    path.write_text(json.dumps({**plans, "configurations": {**plans["configurations"], CASCADE: second}}))
+
+    def train(configuration: str, *folds: int) -> Path:
+        training = Training(str(trained.place), str(out), SETTINGS, "small", "unet", configuration, folds)
+        training.run()
+        return training.workspace.model("nnUNetPlans_small", configuration)
+
+    first = train("3d_lowres", 0, 1)
+    left = first / "predicted_next_stage" / CASCADE
+    assert {file.stem for file in left.iterdir()} == {f"case_{number}" for number in range(4)}
+    (left / "case_0.b2nd").unlink()
+    (first / "fold_0" / FOR_NEXT).unlink()  # as where it was killed
+    weights = (first / "fold_0" / "checkpoint_final.pth").read_bytes()
+    train("3d_lowres", 0)
+    assert (first / "fold_0" / "checkpoint_final.pth").read_bytes() == weights
+    assert not list(first.rglob("summary.json"))  # it names the machine's folders
+    image = np.asarray(nib.load(trained.place / "imagesTr" / "case_0_0000.nii.gz").dataobj).T[None]
+    ours = Predictor(load_model(first, [0]))(image, (1.0, 1.0, 1.0)).labels
+    theirs = np.asarray(blosc2.open(str(left / "case_0.b2nd"), mode="r")[:]).reshape(ours.shape)
+    assert np.mean(ours == theirs) > 0.995  # its sums are half precision
+    cascade = train(CASCADE, 0)
+    assert next(iter(weights_of(cascade).values())).shape[1] == 1 + 2  # the image, and a channel for each label
+    model = load_model(cascade, [0])
+    assert model.previous is not None and list(model.previous.networks) == ["0"]
+    assert Predictor(model)(image, (1.0, 1.0, 1.0)).labels.shape == image.shape[1:]
