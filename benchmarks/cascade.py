@@ -36,7 +36,8 @@ def main(
     out: Path,
     cases: Annotated[int, typer.Option(help="Volumes, half of which are held out in turn.")] = 4,
     side: Annotated[int, typer.Option(help="Voxels of 1 mm along each side.")] = 288,
-    iterations: Annotated[int, typer.Option(help="Of each of the four trainings.")] = 150,
+    iterations: Annotated[int, typer.Option(help="Of each training of the first stage.")] = 150,
+    second: Annotated[int, typer.Option(help="Of the second, whose augmentation takes 10 s and more a step.")] = 20,
 ) -> None:
     """Make the volumes, train both stages in two folds, print the Dice of each, and segment a new volume."""
     source, raw = out / "source", out / "raw"
@@ -46,7 +47,7 @@ def main(
     files = [word for key in ("mr", "organs") for word in ("--nifti", f"{key}={source}/{{case}}_{key}.nii.gz")]
     given = ("--dataset", "503", "--name", "TwoOrgans", "--out", raw, "--folds", "2", "--spec", out / "spec.yaml")
     took = {"conversion": timed(tandem("convert", "nnunet", *files, *given))}
-    course = Course(2, iterations, 1, RECIPE, CASCADE)
+    course = Course(2, iterations, 1, RECIPE, CASCADE, other_iterations={CASCADE[1]: second})
     dataset = raw / "Dataset503_TwoOrgans"
     took |= trained_and_judged(dataset, out / "nnunet", "unet", course)
     model = Workspace(dataset, out / "nnunet").model(plans_name("small", "unet"), CASCADE[-1])

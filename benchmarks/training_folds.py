@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.console import echo
@@ -31,6 +31,7 @@ class Course:
         recipe: settings of train.yaml.
         configurations: are trained in this order, and judged together.
         patch: in the place of the planned one; empty: as planned.
+        other_iterations: configuration -> how many, where not as many as the others.
     """
 
     folds: int
@@ -39,6 +40,13 @@ class Course:
     recipe: Mapping[str, object]
     configurations: tuple[str, ...] = ("3d_fullres",)
     patch: tuple[int, ...] = ()
+    other_iterations: Mapping[str, int] = field(default_factory=dict)
+
+    def settings(self, configuration: str) -> list[str]:
+        """Of train.yaml, as they are typed."""
+        count = self.other_iterations.get(configuration, self.iterations)
+        length = {"epochs": max(1, count // STEPS_AN_EPOCH), "iterations": min(count, STEPS_AN_EPOCH)}
+        return [word for key, value in {**length, **self.recipe}.items() for word in (f"--{key}", str(value))]
 
 
 def trained_and_judged(dataset: Path, out: Path, network: str, course: Course) -> dict[str, float]:
@@ -56,12 +64,9 @@ def trained_and_judged(dataset: Path, out: Path, network: str, course: Course) -
     common = ("--dataset_dir", dataset, "--output_dir", out, "--preset", "small", "--network", network)
     names = ("--configurations", str(list(course.configurations)))
     took = {f"{network}: plan": timed(_bundle("plan.yaml", *common, *names, "--patch", str(list(course.patch))))}
-    length = {"epochs": max(1, course.iterations // STEPS_AN_EPOCH)}
-    length |= {"iterations": min(course.iterations, STEPS_AN_EPOCH)}
-    words = [word for key, value in {**length, **course.recipe}.items() for word in (f"--{key}", str(value))]
     begun = time.perf_counter()
     for name in course.configurations:
-        given = (*common, "--configuration", name, *words)
+        given = (*common, "--configuration", name, *course.settings(name))
         with ThreadPoolExecutor(course.side_by_side) as pool:
             commands = [_bundle("train.yaml", *given, "--folds", f"[{fold}]") for fold in range(course.folds)]
             list(pool.map(timed, commands))
