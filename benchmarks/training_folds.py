@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.console import echo
@@ -29,24 +29,12 @@ class Course:
         iterations: of each fold's training.
         side_by_side: folds that are trained at once, one thread each.
         recipe: settings of train.yaml.
-        configurations: are trained in this order, and judged together.
-        patch: in the place of the planned one; empty: as planned.
-        other_iterations: configuration -> how many, where not as many as the others.
     """
 
     folds: int
     iterations: int
     side_by_side: int
     recipe: Mapping[str, object]
-    configurations: tuple[str, ...] = ("3d_fullres",)
-    patch: tuple[int, ...] = ()
-    other_iterations: Mapping[str, int] = field(default_factory=dict)
-
-    def settings(self, configuration: str) -> list[str]:
-        """Of train.yaml, as they are typed."""
-        count = self.other_iterations.get(configuration, self.iterations)
-        length = {"epochs": max(1, count // STEPS_AN_EPOCH), "iterations": min(count, STEPS_AN_EPOCH)}
-        return [word for key, value in {**length, **self.recipe}.items() for word in (f"--{key}", str(value))]
 
 
 def trained_and_judged(dataset: Path, out: Path, network: str, course: Course) -> dict[str, float]:
@@ -62,23 +50,22 @@ def trained_and_judged(dataset: Path, out: Path, network: str, course: Course) -
         Step -> its seconds on the clock.
     """
     common = ("--dataset_dir", dataset, "--output_dir", out, "--preset", "small", "--network", network)
-    names = ("--configurations", str(list(course.configurations)))
-    took = {f"{network}: plan": timed(_bundle("plan.yaml", *common, *names, "--patch", str(list(course.patch))))}
+    took = {f"{network}: plan": timed(_bundle("plan.yaml", *common, "--configurations", "['3d_fullres']"))}
+    length = {"epochs": max(1, course.iterations // STEPS_AN_EPOCH)}
+    length |= {"iterations": min(course.iterations, STEPS_AN_EPOCH)}
+    words = [word for key, value in {**length, **course.recipe}.items() for word in (f"--{key}", str(value))]
     begun = time.perf_counter()
-    for name in course.configurations:
-        given = (*common, "--configuration", name, *course.settings(name))
-        with ThreadPoolExecutor(course.side_by_side) as pool:
-            commands = [_bundle("train.yaml", *given, "--folds", f"[{fold}]") for fold in range(course.folds)]
-            list(pool.map(timed, commands))
-    took[f"{network}: {course.folds} folds trained"] = time.perf_counter() - begun
-    judged = ("--folds", str(list(range(course.folds))), "--mirroring", "False", *names)
+    with ThreadPoolExecutor(course.side_by_side) as pool:
+        commands = [_bundle("train.yaml", *common, "--folds", f"[{fold}]", *words) for fold in range(course.folds)]
+        list(pool.map(timed, commands))
+    took[f"{network}: {course.folds} trainings"] = time.perf_counter() - begun
+    judged = ("--folds", str(list(range(course.folds))), "--mirroring", "False")
     took[f"{network}: out of fold"] = timed(_bundle("evaluate.yaml", *common, *judged))
-    for name in course.configurations:
-        echo(f"{network}, {name}:")
-        model = Workspace(dataset, out).model(plans_name("small", network), name)
-        with (model / "evaluation" / "means.csv").open(newline="") as table:
-            for row in csv.DictReader(table):
-                echo("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
+    model = Workspace(dataset, out).model(plans_name("small", network), "3d_fullres")
+    echo(f"{network}:")
+    with (model / "evaluation" / "means.csv").open(newline="") as table:
+        for row in csv.DictReader(table):
+            echo("  " + ", ".join(f"{key} {value}" for key, value in row.items() if value))
     return took
 
 
