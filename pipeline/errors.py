@@ -159,7 +159,7 @@ NOTES: dict[str, str] = {
     "N_RESAMPLED": "The slices were unevenly spaced and were resampled onto even steps by their true positions.",
     "N_PADDING": "Voxels outside the scanned field held a padding value and were set to air (CT) or 0.",
     "N_DARK": "A picture has no part that is brighter than a tenth of white.",
-    "N_NO_AIR": "The CT shows neither air nor fat: check that its values are HU.",
+    "N_NO_AIR": "The CT shows no air: check that its values are HU.",
     "N_INVERTED": "The radiograph was stored with low values white (MONOCHROME1) and was inverted.",
     "N_TURNED": "The picture was turned or mirrored as its file says (EXIF orientation).",
     "N_CLIPPED": "The recording was too loud for its converter or format: its loudest parts are cut off.",

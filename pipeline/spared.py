@@ -11,7 +11,7 @@ from types import ModuleType
 
 #: Nearly half the time of MONAI's import. Trainings need ignite: they run in processes of their own, or say so
 #: (`spare_nothing`). Reports load matplotlib themselves, when they draw; folds load scikit-learn. SciPy's signals serve
-#: confidence maps of ultrasound alone, and bring its statistics.
+#: maps of ultrasound and filters of signals, and bring its statistics.
 PACKAGES = ("torchvision", "ignite", "matplotlib", "sklearn", "h5py", "huggingface_hub", "scipy.signal")
 #: Of thousands of modules, whose objects stay: to look for garbage among them takes a sixth of the time.
 LARGE = ("torch", "monai")

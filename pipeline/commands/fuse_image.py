@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
@@ -189,13 +190,18 @@ def _made(folder: Path, stem: str, ending: str) -> Iterator[Path]:
         yield folder / f"{stem}{part}"
 
 
-def _alignment(mr: Path) -> tuple[str, ...]:
-    """What `tandem register` has said of the alignment of the MR, which it has left beside it."""
+def _quality(mr: Path) -> dict[str, Any]:
+    """What `tandem register` has said of the alignment of the MR, which it has left beside it; else nothing."""
     beside = mr.with_name(QUALITY)
     if mr.name != MOVED or not beside.is_file():
-        return ()
-    found = json.loads(beside.read_text(encoding="utf-8"))
-    return (f"Verdict of the alignment: {found.get('verdict')}. {found.get('reason')}",)
+        return {}
+    found: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+    return found
+
+
+def _alignment(mr: Path) -> tuple[str, ...]:
+    found = _quality(mr)
+    return (f"Verdict of the alignment: {found.get('verdict')}. {found.get('reason')}",) if found else ()
 
 
 def _forget(out: Path, stem: str, ending: str) -> None:
@@ -229,7 +235,7 @@ def _fused_volumes(ct: Path, mr: Path, how: Recipe, stem: str, out: Path, drawn:
     for name, maps in _maps(made):
         save(f"{stem}_{name}", "probability", volume(maps, affine), out.parent)
     if drawn:
-        png = _drawn(made, how, images[0], _alignment(mr))
+        png = _drawn(made, how, images[0], _quality(mr).get("verdict"))
         write_atomic(drawn, lambda path: path.write_bytes(png))
     return made
 
@@ -259,8 +265,8 @@ def _save_picture(values: Floats, path: Path) -> None:
     write_atomic(path, lambda temporary: Image.fromarray(grey).save(temporary))
 
 
-def _drawn(made: Fused, how: Recipe, ct: MetaTensor, alignment: Sequence[str]) -> bytes:
-    """CT, MR and the picture in three planes, with what a reader of the picture alone has to know."""
+def _drawn(made: Fused, how: Recipe, ct: MetaTensor, alignment: str | None) -> bytes:
+    """CT, MR and the picture in three planes; above them what a reader of the picture alone has to know, in a line."""
     from pipeline.report.figures import Column, draw_columns
     from pipeline.report.slices import body_frame, canonical, voxels
 
@@ -268,5 +274,6 @@ def _drawn(made: Fused, how: Recipe, ct: MetaTensor, alignment: Sequence[str]) -
     both = {"MR": made.mr, "Both": made.image}
     columns = [Column("CT", voxels(image), how.ends, "HU")]
     columns += [Column(name, voxels(canonical(volume(item, affine_of(ct)))), (0.0, 1.0)) for name, item in both.items()]
-    title = "\n".join([f"CT and MR in one picture: {how.name}", *alignment, *made.notes, DISCLAIMER])
+    parts = [f"CT and MR: {how.name}", *([f"alignment: {alignment}"] if alignment else [])]
+    title = ", ".join([*parts, *(note.partition(":")[0] for note in made.notes)]) + f". {DISCLAIMER}"
     return draw_columns(columns, image, body_frame(image, "CT"), title)

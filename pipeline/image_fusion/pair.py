@@ -17,7 +17,7 @@ from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.baselines import fuse, require_methods
 from pipeline.image_fusion.images import checked
 from pipeline.image_fusion.metrics import Measures, measure
-from pipeline.image_fusion.pictures import Floats, scaled, windowed
+from pipeline.image_fusion.pictures import Floats, coarse_body, scaled, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.inference.engine import Engine, require_engine, require_processor
 from pipeline.shipped import shipped
@@ -46,8 +46,9 @@ IN_WORDS = {
 #: Values below this are air of CT, in HU; MR has none, but for single voxels. So many of them are more than a few.
 AIR_HU, MORE_THAN_FEW = -500.0, 0.02
 NO_AIR = "N_NO_AIR: the CT has no air; look whether it is in HU"
-#: Values below this are fat in CT; no MR has more than a few of them, whatever it was scaled to.
+#: Values below this are fat in CT; few MR have many of them.
 FAT_HU = -50.0
+EXCHANGED = f"{NO_AIR}, and whether CT and MR are exchanged: the MR has values as of fat in HU"
 #: An MR that reaches over less of the CT's body than this leaves the rest to CT alone.
 WHOLE_BODY = 0.95
 PART = "N_PART_SHOWN: the MR reaches over {share:.0%} of the body on the CT; elsewhere the picture is the CT's"
@@ -204,7 +205,7 @@ def fuse_volumes(ct: npt.NDArray[Any], mr: npt.NDArray[Any], affine: npt.NDArray
     """
     ct, mr = np.asarray(ct, np.float32), np.asarray(mr, np.float32)
     checked({"CT": ct, "MR": mr})
-    notes = _doubts(ct, mr) or _uncovered(ct, mr)
+    notes = _doubts(ct, mr) or _uncovered(ct, mr, affine)
     return _fused(ct, scaled(mr, affine), how, notes, orientation_of(affine))
 
 
@@ -273,18 +274,21 @@ def _doubts(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:
     if _many_below(mr, AIR_HU):
         got = "values below -500 HU, as air has in CT"
         raise CaseError("E_MODALITY", f"Expected MR, got {got}.", SWAPPED)
-    if _many_below(mr, FAT_HU) and not _many_below(ct, FAT_HU):
-        got = "values below -50 HU, as fat has in CT, and none in the CT"
-        raise CaseError("E_MODALITY", f"Expected MR, got {got}.", SWAPPED)
-    return [] if _many_below(ct, AIR_HU) else [NO_AIR]
+    if _many_below(ct, AIR_HU):
+        return []
+    return [EXCHANGED if _many_below(mr, FAT_HU) and not _many_below(ct, FAT_HU) else NO_AIR]
 
 
 def _many_below(values: npt.NDArray[Any], limit: float) -> bool:
     return float((values < limit).mean()) > MORE_THAN_FEW
 
 
-def _uncovered(ct: npt.NDArray[Any], mr: npt.NDArray[Any]) -> list[str]:
+def _uncovered(ct: npt.NDArray[Any], mr: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> list[str]:
     """That the MR, or the box around what of it is not black, ends within the body of a CT with air around."""
-    body, ends = ct > AIR_HU, generate_spatial_bounding_box(mr[None], lambda image: image != 0)
-    share = float(body[tuple(map(slice, *ends))].sum() / max(1, body.sum()))
+    try:
+        every, body = coarse_body(ct, affine, "CT")
+    except CaseError:  # it shows none
+        return []
+    ends = generate_spatial_bounding_box(mr[every][None], lambda image: image != 0)
+    share = float(body[tuple(map(slice, *ends))].sum() / body.sum())
     return [PART.format(share=share)] if share < WHOLE_BODY else []

@@ -76,12 +76,23 @@ def scaled(values: Floats, affine: npt.NDArray[np.float64]) -> Floats:
     Raises:
         CaseError: E_BLANK when it is constant or not finite, or shows no body.
     """
-    step = np.maximum(1, COARSE_MM // spacing_mm(affine)).astype(int)
-    coarse = values[:: step[0], :: step[1], :: step[2]]
-    inside = body_mask(volume(coarse[None], affine @ np.diag([*step, 1.0])), "MR").numpy()[0] > 0
-    brightest = np.float32(np.percentile(coarse[inside], BRIGHTEST_PERCENT))
+    every, inside = coarse_body(values, affine, "MR")
+    brightest = np.float32(np.percentile(values[every][inside], BRIGHTEST_PERCENT))
     found = np.divide(values, brightest, dtype=np.float32)
     return np.clip(found, 0.0, 1.0, out=found)
+
+
+def coarse_body(
+    values: Floats, affine: npt.NDArray[np.float64], modality: str
+) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
+    """Every so many voxels of a volume (I, J, K), as slices, and which of these voxels are of the body.
+
+    Raises:
+        CaseError: E_BLANK when it shows no body.
+    """
+    step = np.maximum(1, COARSE_MM // spacing_mm(affine)).astype(int)
+    every = tuple(slice(None, None, int(size)) for size in step)
+    return every, body_mask(volume(values[every][None], affine @ np.diag([*step, 1.0])), modality).numpy()[0] > 0
 
 
 def windowed(values: Floats, windows: Sequence[Sequence[float]]) -> Floats:

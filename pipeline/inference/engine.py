@@ -92,9 +92,9 @@ class _OneDnnConv3d(nn.Conv3d):
 def for_single_tiles(network: nn.Module) -> nn.Module:
     """A network on a processor that is as fast a tile with one tile as with two; it shares the weights.
 
-    In one thread PyTorch leaves oneDNN aside for a single image with few features, and takes up to twice as long.
+    PyTorch leaves oneDNN aside for a single image with few features, and takes up to twice as long. For float32.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return network
     shared = copy.deepcopy(network, {id(item): item for item in (*network.parameters(), *network.buffers())})
     for module in shared.modules():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
-from pipeline.segmentation.splits import ALL, asked_folds, read_splits
+from pipeline.segmentation.splits import asked_folds, read_splits
 from pipeline.segmentation.workspace import FOR_NEXT, Workspace, plans_name
 from pipeline.store.files import write_atomic, write_text
 
@@ -152,21 +153,27 @@ class Training:
         if not plans.is_file():
             what = f"Expected the plans {self.plans} in {output_dir}, got none."
             raise UsageError("E_INPUT", what, "Run plan.yaml with the same preset and network first.")
-        self._require_planned(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
+        self.first = self._first_stage(json.loads(plans.read_text(encoding="utf-8"))["configurations"])
         self.folds = asked_folds(read_splits(self.workspace.preprocessed), folds)
 
-    def _require_planned(self, planned: dict[str, Any]) -> None:
+    def _first_stage(self, planned: dict[str, Any]) -> dict[str, str]:
+        """Fold -> by which checkpoint the first stage of a cascade has predicted it; empty for what is no second one.
+
+        Raises:
+            UsageError: E_CONFIG, E_INPUT.
+        """
         if self.configuration not in planned:
             what = f"Expected a configuration that the plans have ({', '.join(planned)}), got {self.configuration}."
             raise UsageError("E_CONFIG", what, "nnU-Net plans 3d_lowres and a cascade for large images alone.")
-        if before := planned[self.configuration].get("previous_stage"):
-            model = self.workspace.model(self.plans, before)
-            folds = range(len(read_splits(self.workspace.preprocessed)))
-            left = [str(fold) for fold in folds if not (model / f"fold_{fold}" / FOR_NEXT).is_file()]
-            if left and not (model / f"fold_{ALL}" / FOR_NEXT).is_file():
-                what = f"Expected each fold of {before} to be trained before {self.configuration}, which learns from it"
-                remedy = f"Train all folds with --configuration {before} first."
-                raise UsageError("E_INPUT", f"{what}, got none of {', '.join(left)}.", remedy)
+        if not (before := planned[self.configuration].get("previous_stage")):
+            return {}
+        folds = range(len(read_splits(self.workspace.preprocessed)))
+        files = {str(fold): self.workspace.model(self.plans, before) / f"fold_{fold}" / FOR_NEXT for fold in folds}
+        if left := [fold for fold, path in files.items() if not path.is_file()]:
+            what = f"Expected what {self.configuration} learns from, the predictions of each fold of {before}"
+            remedy = f"Train all folds with --configuration {before} first; of what is trained it makes these alone."
+            raise UsageError("E_INPUT", f"{what}, got none of {', '.join(left)}.", remedy)
+        return {fold: path.read_text(encoding="utf-8").strip() for fold, path in files.items()}
 
     @plainly()
     def run(self) -> None:
@@ -176,10 +183,11 @@ class Training:
             SystemExit: 2 when it cannot be; the message says why.
         """
         settings = asdict(self.settings)
-        about = {"plans": self.plans, "configuration": self.configuration, "resume": self.resume, "device": self.device}
+        about = {"plans": self.plans, "configuration": self.configuration, "device": self.device}
+        kept = settings | ({"first_stage": self.first} if self.first else {})
         start = str(self.pretrained and Path(self.pretrained).resolve())
         for fold in track(self.folds, len(self.folds), f"segment: train {self.configuration}"):
-            self._keep(fold, settings)
+            self._keep(fold, kept)
             how = self.workspace.call("train", settings, fold=fold, pretrained=start, **about)
             echo(f"Fold {fold} {how}.")
 
@@ -194,4 +202,6 @@ class Training:
         if self.resume and path.is_file() and path.read_text(encoding="utf-8") != text:
             what = f"Expected the settings that fold {fold} was begun with, got others."
             raise UsageError("E_CHECKPOINT", what, f"See {SETTINGS_FILE} beside its checkpoints, or set resume: false.")
+        if not self.resume:
+            shutil.rmtree(path.parent, ignore_errors=True)
         write_atomic(path, lambda temporary: write_text(temporary, text))

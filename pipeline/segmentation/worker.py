@@ -17,8 +17,9 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.segmentation.model import build_network
+from pipeline.segmentation.splits import ALL
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, allowed_globals, describe, load_checkpoint
-from pipeline.segmentation.workspace import FOR_NEXT, PLANS, TRAINER
+from pipeline.segmentation.workspace import FOR_NEXT, PLANS, TANDEM, TRAINER, next_stages
 
 #: Preset -> nnU-Net's planner.
 PLANNERS = {
@@ -137,7 +138,6 @@ def train(
     configuration: str,
     fold: int | str,
     pretrained: str = "",
-    resume: bool = True,
     device: str = "cpu",
 ) -> str:
     """Train one fold; one that is done is not trained again. Gives what became of it, in a word.
@@ -152,14 +152,13 @@ def train(
     place = Path(nnUNet_preprocessed) / dataset
     model = Path(nnUNet_results) / dataset / f"{TRAINER}__{plans}__{configuration}"
     folder = model / f"fold_{fold}"
-    if not resume:
-        shutil.rmtree(folder, ignore_errors=True)
     manager, trained = PlansManager(str(place / f"{plans}.json")), (folder / CHECKPOINT).is_file()
-    stages = manager.get_configuration(configuration).next_stage_names
-    if trained and (not stages or (folder / FOR_NEXT).is_file()):
+    last = fold == ALL or not next_stages(manager, configuration, place)
+    if trained and (last or (folder / FOR_NEXT).is_file()):
         return "was done"
     labels = json.loads((place / "dataset.json").read_text(encoding="utf-8"))
-    weights = _fitting(Path(pretrained), build_network(manager, manager.get_configuration(configuration), labels))
+    network = build_network(manager, manager.get_configuration(configuration), labels)
+    weights = None if trained else _fitting(Path(pretrained), network)
     goes_on = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
     torch.serialization.add_safe_globals(allowed_globals())
     torch.set_num_threads(max(1, torch.get_num_threads()))
@@ -169,12 +168,14 @@ def train(
         fold,
         TRAINER,
         plans,
-        pretrained_weights=str(weights) if weights and not (goes_on or trained) else None,
+        pretrained_weights=str(weights) if weights and not goes_on else None,
         continue_training=goes_on and not trained,
         only_run_validation=trained,  # what the next stage learns from is not yet there
         device=torch.device(device),
     )
-    kept = place / "tandem.json"
+    if trained and (model / TANDEM).is_file():
+        return "was done, but for what the next stage learns from"
+    kept = place / TANDEM
     describe(model, json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {})
     return "went on" if goes_on else "trained"
 

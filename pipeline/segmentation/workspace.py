@@ -22,7 +22,7 @@ TRAINER = "TandemTrainer"
 TANDEM = "tandem.json"
 #: Of the environment: the settings of a training, as JSON.
 SETTINGS = "TANDEM_TRAINER"
-#: In the folder of a fold: it has left all that a cascade's second stage learns from.
+#: In the folder of a fold: the hash of the checkpoint by which it has left what a cascade's second stage learns from.
 FOR_NEXT = "predicted_for_next_stage.txt"
 #: Preset -> name of its plans.
 PLANS = {
@@ -47,6 +47,19 @@ def plans_name(preset: str, network: str = "unet") -> str:
         if name not in known:
             raise UsageError("E_CONFIG", f"Expected one of {', '.join(known)}, got {name}.")
     return PLANS[preset] + ("" if network == "unet" else f"_{network}")
+
+
+def next_stages(plans: Any, configuration: str, preprocessed: str | Path) -> list[str]:
+    """The stages of a cascade that learn from a configuration, where they are preprocessed.
+
+    Args:
+        plans: nnU-Net's manager of plans.
+        configuration: such as `3d_lowres`.
+        preprocessed: the data set's folder.
+    """
+    names: list[str] = plans.get_configuration(configuration).next_stage_names or []
+    folders = [Path(preprocessed) / plans.get_configuration(name).data_identifier for name in names]
+    return names if all(folder.is_dir() for folder in folders) else []
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,9 @@ from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.tasks import Planning, Training, TrainingSettings
 from pipeline.segmentation.trainers.tandem_trainer import TandemTrainer
 from pipeline.segmentation.weights import find_model, load_checkpoint
-from pipeline.segmentation.workspace import FOR_NEXT, Workspace, plans_name
+from pipeline.segmentation.workspace import FOR_NEXT, Workspace, next_stages, plans_name
 from pipeline.shipped import shipped
+from pipeline.store.files import sha256_file
 from tests import warm
 from tests.segmentation.conftest import plans_of, write_model
 
@@ -120,9 +121,7 @@ def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> No
             done = tmp_path / "out/results/Dataset501_Toy/TandemTrainer__nnUNetPlans_small__3d_lowres" / f"fold_{fold}"
             done.mkdir(parents=True)
             (done / FOR_NEXT).touch()
-        with pytest.raises(
-            UsageError, match=rf"E_INPUT.*fold of 3d_lowres to be trained before .*, got none of {left}\."
-        ):
+        with pytest.raises(UsageError, match=rf"E_INPUT.*predictions of each fold of 3d_lowres, got none of {left}\."):
             second(configuration="3d_cascade_fullres")
     with pytest.raises(UsageError, match=r"E_FOLD.*from 0 to 1, or all, got 2\."):
         Training(place, str(tmp_path / "out"), SETTINGS, preset="small", configuration="2d", folds=[0, 1, 2])
@@ -343,7 +342,9 @@ def test_a_training_begins_where_a_pretrained_model_ended(trained: Trained, tmp_
 
 
 @pytest.mark.slow
-def test_a_cascade_learns_from_what_its_first_stage_says(trained: Trained, tmp_path: Path) -> None:
+def test_a_cascade_learns_from_what_its_first_stage_says(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Both stages on one grid. What nnU-Net's own loop has left of held-out cases is what Tandem predicts of them."""
     out = tmp_path / "cascade"
     shutil.copytree(trained.out.with_name("planned"), out)
@@ -363,9 +364,13 @@ def test_a_cascade_learns_from_what_its_first_stage_says(trained: Trained, tmp_p
     assert {file.stem for file in left.iterdir()} == {f"case_{number}" for number in range(4)}
     (left / "case_0.b2nd").unlink()
     (first / "fold_0" / FOR_NEXT).unlink()  # as where it was killed
-    weights = (first / "fold_0" / "checkpoint_final.pth").read_bytes()
+    (judged := first / "fold_0" / "validation" / "case_0.nii.gz").parent.mkdir()
+    judged.write_text("what evaluate.yaml has predicted")
+    weights, about = sha256_file(first / "fold_0" / "checkpoint_final.pth"), (first / "tandem.json").read_text()
     train("3d_lowres", 0)
-    assert (first / "fold_0" / "checkpoint_final.pth").read_bytes() == weights
+    assert (first / "fold_0" / FOR_NEXT).read_text().strip() == weights
+    assert sha256_file(first / "fold_0" / "checkpoint_final.pth") == weights
+    assert (judged.read_text(), (first / "tandem.json").read_text()) == ("what evaluate.yaml has predicted", about)
     assert not list(first.rglob("summary.json"))  # it names the machine's folders
     image = np.asarray(nib.load(trained.place / "imagesTr" / "case_0_0000.nii.gz").dataobj).T[None]
     ours = Predictor(load_model(first, [0]))(image, (1.0, 1.0, 1.0)).labels
@@ -376,3 +381,16 @@ def test_a_cascade_learns_from_what_its_first_stage_says(trained: Trained, tmp_p
     model = load_model(cascade, [0])
     assert model.previous is not None and list(model.previous.networks) == ["0"]
     assert Predictor(model)(image, (1.0, 1.0, 1.0)).labels.shape == image.shape[1:]
+    (first / "fold_1" / FOR_NEXT).write_text("of another checkpoint")
+    with pytest.raises(SystemExit):
+        train(CASCADE, 0)
+    assert "E_CHECKPOINT" in capsys.readouterr().err
+
+
+def test_what_is_not_preprocessed_is_no_next_stage(tmp_path: Path) -> None:
+    stages = {"3d_lowres": ([CASCADE], "low"), CASCADE: (None, "full")}
+    found = {name: SimpleNamespace(next_stage_names=after, data_identifier=of) for name, (after, of) in stages.items()}
+    plans = SimpleNamespace(get_configuration=found.__getitem__)
+    assert next_stages(plans, "3d_lowres", tmp_path) == next_stages(plans, CASCADE, tmp_path) == []
+    (tmp_path / "full").mkdir()
+    assert next_stages(plans, "3d_lowres", tmp_path) == [CASCADE]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from pipeline.errors import UsageError
-from pipeline.segmentation.workspace import FOR_NEXT, SETTINGS
+from pipeline.segmentation.splits import ALL
+from pipeline.segmentation.weights import CHECKPOINT
+from pipeline.segmentation.workspace import FOR_NEXT, SETTINGS, next_stages
+from pipeline.store.files import sha256_file
 
 #: Of the environment: folders, which a log does not name.
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer")
@@ -27,6 +30,8 @@ class TandemTrainer(nnUNetTrainer):
 
     Each epoch has a seed of its own: a training that was broken off ends where an unbroken one does.
     """
+
+    output_folder: str
 
     def __init__(
         self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device | None = None
@@ -104,13 +109,28 @@ class TandemTrainer(nnUNetTrainer):
             super().set_deep_supervision_enabled(enabled)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """What a cascade's second stage learns from; else evaluate.yaml predicts out of fold, without pools."""
-        if stages := self.configuration_manager.next_stage_names:
-            self.inference_allowed_mirroring_axes = self.inference_allowed_mirroring_axes or None  # of a checkpoint
-            super().perform_actual_validation(save_probabilities)
-            folder = Path(self.output_folder)
-            shutil.rmtree(folder / "validation")  # evaluate.yaml predicts anew, and this names the machine's folders
-            (folder / FOR_NEXT).write_text(", ".join(stages) + "\n", encoding="utf-8")
+        """What a cascade's second stage learns from; else evaluate.yaml predicts out of fold, without pools.
+
+        Raises:
+            UsageError: E_INPUT for cases that are not preprocessed for the second stage.
+        """
+        stages = next_stages(self.plans_manager, self.configuration_name, self.preprocessed_dataset_folder_base)
+        if not stages or self.fold == ALL:
+            return
+        self.inference_allowed_mirroring_axes = self.inference_allowed_mirroring_axes or None  # of a checkpoint
+        folder = Path(self.output_folder)
+        with TemporaryDirectory(dir=folder) as place:
+            self.output_folder = place  # takes labels that evaluate.yaml predicts itself, and a summary with folders
+            try:
+                super().perform_actual_validation(save_probabilities)
+            finally:
+                self.output_folder = str(folder)
+        left = {path.parent.name + path.stem for path in folder.parent.glob("predicted_next_stage/*/*")}
+        missing = [case for case in self.do_split()[1] for stage in stages if stage + case not in left]
+        if missing:
+            what = f"Expected cases that are preprocessed for {', '.join(stages)}, got none of {', '.join(missing)}."
+            raise UsageError("E_INPUT", what, "Run plan.yaml again, with both stages among its configurations.")
+        (folder / FOR_NEXT).write_text(sha256_file(folder / CHECKPOINT) + "\n", encoding="utf-8")
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Log without the machine's folders."""
