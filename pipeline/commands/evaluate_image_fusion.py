@@ -115,10 +115,8 @@ class FusionEvaluation:
             notes.append(FEW)
         if (trained := self.judge.trained) is None:
             return [*notes, NO_NETWORK]
-        if learned := self._learned(found):
-            notes.append(
-                f"The network has learned from {learned} named like these: its figures there are no judgement."
-            )
+        if pairs := self._learned(found):
+            notes.append(f"The network has learned from {pairs} named like these: its figures there are no judgement.")
         if trained.preparation.learned_measures:
             notes.append(f"The network was trained on {', '.join(trained.preparation.learned_measures)}.")
         return notes
@@ -134,8 +132,9 @@ class FusionEvaluation:
         told = {
             name: values for name, values in means.items() if any(np.isfinite(mean) for mean, *_ in values.values())
         }
-        learned = f"; {NETWORK} has learned from {learned}" if (learned := self._learned(found)) else ""
-        chart = measures_chart(told, f"Means over {said}, 95 % intervals by patient{learned}")
+        learned = self._learned(found)
+        beside = f"; {NETWORK} has learned from {learned}" if learned else ""
+        chart = measures_chart(told, f"Means over {said}, 95 % intervals by patient{beside}")
         _save_chart("performance_analysis", chart, folder)
         names, matrix = _correlations(found)
         chart = correlation_chart(names, matrix, f"Correlation of measures, {said}")

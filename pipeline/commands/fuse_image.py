@@ -127,7 +127,9 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         "engine": how.engine if how.trained else None,
         "inputs_sha256": hashes,
     }
-    notes = (*how.sentences, *made.notes, *_alignment(mr))
+    quality = _quality(mr)
+    said = (f"Verdict of the alignment: {quality.get('verdict')}. {quality.get('reason')}",) if quality else ()
+    notes = (*how.sentences, *made.notes, *said)
     save(stem, "measure", {**about, "notes": notes, "measures": found, "versions": versions()}, out.parent)
     return FusedPair(out, how.method, found, notes, drawn)
 
@@ -197,11 +199,6 @@ def _quality(mr: Path) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
     return found
-
-
-def _alignment(mr: Path) -> tuple[str, ...]:
-    found = _quality(mr)
-    return (f"Verdict of the alignment: {found.get('verdict')}. {found.get('reason')}",) if found else ()
 
 
 def _forget(out: Path, stem: str, ending: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.splits import held_out_folds, read_splits
 from pipeline.segmentation.stage import from_network, to_network
 from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
-from pipeline.segmentation.workspace import Workspace, plans_name
+from pipeline.segmentation.workspace import TANDEM, Workspace, plans_name
 from pipeline.store.artifacts import save
 from pipeline.store.files import write_atomic, write_text
 from pipeline.volumes import affine_of, volume
@@ -215,5 +215,5 @@ class OutOfFold:
         out = folder / CALIBRATION
         fitted = calibrate(paths[0], paths[1], out, self.method, paths[2], None, "out_of_fold", data, output)
         echo(summary(fitted))
-        about = json.loads((folder / "tandem.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / TANDEM).read_text(encoding="utf-8"))
         describe(folder, {**about, "calibration": CALIBRATION})

@@ -16,6 +16,7 @@ from pipeline.run.plan import configuration, require_device
 from pipeline.segmentation.model import Model, channels_of, described, partners_of
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, find_model
+from pipeline.segmentation.workspace import TANDEM
 from pipeline.shipped import bundle_root
 from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.calibration.base import Calibration
 
 #: What a model's folder may hold beside its folds that changes what it says.
-PARTS = ("plans.json", "dataset.json", "tandem.json", "postprocessing.json", ENSEMBLE)
+PARTS = ("plans.json", "dataset.json", TANDEM, "postprocessing.json", ENSEMBLE)
 ENDING = ".nii.gz"
 _INPUTS = "Give -i ROLE=FILE once for each channel, a file or folder of DICOM a case for a model of one channel, or a "
 _INPUTS += "folder of files CASE_0000.nii.gz, CASE_0001.nii.gz …"

@@ -55,7 +55,7 @@ PART = "N_PART_SHOWN: the MR reaches over {share:.0%} of the body on the CT; els
 #: A picture of 12 bits that was saved as 16 ends at a sixteenth of white.
 FAINT = 0.1
 DARK = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?):"
-WINDOWS = "Choose a window, level and width, that the CT's values lie in: HU, or parts of white of a picture."
+OTHER_WINDOW = "Choose a window, level and width, that the CT's values lie in: HU, or parts of white of a picture."
 SWAPPED = "Give the CT, in HU, as CT, and the MR as MR."
 
 
@@ -243,8 +243,10 @@ def _fused(ct: Floats, mr: Floats, how: Recipe, notes: Sequence[str] = (), axes:
     if shown[0].min() == shown[0].max():
         level, width = how.windows[0]
         got = f"{shown[0].flat[0]:g} of it in every voxel"
-        raise CaseError("E_BLANK", f"Expected a CT that varies in the window {level:g},{width:g}, got {got}.", WINDOWS)
-    checked({"CT in its window": shown[0], "MR": mr})
+        raise CaseError(
+            "E_BLANK", f"Expected a CT that varies in the window {level:g},{width:g}, got {got}.", OTHER_WINDOW
+        )
+    checked({"MR": mr})
     if how.trained is None:
         return Fused(fuse(shown[0], mr, how.method), shown[0], mr, notes=tuple(notes))
     order, back = _upright(axes) if mr.ndim == 3 else (np.asarray, np.asarray)

@@ -23,6 +23,7 @@ from pipeline.segmentation.nnunet import (
     remove_all_but_largest_component_from_segmentation,
 )
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, load_checkpoint, read_json, unchanged
+from pipeline.segmentation.workspace import TANDEM
 
 #: Where the networks of plans may come from: plans name classes, and a class that they name is called.
 NETWORKS = ("dynamic_network_architectures.", "pipeline.segmentation.twins.")
@@ -121,7 +122,7 @@ def channels_of(dataset: Mapping[str, Any], about: Mapping[str, Any]) -> list[st
 
 def described(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a model's folder says of it: `dataset.json`, and `tandem.json` where there is one."""
-    about = read_json(folder / "tandem.json") if (folder / "tandem.json").is_file() else {}
+    about = read_json(folder / TANDEM) if (folder / TANDEM).is_file() else {}
     return read_json(folder / "dataset.json"), about
 
 

@@ -9,9 +9,10 @@ Source: Isensee et al., nnU-Net, Nature Methods 18, 2021; nnunetv2 2.8.1, `nnUNe
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -215,8 +216,7 @@ class Predictor:
             return lambda tiles: look(tiles)[0]
         cuda = self.model.device.type == "cuda"
         kind = torch.float16 if cuda else torch.bfloat16  # on CUDA as nnU-Net does
-        exact = self.model.device.type == "cpu" and not self.bfloat16
-        looking = for_single_tiles(network) if exact else network
+        looking = self._looking[fold]
 
         def forward(tiles: Tensor) -> Tensor:
             with torch.autocast(tiles.device.type, kind, enabled=cuda or self.bfloat16):
@@ -224,6 +224,12 @@ class Predictor:
             return found.float()
 
         return forward
+
+    @functools.cached_property
+    def _looking(self) -> Mapping[str, nn.Module]:
+        """Fold -> its network, as PyTorch looks at tiles with it."""
+        exact = self.model.device.type == "cpu" and not self.bfloat16
+        return {fold: for_single_tiles(item) if exact else item for fold, item in self.model.networks.items()}
 
     def _channels(self) -> int:
         before = 0 if self.model.previous is None else len(self.model.labels.foreground_labels)

@@ -17,7 +17,7 @@ import torch
 
 from pipeline.errors import PipelineError, UsageError, pipeline_cause
 from pipeline.segmentation.model import build_network
-from pipeline.segmentation.splits import ALL
+from pipeline.segmentation.splits import ALL, SPLITS
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, allowed_globals, describe, load_checkpoint
 from pipeline.segmentation.workspace import FOR_NEXT, PLANS, TANDEM, TRAINER, next_stages
 
@@ -33,7 +33,7 @@ PLANNERS = {
 #: Of the preset `small`: features of the stages, and the longest side of a patch.
 SMALL_FEATURES, SMALL_SIDE = (16, 32, 64), 64
 #: Files that nnU-Net expects beside the preprocessed cases, and what Tandem keeps with a model.
-KEPT = ("dataset.json", "splits_final.json", "tandem.json")
+KEPT = ("dataset.json", SPLITS, TANDEM)
 
 
 def plan(  # noqa: PLR0913 - each is a setting of plan.yaml
@@ -156,9 +156,11 @@ def train(
     last = fold == ALL or not next_stages(manager, configuration, place)
     if trained and (last or (folder / FOR_NEXT).is_file()):
         return "was done"
-    labels = json.loads((place / "dataset.json").read_text(encoding="utf-8"))
-    network = build_network(manager, manager.get_configuration(configuration), labels)
-    weights = None if trained else _fitting(Path(pretrained), network)
+    weights = None
+    if pretrained and not trained:
+        labels = json.loads((place / "dataset.json").read_text(encoding="utf-8"))
+        network = build_network(manager, manager.get_configuration(configuration), labels)
+        weights = _fitting(Path(pretrained), network)
     goes_on = any((folder / f"checkpoint_{name}.pth").is_file() for name in ("latest", "best"))
     torch.serialization.add_safe_globals(allowed_globals())
     torch.set_num_threads(max(1, torch.get_num_threads()))
@@ -230,7 +232,7 @@ def best(
         shutil.copyfile(steps, model / steps.name)
         if len(names) > 1 and not number:
             (model / ENSEMBLE).write_text(json.dumps({"with": names[1:]}), encoding="utf-8")
-        describe(model, json.loads((model / "tandem.json").read_text(encoding="utf-8")))
+        describe(model, json.loads((model / TANDEM).read_text(encoding="utf-8")))
     results = Path(nnUNet_results) / dataset
     for path in (*results.glob("inference_*"), *results.glob("*/crossval_results_*"), *results.glob("ensembles")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()  # they name the machine's folders

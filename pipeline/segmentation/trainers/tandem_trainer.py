@@ -125,8 +125,8 @@ class TandemTrainer(nnUNetTrainer):
                 super().perform_actual_validation(save_probabilities)
             finally:
                 self.output_folder = str(folder)
-        left = {path.parent.name + path.stem for path in folder.parent.glob("predicted_next_stage/*/*")}
-        missing = [case for case in self.do_split()[1] for stage in stages if stage + case not in left]
+        left = {(path.parent.name, path.stem) for path in folder.parent.glob("predicted_next_stage/*/*")}
+        missing = [case for case in self.do_split()[1] for stage in stages if (stage, case) not in left]
         if missing:
             what = f"Expected cases that are preprocessed for {', '.join(stages)}, got none of {', '.join(missing)}."
             raise UsageError("E_INPUT", what, "Run plan.yaml again, with both stages among its configurations.")
