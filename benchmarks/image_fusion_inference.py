@@ -2,16 +2,15 @@
 
     .venv/bin/python -m benchmarks.image_fusion_inference OUT [--write]
 
-A network of three dimensions with random weights, on a simulated head that is written into OUT; one thread. Seconds
-are the process's own, medians of interleaved repeats. `--write` puts the section into
-docs/benchmarks/image-fusion-training.md.
+A network of three dimensions with random weights, on a simulated head that is written into OUT; one thread, unless
+given. `--write` puts the section into docs/benchmarks/image-fusion-training.md.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -29,69 +28,76 @@ from scripts.head_files import write_head_cases
 
 SEED, SPACING_MM = 1718, 2.0
 WINDOWS = [[150, 500], [40, 80], [600, 2000]]
+#: Voxels a side, and how many tiles Tandem may take at once.
+TILES, BATCH = (32, 64), 4
+DEFAULT = "MONAI's default: overlap .25, constant weights, a tile at once"
+GAUSSIAN = "MONAI, Gaussian weights"
 Way = Callable[[], Tensor]
 
 
-def main(out: Path, tile: int = 32, batch: int = 4, repeats: int = 3, write: bool = False) -> None:
+def main(out: Path, repeats: int = 3, threads: int = 1, write: bool = False) -> None:
     """Measure."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     network = ImageFusionNet(3).eval()
     nn.init.normal_(network.head.weight, std=0.3)
     write_head_cases(out, "cases.csv", range(1), 1, SEED, SPACING_MM)
     files = {key: next(out.glob(f"*_{key}.nii.gz")) for key in ("ct", "mr")}
     image = ReadPaird(["ct", "mr"], WINDOWS)(files)["image"]
-    ways = ways_of(network, image, tile, batch)
-    answers = {name: way() for name, way in ways.items()}  # compiles, too
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, way in ways.items():
-            started = time.process_time()
-            way()
-            seconds[name].append(time.process_time() - started)
-    text = section(image, answers, {name: statistics.median(values) for name, values in seconds.items()}, tile, batch)
+    shown = (image[0] > 0) | (image[-1] > 0)
+    shape = " x ".join(map(str, image.shape[1:]))
+    lines = [
+        f"## On a volume\n\nA simulated head of {shape} voxels of {SPACING_MM:g} mm, {float(shown.float().mean()):.0%} "
+        f"of them not black; torch {torch.__version__}, threads: {threads}. Seconds are the clock's. Differences are "
+        "the largest where a source shows anything: to MONAI's default, and to it with the Gaussian weights that "
+        "Tandem has, too."
+    ]
+    for tile in TILES:
+        lines += [f"\nTiles of {tile}^3:\n", *table(ways_of(network, image, tile), shown, repeats)]
+    text = "\n".join(lines)
     print(text)
     if write:
         write_section(PAGE, TITLE, "inference", text)
 
 
-def ways_of(network: ImageFusionNet, image: Tensor, tile: int, batch: int) -> dict[str, Way]:
+def table(ways: dict[str, Way], shown: Tensor, repeats: int) -> Iterator[str]:
+    """A row a way: medians of interleaved repeats."""
+    answers = {name: way() for name, way in ways.items()}  # compiles, too
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    base, *_ = taken = [statistics.median(values) for values in seconds.values()]
+    yield "| | s | times MONAI's default | apart from it | apart from Gaussian |\n|---|---|---|---|---|"
+    for (name, answer), found in zip(answers.items(), taken, strict=True):
+        apart = " | ".join(
+            f"{float((answer - answers[other])[shown].abs().max()):.1e}" for other in (DEFAULT, GAUSSIAN)
+        )
+        yield f"| {name} | {found:.2f} | {base / found:.2f} | {apart} |"
+
+
+def ways_of(network: ImageFusionNet, image: Tensor, tile: int) -> dict[str, Way]:
     """Name -> what gives the fused volume (I, J, K)."""
     sides = (tile,) * 3
 
     @torch.inference_mode()
-    def monai(mode: str) -> Tensor:
-        said: Tensor = sliding_window_inference(image[None], sides, batch, network, 0.25, mode=mode)
+    def monai(count: int, mode: str = "constant") -> Tensor:
+        said: Tensor = sliding_window_inference(image[None], sides, count, network, 0.25, mode=mode)
         return said[0, 0]
 
     def ours(engine: Engine) -> Tensor:
         windows, mr = image[:-1].numpy(), image[-1].numpy()
-        return torch.from_numpy(apply_network(network, windows, mr, sides, 0.25, batch, engine).fused)
+        return torch.from_numpy(apply_network(network, windows, mr, sides, 0.25, BATCH, engine).fused)
 
     return {
-        "MONAI, overlap .25, constant (its default)": lambda: monai("constant"),
-        "MONAI, overlap .25, gaussian": lambda: monai("gaussian"),
+        DEFAULT: lambda: monai(1),
+        GAUSSIAN: lambda: monai(1, "gaussian"),
+        f"MONAI, {BATCH} tiles at once": lambda: monai(BATCH),
         "Tandem": lambda: ours("torch"),
         "Tandem, OpenVINO": lambda: ours("openvino"),
     }
-
-
-def section(image: Tensor, answers: dict[str, Tensor], seconds: dict[str, float], tile: int, batch: int) -> str:
-    """The table."""
-    shape, shown = tuple(image.shape[1:]), (image[0] > 0) | (image[-1] > 0)
-    first, alike = (answers[name] for name in list(answers)[:2])
-    lines = [
-        f"## On a volume\n\nA simulated head of {' x '.join(map(str, shape))} voxels of {SPACING_MM:g} mm, "
-        f"{float(shown.float().mean()):.0%} of them not black; tiles of {tile}^3, {batch} at once; one thread, "
-        f"torch {torch.__version__}. Differences are the largest where a source shows anything: to MONAI's default, "
-        "and to it with the Gaussian weights that Tandem has, too.\n",
-        "| | s | times MONAI's default | apart from it | apart from Gaussian |\n|---|---|---|---|---|",
-    ]
-    base = next(iter(seconds.values()))
-    for name, answer in answers.items():
-        apart = " | ".join(f"{float((answer - other)[shown].abs().max()):.1e}" for other in (first, alike))
-        lines.append(f"| {name} | {seconds[name]:.2f} | {base / seconds[name]:.2f} | {apart} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

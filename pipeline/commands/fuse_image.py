@@ -96,7 +96,7 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         picture: draw both images and the result side by side, too.
         measures: measure it, and what takes no skill; of a large volume this takes longer than all else.
         device: `cpu`, `cuda` or `cuda:N`, for a network.
-        engine: `torch`, or `openvino`: a network in less time on a processor.
+        engine: `torch`, or `openvino` on a processor.
 
     Raises:
         UsageError: E_OUT, E_OPTION, E_INPUT, E_WEIGHTS, E_CHECKPOINT, E_CONFIG, E_EXTRA, E_NIFTI, and what ingest

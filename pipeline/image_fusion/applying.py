@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,11 +15,14 @@ from torch import Tensor
 from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.network import ImageFusionNet
+from pipeline.image_fusion.thin import for_processor
 from pipeline.inference.engine import AsTuple, Engine, Task, compiled, require_engine, require_processor, weights_sha256
 from pipeline.inference.tiles import Box, TileSum, groups
 
 Floats = npt.NDArray[np.float32]
 Forward = Callable[[Tensor], Tensor]
+#: More voxels at once are slower on a processor: its caches no longer hold the features.
+PROCESSOR_VOXELS = 2**18
 
 
 class Applied(NamedTuple):
@@ -57,8 +61,8 @@ def apply_network(
         mr: (I, J[, K]), 0 to 1 (`pictures.scaled`).
         tile: voxels along each side; that of the preparation's patch is what a network has learned from.
         overlap: of neighbouring tiles, from 0 to below 1.
-        batch: slices or tiles at once.
-        engine: what runs the network: `torch`, or `openvino` on a processor: the same to six digits in less time.
+        batch: slices or tiles at once, at most.
+        engine: what runs the network: `torch`, or `openvino` on a processor: the same to six digits.
 
     Raises:
         UsageError: E_CONFIG for other windows than the network's, or an overlap, a batch or an engine that cannot be;
@@ -99,10 +103,15 @@ def _shows(part: Tensor) -> bool:
 def _forward(network: ImageFusionNet, example: Tensor, engine: Engine) -> Forward:
     """What looks at images (B, W + 1, …) of the shape of an example (1, W + 1, …)."""
     if engine == "torch":
-        return network
+        return for_processor(network) if example.device.type == "cpu" else network
     identity = f"{weights_sha256(network)} {network.definition}"
     look = compiled(Task(identity, ("image",), ("said",), AsTuple(network).eval(), (example,)))
     return lambda stack: look(stack)[0]
+
+
+def _most(image: Tensor, sides: Sequence[int], batch: int) -> int:
+    """How many slices or tiles are looked at together."""
+    return min(batch, max(1, PROCESSOR_VOXELS // math.prod(sides))) if image.device.type == "cpu" else batch
 
 
 def _by_slices(network: ImageFusionNet, image: Tensor, batch: int, engine: Engine) -> Tensor:
@@ -110,7 +119,7 @@ def _by_slices(network: ImageFusionNet, image: Tensor, batch: int, engine: Engin
     shown = [number for number in range(image.shape[-1]) if _shows(image[..., number])]
     if shown:
         forward = _forward(network, _slices(image, shown[:1]), engine)
-        for group in groups(shown, batch):
+        for group in groups(shown, _most(image, image.shape[1:3], batch)):
             said[..., group] = forward(_slices(image, group)).movedim(0, -1)
     return said
 
@@ -128,7 +137,7 @@ def _by_tiles(
     boxes = list(_boxes(image, sides, overlap))
     if boxes:
         forward = _forward(network, _tiles(image, boxes[:1]), engine)
-        for group in groups(boxes, batch):
+        for group in groups(boxes, _most(image, sides, batch)):
             total.add(group, forward(_tiles(image, group)))
     return total.mean()
 

@@ -23,9 +23,10 @@ def candidates(ct: Tensor, mr: Tensor) -> Tensor:
 
     Source: as `baselines.atrous` and `baselines.gradient`, whose constants these are.
     """
-    weight = _gradient_weight(ct, mr)
-    ct_base, mr_base = _smoothed(ct), _smoothed(mr)
-    atrous = torch.maximum(ct_base, mr_base) + _mixed(weight, ct - ct_base, mr - mr_base)
+    both = torch.cat([ct, mr], 1)
+    weight, bases = _gradient_weight(both), _smoothed(both)
+    details = both - bases
+    atrous = bases.amax(1, keepdim=True) + _mixed(weight, details[:, :1], details[:, 1:])
     larger = torch.maximum(ct, mr)
     return torch.cat([ct, mr, larger, atrous.clamp(0.0, 1.0), _mixed(weight, ct, mr)], 1)
 
@@ -40,14 +41,12 @@ def _mixed(weight: Tensor, ct: Tensor, mr: Tensor) -> Tensor:
     return mr + weight * (ct - mr)
 
 
-def _gradient_weight(ct: Tensor, mr: Tensor) -> Tensor:
+def _gradient_weight(both: Tensor) -> Tensor:
     """CT's part: the energy of its gradient to the power of 4, over the sum with MR's; a half where both are even."""
-    first, second = _energy(ct), _energy(mr)
-    total = first + second
-    even = torch.full_like(total, 0.5)
-    part = torch.where(total > 0, first / total, even) ** 4
-    other = torch.where(total > 0, second / total, even) ** 4
-    return part / (part + other)
+    energy = _energy(both)
+    total = energy.sum(1, keepdim=True)
+    parts = torch.where(total > 0, energy / total, 0.5) ** 4
+    return parts[:, :1] / parts.sum(1, keepdim=True)
 
 
 def _energy(image: Tensor) -> Tensor:

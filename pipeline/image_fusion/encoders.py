@@ -22,7 +22,8 @@ class SmallEncoder(nn.Module):
         self.channels, self.strides = list(SMALL[:levels]), [1, 2, 4, 8][:levels]
         conv, inputs = Conv[Conv.CONV, spatial_dims], [in_channels, *self.channels]
         self.stages = nn.ModuleList(
-            nn.Sequential(conv(inputs[i], inputs[i + 1], 3, 2 if i else 1, 1), nn.LeakyReLU(0.1)) for i in range(levels)
+            nn.Sequential(conv(inputs[i], inputs[i + 1], 3, 2 if i else 1, 1), nn.LeakyReLU(0.1, inplace=True))
+            for i in range(levels)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -91,11 +91,11 @@ class ImageFusionNet(nn.Module):
             for level, (count, width) in enumerate(zip(channels, widths, strict=True))
         )
         self.ups = nn.ModuleList(
-            _block(spatial_dims, widths[level + 1] + widths[level], widths[level])
+            Joined(spatial_dims, widths[level + 1], widths[level], widths[level])
             for level in range(len(widths) - 2, -1, -1)
         )
         self.full = _block(spatial_dims, windows + 1 + len(CANDIDATES), widths[0])
-        self.last = _block(spatial_dims, 2 * widths[0], widths[0])
+        self.last = Joined(spatial_dims, widths[0], widths[0], widths[0])
         self.head = Conv[Conv.CONV, spatial_dims](widths[0], len(CANDIDATES) + 1, 1)
         with torch.no_grad():
             self.head.weight.zero_()
@@ -125,16 +125,16 @@ class ImageFusionNet(nn.Module):
         level = len(features) - 1
         for up in self.ups:
             level -= 1
-            decoded = up(torch.cat([_onto(decoded, features[level]), features[level]], 1))
+            decoded = up(decoded, features[level])
         full = self.full(padded)
-        last = self.last(torch.cat([_onto(decoded, full), full], 1))
+        last = self.last(decoded, full)
         # features of one length: else they grow until one candidate is chosen everywhere, and no gradient is left
         last = last * torch.rsqrt((last * last).mean(1, keepdim=True) + 1e-4)
         said = _cut(self.head(last), image)
         weights = torch.softmax(said[:, :-1], 1)
         residual = self.most_residual * torch.tanh(said[:, -1:]) * torch.maximum(ct, mr)
         fused = ((weights * mixed).sum(1, keepdim=True) + residual).clamp(0.0, 1.0)
-        maps = torch.cat([_onto(level_map, full) for level_map in attention], 1)
+        maps = torch.cat([onto(level_map, full) for level_map in attention], 1)
         return Parts(fused, weights, residual, _cut(maps, image))
 
     def _mixed(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -188,7 +188,7 @@ class Attention(nn.Module):
         if attends:
             self.channel = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, inputs))
             self.spatial = nn.Sequential(conv(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2))
-        self.mix = nn.Sequential(conv(inputs, outputs, 1), nn.LeakyReLU(0.1))
+        self.mix = nn.Sequential(conv(inputs, outputs, 1), nn.LeakyReLU(0.1, inplace=True))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, inputs, …) -> (B, outputs, …), and the attention of places (B, 1, …)."""
@@ -205,10 +205,34 @@ class Attention(nn.Module):
 
 
 def _block(spatial_dims: int, inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(Conv[Conv.CONV, spatial_dims](inputs, outputs, 3, padding=1), nn.LeakyReLU(0.1))
+    """A convolution of 3 voxels a side, and its activation."""
+    layer = Conv[Conv.CONV, spatial_dims](inputs, outputs, 3, padding=1)
+    return nn.Sequential(layer, nn.LeakyReLU(0.1, inplace=True))
 
 
-def _onto(coarse: Tensor, fine: Tensor) -> Tensor:
+class Joined(nn.Sequential):
+    """A block over the features of a coarser level, brought onto the grid of a finer one, and over that one's.
+
+    Args:
+        spatial_dims: 2 or 3.
+        coarse: channels of the coarser level.
+        fine: channels of the finer one.
+        outputs: channels of the result.
+    """
+
+    def __init__(self, spatial_dims: int, coarse: int, fine: int, outputs: int) -> None:
+        super().__init__(*_block(spatial_dims, coarse + fine, outputs))
+        self.coarse = coarse
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:  # type: ignore[override]
+        """Features (B, …) of both levels -> (B, outputs, …) of the finer one."""
+        image = torch.cat([onto(coarse, fine), fine], 1)
+        for layer in self:
+            image = layer(image)
+        return image
+
+
+def onto(coarse: Tensor, fine: Tensor) -> Tensor:
     """A coarse level on the grid of a finer one; nearest neighbours, whose gradients are summed in one order."""
     return functional.interpolate(coarse, size=fine.shape[2:], mode="nearest")
 

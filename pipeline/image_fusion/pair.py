@@ -150,7 +150,7 @@ def recipe(
         sha256: their expected hash; not asked when empty.
         device: where the network works.
         pictures: CT is a picture of 0 to 1, not a volume in HU.
-        engine: what runs the network: `openvino` on a processor: the same to six digits in less time.
+        engine: what runs the network: `torch`, or `openvino` on a processor: the same to six digits.
 
     Raises:
         UsageError: E_OPTION for what does not go together; E_WEIGHTS, E_CHECKPOINT, E_INPUT; E_CONFIG for an engine

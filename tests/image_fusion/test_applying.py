@@ -9,10 +9,12 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from pipeline.errors import CaseError, UsageError
+from pipeline.image_fusion import applying
 from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.metrics import measure
 from pipeline.image_fusion.network import ImageFusionNet
 from pipeline.image_fusion.pictures import windowed
+from pipeline.image_fusion.thin import for_processor
 from pipeline.image_fusion.weights import load_trained
 from pipeline.shipped import shipped
 from pipeline.store.files import sha256_file
@@ -44,6 +46,34 @@ def test_a_picture_is_what_the_network_says_of_it() -> None:
     assert np.allclose(found.weights, parts.weights[0], atol=1e-5)
     assert np.allclose(found.residual, parts.residual[0, 0], atol=1e-5)
     assert np.allclose(found.attention, parts.attention[0], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ["small", "resnet34"])
+@pytest.mark.parametrize("sides", [(37, 50), (33, 20, 27)])
+def test_what_a_processor_counts_is_the_network(encoder: str, sides: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    network = ImageFusionNet(len(sides), encoder, windows=2).eval()
+    nn.init.normal_(network.head.weight, std=2.0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    image = as_tensor(*images(*sides))
+    torch.testing.assert_close(for_processor(network)(image), network(image), atol=2e-5, rtol=1e-5)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_a_processor_looks_at_no_more_than_its_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    network, (windows, mr) = network_of(2), images(32, 32, 5)
+    plain = ImageFusionNet.forward
+
+    def forward(self: ImageFusionNet, image: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(image.shape))
+        return plain(self, image)
+
+    monkeypatch.setattr(ImageFusionNet, "forward", forward)
+    monkeypatch.setattr(applying, "PROCESSOR_VOXELS", 2 * 32 * 32 + 5)
+    apply_network(network, windows, mr, batch=4)
+    assert [shape[0] for shape in seen] == [1, 2, 2]
 
 
 @torch.no_grad()
