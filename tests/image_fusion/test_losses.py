@@ -147,6 +147,42 @@ def test_bone_and_soft_tissue_are_learned_where_they_are_measured(sides: tuple[i
     assert float(losses.bone(torch.tensor(f)[None, None] / 255, ct / 255)) == pytest.approx(0.2 * 240 / 255)
 
 
+@pytest.mark.parametrize("sides", [(40, 36), (20, 18, 16)], ids=["2D", "3D"])
+def test_where_nothing_has_an_edge_the_larger_source_is_wanted(sides: tuple[int, ...]) -> None:
+    ct, mr, fused = (255 * picture(seed, *sides)[0, 0].numpy() for seed in (1, 2, 3))
+    ct[: sides[0] // 2], mr[:, : sides[1] // 2] = 240, 90 + mr[:, : sides[1] // 2] / 25
+    ct[0, 0], ct[-3:, :5], mr[-3:, :5] = 237, 0, 0  # neighbours of a corner are apart; a black place counts nowhere
+    flat = ndimage.maximum_filter(ct, 3) - ndimage.minimum_filter(ct, 3) <= 2.5
+    gradient = [ndimage.sobel(mr, axis, mode="reflect") / 2 ** (2 * mr.ndim - 1) for axis in range(mr.ndim)]
+    steep = np.sqrt(np.sum(np.square(gradient), 0))
+    where = flat & (ndimage.maximum_filter(steep, 3) < 10) & (np.maximum(ct, mr) > 10)
+    assert 0.05 < where.mean() < 0.6 and not where[0, 0].any()
+    expected = np.abs(fused - np.maximum(ct, mr))[where].mean() / 255
+    found = losses.even(*(torch.tensor(item)[None, None] / 255 for item in (fused, ct, mr)))
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_structure_may_be_that_of_the_picture_as_it_is_saved() -> None:
+    sources = torch.round(255 * torch.cat([picture(1, 40, 40), picture(2, 40, 40)], 1)) / 255
+    sources[..., :20, :] = 0
+    near = 0.8 * torch.rand(sources[:, :1].shape, generator=torch.Generator().manual_seed(0)) - 0.4  # no half grey
+    fused = (sources[:, :1] + near / 255).requires_grad_()
+    answer, copy = Answer(fused, torch.zeros(())), Answer(sources[:, :1].clone().requires_grad_(), torch.zeros(()))
+    only = {term: float(term == "structure") for term in Weights.__annotations__}
+    exact, saved = (ImageFusionLoss(only, 2 / 255, greys) for greys in (0, 256))
+    rounded, unrounded = saved(answer, sources).item(), exact(answer, sources).item()
+    assert rounded == pytest.approx(exact(copy, sources).item(), abs=1e-9) and unrounded > rounded + 0.01
+    (taught,) = torch.autograd.grad(saved(answer, sources), fused)
+    (wanted,) = torch.autograd.grad(exact(copy, sources), copy.fused)
+    torch.testing.assert_close(taught, wanted)
+
+
+@pytest.mark.parametrize("greys", [-1, 1])
+def test_greys_that_cannot_be_are_refused(greys: int) -> None:
+    with pytest.raises(UsageError, match="E_CONFIG"):
+        ImageFusionLoss(ssim_greys=greys)
+
+
 def test_soft_tissue_compares_contrast_not_brightness() -> None:
     mr = 0.2 + 0.6 * picture(3, 40, 40)
     ct = torch.full_like(mr, 0.3)
@@ -170,7 +206,7 @@ def test_consistency_teaches_the_picture_and_not_the_encoders() -> None:
 def test_terms_are_weighted_and_those_without_weight_are_not_counted() -> None:
     fused, sources = picture(0, 48, 48), torch.cat([picture(1, 48, 48), picture(2, 48, 48)], 1)
     answer = Answer(fused, torch.tensor(0.25))
-    assert Weights() == Weights(15, 8, 5, 3, 2, 10, 0, 0, 0)
+    assert Weights() == Weights(15, 8, 5, 3, 2, 10, 0, 0, 0, 0, 0)
     loss = ImageFusionLoss()
     terms = loss.terms(answer, sources)
     assert list(terms) == ["content", "structure", "detail", "consistency", "gradient", "medical"]
