@@ -246,7 +246,7 @@ class MeasureRegionsd(Transform):
         for name, label in ((name, label) for name, values in self.masks.items() if name in case for label in values):
             volume, axis = (measures.get(f"{name}_{label}_{part}") for part in ("volume_ml", "long_axis_mm"))
             if volume is not None:
-                size = _text(volume, "mL") + (f", long axis {_text(axis, 'mm')}" if axis is not None else "")
+                size = _text(volume, "mL") + (f", long axis (axial) {_text(axis, 'mm')}" if axis is not None else "")
                 yield Answer(_region_name(name, label), size, self._means(case, name, label))
 
     def _means(self, case: Mapping[Hashable, Any], name: str, label: str) -> str:

@@ -140,7 +140,9 @@ def test_a_case_is_measured_and_says_so() -> None:
     assert said.regions == (Regions("gtv", ("ct",), {1: "GTV: core", 2: "GTV: rim"}),)
     assert said.displays == (Display("ct", "CT", "HU", (-160, 240)),)
     volume_ml = 5 * 8 * 3 * 9 / 1000
-    assert said.answers[1] == Answer("GTV: rim", f"{volume_ml:g} mL, long axis 13.2 mm", "CT 37 ± 0 HU, highest 37 HU")
+    assert said.answers[1] == Answer(
+        "GTV: rim", f"{volume_ml:g} mL, long axis (axial) 13.2 mm", "CT 37 ± 0 HU, highest 37 HU"
+    )
     (rows,) = (table.rows for section in said.sections for table in section.tables)
     assert rows[0][3:5] == ("–", "not available") and rows[1][4] == "37 ± 0 HU"
 

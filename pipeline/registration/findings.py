@@ -250,18 +250,22 @@ def label_numbers(common: Iterable[Regions], transform: sitk.Transform) -> dict[
         transform: LPS mm, from points of the fixed to points of the moving image.
 
     Returns:
-        `label_distance_mm` (between the centroids, the largest of all regions) and `label_dice` (the smallest); empty
-        when there is no region to compare.
+        `label_distance_mm` (between the centroids, the largest of all regions), `label_distance_before_mm` (of the same
+        region, by the headers alone) and `label_dice` (the smallest); empty when there is no region to compare.
     """
     distances, dices = [], []
     for (fixed, fixed_value), (moving, moving_value) in common:
         own, other = fixed.numpy()[0] == fixed_value, moving.numpy()[0] == moving_value
         if own.any() and other.any():
-            apart = _centroid(fixed, own, transform) - _centroid(moving, other)
-            distances.append(float(np.linalg.norm(apart)))
+            middle = _centroid(moving, other)
+            apart = (_centroid(fixed, own, pose) - middle for pose in (transform, None))
+            distances.append(tuple(float(np.linalg.norm(vector)) for vector in apart))
             moved = resample_labels(moving, fixed, transform).numpy()[0] == moving_value
             dices.append(2.0 * float((own & moved).sum()) / float(own.sum() + moved.sum()))
-    return {"label_distance_mm": max(distances), "label_dice": min(dices)} if distances else {}
+    if not distances:
+        return {}
+    after_mm, before_mm = max(distances)
+    return {"label_distance_before_mm": before_mm, "label_distance_mm": after_mm, "label_dice": min(dices)}
 
 
 def judge_labels(numbers: dict[str, Any], limits: AlignmentLimits) -> Findings:
@@ -270,8 +274,9 @@ def judge_labels(numbers: dict[str, Any], limits: AlignmentLimits) -> Findings:
     if apart_mm <= limits.label_distance_pass_mm:
         return []
     limit = limits.label_distance_pass_mm
-    text = f"The same label lies {parted(apart_mm, limit, 1)} mm apart in the two images (limit {limit:g} mm)"
-    return [("warn", f"{text}: either the label or the alignment is wrong.")]
+    text = f"The same label lies {parted(apart_mm, limit, 1)} mm apart in the two images (limit {limit:g} mm"
+    before_mm = numbers["label_distance_before_mm"]
+    return [("warn", f"{text}; {before_mm:.1f} mm by the headers): either the label or the alignment is wrong.")]
 
 
 def _centroid(image: MetaTensor, region: Any, transform: sitk.Transform | None = None) -> FloatArray:

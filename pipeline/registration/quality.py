@@ -372,6 +372,9 @@ def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:
     text = "" if apart_mm is None else f"Two starts agree within {apart_mm:.2f} mm; "
     if before is None:
         return f"{text}NMI is {after:.3f}; by their headers the images do not meet."
+    if after == before:
+        kept = f"the images are as their headers place them; NMI is {after:.3f} there."
+        return f"{text}{kept}" if text else f"{kept[0].upper()}{kept[1:]}"
     if after <= before + limits.nmi_noise:
         text += "the headers had aligned the images already, and NMI is no worse: "
         return f"{text[0].upper()}{text[1:]}{before:.3f}, now {after:.3f}."

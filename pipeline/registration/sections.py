@@ -47,6 +47,7 @@ HELP = {
     "inverse_error_mm": "How far a point lies from itself when it is mapped there and back.",
     "landmark_tre_mm": "Mean distance of landmarks that had no part in the alignment.",
     "landmark_fre_mm": "Mean distance of landmarks that the alignment was fitted to.",
+    "label_distance_before_mm": "The same by the headers alone, of the label that lies furthest apart.",
     "label_distance_mm": "Distance of the centres of a label that was drawn on both images.",
     "jacobian_min": "The smallest local change of volume.",
     "jacobian_max": "The largest local change of volume.",
@@ -79,7 +80,7 @@ def alignment_section(
     fixed, moving, aligned = images
     places = {
         "before": (moving, f"{names[1]} placed by the positions in its own header, nothing else."),
-        "after": (aligned, f"{names[1]} on the grid of {names[0]}, through the transform that was found."),
+        "after": (aligned, f"{names[1]} on the grid of {names[0]}, where the alignment has put it."),
     }
     pictures = tuple(
         Picture(
@@ -94,6 +95,7 @@ def alignment_section(
             ),
             focus=focus,
             flicker=moving,
+            without=aligned if when == "before" else "",
             rank=RANKS[quality["verdict"]] if when == "after" else 0,
         )
         for when, (image, place) in places.items()

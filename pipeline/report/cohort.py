@@ -15,6 +15,7 @@ from pipeline.report.distributions import Distribution, distributions
 from pipeline.report.html import data_uri, render
 from pipeline.report.verdict import HEADLINES, SEVERITY, case_verdict, stage_status, stage_word
 from pipeline.store import records
+from pipeline.store.dictionary import labels_of
 from pipeline.store.files import write_atomic
 from pipeline.words import NOT_AVAILABLE, clean, in_words, value_text
 
@@ -121,12 +122,19 @@ class RunPage:
         """Write `report.html` into the run folder."""
         cases = records.of_run(output_dir)
         drawn = len(cases) <= THUMBNAILS
-        rows = [_case_row(output_dir, case_id, found, drawn) for case_id, found in cases.items()]
+        labels = labels_of(record for found in cases.values() for record in found)
+        rows = [_case_row(output_dir, case_id, found, drawn, labels) for case_id, found in cases.items()]
         page = cohort_page(rows, _about(output_dir), date.today().isoformat())
         write_atomic(output_dir / records.PAGE, lambda path: path.write_bytes(page))
 
 
-def _case_row(output_dir: Path, case_id: str, found: Sequence[Record], drawn: bool) -> dict[str, Any]:
+def _case_row(
+    output_dir: Path,
+    case_id: str,
+    found: Sequence[Record],
+    drawn: bool,
+    labels: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
     paths = {item.key: output_dir / item.path for record in found for item in record.artifacts}
     verdict = case_verdict(found)
     page, thumbnail = paths.get("report_page"), paths.get("thumbnail")
@@ -136,7 +144,7 @@ def _case_row(output_dir: Path, case_id: str, found: Sequence[Record], drawn: bo
         "verdict": verdict.word,
         "reason": " ".join(verdict.reasons),
         "code": verdict.code,
-        "answers": {label: text for record in found for label, text in record.answers.items()},
+        "answers": {labels[item.stage, label]: text for item in found for label, text in item.answers.items()},
         "page": page.relative_to(output_dir).as_posix() if page else "",
         "thumbnail": thumbnail.read_bytes() if thumbnail and drawn else None,
         "measures": records.measures_of(found),

@@ -13,6 +13,7 @@ from pipeline.report import tables
 from pipeline.report.images import CaseImages, sections_of
 from pipeline.report.pictures import Atlas, Drawn, flicker_groups
 from pipeline.report.verdict import CaseVerdict, Word, case_verdict, stage_status, stage_word
+from pipeline.store.dictionary import labels_of
 from pipeline.store.sections import Answer, Section, Sections, Table, joined
 from pipeline.words import clean
 
@@ -73,7 +74,8 @@ def case_content(
     Raises:
         CaseError: E_CHANGED when an output is not what was recorded, E_GRID when a map is not on its image's grid.
     """
-    said = joined(sections_of(record, dataset_dir) for record in records)
+    parts_of = {record.stage: sections_of(record, dataset_dir) for record in records}
+    said, labels = joined(parts_of.values()), labels_of(records)
     images = CaseImages(records, dataset_dir, given or {})
     atlas = Atlas(images, said)
     parts = tuple(_part(section, atlas, images) for section in said.sections)
@@ -86,7 +88,11 @@ def case_content(
         tandem=__version__,
         verdict=case_verdict(records),
         stages=tuple((clean(record.stage), stage_status(record), stage_word(record)) for record in records),
-        answers=tuple(Answer(clean(item.label), clean(item.value), clean(item.note)) for item in said.answers),
+        answers=tuple(
+            Answer(clean(labels.get((stage, item.label), item.label)), clean(item.value), clean(item.note))
+            for stage, part in parts_of.items()
+            for item in part.answers
+        ),
         first=max(ranked, key=lambda picture: picture.rank, default=None),
         parts=(*parts, *_always(records, said)),
     )

@@ -89,7 +89,7 @@ class Atlas:
 
     def _drawn(self, picture: Picture, last: Picture, grid: MetaTensor, frame: Frame) -> Drawn:
         columns = [
-            self._column(panel, model, grid)
+            self._column(panel, model, grid, picture.without)
             for panel, model in zip(picture.panels, _models(picture, last), strict=True)
         ]
         title, caption = clean(picture.title), clean(picture.caption)
@@ -125,7 +125,7 @@ class Atlas:
         i, j, k = (int(at) for at in np.clip(index, frame.low, np.asarray(frame.high) - 1))
         return replace(frame, centre=(i, j, k))
 
-    def _column(self, panel: Panel, model: Panel, grid: MetaTensor) -> Column:
+    def _column(self, panel: Panel, model: Panel, grid: MetaTensor, without: str = "") -> Column:
         """One column; `model` is the panel at its place in the last picture of the group, whose windows it shares."""
         window = model.window or self._window(model.image, model.channel)
         column = Column(
@@ -133,7 +133,7 @@ class Atlas:
             voxels(self._on_grid(panel.image, panel.channel, grid)),
             window,
             unit=self._display(model.image).unit,
-            outlined=tuple(self._outlined(panel, grid)),
+            outlined=tuple(self._outlined(panel, grid, without)),
         )
         if top := panel.checkered or panel.overlaid:
             column = self._with_image(column, top, model.checkered or model.overlaid, grid)
@@ -151,11 +151,11 @@ class Atlas:
         unit = self._display(like).unit or "arbitrary units"
         return replace(column, top=above, top_window=self._window(like, 0), top_unit=unit)
 
-    def _outlined(self, panel: Panel, grid: MetaTensor) -> Iterator[Labels]:
-        """The regions of every image that the panel shows."""
+    def _outlined(self, panel: Panel, grid: MetaTensor, without: str = "") -> Iterator[Labels]:
+        """The regions of every image that the panel shows, but those of the image `without`."""
         shown = {panel.image, panel.checkered, panel.overlaid}
         for regions in self.regions:
-            if not shown.isdisjoint(regions.over):
+            if without not in regions.over and not shown.isdisjoint(regions.over):
                 labels = voxels(self._on_grid(regions.key, 0, grid, labels=True))
                 yield Labels(labels, self._swatches(regions.key, regions.names))
 

@@ -16,6 +16,7 @@ from pipeline.console import echo, print_table
 from pipeline.run.events import Follower
 from pipeline.run.progress import WORDS, Progress, line_of, word_of
 from pipeline.store import records, upkeep
+from pipeline.store.dictionary import labels_of
 from pipeline.store.files import is_held
 from pipeline.words import counted
 
@@ -95,9 +96,12 @@ def progress_of(output_dir: Path) -> Progress:
 
 
 def _rows(cases: Cases, stages: Sequence[str]) -> Table:
-    labels = list(dict.fromkeys(label for found in cases.values() for record in found for label in record.answers))
-    shown = (escape(label.lower()) for label in labels)
-    table = Table("case", *stages, "verdict", *shown, "code", "reason", box=None, header_style="bold")
+    labels = labels_of(record for found in cases.values() for record in found)
+    shown = (escape(label.lower()) for label in labels.values())
+    table = Table(box=None, header_style="bold")
+    table.add_column("case", overflow="fold")  # whole, however narrow the screen is
+    for heading in (*stages, "verdict", *shown, "code"):
+        table.add_column(heading)
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
     return table
@@ -191,17 +195,15 @@ def _broken_off(output_dir: Path) -> Iterator[str]:
         yield "the last run was stopped" if code == "stopped" else f"the last run could not go on ({code})"
 
 
-def _row(found: Sequence[Record], stages: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """What became of each stage, the worst verdict, what was found; code and reason of the first fault."""
+def _row(found: Sequence[Record], stages: Sequence[str], labels: Mapping[tuple[str, str], str]) -> list[str]:
+    """What became of each stage, the worst verdict, what was found; the code of the first fault. `tell` has reasons."""
     marks = {record.stage: _MARKS[record.status] for record in found}
-    answers = {label: value for record in found for label, value in record.answers.items()}
+    answers = {(record.stage, label): value for record in found for label, value in record.answers.items()}
     judged = worst(record.verdict for record in found if record.verdict)
     fault = next((record.error for record in found if record.error), None)
-    doubts = judged.reasons if judged and judged.grade != "pass" else ("",)
     return [
         *(marks.get(stage, "-") for stage in stages),
         f"[{_COLOURS[judged.grade]}]{judged.grade}[/]" if judged else "-",
-        *(escape(answers.get(label, "")) for label in labels),
+        *(escape(answers.get(pair, "")) for pair in labels),
         fault.code if fault else "",
-        escape(fault.message if fault else doubts[0]),
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,13 +73,20 @@ def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iter
             stage, Column(stage, "category", "", stage, f"What became of the case in the stage: {_STATUS}.")
         )
     # a name is looked at once, and not once a case
-    for stage, label in dict.fromkeys((record.stage, label) for record in found for label in record.answers):
+    for (stage, _), label in labels_of(found).items():
         said = Column(column_of(label), "text", "", stage, f"{label}: what the stage found, in words.")
         known.setdefault(said.name, said)
     for stage, name in dict.fromkeys((record.stage, name) for record in found for name in record.measures):
         key = f"{stage}_{name}"
         known.setdefault(key, Column(key, "number", unit_of(name), stage, _meaning(name, helps[stage])))
     return [known[name] for name in names]
+
+
+def labels_of(found: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """(stage, label of an answer) -> the label; with the stage's name where several stages answer under one label."""
+    pairs = list(dict.fromkeys((record.stage, label) for record in found for label in record.answers))
+    stages = Counter(label for _, label in pairs)
+    return {(stage, label): f"{label} ({stage})" if stages[label] > 1 else label for stage, label in pairs}
 
 
 def column_of(label: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.cases import Fault, Record, worst
 from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import code_version
 from pipeline.store import dictionary
-from pipeline.store.dictionary import column_of
+from pipeline.store.dictionary import column_of, labels_of
 from pipeline.store.files import TEMPORARY_PREFIX, sha256_file, write_atomic, write_text
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ def table(cases: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     import pandas as pd
 
     stages = stages_in_order(cases)
+    labels = labels_of(record for found in cases.values() for record in found)
     rows = []
     for case_id, records in cases.items():
         errors = [record.error for record in records if record.error]
@@ -247,7 +248,7 @@ def table(cases: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         if judged := worst(verdicts):
             row |= {"verdict": judged.grade, "verdict_reason": " ".join(judged.reasons)}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
-        row |= {column_of(label): value for record in records for label, value in record.answers.items()}
+        row |= {column_of(labels[x.stage, label]): value for x in records for label, value in x.answers.items()}
         row |= measures_of(records)
         rows.append(row)
     return pd.DataFrame(rows)

@@ -122,6 +122,8 @@ class Picture:
         focus: key of an image through whose largest value the planes run; empty: through the middle of the body.
         flicker: pictures of one case with the same text here are shown in turn, in the same place: before and after.
         rank: the picture with the highest rank of all stages stands on the report's first page; 0 never does.
+        without: key of an image; what is outlined over that one is not shown here: before an alignment, not where the
+            alignment puts it.
         axes: of a flat picture, across and up: it is drawn whole, with ticks in the place of the patient's directions
             and of a scale in mm.
     """
@@ -133,6 +135,7 @@ class Picture:
     focus: str = ""
     flicker: str = ""
     rank: int = 0
+    without: str = ""
     axes: tuple[Axis, ...] = ()
 
 

@@ -47,6 +47,8 @@ def test_distance_and_dice_of_cubes_that_are_known(
     moving = volume((inside * 3).astype(np.uint8), grids[1])
     found = label_numbers([((fixed, 1), (moving, 3))], transform_from_matrix(POSE))
     assert found["label_distance_mm"] == pytest.approx(np.linalg.norm(apart), abs=0.4)
+    middle = POSE[:3, :3] @ (centre + apart) + POSE[:3, 3]
+    assert found["label_distance_before_mm"] == pytest.approx(np.linalg.norm(middle - centre), abs=0.4)
     assert found["label_dice"] == pytest.approx(np.prod(1 - np.abs(apart) / (2 * half)), abs=0.06)
 
 
@@ -55,7 +57,7 @@ def test_the_worst_of_several_regions_counts(grids: tuple[np.ndarray, np.ndarray
     same, apart = ((near, 1), (near, 1)), ((near, 1), (far, 1))
     found = label_numbers([same, apart], sitk.Transform(3, sitk.sitkIdentity))
     assert found["label_distance_mm"] == pytest.approx(10.0, abs=0.3)
-    assert found["label_dice"] < 0.5
+    assert found["label_distance_before_mm"] == found["label_distance_mm"] and found["label_dice"] < 0.5
 
 
 def test_an_empty_region_is_not_compared(grids: tuple[np.ndarray, np.ndarray]) -> None:
@@ -66,9 +68,10 @@ def test_an_empty_region_is_not_compared(grids: tuple[np.ndarray, np.ndarray]) -
 
 @pytest.mark.parametrize(("apart_mm", "kinds"), [(5.0, []), (5.1, ["warn"]), (60.0, ["warn"])])
 def test_labels_that_lie_apart_are_a_warning_and_never_a_failure(apart_mm: float, kinds: list[str]) -> None:
-    found = judge_labels({"label_distance_mm": apart_mm, "label_dice": 0.5}, LIMITS)
+    numbers = {"label_distance_mm": apart_mm, "label_distance_before_mm": 2.34, "label_dice": 0.5}
+    found = judge_labels(numbers, LIMITS)
     assert [kind for kind, _ in found] == kinds
-    assert all(f"{apart_mm:.1f} mm apart" in text for _, text in found)
+    assert all(f"{apart_mm:.1f} mm apart" in text and "2.3 mm by the headers" in text for _, text in found)
 
 
 def test_no_common_label_no_finding() -> None:

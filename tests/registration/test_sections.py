@@ -22,6 +22,13 @@ def test_the_first_page_shows_the_worst_alignment_before_all_other_results() -> 
     assert ranks[0] < 30 < ranks[1] < ranks[2]
 
 
+def test_what_the_alignment_moved_is_not_outlined_before_it() -> None:
+    assert {picture.key: picture.without for picture in section().pictures} == {
+        "mr_before": "mr_aligned",
+        "mr_after": "",
+    }
+
+
 def test_a_value_beside_its_limit_has_the_digits_that_part_them() -> None:
     rows = section(overlap_dice_after=0.6499999, start_disagreement_mm=0.5).tables[0].rows
     assert rows[0] == ("Overlap dice after", "0.6499999", "at least 0.65")

@@ -94,6 +94,11 @@ def test_verdict(records, word, reasons):
     assert (verdict.word, verdict.reasons) == (word, reasons)
 
 
+def test_what_has_failed_says_what_becomes_of_it():
+    assert "not fit for use" in case_verdict([done("fail", "far")]).remedy
+    assert case_verdict([done("warn", "1.8 mm")]).remedy == ""
+
+
 def test_a_stage_that_stopped_gives_code_remedy_and_its_name():
     verdict = case_verdict([done(), FAILED])
     assert (verdict.code, verdict.remedy, verdict.headline) == (

@@ -272,6 +272,7 @@ def test_outlines_are_on_every_panel_that_shows_their_image(records, tmp_path):
     assert names == [["Tumour"], [], ["Tumour"], ["Tumour"]]
     assert ((columns[0].outlined[0].values == 1) == (voxels(grid) == 900)).all()
     assert [column.note for column in columns[::3]] == ["W 400 L 40 HU", ""]
+    assert not atlas._column(panels[0], panels[0], grid, without="ct").outlined
 
 
 def test_a_name_of_two_label_images_says_which_one_is_meant(records, tmp_path):

@@ -82,11 +82,38 @@ def test_status_shows_verdicts_answers_and_the_reason(tmp_path: Path, capsys: py
         made = Record(**{**record.__dict__, "case_id": case_id})
         records.write(made, records.case_folder(tmp_path, case_id) / made.stage)
     assert show(tmp_path) == 1
-    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert rows["case"].split() == ["case", "register", "verdict", "class", "code", "reason"]
+    printed = capsys.readouterr()
+    rows = {line.split()[0]: line for line in printed.out.splitlines()}
+    assert rows["case"].split() == ["case", "register", "verdict", "class", "code"]
     assert "kind_b, probability 0.87" in rows["one"]
-    assert "fail" in rows["two"] and "The mirror image matches better." in rows["two"]
-    assert "E_CRASH" in rows["three"] and "It crashed." in rows["three"]
+    assert "fail" in rows["two"] and "E_CRASH" in rows["three"]
+    assert "two, register: verdict fail: The mirror image matches better." in printed.err
+    assert "three, register: failed: E_CRASH: It crashed." in printed.err
+
+
+def test_a_case_is_named_whole_on_a_narrow_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    case_id = "case-0123456789abcdef"
+    for number in range(4):
+        made = Record(**{**DONE.__dict__, "case_id": case_id, "stage": f"stage_{number}"})
+        records.write(made, records.case_folder(tmp_path, case_id) / made.stage)
+    show(tmp_path)
+    table = capsys.readouterr().out.split(" case ")[1]
+    assert case_id in "".join(line[1:].split(" ")[0] for line in table.splitlines()), table
+
+
+def test_answers_of_one_name_say_which_stage_gave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, volume in (("segment", "4.7 mL"), ("fuse", "5.0 mL")):
+        answers = {"Volume of lesion": volume, **({"Class": "b"} if stage == "fuse" else {})}
+        made = Record("one", stage, "k", "done", answers=answers)
+        records.write(made, records.case_folder(tmp_path, "one") / stage)
+    show(tmp_path)
+    out = capsys.readouterr().out
+    assert "4.7 mL" in out and "5.0 mL" in out
+    row = records.table(records.of_run(tmp_path)).iloc[0]
+    assert (row["volume_of_lesion_segment"], row["volume_of_lesion_fuse"], row["class"]) == ("4.7 mL", "5.0 mL", "b")
 
 
 def test_what_was_found_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,8 +122,8 @@ def test_what_was_found_is_printed_as_it_is(tmp_path: Path, capsys: pytest.Captu
         Record("c", "ingest", "k", "failed", answers={"[i]Class": "[/] b"}, error=fault), tmp_path / "cases/c/x"
     )
     show(tmp_path)
-    out = capsys.readouterr().out
-    assert "[i]class" in out and "[/] b" in out and "Between [/red] and [bold]." in out
+    printed = capsys.readouterr()
+    assert "[i]class" in printed.out and "[/] b" in printed.out and "Between [/red] and [bold]." in printed.err
 
 
 def test_a_run_that_was_stopped_before_its_first_case_is_told(

@@ -145,10 +145,11 @@ def _even_steps(series: Series, stack: Stack) -> tuple[str, ...]:
         return ()
     missing = stack.missing
     if missing.any():
-        position = series.instances[int(np.argmax(missing))].position
-        z = position[2] if position else 0.0
+        gap = int(np.argmax(missing))
+        beside = [item.position[2] for item in series.instances[gap : gap + 2] if item.position]
         total = len(series.instances) + int(missing.sum())
-        raise QuarantineError("E_GAP", f"{missing.sum()} of {total} slices are missing near z = {z:.1f} mm.")
+        where = f" near z = {sum(beside) / len(beside):.1f} mm" if beside else ""
+        raise QuarantineError("E_GAP", f"{missing.sum()} of {total} slices are missing{where}.")
     if steps.max() > STEP_RANGE * stack.step_mm or steps.min() < stack.step_mm / STEP_RANGE:
         raise QuarantineError("E_IRREGULAR", f"Slice distances vary from {steps.min():.2f} to {steps.max():.2f} mm.")
     return ("N_RESAMPLED",)

@@ -70,6 +70,15 @@ def test_one_slice_beside_the_others_is_refused() -> None:
         assert notes_of(near) == ()
 
 
+@pytest.mark.parametrize("missing", [[9], [8, 9, 10]])
+def test_a_gap_is_where_slices_are_missing(missing: list[int]) -> None:
+    slices = stack(np.arange(20) * 2.5)
+    heights_mm = [slices[number].position[2] for number in missing]
+    judged = judge(series([item for number, item in enumerate(slices) if number not in missing]))
+    assert judged.fault is not None
+    assert judged.fault.message.endswith(f"are missing near z = {np.mean(heights_mm):.1f} mm.")
+
+
 @pytest.mark.parametrize(
     ("along_mm", "message"),
     [
