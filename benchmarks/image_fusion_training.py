@@ -72,7 +72,7 @@ class Pair:
 
 ANEW = Phase(MEDICAL, ("measures",), {})
 #: Then it learns to copy the larger source where nothing has an edge.
-EVEN = Phase(MEDICAL, ("measures", "even"), {})
+EVEN = Phase(MEDICAL, ("even",), {})
 FIRST, SECOND = Phase(NATURAL, ("measures", "pretrain"), {}), Phase(MEDICAL, ("measures", "finetune"), {})
 LITE0 = {"encoder": "efficientnet_lite0", "rate": 0.001}
 IMAGENET = {**LITE0, "freeze_epochs": 3, "encoder_sha256": LITE0_SHA256}
@@ -177,7 +177,7 @@ def learned(
     short = {} if name == "network" else {"max_epochs": SHORT, "val_interval": SHORT // 2}
     for number, phase in enumerate(parts):
         shared = phase.data if phase.data == NATURAL else name.replace(", ", "-").replace(" ", "_")
-        folder = out / f"{shared}-{fold}-{number}"
+        folder = out / f"{shared}-{fold}-{number}-{'-'.join(phase.overlays)}"
         if not (folder / "model.pt").is_file():
             files = [CONFIGS / "train.yaml", *(CONFIGS / "overlays" / f"{item}.yaml" for item in phase.overlays)]
             given = {"dataset_dir": str(data / phase.data), "output_dir": str(folder), "weights": weights, "fold": fold}

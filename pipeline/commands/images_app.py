@@ -67,7 +67,7 @@ def fuse_image(  # noqa: PLR0913 - one flag for each thing that makes the pictur
     picture: Annotated[bool, typer.Option("--picture", help="Draw CT, MR and both side by side, too.")] = False,
     measures: Annotated[bool, typer.Option(help="Measure it; of a large volume this takes longest.")] = True,
     device: Device = "",
-    engine: Annotated[str, typer.Option(help="Of a network: torch, or openvino: faster on a processor.")] = "torch",
+    engine: Annotated[str, typer.Option(help="Of a network: torch, or openvino (of a processor).")] = "torch",
 ) -> None:
     """Make one picture of a CT and an MR that lie on one grid, and measure it beside ones that take no skill."""
     from pipeline.commands.fuse_image import fuse_image as fuse_pair

@@ -82,6 +82,13 @@ class ImageFusionLoss(nn.Module):
         self.weights = {**known, **(weights or {})}
         self.ssim_range, self.ssim_greys = ssim_range, ssim_greys
 
+    @property
+    def counted(self) -> dict[str, float]:
+        """What a checkpoint keeps: the terms that count, and how the structure is measured."""
+        found = {name: weight for name, weight in self.weights.items() if weight > 0}
+        ways = {"ssim_range": self.ssim_range, "ssim_greys": float(self.ssim_greys)} if "structure" in found else {}
+        return {**found, **ways}
+
     def forward(self, answer: Answer, sources: Tensor) -> Tensor:
         """The loss of a batch: a number.
 

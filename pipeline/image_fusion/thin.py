@@ -14,7 +14,7 @@ from pipeline.inference.thin import Layer, Thin, convolved, for_thin_layers, row
 
 
 def for_processor(network: ImageFusionNet) -> nn.Module:
-    """A copy of a network for inference on a processor; what it says is the same to six digits."""
+    """A copy of a network for inference on a processor; what it says is the same to six digits; float32."""
     return for_single_tiles(for_thin_layers(network, {Joined: ThinJoined, Attention: ThinAttention}))
 
 

@@ -34,7 +34,7 @@ class Preparation:
         modalities: names of the two, the one with the windows first.
         windows: level and width of each, in HU, or of 0 to 1 for pictures.
         patch: voxels along each side.
-        loss: term -> how much it counted.
+        loss: term -> how much it counted; and how the structure was measured.
     """
 
     modalities: Sequence[str]

@@ -27,20 +27,26 @@ def lanes() -> int:
 
 
 def for_thin_layers(network: nn.Module, swaps: Mapping[type[nn.Module], Swap]) -> nn.Module:
-    """A copy of a network on a processor that gives the same in less time; for float32.
+    """A network on a processor that gives the same in less time; for float32. What is not changed shares the weights.
 
     Args:
         network: its convolutions with few outputs become `Thin`.
         swaps: what takes the place of the network's own kinds of modules.
     """
-    found = copy.deepcopy(network)
-    for module in list(found.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) in swaps:
-                setattr(module, name, swaps[type(child)](child))
-            elif suits(child) and neighbours(child) > 1:
-                setattr(module, name, Thin(child))
+    found = copy.deepcopy(network, {id(item): item for item in (*network.parameters(), *network.buffers())})
+    _swap(found, swaps)
     return found
+
+
+def _swap(module: nn.Module, swaps: Mapping[type[nn.Module], Swap]) -> None:
+    for name, child in list(module.named_children()):
+        if suits(child) and neighbours(child) > 1:
+            setattr(module, name, Thin(child))
+            continue
+        if type(child) in swaps:
+            child = swaps[type(child)](child)
+            setattr(module, name, child)
+        _swap(child, swaps)
 
 
 def suits(layer: nn.Module) -> TypeGuard[Layer]:

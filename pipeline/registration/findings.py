@@ -265,7 +265,7 @@ def label_numbers(common: Iterable[Regions], transform: sitk.Transform) -> dict[
     if not distances:
         return {}
     after_mm, before_mm = max(distances)
-    return {"label_distance_before_mm": before_mm, "label_distance_mm": after_mm, "label_dice": min(dices)}
+    return {"label_distance_mm": after_mm, "label_distance_before_mm": before_mm, "label_dice": min(dices)}
 
 
 def judge_labels(numbers: dict[str, Any], limits: AlignmentLimits) -> Findings:

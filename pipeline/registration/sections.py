@@ -47,8 +47,8 @@ HELP = {
     "inverse_error_mm": "How far a point lies from itself when it is mapped there and back.",
     "landmark_tre_mm": "Mean distance of landmarks that had no part in the alignment.",
     "landmark_fre_mm": "Mean distance of landmarks that the alignment was fitted to.",
-    "label_distance_before_mm": "The same by the headers alone, of the label that lies furthest apart.",
     "label_distance_mm": "Distance of the centres of a label that was drawn on both images.",
+    "label_distance_before_mm": "The same by the headers alone, of the label that lies furthest apart now.",
     "jacobian_min": "The smallest local change of volume.",
     "jacobian_max": "The largest local change of volume.",
 }

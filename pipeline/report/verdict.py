@@ -21,10 +21,8 @@ HEADLINES: dict[Word, str] = {
 #: Grade of a stage's own verdict -> the word whose colour it bears.
 GRADE_WORDS: dict[str, Word] = {"pass": "done", "warn": "warning", "fail": "failed"}
 #: What becomes of results that their own stage has judged as failed.
-UNFIT = (
-    "What has failed is not fit for use, and later stages leave it out: look at its pictures, mend the input or the "
-    "data spec, and run again."
-)
+UNFIT = "What has failed is not fit for use: look at its pictures, mend the input or the data spec, and run again."
+LEFT_OUT = "Later stages leave it out."
 #: Problems first.
 SEVERITY: tuple[Word, ...] = ("failed", "quarantined", "warning", "done")
 
@@ -70,7 +68,8 @@ def case_verdict(records: Sequence[Record]) -> CaseVerdict:
         said = ("No stage has left a record for this case: its work was broken off, or never begun.",)
         return CaseVerdict("failed", said, remedy="Run again.")
     if judged and judged.grade != "pass":
-        return CaseVerdict(GRADE_WORDS[judged.grade], said, remedy=UNFIT if judged.grade == "fail" else "")
+        remedy = UNFIT if judged.grade == "fail" else ""
+        return CaseVerdict(GRADE_WORDS[judged.grade], said, remedy=f"{remedy} {LEFT_OUT}" if judged.unfit else remedy)
     return CaseVerdict("done", ("All stages finished.", *said))
 
 

@@ -99,7 +99,7 @@ def _rows(cases: Cases, stages: Sequence[str]) -> Table:
     labels = labels_of(record for found in cases.values() for record in found)
     shown = (escape(label.lower()) for label in labels.values())
     table = Table(box=None, header_style="bold")
-    table.add_column("case", overflow="fold")  # whole, however narrow the screen is
+    table.add_column("case", no_wrap=True)
     for heading in (*stages, "verdict", *shown, "code"):
         table.add_column(heading)
     for case_id, found in cases.items():

@@ -12,9 +12,9 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.image_fusion import applying
 from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.metrics import measure
-from pipeline.image_fusion.network import ImageFusionNet
+from pipeline.image_fusion.network import Attention, ImageFusionNet, Joined
 from pipeline.image_fusion.pictures import windowed
-from pipeline.image_fusion.thin import for_processor
+from pipeline.image_fusion.thin import ThinAttention, ThinJoined, for_processor
 from pipeline.image_fusion.weights import load_trained
 from pipeline.shipped import shipped
 from pipeline.store.files import sha256_file
@@ -74,6 +74,22 @@ def test_a_processor_looks_at_no_more_than_its_caches_hold(monkeypatch: pytest.M
     monkeypatch.setattr(applying, "PROCESSOR_VOXELS", 2 * 32 * 32 + 5)
     apply_network(network, windows, mr, batch=4)
     assert [shape[0] for shape in seen] == [1, 2, 2]
+    seen.clear()
+    apply_network(network_of(3), *images(32, 32, 40), tile=(32, 32, 16), overlap=0.0, batch=4)  # 3 tiles of 2^14 voxels
+    assert [shape[0] for shape in seen] == [1, 1, 1]
+
+
+def test_a_processor_uses_the_faster_form() -> None:
+    example = torch.zeros(1, 3, 32, 32)
+    kinds = {type(module) for module in applying._forward(network_of(2), example, "torch").modules()}
+    assert {ThinJoined, ThinAttention} <= kinds and not {Joined, Attention} & kinds
+
+
+def test_the_faster_form_shares_what_it_does_not_change() -> None:
+    network = ImageFusionNet(2, "resnet34")
+    own = {item.data_ptr() for item in network.encoders.parameters()}
+    kept = {item.data_ptr() for item in for_processor(network).encoders.parameters()}
+    assert own == kept
 
 
 @torch.no_grad()

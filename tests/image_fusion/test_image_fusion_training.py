@@ -83,7 +83,7 @@ def test_two_phases(workflow: Make, tmp_path: Path) -> None:
     """The second starts from the first's weights, at a tenth of the rate, and its encoders wait."""
     workflow(output_dir=str(tmp_path / "pre"), loss_weights={"medical": 0.0}, max_epochs=1).run()
     first = read_checkpoint(tmp_path / "pre" / "model.pt")
-    assert "medical" not in first["history"][0] and first["preparation"]["loss"]["medical"] == 0
+    assert "medical" not in first["history"][0] and "medical" not in first["preparation"]["loss"]
     made = workflow("finetune", weights=str(tmp_path / "pre" / "model.pt"), freeze_epochs=1, max_epochs=2, rate=0.001)
     made.parser.get_parsed_content("network")
     network, seen = made.network_def, []

@@ -177,6 +177,13 @@ def test_structure_may_be_that_of_the_picture_as_it_is_saved() -> None:
     torch.testing.assert_close(taught, wanted)
 
 
+def test_a_checkpoint_keeps_what_counted_and_how() -> None:
+    loss = ImageFusionLoss({"content": 0.0, "qabf": 2.0}, 2 / 255, 256)
+    same = {"structure": 8, "detail": 5, "consistency": 3, "gradient": 2, "medical": 10, "qabf": 2}
+    assert loss.counted == {**same, "ssim_range": 2 / 255, "ssim_greys": 256}
+    assert ImageFusionLoss({**dict.fromkeys(same, 0.0), "content": 1.0}, 2 / 255).counted == {"content": 1}
+
+
 @pytest.mark.parametrize("greys", [-1, 1])
 def test_greys_that_cannot_be_are_refused(greys: int) -> None:
     with pytest.raises(UsageError, match="E_CONFIG"):

@@ -95,7 +95,9 @@ def test_verdict(records, word, reasons):
 
 
 def test_what_has_failed_says_what_becomes_of_it():
-    assert "not fit for use" in case_verdict([done("fail", "far")]).remedy
+    assert case_verdict([done("fail", "far")]).remedy.endswith("run again.")
+    unfit = replace(done(), verdict=Verdict("fail", ("far",), ("mr_aligned",)))
+    assert case_verdict([unfit]).remedy.endswith("run again. Later stages leave it out.")
     assert case_verdict([done("warn", "1.8 mm")]).remedy == ""
 
 
@@ -127,6 +129,8 @@ def test_the_first_page_has_verdict_answers_date_and_the_highest_picture(records
     )
     assert [(item.label, item.value, item.note) for item in content.answers] == [("Tumour", "1.3 mL", "CT 900 HU")]
     assert content.first.key == "mr_after"
+    twice = [replace(item, answers={"Tumour": "1.3 mL"} if item.stage != "register" else {}) for item in records]
+    assert [item.label for item in case_content("CASE-1", twice, tmp_path, TODAY).answers] == ["Tumour (ingest)"]
 
 
 def test_sections_come_in_the_order_of_the_stages_before_what_every_case_has(records, tmp_path):

@@ -259,6 +259,7 @@ def test_another_process_writes_the_same_bytes(quarantined, tmp_path):
 
 def test_a_run_has_a_page_of_all_its_cases(records, quarantined, tmp_path):
     records[1] = replace(records[1], verdict=Verdict("warn", ("1.8 mm apart.",)), answers={"Class": "kind_b"})
+    records[2] = replace(records[2], answers={"Class": "kind_a"})
     for record in (*records, *quarantined):
         store.write(record, store.case_folder(tmp_path, record.case_id) / record.stage)
     stage = Stage("report", Reportd(tmp_path), {"records": "records"}, output_dir=tmp_path)
@@ -268,7 +269,16 @@ def test_a_run_has_a_page_of_all_its_cases(records, quarantined, tmp_path):
     RunPage()(tmp_path)
     page = Reader((tmp_path / "report.html").read_bytes())
     assert page.text.index("CASE-2") < page.text.index("CASE-1")
-    for expected in ("E_GAP", "1.8 mm apart.", "kind_b", "register warning", "toybox done", "ingest quarantined"):
+    for expected in (
+        "E_GAP",
+        "1.8 mm apart.",
+        "kind_b",
+        "kind_a",
+        "Class (register)",
+        "register warning",
+        "toybox done",
+        "ingest quarantined",
+    ):
         assert expected in page.text
     links = [link for link in page.links if not link.startswith("data:")]
     assert all((tmp_path / link).is_file() for link in links) and len(links) == 2

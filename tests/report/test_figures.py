@@ -1,6 +1,7 @@
 """The drawn sheets: scale, aspect, placement, and the pixels themselves."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from pipeline.errors import CaseError
 from pipeline.geometry import apply
+from pipeline.report import pictures
 from pipeline.report.figures import (
     COLOURS,
     Column,
@@ -272,7 +274,15 @@ def test_outlines_are_on_every_panel_that_shows_their_image(records, tmp_path):
     assert names == [["Tumour"], [], ["Tumour"], ["Tumour"]]
     assert ((columns[0].outlined[0].values == 1) == (voxels(grid) == 900)).all()
     assert [column.note for column in columns[::3]] == ["W 400 L 40 HU", ""]
-    assert not atlas._column(panels[0], panels[0], grid, without="ct").outlined
+
+
+def test_before_an_alignment_what_it_moved_is_not_outlined(records, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pictures, "draw_columns", lambda columns, *rest: seen.extend(columns) or b"")
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS, regions=REGIONS))
+    shown = Picture("p", "P", "", (Panel("a", "ct"),))
+    atlas.draw((replace(shown, without="mr"), shown, replace(shown, without="ct")))
+    assert [len(column.outlined) for column in seen] == [1, 1, 0]
 
 
 def test_a_name_of_two_label_images_says_which_one_is_meant(records, tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pipeline.cases import Fault, Record, Verdict
 from pipeline.errors import UsageError
-from pipeline.run import events
+from pipeline.run import events, status
 from pipeline.run.status import finish, show, summary
 from pipeline.store import records
 
@@ -91,17 +94,15 @@ def test_status_shows_verdicts_answers_and_the_reason(tmp_path: Path, capsys: py
     assert "three, register: failed: E_CRASH: It crashed." in printed.err
 
 
-def test_a_case_is_named_whole_on_a_narrow_screen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
+def test_a_case_is_named_whole_on_a_narrow_screen(tmp_path: Path) -> None:
     case_id = "case-0123456789abcdef"
-    for number in range(4):
+    for number in range(6):
         made = Record(**{**DONE.__dict__, "case_id": case_id, "stage": f"stage_{number}"})
         records.write(made, records.case_folder(tmp_path, case_id) / made.stage)
-    show(tmp_path)
-    table = capsys.readouterr().out.split(" case ")[1]
-    assert case_id in "".join(line[1:].split(" ")[0] for line in table.splitlines()), table
+    found = records.of_run(tmp_path)
+    narrow = Console(width=50, file=io.StringIO())
+    narrow.print(status._rows(found, records.stages_in_order(found)))
+    assert f" {case_id} " in narrow.file.getvalue()
 
 
 def test_answers_of_one_name_say_which_stage_gave_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +113,10 @@ def test_answers_of_one_name_say_which_stage_gave_them(tmp_path: Path, capsys: p
     show(tmp_path)
     out = capsys.readouterr().out
     assert "4.7 mL" in out and "5.0 mL" in out
-    row = records.table(records.of_run(tmp_path)).iloc[0]
+    table = records.write_table(tmp_path)
+    row, known = table.iloc[0], json.loads((tmp_path / "cases.json").read_text())
+    assert [item["name"] for item in known] == list(table)
+    assert [item["stage"] for item in known if "volume" in item["name"]] == ["segment", "fuse"]
     assert (row["volume_of_lesion_segment"], row["volume_of_lesion_fuse"], row["class"]) == ("4.7 mL", "5.0 mL", "b")
 
 

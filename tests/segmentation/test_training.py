@@ -96,6 +96,29 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
         TrainingSettings(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("patch", "bfloat16", "device", "words"),
+    [
+        ((8, 8, 8), True, "cpu", "got 2 x 2 x 2: give a larger patch"),
+        ((16, 16, 8), True, "cpu", "got 4 x 4 x 2"),
+        ((12, 12, 12), True, "cpu", ""),
+        ((8, 8, 8), False, "cpu", ""),
+        ((8, 8, 8), True, "cuda", ""),
+    ],
+)
+def test_features_too_small_for_bfloat16_are_refused(
+    patch: tuple[int, ...], bfloat16: bool, device: str, words: str
+) -> None:
+    trainer = TandemTrainer.__new__(TandemTrainer)
+    trainer.settings, trainer.device = {"bfloat16": bfloat16}, torch.device(device)
+    strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+    trainer.configuration_manager = SimpleNamespace(patch_size=patch, network_arch_init_kwargs={"strides": strides})
+    if not words:
+        return trainer._require_sides()
+    with pytest.raises(UsageError, match=f"E_CONFIG.*{words}"):
+        trainer._require_sides()
+
+
 def test_what_is_not_there_is_said_before_a_process_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="E_NO_CASES"):
         Planning(str(tmp_path), str(tmp_path / "out"))
@@ -255,7 +278,7 @@ def spared() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     place, out = write_dataset(folder), folder / "out"
-    Planning(str(place), str(out), preset="small", configurations=["3d_fullres"], patch=(8, 8, 8)).run()
+    Planning(str(place), str(out), preset="small", configurations=["3d_fullres"], patch=(12, 12, 12)).run()
     shutil.copytree(out, folder / "planned")
     train = Training(str(place), str(out), SETTINGS, preset="small", folds=[0])
     train.run()

@@ -23,6 +23,9 @@ from pipeline.store.files import sha256_file
 
 #: Of the environment: folders, which a log does not name.
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer")
+#: Of features, for bfloat16 on a processor: of shorter ones oneDNN 3 counts the gradients of convolutions wrongly on
+#: processors with AVX-512, up to infinity, and writes beside its memory. nnU-Net's own plans have 4 and more.
+LEAST_SIDE = 3
 
 
 class TandemTrainer(nnUNetTrainer):
@@ -45,6 +48,16 @@ class TandemTrainer(nnUNetTrainer):
         self.save_every = 1
         # MONAI's networks give one output
         self.enable_deep_supervision = "twins" not in self.configuration_manager.network_arch_class_name
+        self._require_sides()
+
+    def _require_sides(self) -> None:
+        """Raise E_CONFIG where the deepest features are too small for bfloat16 on a processor."""
+        strides = self.configuration_manager.network_arch_init_kwargs["strides"]
+        sides = np.asarray(self.configuration_manager.patch_size) // np.prod(strides, 0)
+        if self.settings["bfloat16"] and self.device.type == "cpu" and sides.min() < LEAST_SIDE:
+            least, found = f"{LEAST_SIDE} voxels a side", " x ".join(map(str, sides))
+            what = f"Expected {least} or more at the deepest level for bfloat16 on a processor, got {found}"
+            raise UsageError("E_CONFIG", f"{what}: give a larger patch, or bfloat16: false.")
 
     def _seed(self, epoch: int) -> None:
         seed = (self.settings["seed"] * 100_003 + epoch + 1) % 2**32
