@@ -57,7 +57,9 @@ def test_kills_at_random_moments(whole_run: WholeRun, tmp_path: Path) -> None:
     seconds = time.perf_counter() - started
     assert hashes(tmp_path / "whole", whole_run.small_case) == truth
     chance, out, seen = random.Random(2), tmp_path / "out", set()
-    for _ in range(KILLS):
+    for number in range(4 * KILLS):  # more of them where other work has slowed the runs down
+        if number >= KILLS and len(seen) > 1:
+            break
         process = subprocess.Popen(
             command(*arguments, out),
             env=environment(home),
