@@ -113,7 +113,7 @@ def network(data: Path, out: Path, fold: int) -> str:
     pairs = held_out(data, fold)
     patients = ", ".join(sorted({pair.patient for pair in pairs}))
     count = sum(item.numel() for item in trained.network.parameters())
-    recipe = ", ".join(f"{name} {weight:g}" for name, weight in trained.preparation.loss.items() if weight)
+    recipe = ", ".join(f"{name} {weight:g}" for name, weight in trained.preparation.loss.items())
     return "\n".join(
         [
             f"## On a patient held out\n\n{len(pairs)} pairs of {patients}; the network ({count:,} parameters) has "

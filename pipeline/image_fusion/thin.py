@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.image_fusion.network import Attention, ImageFusionNet, Joined, onto
-from pipeline.inference.engine import for_single_tiles
-from pipeline.inference.thin import Layer, Thin, convolved, for_thin_layers, rows
+from pipeline.inference.thin import Layer, Thin, convolved, for_single_tiles, for_thin_layers, rows
 
 
 def for_processor(network: ImageFusionNet) -> nn.Module:

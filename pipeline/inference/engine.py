@@ -81,29 +81,6 @@ class AsTuple(nn.Module):
         return (self.network(image),)
 
 
-class _OneDnnConv3d(nn.Conv3d):
-    """Convolves by oneDNN whatever the batch is."""
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        assert not isinstance(self.padding, str)  # `for_single_tiles` leaves those as they are
-        return torch.mkldnn_convolution(input, weight, bias, self.padding, self.stride, self.dilation, self.groups)
-
-
-def for_single_tiles(network: nn.Module) -> nn.Module:
-    """A network on a processor that is as fast a tile with one tile as with two; it shares the weights.
-
-    PyTorch leaves oneDNN aside for a single image with few features, and takes up to twice as long. For float32.
-    """
-    if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
-        return network
-    shared = copy.deepcopy(network, {id(item): item for item in (*network.parameters(), *network.buffers())})
-    for module in shared.modules():
-        if type(module) is nn.Conv3d and max(module.kernel_size) > 1:
-            plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-            module.__class__ = _OneDnnConv3d if plain else nn.Conv3d
-    return shared
-
-
 @dataclass(frozen=True)
 class Task:
     """What is compiled; networks are told apart by their `identity`, whatever object holds the weights.

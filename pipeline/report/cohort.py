@@ -129,11 +129,7 @@ class RunPage:
 
 
 def _case_row(
-    output_dir: Path,
-    case_id: str,
-    found: Sequence[Record],
-    drawn: bool,
-    labels: Mapping[tuple[str, str], str],
+    output_dir: Path, case_id: str, found: Sequence[Record], drawn: bool, labels: Mapping[tuple[str, str], str]
 ) -> dict[str, Any]:
     paths = {item.key: output_dir / item.path for record in found for item in record.artifacts}
     verdict = case_verdict(found)

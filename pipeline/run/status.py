@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.cases import Grade, Record, worst
 from pipeline.console import echo, print_table
@@ -98,10 +98,7 @@ def progress_of(output_dir: Path) -> Progress:
 def _rows(cases: Cases, stages: Sequence[str]) -> Table:
     labels = labels_of(record for found in cases.values() for record in found)
     shown = (escape(label.lower()) for label in labels.values())
-    table = Table(box=None, header_style="bold")
-    table.add_column("case", no_wrap=True)
-    for heading in (*stages, "verdict", *shown, "code"):
-        table.add_column(heading)
+    table = Table(Column("case", no_wrap=True), *stages, "verdict", *shown, "code", box=None, header_style="bold")
     for case_id, found in cases.items():
         table.add_row(case_id, *_row(found, stages, labels))
     return table

@@ -27,10 +27,10 @@ from pipeline.inference.engine import (
     Engine,
     Task,
     compiled,
-    for_single_tiles,
     require_engine,
     require_processor,
 )
+from pipeline.inference.thin import for_single_tiles
 from pipeline.inference.tiles import Box, TileSum, groups, mirrored
 from pipeline.segmentation.model import Model
 from pipeline.segmentation.nnunet import (

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from scipy import ndimage
 
 from pipeline.segmentation.model import Model, build_network, load_model
 from pipeline.segmentation.weights import describe
@@ -123,6 +126,29 @@ def write_model(
     (folder / "dataset.json").write_text(json.dumps(dataset))
     describe(folder, about)
     return folder
+
+
+def write_dataset(folder: Path, cases: int = 4) -> Path:
+    """A raw data set: blobs whose labels are their brighter parts; two folds."""
+    place = folder / "raw" / "Dataset501_Toy"
+    rng = np.random.default_rng(1)
+    for part in ("imagesTr", "labelsTr"):
+        (place / part).mkdir(parents=True)
+    names = [f"case_{number}" for number in range(cases)]
+    for name in names:
+        image = ndimage.gaussian_filter(rng.normal(size=(16, 16, 16)), 2)
+        label = (image > np.quantile(image, 0.7)).astype(np.uint8) + (image > np.quantile(image, 0.9))
+        nib.save(
+            nib.Nifti1Image((100 * image + 500).astype(np.float32), np.eye(4)),
+            place / "imagesTr" / f"{name}_0000.nii.gz",
+        )
+        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), place / "labelsTr" / f"{name}.nii.gz")
+    dataset = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "outer": 1, "inner": 2}, "numTraining": cases}
+    (place / "dataset.json").write_text(json.dumps({**dataset, "file_ending": ".nii.gz"}))
+    folds = [{"train": names[2:], "val": names[:2]}, {"train": names[:2], "val": names[2:]}]
+    (place / "splits_final.json").write_text(json.dumps(folds))
+    (place / "tandem.json").write_text(json.dumps({"spec": "toy", "channels": ["mr"], "label_map": {"1": 3, "2": 8}}))
+    return place
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from scipy import ndimage
 
 from pipeline.commands.out_of_fold import OutOfFold
 from pipeline.commands.segment import calibration_of
@@ -38,35 +37,12 @@ from pipeline.segmentation.workspace import FOR_NEXT, Workspace, next_stages, pl
 from pipeline.shipped import shipped
 from pipeline.store.files import sha256_file
 from tests import warm
-from tests.segmentation.conftest import plans_of, write_model
+from tests.segmentation.conftest import plans_of, write_dataset, write_model
 
 CASCADE = "3d_cascade_fullres"
 SETTINGS = TrainingSettings(
     epochs=3, iterations=2, val_iterations=1, optimizer="adamw", rate=0.002, mirror_axes=(), bfloat16=True
 )
-
-
-def write_dataset(folder: Path, cases: int = 4) -> Path:
-    """A raw data set: blobs whose labels are their brighter parts; two folds."""
-    place = folder / "raw" / "Dataset501_Toy"
-    rng = np.random.default_rng(1)
-    for part in ("imagesTr", "labelsTr"):
-        (place / part).mkdir(parents=True)
-    names = [f"case_{number}" for number in range(cases)]
-    for name in names:
-        image = ndimage.gaussian_filter(rng.normal(size=(16, 16, 16)), 2)
-        label = (image > np.quantile(image, 0.7)).astype(np.uint8) + (image > np.quantile(image, 0.9))
-        nib.save(
-            nib.Nifti1Image((100 * image + 500).astype(np.float32), np.eye(4)),
-            place / "imagesTr" / f"{name}_0000.nii.gz",
-        )
-        nib.save(nib.Nifti1Image(label.astype(np.uint8), np.eye(4)), place / "labelsTr" / f"{name}.nii.gz")
-    dataset = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "outer": 1, "inner": 2}, "numTraining": cases}
-    (place / "dataset.json").write_text(json.dumps({**dataset, "file_ending": ".nii.gz"}))
-    folds = [{"train": names[2:], "val": names[:2]}, {"train": names[:2], "val": names[2:]}]
-    (place / "splits_final.json").write_text(json.dumps(folds))
-    (place / "tandem.json").write_text(json.dumps({"spec": "toy", "channels": ["mr"], "label_map": {"1": 3, "2": 8}}))
-    return place
 
 
 def test_presets_and_networks_have_plans_of_their_own() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.profiler import profile
 
-from pipeline.inference.engine import for_single_tiles
+from pipeline.inference.thin import for_single_tiles
 
 TILE = torch.randn(1, 1, 20, 24, 20, generator=torch.Generator().manual_seed(0))
 
