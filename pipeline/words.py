@@ -28,8 +28,8 @@ UNITS: dict[str, str] = {
     "seconds": "s",
 }
 #: Words that are not written as they are in a key.
-_ACRONYMS = ("ADC", "CLAHE", "CT", "CV", "FLAIR", "GTV", "MI", "MR", "N4", "NLM", "NMI", "PET", "PSNR", "ROI", "SNR")
-SPELLINGS = {word.lower(): word for word in (*_ACRONYMS, "CXR", "SSIM", "SUV", "T1", "T2", "TRE")}
+_ACRONYMS = ("ADC", "CLAHE", "CT", "CV", "DWI", "FLAIR", "GTV", "HBV", "MI", "MR", "N4", "NLM", "NMI", "PET", "PSNR")
+SPELLINGS = {word.lower(): word for word in (*_ACRONYMS, "CXR", "ROI", "SNR", "SSIM", "SUV", "T1", "T2", "TRE")}
 
 
 def clean(text: object) -> str:

@@ -148,12 +148,12 @@ def temperature_note(rows: Rows, relative_error: float) -> list[str]:
     """The sentence when T is known to less than a tenth; its error falls with the root of the number of cases."""
     if relative_error <= RELATIVE_ERROR:
         return []
-    # an outcome without any curvature leaves no number to name
-    needed = f"about {math.ceil(rows.case_count * (relative_error / RELATIVE_ERROR) ** 2)}"
-    return [
-        f"Too few cases: temperature scaling on {rows.case_count} cases knows T to {100 * relative_error:.0f} % only; "
-        f"{needed if math.isfinite(relative_error) else 'more'} cases would bring that to {100 * RELATIVE_ERROR:.0f} %."
-    ]
+    few = f"Too few cases: temperature scaling on {rows.case_count} cases leaves its T"
+    if math.isinf(relative_error):  # an outcome without any curvature leaves no number to name
+        return [f"{few} open."]
+    needed = math.ceil(rows.case_count * (relative_error / RELATIVE_ERROR) ** 2)
+    spread, wanted = f"{100 * relative_error:.0f} %", f"{100 * RELATIVE_ERROR:.0f} %"
+    return [f"{few} uncertain by {spread}; about {needed} cases would bring that to {wanted}."]
 
 
 def events_note(rows: Rows, name: str, parameters: int) -> list[str]:

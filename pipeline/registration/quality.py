@@ -345,7 +345,10 @@ def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
         return []
     kind = "warn" if dice >= limits.overlap_dice_warn else "fail"
     least = limits.overlap_dice_pass
-    return [(kind, f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g}).")]
+    text = f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g})"
+    return [
+        (kind, f"{text}: the pose is wrong, or one image shows part of the body too dark, as MR far from its coil.")
+    ]
 
 
 def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:

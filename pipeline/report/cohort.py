@@ -30,10 +30,10 @@ def cohort_page(rows: Sequence[Mapping[str, Any]], run: Mapping[str, Any], today
     """Lay a cohort out as one self-contained web page that sorts and filters; its only script is known by its hash.
 
     Args:
-        rows: one a case: `case_id`, `verdict` (a `verdict.Word`), `reason`, `code`, `stages` (name, status and the
-            word whose colour it bears, in order), `answers` (label -> text), `page` (link relative to this page),
-            `thumbnail` (PNG bytes), and `measures` (column of `cases.csv` -> number); all but `case_id` and `verdict`
-            may be missing.
+        rows: one a case: `case_id`, `verdict` (a `verdict.Word`), `reason`, `code`, `remedy`, `stages` (name, status
+            and the word whose colour it bears, in order), `answers` (label -> text), `page` (link relative to this
+            page), `thumbnail` (PNG bytes), and `measures` (column of `cases.csv` -> number); all but `case_id` and
+            `verdict` may be missing.
         run: what to say about the run, such as `tandem`, `started`, `spec`, `command`, `counts`.
         today: date of the page.
 
@@ -110,6 +110,7 @@ def _row(row: Mapping[str, Any], labels: Sequence[str] | None) -> dict[str, Any]
         "verdict": HEADLINES[row["verdict"]] if known else clean(row["verdict"]) or NOT_AVAILABLE,
         "code": clean(row.get("code") or ""),
         "reason": clean(row.get("reason") or ""),
+        "remedy": clean(row.get("remedy") or ""),
         "answers": cells,
         "stages": [(clean(stage), clean(status), word) for stage, status, word in row.get("stages") or ()],
     }
@@ -140,6 +141,7 @@ def _case_row(
         "verdict": verdict.word,
         "reason": " ".join(verdict.reasons),
         "code": verdict.code,
+        "remedy": verdict.remedy,
         "answers": {labels[item.stage, label]: text for item in found for label, text in item.answers.items()},
         "page": page.relative_to(output_dir).as_posix() if page else "",
         "thumbnail": thumbnail.read_bytes() if thumbnail and drawn else None,

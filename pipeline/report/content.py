@@ -18,6 +18,7 @@ from pipeline.store.sections import Answer, Section, Sections, Table, joined
 from pipeline.words import clean
 
 TITLE = "Tandem case report"
+FOUND = "All that ingest found of this case, and what became of it; series.csv has more."
 PROVENANCE = "What was run, with what, and what it gave. Hashes are cut to their first 12 digits."
 
 
@@ -94,7 +95,7 @@ def case_content(
             for item in part.answers
         ),
         first=max(ranked, key=lambda picture: picture.rank, default=None),
-        parts=(*parts, *_always(records, said)),
+        parts=(*parts, *_found(case_id, records, dataset_dir), *_always(records, said)),
     )
 
 
@@ -120,6 +121,13 @@ def _cleaned(table: Table) -> Table:
         tuple(tuple(map(clean, row)) for row in table.rows),
         {clean(text): clean(line) for text, line in table.help.items()},
     )
+
+
+def _found(case_id: str, records: Sequence[Record], dataset_dir: Path) -> tuple[Part, ...]:
+    """What there was of the case; where nothing was made of it, also why each series or file plays no role."""
+    begun = any(record.status == "done" for record in records)
+    table = tables.found(dataset_dir, case_id, reasons=not begun)
+    return (Part("What was found", (FOUND,), (table,)),) if table.rows else ()
 
 
 def _always(records: Sequence[Record], said: Sections) -> tuple[Part, ...]:

@@ -18,8 +18,9 @@ from pipeline.store.sections import Display, Panel, Picture, Sections
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean, in_words
 
-#: Bright on grey, and apart for every kind of colour vision; from the ninth label on they come again.
-LABEL_COLOURS = ("#00c8ff", "#ff5fd2", "#b8f04a", "#ff8c1a", "#f5e960", "#a98bff", "#ff5a4f", "#2fe0a5")
+#: Bright on grey, and apart for every kind of colour vision; those near to the amber of overlays and letters come last,
+#: and from the ninth label on all come again.
+LABEL_COLOURS = ("#00c8ff", "#ff5fd2", "#b8f04a", "#a98bff", "#ff5a4f", "#2fe0a5", "#ff8c1a", "#f5e960")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Atlas:
         self.regions = [regions for regions in said.regions if regions.key in images]
         labels = [(regions.key, value) for regions in said.regions for value in regions.names]
         self.colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(labels))}
-        names = Counter(name for regions in self.regions for name in set(regions.names.values()))
+        names = Counter(name for _, name in {(item.key, name) for item in self.regions for name in item.names.values()})
         self.shared = {name for name, count in names.items() if count > 1}  # two label images say `lesion`
 
     def needed(self, picture: Picture) -> list[str]:

@@ -37,6 +37,7 @@ class CaseVerdict:
         code: stable error code, or an empty text.
         remedy: what to do, or an empty text.
         stage: the stage that failed or set the case aside, or an empty text.
+        judged: all stages ran, and one of them has judged its own results as failed.
     """
 
     word: Word
@@ -44,10 +45,13 @@ class CaseVerdict:
     code: str = ""
     remedy: str = ""
     stage: str = ""
+    judged: bool = False
 
     @property
     def headline(self) -> str:
         """The verdict in words."""
+        if self.judged:
+            return "Failed verdict: not fit for use"
         return f"{HEADLINES[self.word]} in the {self.stage} stage" if self.stage else HEADLINES[self.word]
 
 
@@ -68,8 +72,9 @@ def case_verdict(records: Sequence[Record]) -> CaseVerdict:
         said = ("No stage has left a record for this case: its work was broken off, or never begun.",)
         return CaseVerdict("failed", said, remedy="Run again.")
     if judged and judged.grade != "pass":
-        remedy = UNFIT if judged.grade == "fail" else ""
-        return CaseVerdict(GRADE_WORDS[judged.grade], said, remedy=f"{remedy} {LEFT_OUT}" if judged.unfit else remedy)
+        failed = judged.grade == "fail"
+        remedy = " ".join(filter(None, (UNFIT if failed else "", LEFT_OUT if judged.unfit else "")))
+        return CaseVerdict(GRADE_WORDS[judged.grade], said, remedy=remedy, judged=failed)
     return CaseVerdict("done", ("All stages finished.", *said))
 
 

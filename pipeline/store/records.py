@@ -32,6 +32,8 @@ ERROR_LOG = "error.log"
 #: The kind of an input that is the records of all stages before.
 RECORDS = "records"
 CASES_TABLE = "cases.csv"
+#: What ingest found: one row a series of DICOM, or a file.
+SERIES_TABLE = "series.csv"
 #: The page of all cases, beside the table.
 PAGE = "report.html"
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"

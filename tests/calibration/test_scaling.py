@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline.calibration import METHODS, About, CalibrationWarning, case_weights, from_json
 from pipeline.calibration.one_vs_rest import log_odds_parts
+from pipeline.calibration.optimise import temperature_note
 
 ABOUT = About("simulated", "2026-01-02", "out_of_fold")
 pytestmark = pytest.mark.filterwarnings("ignore::pipeline.calibration.record.CalibrationWarning")
@@ -282,6 +284,9 @@ def test_too_few_cases_name_the_number_that_would_do():
     errors = [METHODS["temperature"].fit(*simulated(needed, 3, 100 + seed), ABOUT).relative_error for seed in range(5)]
     assert np.mean(errors) == pytest.approx(0.10, rel=0.35)
     assert few.record.notes and "10 %" in few.record.notes[0]
+    assert temperature_note(SimpleNamespace(case_count=60), math.inf) == [
+        "Too few cases: temperature scaling on 60 cases leaves its T open."
+    ]
     with pytest.warns(CalibrationWarning, match=r"vector scaling fits 2 parameters a class and wants 20 cases"):
         METHODS["vector"].fit(*simulated(30, 3, 18), ABOUT)
     with pytest.warns(CalibrationWarning, match="1000 cases would do"):

@@ -27,6 +27,7 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("pipeline.report.pictures.scrollable", lambda *_: ())
 
 
+FOUND = "What was found"
 TODAY = datetime.date(2026, 11, 28)
 
 
@@ -96,6 +97,10 @@ def test_verdict(records, word, reasons):
 
 def test_what_has_failed_says_what_becomes_of_it():
     assert case_verdict([done("fail", "far")]).remedy.endswith("run again.")
+    assert case_verdict([done("fail", "far")]).headline == "Failed verdict: not fit for use"
+    assert (
+        case_verdict([]).headline == "Failed" and case_verdict([done("warn", "x")]).headline == "Done, with a warning"
+    )
     unfit = replace(done(), verdict=Verdict("fail", ("far",), ("mr_aligned",)))
     assert case_verdict([unfit]).remedy.endswith("run again. Later stages leave it out.")
     assert case_verdict([done("warn", "1.8 mm")]).remedy == ""
@@ -195,6 +200,8 @@ def test_all_measures_but_the_time(records, tmp_path):
 
 
 def test_provenance(records, tmp_path):
+    judged = replace(records[2], verdict=Verdict("fail", ("far",)))
+    assert tables_of([*records[:2], judged], tmp_path)["Stages"][2][1] == "done, failed verdict"
     tables = tables_of(records, tmp_path)
     assert tables["Stages"][1] == ("register", "done", "14.87 s", records[1].key[:12], "–")
     digest = next(item.sha256 for item in records[1].artifacts if item.key == "mr_aligned")
@@ -208,6 +215,40 @@ def test_quarantined(quarantined, tmp_path):
     assert (content.verdict.word, content.verdict.code, content.verdict.stage) == ("quarantined", "E_GAP", "ingest")
     assert content.verdict.remedy == "Export the missing slices again."
     assert content.first is None and content.pictures == ()
+    assert content.parts[0].title == "Provenance"  # no table of what was found
+
+
+DICOM_TABLE = """\
+series,part,case_id,modality,instances,rows,columns,pixel_spacing_mm,slice_step_mm,role,verdict,code,reason
+series-1,,CASE-2,CT,64,85,80,3 x 3,,,set aside,E_GAP,1 of 65 slices are missing.
+series-2,b 50,CASE-2,MR,57,76,83,3 x 3.3,3.6,mr,chosen,,
+series-3,,CASE-1,MR,1,52,50,5 x 5,,,not chosen,,mr: too few
+"""
+FILES_TABLE = """\
+series,case_id,modality,voxels,voxel_size_mm,role,verdict,code,reason,notes
+file-1,CASE-2,MR,12 x 13 x 14,2 x 2 x 3,mr,set aside,E_NIFTI,It is cut short.,
+file-2,CASE-2,,,,,not chosen,,its path fits no `files` of the spec,
+"""
+
+
+def found_of(records, folder):
+    (part,) = [part for part in case_content(records[0].case_id, records, folder, TODAY).parts if part.title == FOUND]
+    return part.tables[0].rows
+
+
+def test_a_case_that_stopped_at_once_says_what_there_was(records, quarantined, tmp_path):
+    (tmp_path / "series.csv").write_text(DICOM_TABLE)
+    assert case_content("CASE-2", quarantined, tmp_path, TODAY).parts[0].title == FOUND
+    assert found_of(quarantined, tmp_path) == (
+        ("series-2, b 50", "MR", "83 × 76 × 57", "3 × 3.3 × 3.6", "mr", "–"),
+        ("series-1", "CT", "80 × 85 × 64", "3 × 3", "set aside E_GAP", "1 of 65 slices are missing."),
+    )
+    assert found_of(records, tmp_path) == (("series-3", "MR", "50 × 52 × 1", "5 × 5", "not chosen"),)
+    (tmp_path / "series.csv").write_text(FILES_TABLE)  # another ingest, whose table is read anew
+    assert found_of(quarantined, tmp_path) == (
+        ("file-1", "MR", "12 × 13 × 14", "2 × 2 × 3", "set aside E_NIFTI", "It is cut short."),
+        ("file-2", "–", "–", "–", "not chosen", "its path fits no `files` of the spec"),
+    )
 
 
 def test_sections_on_the_disk_that_are_none_are_a_defect(records, tmp_path):

@@ -291,7 +291,8 @@ ROWS = [
      "page": "cases/A/report.html", "answers": {"Class": "kind_b, probability 0.87"}},
     {"case_id": "B", "verdict": "quarantined", "code": "E_GAP", "reason": HOSTILE,
      "stages": [("ingest", "quarantined", "quarantined")], "page": "javascript:alert(1)"},
-    {"case_id": "C", "verdict": "failed", "code": "E_GRID", "reason": "No.", "page": "../../etc/passwd"},
+    {"case_id": "C", "verdict": "failed", "code": "E_GRID", "reason": "No.", "remedy": "Export again.",
+     "page": "../../etc/passwd"},
     {"case_id": "<b>D</b>", "verdict": "warning", "reason": "1.8 mm", "thumbnail": b"\x89PNG"},
 ]  # fmt: skip
 DATE = "2026-11-28"
@@ -303,6 +304,7 @@ def test_cohort_problems_first():
     page = Reader(data)
     places = [page.text.index(word) for word in ("E_GRID", "E_GAP", "<b>D</b>", "kind_b, probability 0.87")]
     assert places == sorted(places)
+    assert "E_GRID No. What to do: Export again." in page.text and page.text.count("What to do") == 1
     assert "b" not in page.tags and page.tags.count("script") == 1
     assert "4 cases 1 done 1 done, with a warning 1 quarantined 1 failed" in page.text
     assert "Case Verdict Class Stages Reason" in page.text and DATE in page.text

@@ -294,6 +294,13 @@ def test_a_name_of_two_label_images_says_which_one_is_meant(records, tmp_path):
     assert len({tuple(swatch.colour) for swatch in swatches}) == 3
 
 
+def test_a_label_image_of_which_two_stages_speak_is_one(records, tmp_path):
+    same = (Regions("lesion", ("ct",), {1: "tumour"}), Regions("lesion", ("mr",), {1: "tumour"}))
+    atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS, regions=same))
+    (labels,) = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["ct"]).outlined
+    assert labels.swatches[1].name == "tumour"
+
+
 def test_an_outline_goes_with_its_image_to_another_grid(records, tmp_path):
     atlas = atlas_of(records, tmp_path, Sections(regions=REGIONS))
     column = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["mr"])
