@@ -16,8 +16,9 @@ from pipeline.comparison.classification import judged_folders
 from pipeline.comparison.trials import Protocol, Trial, Variant
 from pipeline.evaluation.results import Comparison, Estimate
 from pipeline.learning.table import read_table
-from pipeline.report.classification import PlainTable, interval, number, p_text
+from pipeline.report.classification import interval, number, p_text
 from pipeline.report.curves import Chart
+from pipeline.report.paper import PlainTable
 from pipeline.report.segmentation import Mean, SegmentationContent, case_chart, outline_chart, segmentation_pdf
 from pipeline.store.artifacts import save
 from pipeline.volumes import affine_of, volume

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "pipeline"
@@ -40,3 +42,13 @@ def test_files_and_library_stay_small() -> None:
     lines = lines_of(sorted(PACKAGE.rglob("*.py")))
     assert max(lines.values()) <= LONGEST_FILE, max(lines, key=lambda name: lines[name])
     assert sum(lines.values()) <= LARGEST_LIBRARY
+
+
+def test_no_module_gives_a_name_twice() -> None:
+    """The second value would count everywhere, also where the first was meant."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        body = ast.parse(path.read_text()).body
+        targets = [target for item in body if isinstance(item, ast.Assign) for target in item.targets]
+        targets += [item.target for item in body if isinstance(item, ast.AnnAssign)]
+        names = Counter(name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
+        assert not [name for name, count in names.items() if count > 1], path

@@ -27,7 +27,6 @@ from pipeline.report.classification import (
     ClassificationContent,
     ComparisonRow,
     MeasureRow,
-    PlainTable,
     classification_charts,
     classification_page,
     classification_pdf,
@@ -35,6 +34,7 @@ from pipeline.report.classification import (
     number,
 )
 from pipeline.report.curves import Confusion, Line, Panel
+from pipeline.report.paper import PlainTable
 from pipeline.store.files import run_lock
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from monai.data import MetaTensor
 from pipeline.commands.convert import read
 from pipeline.commands.evaluate_segmentation import ENDING, SegmentationEvaluation, read_labels
 from pipeline.evaluation.results import Comparison, Estimate
-from pipeline.report.classification import PlainTable, interval, number, p_text
+from pipeline.report.classification import interval, number, p_text
 from pipeline.report.curves import Chart
+from pipeline.report.paper import PlainTable
 from pipeline.report.segmentation import EVALUATION_TITLE, Mean, SegmentationContent, case_chart, outline_chart
 from pipeline.report.slices import canonical, voxels
 from pipeline.volumes import affine_of, volume

@@ -18,8 +18,9 @@ from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Varian
 from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import delong
 from pipeline.evaluation.results import MACRO, Comparison, Estimate, Evaluation, Predictions, Settings, predictions
-from pipeline.report.classification import PlainTable, number
+from pipeline.report.classification import number
 from pipeline.report.curves import Line, Panel
+from pipeline.report.paper import PlainTable
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ from pipeline.comparison.stream_report import Shuffle, control_sentences, contro
 from pipeline.comparison.streams import notes_of
 from pipeline.comparison.trials import Protocol, Variant
 from pipeline.learning.table import Row
-from pipeline.report.classification import PlainTable
+from pipeline.report.paper import PlainTable
 
 FEW = (
     "Streams were not shuffled within the class: a fold has one patient alone of a class, whose streams no other one "

@@ -8,7 +8,8 @@ from typing import Literal
 from pipeline.comparison.stream_controls import ControlFindings
 from pipeline.evaluation.classification import compare, evaluate
 from pipeline.evaluation.results import ALL, MACRO, Comparison, Estimate, Evaluation, Predictions, Settings
-from pipeline.report.classification import PlainTable, interval, number, p_text
+from pipeline.report.classification import interval, number, p_text
+from pipeline.report.paper import PlainTable
 
 #: A stream, and how it was shuffled.
 Shuffle = tuple[str, Literal["within", "across"]]

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from reportlab.lib.units import inch, mm
-from reportlab.platypus import Flowable, KeepTogether, PageBreak, Spacer, Table
+from reportlab.platypus import Flowable, KeepTogether, PageBreak, Spacer
 
 from pipeline.report.curves import Diagram, reliability_figure
-from pipeline.report.paper import TEXT_WIDTH, TINTS, VERDICT_COLOURS, Png, Style, build, paragraph, table
+from pipeline.report.paper import VERDICT_COLOURS, Png, banner, build, paragraph, table
 from pipeline.report.sheet import DPI
 
 TITLE = "Calibration"
@@ -136,13 +136,7 @@ def _banner(content: CalibrationContent) -> Flowable:
     if not agreed:
         cell.append(paragraph(f"The saved calibration is {content.used}, as asked for.", "strong"))
     cell += [paragraph(note, "body") for note in content.notes]
-    style: Style = [
-        ("BACKGROUND", (0, 0), (-1, -1), TINTS[word]),
-        ("LINEBEFORE", (0, 0), (0, -1), 3, VERDICT_COLOURS[word]),
-        *((side, (0, 0), (-1, -1), 5 * mm) for side in ("LEFTPADDING", "RIGHTPADDING")),
-        *((side, (0, 0), (-1, -1), 3 * mm) for side in ("TOPPADDING", "BOTTOMPADDING")),
-    ]
-    return Table([[cell]], colWidths=[TEXT_WIDTH], style=style)
+    return banner(word, cell)
 
 
 def _row(method: MethodRow, content: CalibrationContent) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from reportlab.platypus import CondPageBreak, Flowable, KeepTogether, Spacer, Ta
 from pipeline import __version__
 from pipeline.report.curves import TITLES, Chart, Confusion, Panel, confusion_chart, panel_chart
 from pipeline.report.html import render
-from pipeline.report.paper import TEXT_WIDTH, Style, build, paragraph, picture, table
+from pipeline.report.paper import TEXT_WIDTH, PlainTable, Style, build, paragraph, picture, table
 from pipeline.words import NOT_AVAILABLE, clean, in_words
 
 TITLE = "Tandem evaluation of classifiers"
@@ -55,23 +55,6 @@ class ComparisonRow:
     p_holm: float | None
     method: str
     note: str
-
-
-@dataclass(frozen=True)
-class PlainTable:
-    """Texts in rows and columns.
-
-    Attributes:
-        heading: above it.
-        columns: their names.
-        rows: texts, one a column.
-        note: a sentence below it.
-    """
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,9 +104,7 @@ def classification_pdf(content: ClassificationContent, charts: Sequence[Chart]) 
     story += [paragraph(sentence, "lead") for sentence in content.summary]
     story += [paragraph("Classes", "heading"), table(("Class", "Part of the cases"), class_rows(content), (0.7, 0.3))]
     for item in content.tables:
-        widths = (0.22, *[0.78 / (len(item.columns) - 1)] * (len(item.columns) - 1))
-        story += [CondPageBreak(40 * mm), paragraph(item.heading, "heading"), table(item.columns, item.rows, widths)]
-        story += [paragraph(item.note, "caption")] if item.note else []
+        story += item.laid()
     story.append(paragraph("Measures", "heading"))
     for model, rows in measure_tables(content):
         head = paragraph(model, "subheading")

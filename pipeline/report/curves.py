@@ -18,8 +18,9 @@ from pipeline.words import clean
 Kind = Literal["roc", "precision_recall", "decision", "loss"]
 Numbers = Sequence[float]
 
-SIZE_IN = (4.6, 4.3)
-INK, QUIET, GRID = "#1d252c", "#5b6770", "#e3e7ea"
+#: Of a chart, two of which stand side by side, and of the reliability before and after.
+SIZE_IN, RELIABILITY_IN = (4.6, 4.3), (7.0, 4.3)
+INK, QUIET, ACCENT, GRID, RIM = "#1d252c", "#5b6770", "#17566b", "#e3e7ea", "#d5dade"
 FONT = "DejaVu Sans"
 #: Okabe and Ito's colours, which most colour-blind readers tell apart; dashes tell them apart in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -223,10 +224,6 @@ def _legend(axes: Axes, panel: Panel) -> None:
         text.set_color(INK)
 
 
-SIZE_IN = (7.0, 4.3)
-INK, QUIET, ACCENT, GRID = "#1d252c", "#5b6770", "#17566b", "#d5dade"
-
-
 @dataclass(frozen=True)
 class Diagram:
     """One reliability diagram.
@@ -248,7 +245,7 @@ def reliability_figure(diagrams: Sequence[Diagram]) -> bytes:
     Returns:
         PNG bytes; the same for the same input.
     """
-    figure = Figure(figsize=SIZE_IN, dpi=DPI, facecolor="white")
+    figure = Figure(figsize=RELIABILITY_IN, dpi=DPI, facecolor="white")
     axes = figure.subplots(2, len(diagrams), sharex=True, height_ratios=(3, 1), squeeze=False)
     most = max(item.count for diagram in diagrams for item in diagram.bins)
     for column, diagram in enumerate(diagrams):
@@ -290,8 +287,8 @@ def _counts(axes: Axes, diagram: Diagram, most: int) -> None:
 
 
 def _quiet(axes: Axes) -> None:
-    axes.tick_params(labelsize=7, color=GRID, labelcolor=QUIET)
-    axes.grid(color=GRID, linewidth=0.4)
+    axes.tick_params(labelsize=7, color=RIM, labelcolor=QUIET)
+    axes.grid(color=RIM, linewidth=0.4)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
-        spine.set(color=GRID, linewidth=0.6)
+        spine.set(color=RIM, linewidth=0.6)

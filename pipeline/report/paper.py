@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -19,7 +20,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, Flowable, Frame, Image, PageTemplate, Paragraph, Table
+from reportlab.platypus import BaseDocTemplate, CondPageBreak, Flowable, Frame, Image, PageTemplate, Paragraph, Table
 
 from pipeline.words import DISCLAIMER, clean
 
@@ -37,6 +38,8 @@ BARE: Style = [
 ]
 #: Of a table's cells: what is left and right of the text, and beyond which width a text is not counted.
 CELL_PADDING, WIDEST = 1.6 * mm, 60 * mm
+#: Of the text's width, in a plain table.
+FIRST_COLUMN = 0.23
 
 INK, QUIET, FAINT, LINE, ACCENT = (HexColor(code) for code in ("#1d252c", "#5b6770", "#f4f6f7", "#d5dade", "#17566b"))
 VERDICT_COLOURS: dict[str, Color] = {
@@ -126,6 +129,42 @@ def table(
         ("RIGHTPADDING", (0, 0), (-1, -1), CELL_PADDING),
     ]
     return Table(cells, colWidths=[width * TEXT_WIDTH for width in widths], repeatRows=1, style=style)
+
+
+def banner(word: str, lines: Sequence[Flowable]) -> Flowable:
+    """Lines on the tint of a verdict's word, with a bar of its colour at the left."""
+    style: Style = [
+        ("BACKGROUND", (0, 0), (-1, -1), TINTS[word]),
+        ("LINEBEFORE", (0, 0), (0, -1), 3, VERDICT_COLOURS[word]),
+        *((side, (0, 0), (-1, -1), 5 * mm) for side in ("LEFTPADDING", "RIGHTPADDING")),
+        *((side, (0, 0), (-1, -1), 3 * mm) for side in ("TOPPADDING", "BOTTOMPADDING")),
+    ]
+    return Table([[list(lines)]], colWidths=[TEXT_WIDTH], style=style)
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """Texts in rows and columns.
+
+    Attributes:
+        heading: above it.
+        columns: their names.
+        rows: texts, one a column.
+        note: a sentence below it.
+    """
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def laid(self) -> list[Flowable]:
+        """Heading, table and note; the columns behind the first share what it leaves."""
+        others = len(self.columns) - 1
+        widths = (FIRST_COLUMN, *[(1 - FIRST_COLUMN) / others] * others)
+        head = [CondPageBreak(40 * mm), paragraph(self.heading, "heading")]
+        note = [paragraph(self.note, "caption")] if self.note else []
+        return [*head, table(self.columns, self.rows, widths), *note]
 
 
 class Png(Image):

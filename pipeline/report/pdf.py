@@ -14,10 +14,10 @@ from pipeline.report.paper import (
     LINE,
     TEXT_HEIGHT,
     TEXT_WIDTH,
-    TINTS,
     VERDICT_COLOURS,
     Png,
     Style,
+    banner,
     build,
     fitting_widths,
     paragraph,
@@ -77,8 +77,7 @@ def _first_picture(content: CaseContent, above: Sequence[Flowable]) -> list[Flow
 
 def _banner(content: CaseContent, reasons: Sequence[str]) -> Flowable:
     verdict = content.verdict
-    bar, tint = VERDICT_COLOURS[verdict.word], TINTS[verdict.word]
-    cell: list[Flowable] = [paragraph(verdict.headline, "verdict", bar)]
+    cell: list[Flowable] = [paragraph(verdict.headline, "verdict", VERDICT_COLOURS[verdict.word])]
     cell += [paragraph(reason, "lead") for reason in reasons]
     if more := len(verdict.reasons) - len(reasons):
         cell += [paragraph(f"… and {more} more on the next page.", "lead")]
@@ -86,15 +85,7 @@ def _banner(content: CaseContent, reasons: Sequence[str]) -> Flowable:
         cell += [paragraph(f"Code {verdict.code}", "strong")]
     if verdict.remedy:
         cell += [paragraph(f"What to do: {verdict.remedy}", "body")]
-    style: Style = [
-        ("BACKGROUND", (0, 0), (-1, -1), tint),
-        ("LINEBEFORE", (0, 0), (0, -1), 3, bar),
-        ("LEFTPADDING", (0, 0), (-1, -1), 5 * mm),
-        ("RIGHTPADDING", (0, 0), (-1, -1), 5 * mm),
-        ("TOPPADDING", (0, 0), (-1, -1), 3 * mm),
-        ("BOTTOMPADDING", (0, 0), (-1, -1), 3.5 * mm),
-    ]
-    return Table([[cell]], colWidths=[TEXT_WIDTH], style=style)
+    return banner(verdict.word, cell)
 
 
 def _answers(answers: Sequence[Answer]) -> list[Flowable]:

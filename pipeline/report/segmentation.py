@@ -14,9 +14,8 @@ from reportlab.platypus import CondPageBreak, Flowable, Spacer
 
 from pipeline import __version__
 from pipeline.geometry import spacing_mm
-from pipeline.report.classification import PlainTable
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
-from pipeline.report.paper import TEXT_WIDTH, build, paragraph, picture, table
+from pipeline.report.paper import TEXT_WIDTH, PlainTable, build, paragraph, picture
 from pipeline.report.sheet import DPI, draw_outline, rendered
 from pipeline.report.slices import Frame, canonical, plane_slice, plane_spacing, robust_window, voxels, windowed
 from pipeline.volumes import affine_of, require_same_grid
@@ -25,8 +24,6 @@ from pipeline.words import clean
 TITLE = "Tandem comparison of segmentations"
 EVALUATION_TITLE = "Tandem evaluation of segmentations"
 TRUTH_COLOUR = "#f0e442"
-#: Of the first column of a table; the others share what is left.
-FIRST_COLUMN = 0.24
 #: Of a picture.
 HIGHEST = 95 * mm
 
@@ -149,10 +146,7 @@ def segmentation_pdf(content: SegmentationContent) -> bytes:
     story: list[Flowable] = [paragraph(content.title, "kicker"), paragraph(content.name, "title"), Spacer(0, 2 * mm)]
     story += [paragraph(sentence, "lead") for sentence in content.summary]
     for item in content.tables:
-        others = len(item.columns) - 1
-        widths = (FIRST_COLUMN, *[(1 - FIRST_COLUMN) / others] * others)
-        story += [CondPageBreak(40 * mm), paragraph(item.heading, "heading"), table(item.columns, item.rows, widths)]
-        story += [paragraph(item.note, "caption")] if item.note else []
+        story += item.laid()
     for chart in content.charts:
         image = picture(chart.png, TEXT_WIDTH, HIGHEST)
         story += [CondPageBreak(image.drawHeight + 20 * mm), image, paragraph(chart.caption, "caption")]

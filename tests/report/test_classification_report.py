@@ -124,6 +124,8 @@ def test_the_pdf_says_what_the_content_says(content):
     ):
         assert expected in text
     assert len(pictures) == 4
+    for image in pictures:  # two stand side by side: wider ones would have small letters
+        assert image["width"] / image["height"] == pytest.approx(4.6 / 4.3, rel=0.01)
 
 
 def test_the_page_is_self_contained_and_says_the_same(content):
