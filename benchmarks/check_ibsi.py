@@ -26,7 +26,7 @@ from scipy import ndimage
 
 from benchmarks.document import put_page
 from pipeline.geometry import spacing_mm
-from pipeline.radiomics import NOT_IBSI, Bins, Name, Settings, extract, names
+from pipeline.radiomics import Bins, Name, Settings, extract, names
 from pipeline.radiomics.prepare import Grid, Region, prepared
 
 PAGE = Path("docs/reference/ibsi.md")
@@ -272,6 +272,19 @@ def _names() -> list[str]:
     return [*lines, *(f"- `{name}`: {why}" for name, why in NOT_IBSI.items()), ""]
 
 
+_BY_NUMBER = "the spread is divided by n; IBSI's values need n - 1"
+#: What PyRadiomics measures by another definition, or what IBSI does not know: name -> why.
+NOT_IBSI: dict[str, str] = {
+    "firstorder_Kurtosis": "a normal distribution has 3; in IBSI it has 0",
+    "firstorder_TotalEnergy": "energy times a voxel's volume; not in IBSI",
+    "glcm_MCC": "not in IBSI",
+    "shape_MajorAxisLength": _BY_NUMBER,
+    "shape_MinorAxisLength": _BY_NUMBER,
+    "shape_LeastAxisLength": _BY_NUMBER,
+    "shape_Maximum2DDiameterSlice": "not in IBSI",
+    "shape_Maximum2DDiameterColumn": "not in IBSI",
+    "shape_Maximum2DDiameterRow": "not in IBSI",
+}
 NAMES = (
     "The unit x is the image's. Tags of texture end in the aggregation: `2D_avg`, `2D_comb`, `2_5D_avg`, `2_5D_comb`, "
     "`3D_avg`, `3D_comb`, or `2D`, `2_5D`, `3D` where there are no directions. PyRadiomics' names are given where the "

@@ -224,7 +224,8 @@ def _direct_vif(source: Image, fused: Image) -> float:
 
 def separable(fused: Image, ct: Image, mr: Image) -> list[object]:
     """The measures of `direct` by ours, Qabf to its end."""
-    information = sum(mutual_information(fused, other) for other in (ct, mr))
+    whole = [np.rint(image).astype(np.uint8) for image in (fused, ct, mr)]
+    information = sum(mutual_information(whole[0], other) for other in whole[1:])
     return [information, vif(fused, [ct, mr]), ssim(fused, [ct, mr], (2.0,)), qabf(fused, [ct, mr])]
 
 

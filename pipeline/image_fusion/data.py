@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import CaseError
 from pipeline.geometry import off_grid
-from pipeline.image_fusion.pictures import Floats, affine_at, is_volume, read_picture, read_volume, windowed
+from pipeline.image_fusion.pictures import Floats, affine_at, read_image, windowed
 
 Data = Mapping[Hashable, Any]
 #: A patch is drawn around a voxel that is brighter than this in a source, if one is hit in so many draws.
@@ -40,7 +40,7 @@ class ReadPaird(Transform):
         missing = [key for key in self.keys if key not in data]
         if missing:
             raise CaseError("E_MISSING_ROLE", f"Expected {' and '.join(self.keys)}, got no {missing[0]}.")
-        first, second = (_read(data[key], key == self.keys[0]) for key in self.keys)
+        first, second = (read_image(data[key], key == self.keys[0]) for key in self.keys)
         require_one_grid((first, data[self.keys[0]]), (second, data[self.keys[1]]))
         stacked = np.concatenate([windowed(first, self.windows), second[None]])
         return {**data, "image": torch.from_numpy(stacked)}
@@ -52,10 +52,6 @@ def require_one_grid(*images: tuple[Floats, Any]) -> None:
     for other, place in others:
         if wrong := off_grid(shape, affine, other, place):
             raise CaseError("E_GRID", f"Expected images on one grid, got {wrong}.")
-
-
-def _read(path: Any, ct: bool) -> Floats:
-    return read_volume(path, ct) if is_volume(path) else read_picture(path)
 
 
 class PatchOfPaird(Randomizable, Transform):

@@ -15,6 +15,10 @@ Floats = npt.NDArray[np.float64]
 
 #: The scale on which the field measures: eight bits.
 TOP = 255.0
+#: On that scale: CT from here on is bone, without its outermost voxels, which other tissue shares.
+BONE, BONE_RIM = 230.0, 1
+#: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
+SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2
 #: A value may leave the scale by this part of it: what rounding does to a float32.
 _SLACK = 1e-5
 #: So many voxels of an image are worked on at a time.

@@ -21,7 +21,7 @@ from pipeline.image_fusion.candidates import CANDIDATES
 from pipeline.image_fusion.data import ReadPaird, require_one_grid
 from pipeline.image_fusion.metrics import Measures, measure
 from pipeline.image_fusion.pair import WHOLE
-from pipeline.image_fusion.pictures import Floats, is_volume, read_picture, read_volume
+from pipeline.image_fusion.pictures import Floats, is_volume, read_image
 from pipeline.image_fusion.weights import Trained
 from pipeline.learning.table import Row
 from pipeline.spec.fuse_image import NETWORK, WINDOW
@@ -174,7 +174,7 @@ def _fused(ct: Floats, mr: Floats, method: str) -> list[Floats]:
 
 def _read(path: Path, beside: tuple[Floats, Path]) -> list[Floats]:
     """An image fused elsewhere, on the grid of the CT."""
-    made = read_volume(path, ct=True) if is_volume(path) else read_picture(path)
+    made = read_image(path, ct=True)
     require_one_grid(beside, (made, path))
     return [made]
 

@@ -16,9 +16,8 @@ from torch.nn import functional
 
 from pipeline.errors import UsageError
 from pipeline.image_fusion.filters import laplacian, magnitude, mean_filter, sobel
-from pipeline.image_fusion.images import TOP
+from pipeline.image_fusion.images import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM, TOP
 from pipeline.image_fusion.terms import TINY, qabf, scd, ssim, vif
-from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
 #: Side of the window of the local contrast, and what is added to variances so that noise is none.
 CONTRAST_SIDE, CONTRAST_LEAST = 7, 1e-4
@@ -96,10 +95,7 @@ class ImageFusionLoss(nn.Module):
             answer: what the network says.
             sources: (B, 2, …), what is to be fused, CT and MR.
         """
-        return self.total(self.terms(answer, sources))
-
-    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of terms."""
+        terms = self.terms(answer, sources)
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
     def terms(self, answer: Answer, sources: Tensor) -> dict[str, Tensor]:

@@ -10,9 +10,8 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.image_fusion.edges import laplacian, qabf
-from pipeline.image_fusion.images import TOP, Array, checked, eight_bit
+from pipeline.image_fusion.images import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM, TOP, Array, checked, eight_bit
 from pipeline.image_fusion.structure import piella, ssim, vif
-from pipeline.image_fusion.tissue import BONE, BONE_RIM, SOFT_CT, SOFT_MR, SOFT_RIM
 
 Measures = dict[str, float | None]
 
@@ -76,7 +75,8 @@ def measure(fused: Array, ct: Array, mr: Array, top: float = TOP) -> Measures:
     """
     images = [eight_bit(image, top) for image in checked({"the fused image": fused, "CT": ct, "MR": mr}, top)]
     whole, *sources = images
-    found = _of_values(*images) | _of_differences(*images) | _of_windows(whole, sources) | _of_truth(*images)
+    found = _of_values(*images) | _of_differences(*images) | _of_windows(whole, sources)
+    found |= {"bone": bone_kept(whole, sources[0]), "soft": soft_tissue_correlation(*images)}
     return {name: found[name] for name in MEASURES}
 
 
@@ -103,19 +103,10 @@ def _inside(mask: Array, rim: int) -> Array:
     return np.asarray(ndimage.binary_erosion(mask, iterations=rim, border_value=1))
 
 
-def mutual_information(first: Array, second: Array) -> float:
-    """What two images of one shape share, nats; values are rounded to whole numbers from 0 to 255."""
-    return _information_nats(*(_levels(image) for image in (first, second)))
-
-
-def _levels(image: Array) -> Array:
-    return np.rint(image).astype(np.uint8)
-
-
 def _of_values(fused: Array, ct: Array, mr: Array) -> Measures:
-    levels = [_levels(image) for image in (fused, ct, mr)]
-    entropies = dict(zip(("EN", "EN_CT", "EN_MR"), map(_entropy_bits, levels), strict=True))
-    information = _information_nats(levels[0], levels[1]) + _information_nats(levels[0], levels[2])
+    whole, *sources = (np.rint(image).astype(np.uint8) for image in (fused, ct, mr))
+    entropies = dict(zip(("EN", "EN_CT", "EN_MR"), map(_entropy_bits, (whole, *sources)), strict=True))
+    information = sum(mutual_information(whole, source) for source in sources)
     return {**entropies, "MI": information, "SD": float(fused.std(dtype=np.float64))}
 
 
@@ -145,10 +136,6 @@ def _of_windows(fused: Array, sources: list[Array]) -> Measures:
     }
 
 
-def _of_truth(fused: Array, ct: Array, mr: Array) -> Measures:
-    return {"bone": bone_kept(fused, ct), "soft": soft_tissue_correlation(fused, ct, mr)}
-
-
 def _by_source(name: str, values: Array | None) -> Measures:
     if values is None:
         return dict.fromkeys((name, f"{name}_CT", f"{name}_MR"))
@@ -165,8 +152,8 @@ def _entropy_bits(levels: Array) -> float:
     return _entropy(np.bincount(levels.ravel())) / float(np.log(2))
 
 
-def _information_nats(first: Array, second: Array) -> float:
-    """Of what two images of 256 levels share."""
+def mutual_information(first: Array, second: Array) -> float:
+    """What two images (uint8) of one shape share, nats."""
     joint = np.bincount((first.astype(np.uint16) * 256 + second).ravel(), minlength=1 << 16).reshape(256, 256)
     return _entropy(joint.sum(axis=0)) + _entropy(joint.sum(axis=1)) - _entropy(joint)
 

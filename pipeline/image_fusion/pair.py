@@ -169,7 +169,7 @@ def recipe(
     trained = load_trained(weights, device, sha256)
     if engine == "openvino":
         require_processor(trained.network)
-    own = _plain(trained.preparation.windows)
+    own = tuple((float(level), float(width)) for level, width in trained.preparation.windows)
     of_volumes = trained.preparation.of_volumes
     learned = () if of_volumes or pictures else own
     usual = plain if learned else of_pictures(own) if of_volumes and pictures else own
@@ -178,10 +178,6 @@ def recipe(
         raise UsageError("E_OPTION", what, "Leave them out: it has its own.")
     simulated = Path(weights).parent == shipped("bundles", "fuse_image", "models")
     return Recipe(NETWORK, tuple(windows) or usual, learned, trained, trained.sha256, engine, simulated, pictures)
-
-
-def _plain(windows: Sequence[Sequence[float]]) -> Windows:
-    return tuple((float(level), float(width)) for level, width in windows)
 
 
 def of_pictures(windows: Windows) -> Windows:

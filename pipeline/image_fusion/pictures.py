@@ -65,6 +65,11 @@ def read_volume(path: str | Path, ct: bool) -> Floats:
     return values if ct else scaled(values, np.asarray(image.affine, dtype=np.float64))
 
 
+def read_image(path: str | Path, ct: bool) -> Floats:
+    """Read a picture or a volume, as its name says; `ct` as in `read_volume`."""
+    return read_volume(path, ct) if is_volume(path) else read_picture(path)
+
+
 def affine_at(path: str | Path) -> npt.NDArray[np.float64]:
     """Where an image as it is read lies, 4 x 4, RAS mm; a picture lies nowhere, which is the unit matrix."""
     return np.asarray(nib.as_closest_canonical(nib.load(path)).affine if is_volume(path) else np.eye(4), np.float64)

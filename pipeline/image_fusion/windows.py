@@ -25,22 +25,22 @@ def gaussian(side: int, sigma: float) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def averaged(image: Array, weights: Floats, step: int = 1) -> Array:
-    """The weighted mean in each window that lies whole in the image.
+def averaged(image: Array, weights: Floats) -> Array:
+    """The mean in each window that lies whole in the image, with weights (m,) along each axis; as `filtered`."""
+    return filtered(image, [weights] * image.ndim)
+
+
+def filtered(image: Array, kernels: list[Floats], step: int = 1) -> Array:
+    """The correlation with kernels where they lie whole in the image.
 
     Args:
         image: of any number of axes, each of n voxels, n >= m.
-        weights: (m,) along each axis.
+        kernels: one (m,) for each axis.
         step: voxels from a window to the next.
 
     Returns:
         Each axis of n - m + 1 voxels, or of every `step`th of them.
     """
-    return filtered(image, [weights] * image.ndim, step)
-
-
-def filtered(image: Array, kernels: list[Floats], step: int = 1) -> Array:
-    """The correlation with a kernel for each axis, where the kernels lie whole in the image; as `averaged`."""
     for axis, weights in enumerate(kernels):
         image = _along(image, weights, axis, step)
     return image

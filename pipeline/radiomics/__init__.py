@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "features": ["Features", "extract"],
         "flags": ["FLAGS"],
-        "glossary": ["NOT_IBSI", "Name", "names", "tags"],
+        "glossary": ["Name", "names", "tags"],
         "harmonisation": ["Combat", "fit_combat"],
         "perturbation": ["Perturbations", "perturbed"],
         "robustness": ["Agreement", "agreements", "icc", "perturbed_features"],

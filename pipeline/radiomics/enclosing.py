@@ -15,15 +15,11 @@ _TERMS = 20
 _CLOSE, _STEPS = 1e-9, 100
 
 
-def ellipsoid_volume(half_axes: Sequence[float] | Floats) -> float:
-    """Of half axes (3,), mm: mm³."""
-    return float(4 / 3 * np.pi * np.prod(half_axes))
+def ellipsoid_size(half_axes: Sequence[float] | Floats) -> tuple[float, float]:
+    """Volume, mm³, and area, mm², of half axes (3,), mm; NaN where one is.
 
-
-def ellipsoid_area(half_axes: Sequence[float] | Floats) -> float:
-    """Of half axes (3,), mm: mm², by IBSI's series of Legendre polynomials, cut where IBSI cuts it.
-
-    As IBSI prints it, the series is not quite the surface (4 % less in its digital phantom); its values need it.
+    The area is IBSI's series of Legendre polynomials, cut where IBSI cuts it. As IBSI prints it, the series is not
+    quite the surface (4 % less in its digital phantom); its values need it.
     """
     c, b, a = np.sort(np.asarray(half_axes, float))
     alpha2, beta2 = 1 - (b / a) ** 2, 1 - (c / a) ** 2
@@ -32,7 +28,7 @@ def ellipsoid_area(half_axes: Sequence[float] | Floats) -> float:
     for n in range(_TERMS + 1):
         total += now / (1 - 4 * n**2)
         before, now = now, ((2 * n + 1) / 2 * (alpha2 + beta2) * now - n * alpha2 * beta2 * before) / (n + 1)
-    return float(4 * np.pi * a * b * total)
+    return float(4 / 3 * np.pi * np.prod(half_axes)), float(4 * np.pi * a * b * total)
 
 
 def least_box(hull: ConvexHull) -> Floats:

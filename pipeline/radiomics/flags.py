@@ -44,7 +44,7 @@ def region_flags(region: Region) -> list[str]:
     found = {
         "resegmented_away": not region.value_mask.any(),
         "one_voxel": voxels == 1,
-        "one_slice": in_one_slice(region.shape_mask),
+        "one_slice": region.shape_mask.any(axis=(0, 1)).sum() == 1,
         "few_voxels": voxels < FEW_VOXELS,
         "several_parts": ndimage.label(region.shape_mask, np.ones((3, 3, 3)))[1] > 1,
         "one_intensity": region.value_mask.any() and np.ptp(region.values) == 0,
@@ -55,8 +55,3 @@ def region_flags(region: Region) -> list[str]:
 def level_flags(levels: Array) -> list[str]:
     """Of grey levels (n,)."""
     return ["few_bins"] if np.count_nonzero(np.bincount(levels)) < FEW_BINS else []
-
-
-def in_one_slice(mask: Mask) -> bool:
-    """Whether a mask (I, J, K), not empty, has one slice."""
-    return int(mask.any(axis=(0, 1)).sum()) == 1

@@ -24,20 +24,6 @@ AGGREGATION_CODES = {
 _DIRECTED = ("cm", "rlm")
 _TEXTURE = (*_DIRECTED, "szm", "dzm", "ngt", "ngl")
 
-_BY_NUMBER = "the spread is divided by n; IBSI's values need n - 1"
-#: What PyRadiomics measures by another definition, or what IBSI does not know: name -> why.
-NOT_IBSI: dict[str, str] = {
-    "firstorder_Kurtosis": "a normal distribution has 3; in IBSI it has 0",
-    "firstorder_TotalEnergy": "energy times a voxel's volume; not in IBSI",
-    "glcm_MCC": "not in IBSI",
-    "shape_MajorAxisLength": _BY_NUMBER,
-    "shape_MinorAxisLength": _BY_NUMBER,
-    "shape_LeastAxisLength": _BY_NUMBER,
-    "shape_Maximum2DDiameterSlice": "not in IBSI",
-    "shape_Maximum2DDiameterColumn": "not in IBSI",
-    "shape_Maximum2DDiameterRow": "not in IBSI",
-}
-
 
 @dataclass(frozen=True)
 class Name:

@@ -12,17 +12,16 @@ from pipeline.radiomics.settings import Bins, Settings
 
 def statistics(values: Floats) -> dict[str, float]:
     """The 18 statistics of values (n,), n >= 1 (UHIW); NaN where undefined. Kurtosis is 0 for a normal distribution."""
-    p10, p25, median, p75, p90 = np.percentile(values, (10, 25, 50, 75, 90))
     return {
-        **_shared(values, (p10, p25, median, p75, p90)),
+        **_shared(values),
         "energy": float(values @ values),
         "rms": float(np.sqrt(values @ values / values.size)),
     }
 
 
-def _shared(values: Floats, percentiles: tuple[float, ...]) -> dict[str, float]:
+def _shared(values: Floats) -> dict[str, float]:
     """What statistics and histogram have in common."""
-    p10, p25, median, p75, p90 = percentiles
+    p10, p25, median, p75, p90 = np.percentile(values, (10, 25, 50, 75, 90))
     mean = float(values.mean())
     away = values - mean
     squares = away * away
@@ -53,8 +52,7 @@ def histogram(levels: Array, bins: int) -> dict[str, float]:
     values = levels.astype(np.float64)
     counts = np.bincount(levels, minlength=bins + 1)[1:].astype(np.float64)
     p = counts[counts > 0] / values.size
-    p10, p25, median, p75, p90 = np.percentile(values, (10, 25, 50, 75, 90))
-    shared = _shared(values, (p10, p25, median, p75, p90))
+    shared = _shared(values)
     most = np.flatnonzero(counts == counts.max()) + 1.0
     gradient = np.gradient(counts) if bins > 1 else np.full(1, np.nan)
     steepest, falling = int(gradient.argmax()), int(gradient.argmin())

@@ -90,7 +90,7 @@ def feature_maps(
     back = np.argsort(upright.order)
     return Maps(
         {tag: values.transpose(back) for tag, values in maps.items()},
-        check_affine(affine) @ _turned(grid.affine, back),
+        check_affine(affine) @ grid.affine[np.ix_([*back, 3], [*back, 3])],
     )
 
 
@@ -114,12 +114,6 @@ def _aggregations(wanted: Sequence[str]) -> tuple[Aggregation, ...]:
     ends = tuple(AGGREGATION_CODES)
     found = {next((end for end in ends if tag.endswith(f"_{end}")), "") for tag in wanted}
     return tuple(name for name in AGGREGATIONS if name in found or name.removesuffix("_comb") in found)
-
-
-def _turned(affine: Floats, back: Array) -> Floats:
-    """An affine between two grids whose axes are put into another order."""
-    order = [*back, 3]
-    return affine[np.ix_(order, order)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from skimage.measure import marching_cubes
 
-from pipeline.radiomics.enclosing import ellipsoid_area, ellipsoid_volume, least_box, least_ellipsoid
+from pipeline.radiomics.enclosing import ellipsoid_size, least_box, least_ellipsoid
 from pipeline.radiomics.levels import Floats
 from pipeline.radiomics.prepare import Mask, Region
 
@@ -77,11 +77,6 @@ def box_size(sides: Floats) -> tuple[float, float]:
     """Volume and area of sides (3,)."""
     a, b, c = sides.tolist()
     return a * b * c, 2 * (a * b + b * c + c * a)
-
-
-def ellipsoid_size(half_axes: Floats) -> tuple[float, float]:
-    """Volume and area of half axes (3,); NaN where one is."""
-    return ellipsoid_volume(half_axes), ellipsoid_area(half_axes)
 
 
 def _half_axes(mask: Mask, spacing_mm: Floats) -> Floats:

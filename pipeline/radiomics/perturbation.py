@@ -19,7 +19,7 @@ from scipy import ndimage
 from pipeline.errors import CaseError
 from pipeline.geometry import check_affine, spacing_mm
 from pipeline.radiomics.levels import Array, Floats
-from pipeline.radiomics.prepare import Mask, slice_axis
+from pipeline.radiomics.prepare import HALF, Mask, slice_axis
 from pipeline.radiomics.spatial import PEAK_RADIUS_MM
 from pipeline.spec.explain import Model
 
@@ -32,7 +32,6 @@ SUPERVOXEL_VOXELS = 20
 FEW_SUPERVOXELS = 20
 #: A normal distribution's quartile: the median of its absolute values, in standard deviations.
 _MEDIAN = 0.6745
-_HALF = 0.5 - 1e-9
 #: Around what is asked for, voxels.
 _SPARE = 3
 
@@ -200,7 +199,7 @@ def moved(image: Floats, mask: Mask, turn: Floats, shift: Floats) -> tuple[Float
     middle = np.argwhere(mask).mean(0)
     offset = middle - turn @ (middle + shift)
     values = ndimage.affine_transform(image, turn, offset, order=3, mode="nearest")
-    return values, ndimage.affine_transform(mask.astype(np.float64), turn, offset, order=1, mode="nearest") >= _HALF
+    return values, ndimage.affine_transform(mask.astype(np.float64), turn, offset, order=1, mode="nearest") >= HALF
 
 
 def _versions(

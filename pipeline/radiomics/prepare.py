@@ -19,7 +19,7 @@ from pipeline.radiomics.settings import MOST_BINS, Bins, Settings
 Mask = npt.NDArray[np.bool_]
 
 #: A half that rounding has made a little less is a half still.
-_HALF = 0.5 - 1e-9
+HALF = 0.5 - 1e-9
 _ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
 #: More voxels than this are refused before they are made: 4 GiB of real numbers.
 MOST_VOXELS = 2**29
@@ -95,7 +95,7 @@ def prepared(
     _require_possible(outer)
     around = grid.interpolated(image, outer, settings)
     values = around[within(window, outer)]
-    inside = mask[window] if grid.is_native else grid.resampled(mask, window, 1) >= _HALF
+    inside = mask[window] if grid.is_native else grid.resampled(mask, window, 1) >= HALF
     if not np.isfinite(values[inside]).all():
         raise CaseError("E_NIFTI", "Expected finite values in and next to the region, got NaN or infinity.")
     region = Region(values, inside, resegmented(values, inside, settings), step)

@@ -34,12 +34,11 @@ class Agreement:
     regions: int
 
 
-def icc(values: Floats, confidence: float = 0.95) -> Agreement | None:
-    """ICC(1,1): one-way random effects, a single measurement.
+def icc(values: Floats) -> Agreement | None:
+    """ICC(1,1): one-way random effects, a single measurement; with its 95 % interval.
 
     Args:
         values: (regions, repeats); a region that lacks a repeat (NaN) is left out.
-        confidence: of the interval.
 
     Returns:
         None with fewer than two regions or repeats, or where all values are one.
@@ -60,7 +59,7 @@ def icc(values: Floats, confidence: float = 0.95) -> Agreement | None:
         return None
     if within <= least:
         return Agreement(1.0, 1.0, 1.0, regions)
-    tail, free = (1 + confidence) / 2, (regions - 1, regions * (repeats - 1))
+    tail, free = 0.975, (regions - 1, regions * (repeats - 1))
     ratio = between / within
     ends = ratio / fdtri(*free, tail), ratio * fdtri(*free[::-1], tail)
     estimate, low, high = ((value - 1) / (value + repeats - 1) for value in (ratio, *ends))

@@ -9,8 +9,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from pipeline.errors import UsageError
-from pipeline.radiomics.filters.kinds import KINDS, AnyFilter
-from pipeline.radiomics.filters.riesz import Riesz
+from pipeline.radiomics.filters import KINDS, AnyFilter, Riesz
 from pipeline.radiomics.glossary import tags
 from pipeline.spec.explain import Model, did_you_mean
 

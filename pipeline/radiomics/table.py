@@ -30,7 +30,6 @@ KEYS = ("case_id", "image", "mask", "label", "region", "configuration", "configu
 IDENTITY = KEYS[:6]
 #: What makes regions of two cases comparable.
 ALIKE = ("image", "mask", "region", "configuration")
-DICTIONARY = ("column", "ibsi_tag", "ibsi_code", "ibsi_aggregation", "unit", "pyradiomics")
 Plain = dict[str, str]
 
 
@@ -222,6 +221,5 @@ def dictionary(tags: Iterable[str], naming: Names = "ibsi") -> list[Plain]:
 
 
 def _entry(column: str, name: Name) -> Plain:
-    return dict(
-        zip(DICTIONARY, (column, name.tag, name.code, name.aggregation, name.unit, name.pyradiomics), strict=True)
-    )
+    codes = {"ibsi_tag": name.tag, "ibsi_code": name.code, "ibsi_aggregation": name.aggregation}
+    return {"column": column, **codes, "unit": name.unit, "pyradiomics": name.pyradiomics}

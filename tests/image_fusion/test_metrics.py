@@ -15,7 +15,7 @@ from pipeline.image_fusion.edges import laplacian, qabf
 from pipeline.image_fusion.images import checked, eight_bit, pieces
 from pipeline.image_fusion.metrics import MEASURES, bone_kept, measure, soft_tissue_correlation
 from pipeline.image_fusion.structure import piella, ssim, vif
-from pipeline.image_fusion.windows import averaged, box, gaussian, windows
+from pipeline.image_fusion.windows import box, filtered, gaussian, windows
 
 Image = np.ndarray[Any, np.dtype[Any]]
 #: What a single slice of a volume cannot tell as a picture does.
@@ -315,8 +315,8 @@ def test_means_of_windows_are_those_of_a_direct_correlation(weights: Image, step
     image = np.random.default_rng(0).random((20, 200, 12))
     kernel = np.einsum("i,j,k->ijk", weights, weights, weights)
     wanted = signal.correlate(image, kernel, "valid", "direct")[::step, ::step, ::step]
-    assert averaged(image, weights, step) == pytest.approx(wanted, abs=1e-12)
-    turned = averaged(image.transpose(1, 0, 2), weights, step).transpose(1, 0, 2)
+    assert filtered(image, [weights] * 3, step) == pytest.approx(wanted, abs=1e-12)
+    turned = filtered(image.transpose(1, 0, 2), [weights] * 3, step).transpose(1, 0, 2)
     assert turned == pytest.approx(wanted, abs=1e-12)
 
 

@@ -1,22 +1,43 @@
-"""Convolutional filters of IBSI-2: from an image to a response map.
+"""Convolutional filters of IBSI-2: from an image to a response map."""
 
-The public names are imported when they are first used.
-"""
+from typing import Annotated
 
-import lazy_loader
+from pydantic import BaseModel, Field
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "apply": ["filtered", "needed"],
-        "base": ["Filter"],
-        "gabor": ["Gabor"],
-        "kinds": ["KINDS", "AnyFilter"],
-        "laplacian": ["LaplacianOfGaussian"],
-        "laws": ["Laws"],
-        "mean": ["Mean"],
-        "riesz": ["Riesz"],
-        "simoncelli": ["Simoncelli"],
-        "wavelet": ["SeparableWavelet"],
-    },
-)
+from pipeline.radiomics.filters.apply import filtered, needed
+from pipeline.radiomics.filters.base import Filter
+from pipeline.radiomics.filters.gabor import Gabor
+from pipeline.radiomics.filters.laplacian import LaplacianOfGaussian
+from pipeline.radiomics.filters.laws import Laws
+from pipeline.radiomics.filters.mean import Mean
+from pipeline.radiomics.filters.riesz import Riesz
+from pipeline.radiomics.filters.simoncelli import Simoncelli
+from pipeline.radiomics.filters.wavelet import SeparableWavelet
+
+__all__ = [
+    "KINDS",
+    "AnyFilter",
+    "Filter",
+    "Gabor",
+    "LaplacianOfGaussian",
+    "Laws",
+    "Mean",
+    "Riesz",
+    "SeparableWavelet",
+    "Simoncelli",
+    "filtered",
+    "needed",
+]
+
+AnyFilter = Annotated[
+    Mean | LaplacianOfGaussian | Laws | Gabor | SeparableWavelet | Simoncelli, Field(discriminator="kind")
+]
+#: Kind -> its filter.
+KINDS: dict[str, type[BaseModel]] = {
+    "mean": Mean,
+    "log": LaplacianOfGaussian,
+    "laws": Laws,
+    "gabor": Gabor,
+    "wavelet": SeparableWavelet,
+    "simoncelli": Simoncelli,
+}
