@@ -88,8 +88,8 @@ def fuse_image(  # noqa: PLR0913 - each is an option of the command
         ct: a NIfTI file or a folder of one DICOM series, in HU; or a grey picture.
         mr: on the same grid: likewise.
         out: `.nii.gz` for volumes, `.png` for pictures; none of the inputs.
-        method: a name of `pipeline.image_fusion.BASELINES`, or `network`; the network where weights are named, else
-            `atrous`, when empty.
+        method: a name of `pipeline.image_fusion.baselines.BASELINES`, or `network`; the network where weights are
+            named, else `atrous`, when empty.
         weights: of the network: a file, or the name of weights that come with Tandem (`heads.pt`).
         sha256: their expected hash.
         windows: level and width of each, in HU of volumes, of 0 to 1 of pictures.

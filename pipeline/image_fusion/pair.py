@@ -13,6 +13,7 @@ from monai.transforms.utils import generate_spatial_bounding_box
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import orientation_of
+from pipeline.grey import DARK, DARK_NOTE
 from pipeline.image_fusion.applying import apply_network
 from pipeline.image_fusion.baselines import fuse, require_methods
 from pipeline.image_fusion.images import checked
@@ -52,9 +53,6 @@ EXCHANGED = f"{NO_AIR}, and whether CT and MR are exchanged: the MR has values a
 #: An MR that reaches over less of the CT's body than this leaves the rest to CT alone.
 WHOLE_BODY = 0.95
 PART = "N_PART_SHOWN: the MR reaches over {share:.0%} of the body on the CT; elsewhere the picture is the CT's"
-#: A picture of 12 bits that was saved as 16 ends at a sixteenth of white.
-FAINT = 0.1
-DARK = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?):"
 OTHER_WINDOW = "Choose a window, level and width, that the CT's values lie in: HU, or parts of white of a picture."
 SWAPPED = "Give the CT, in HU, as CT, and the MR as MR."
 
@@ -212,7 +210,7 @@ def fuse_pictures(ct: Floats, mr: Floats, how: Recipe) -> Fused:
         CaseError: E_GRID for other shapes; E_BLANK for a constant one.
     """
     checked({"CT": ct, "MR": mr}, 1.0)
-    dark = [f"{DARK} {name}" for name, picture in (("CT", ct), ("MR", mr)) if picture.max() < FAINT]
+    dark = [f"{DARK_NOTE}: {name}" for name, picture in (("CT", ct), ("MR", mr)) if picture.max() < DARK]
     return _fused(ct, mr, how, dark)
 
 

@@ -24,7 +24,7 @@ PREPARATION = "preparation"
 def write_checkpoint(path: Path, network: nn.Module, more: Mapping[str, Any]) -> None:
     """Write weights, definition and more plain values and tensors: wholly there or not at all."""
     content = {WEIGHTS: network.state_dict(), DEFINITION: definition_of(network), **more}
-    write_atomic(path, lambda temporary: torch.save(content, temporary), lambda temporary: _read(temporary))
+    write_atomic(path, lambda temporary: torch.save(content, temporary), _read)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

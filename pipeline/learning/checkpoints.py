@@ -45,17 +45,6 @@ class Preparation(Protocol):
         """As a checkpoint keeps it."""
 
 
-class Learner(Protocol):
-    """What is asked of a network beside being a module."""
-
-    @property
-    def encoders(self) -> nn.ModuleList:
-        """One a modality, or one for all."""
-
-    def require_patch(self, patch: Sequence[int]) -> None:
-        """Raise E_CONFIG for a patch that the network cannot work on."""
-
-
 class SeedEpochs:
     """Seed all chance at the start of each epoch: a training that was resumed is the one that never stopped."""
 
@@ -96,9 +85,9 @@ class ValidateEpochs(ValidationHandler):
 
 
 class FreezeEncoders:
-    """Let the encoders, which came from elsewhere, wait until the rest has learned for some epochs (0: not at all)."""
+    """Let a network's `encoders`, from elsewhere, wait until the rest has learned for some epochs (0: not at all)."""
 
-    def __init__(self, network: Learner, epochs: int) -> None:
+    def __init__(self, network: Any, epochs: int) -> None:
         self.network, self.epochs = network, epochs
         self._hooks: list[RemovableHandle] = []
 
@@ -224,7 +213,9 @@ class Checkpoints:
         return min(self.history, key=lambda row: row["validation_loss"])
 
     def _judge(self, evaluator: Engine) -> None:
-        self._judged = {name: float(value) for name, value in evaluator.state.metrics.items() if _is_number(value)}
+        self._judged = {
+            name: float(value) for name, value in evaluator.state.metrics.items() if isinstance(value, int | float)
+        }
 
     def _start(self, engine: Engine) -> None:
         self._rate = self._rate_now()
@@ -277,7 +268,3 @@ class Checkpoints:
         writer.writeheader()
         writer.writerows(self.history)
         write_atomic(self.folder / CURVES, lambda path: write_text(path, text.getvalue()))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)

@@ -84,9 +84,10 @@ class UnetEncoder(nn.Module):
         self.strides = [2**level for level in range(levels)]
         self.first_stride = 1
         self.layers = [f"stages.{level}" for level in range(levels)]
-        norms = {"instance": instance_norm, "batch": _batch_norm}[norm]
         self.stages = nn.ModuleList(
-            UnetResBlock(spatial_dims, before, after, 3, 2 if level else 1, norms(after))
+            UnetResBlock(
+                spatial_dims, before, after, 3, 2 if level else 1, instance_norm(after) if norm == "instance" else norm
+            )
             for level, (before, after) in enumerate(pairwise([in_channels, *self.channels]))
         )
 
@@ -112,10 +113,6 @@ def instance_norm(channels: int) -> tuple[str, dict[str, int]]:
     A group normalisation with a channel a group is the same formula with the same parameters, and faster on processors.
     """
     return "group", {"num_groups": channels}
-
-
-def _batch_norm(channels: int) -> tuple[str, dict[str, int]]:
-    return "batch", {}
 
 
 class ResNetEncoder(nn.Module):
@@ -289,10 +286,8 @@ PUBLISHED: dict[str, Callable[[int, int, int], nn.Module]] = {
 ENCODERS = ("unet", *PUBLISHED)
 
 
-def build_encoder(
-    name: str, spatial_dims: int, in_channels: int, width: int, levels: int, norm: Normalisation = "batch"
-) -> nn.Module:
-    """Make an encoder of a stream, whose black is -1 and whose white is 1.
+def build_encoder(name: str, spatial_dims: int, in_channels: int, width: int, levels: int) -> nn.Module:
+    """Make an encoder of a stream, whose black is -1 and whose white is 1; with batch normalisation.
 
     Args:
         name: one of `ENCODERS`.
@@ -300,7 +295,6 @@ def build_encoder(
         in_channels: of the image.
         width: channels of the first level of `unet`; the published architectures have their own.
         levels: how many maps `unet` gives, from 2 to 5, the finest first; the published architectures give 5.
-        norm: of `unet`; the published architectures have batch normalisation.
 
     Raises:
         UsageError: E_CONFIG.
@@ -309,7 +303,7 @@ def build_encoder(
     if spatial_dims not in (2, 3):
         raise UsageError("E_CONFIG", f"Expected 2 or 3 dimensions, got {spatial_dims}.")
     if name == "unet":
-        return UnetEncoder(spatial_dims, in_channels, width, levels, norm)
+        return UnetEncoder(spatial_dims, in_channels, width, levels, "batch")
     encoder = PUBLISHED[name](spatial_dims, in_channels, MOST_LEVELS)
     # what was learned from 0 to 1 sees the same of -1 to 1
     encoder.mean, encoder.deviation = 2 * encoder.mean - 1, 2 * encoder.deviation  # type: ignore[assignment, operator]

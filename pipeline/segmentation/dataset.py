@@ -313,13 +313,12 @@ def write_back(predicted: Path, dataset: Path, out: Path, read: Read) -> dict[st
     writable_folder(out)
     numbers = {0: 0, **{int(number): int(value) for number, value in about["label_map"].items()}}
     cases = {path.name.removesuffix(ENDING): path for path in files}
-    return {case: _back(path, case, about["grids"], numbers, (out, read)) for case, path in cases.items()}
+    return {case: _back(path, case, about["grids"], numbers, out, read) for case, path in cases.items()}
 
 
 def _back(
-    path: Path, case: str, grids: Mapping[str, Any], numbers: Mapping[int, int], how: tuple[Path, Read]
+    path: Path, case: str, grids: Mapping[str, Any], numbers: Mapping[int, int], out: Path, read: Read
 ) -> Fault | None:
-    out, read = how
     try:
         image = read(path)[0]
         values = volume(renumbered(image.numpy(), numbers), affine_of(image))

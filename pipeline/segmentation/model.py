@@ -155,8 +155,8 @@ def load_model(folder: str | Path, folds: Sequence[int | str] = (), device: str 
     before = configuration.previous_stage_name
     previous = load_model(unchanged(_beside(folder, name, before)), folds, device) if before else None
     partners = tuple(load_model(unchanged(path), folds, device) for path in partners_of(folder))
-    own = (plans, configuration, dataset, networks, tuple(axes or ()), about)
-    return Model(*own, previous, _steps(folder), partners)
+    mirrors, steps = tuple(axes or ()), _steps(folder)
+    return Model(plans, configuration, dataset, networks, mirrors, about, previous, steps, partners)
 
 
 def build_network(plans: PlansManager, configuration: ConfigurationManager, dataset: Mapping[str, Any]) -> nn.Module:
@@ -192,20 +192,22 @@ def _network(
 
 def _folds_in(folder: Path) -> list[str]:
     """The folds that are there: the numbered ones, else `all`."""
-    found = sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{CHECKPOINT}"))
+    found = _trained_folds(folder)
     numbered = [name for name in found if name.isdigit()]
     if not found:
         raise UsageError("E_WEIGHTS", f"Expected folds with {CHECKPOINT} in {folder.name}, got none.")
     return numbered or found
 
 
+def _trained_folds(folder: Path) -> list[str]:
+    return sorted(path.parent.name.removeprefix("fold_") for path in folder.glob(f"fold_*/{CHECKPOINT}"))
+
+
 def _checkpoint(folder: Path, fold: str) -> Path:
     path = folder / f"fold_{fold}" / CHECKPOINT
     if not path.is_file():
-        there = ", ".join(
-            sorted(item.parent.name.removeprefix("fold_") for item in folder.glob(f"fold_*/{CHECKPOINT}"))
-        )
-        raise UsageError("E_FOLD", f"Expected one of the model's folds ({there or 'none'}), got {fold}.")
+        there = ", ".join(_trained_folds(folder)) or "none"
+        raise UsageError("E_FOLD", f"Expected one of the model's folds ({there}), got {fold}.")
     return path
 
 

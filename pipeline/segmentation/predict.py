@@ -63,19 +63,6 @@ class Calibrated(Protocol):
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """An image as the network sees it.
-
-    Attributes:
-        data: (C, z, y, x) float32: cropped, normalised, resampled.
-        properties: nnU-Net's, with which its answer finds the way back.
-    """
-
-    data: Array
-    properties: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Predicted:
     """What a model says of an image, on the image's grid.
 
@@ -143,10 +130,12 @@ class Predictor:
         model = self.model
         if model.partners:
             return self._ensemble(image, spacing_mm, probabilities, calibration)
-        before = None if model.previous is None else self._stage_before(image, spacing_mm)
-        prepared = prepare(model, image, spacing_mm, before)
-        (logits, flags), properties = self.logits(prepared.data), prepared.properties
-        del prepared  # a large image's answer needs the room
+        before = None
+        if model.previous is not None:
+            before = replace(self, model=model.previous)(image, spacing_mm).labels
+        data, properties = prepare(model, image, spacing_mm, before)
+        logits, flags = self.logits(data)
+        del data  # a large image's answer needs the room
         found = outcome(model, logits, properties, probabilities, calibration)
         return Predicted(found.labels, found.entropy, found.probabilities, flags)
 
@@ -170,11 +159,6 @@ class Predictor:
         labels = _kept(self.model, label.numpy().astype(each[0].labels.dtype))
         flags = tuple(dict.fromkeys(flag for found in each for flag in found.flags))
         return Predicted(labels, entropy.numpy(), mean.numpy() if probabilities else None, flags)
-
-    def _stage_before(self, image: Array, spacing_mm: tuple[float, ...]) -> Array:
-        assert self.model.previous is not None
-        first = Predictor(self.model.previous, self.step, self.mirror, self.engine, self.bfloat16, self.batch)
-        return first(image, spacing_mm).labels
 
     @torch.inference_mode()
     def logits(self, data: Array) -> tuple[Tensor, tuple[str, ...]]:
@@ -236,7 +220,9 @@ class Predictor:
         return len(self.model.channels) + before
 
 
-def prepare(model: Model, image: Array, spacing_mm: tuple[float, ...], before: Array | None = None) -> Prepared:
+def prepare(
+    model: Model, image: Array, spacing_mm: tuple[float, ...], before: Array | None = None
+) -> tuple[Array, dict[str, Any]]:
     """Crop, normalise and resample an image by nnU-Net's own preprocessing.
 
     Args:
@@ -244,6 +230,9 @@ def prepare(model: Model, image: Array, spacing_mm: tuple[float, ...], before: A
         image: (C, z, y, x).
         spacing_mm: along z, y, x.
         before: of a cascade: the labels (z, y, x) of its first stage.
+
+    Returns:
+        What the network sees, (C, z, y, x) float32, and nnU-Net's properties, with which its answer finds the way back.
 
     Raises:
         CaseError: E_BLANK for an image of zeros, which has no box around what is not 0.
@@ -258,7 +247,7 @@ def prepare(model: Model, image: Array, spacing_mm: tuple[float, ...], before: A
     )
     if before is not None:
         data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], model.labels.foreground_labels, data.dtype)))
-    return Prepared(data, properties)
+    return data, properties
 
 
 def outcome(

@@ -115,15 +115,12 @@ def of_decathlon(folder: Path, patients: Patients) -> Source:
     for role, name in channels.items():
         if wrong := wrong_channel(role, name, "CT" if name.upper().startswith("CT") else "MR"):
             raise UsageError("E_SPEC", f"The dataset.json of {folder.name}: {wrong}.", "Correct its `modality`.")
-    pairs = [*training, *((path, None) for path in test)]
-    cases = [_decathlon_case(image, label, roles, patients) for image, label in pairs]
+    cases = []
+    for image, label in [*training, *((path, None) for path in test)]:
+        case_id = image.name.removesuffix(ENDING)
+        cases.append(RawCase(case_id, patients.get(case_id, case_id), dict.fromkeys(roles, image), label))
     values = [(name, value) for name, value in labels if (name.casefold(), value) != (BACKGROUND, 0)]
     return Source(channels, LabelMap.of(values), cases)
-
-
-def _decathlon_case(image: Path, label: Path | None, roles: list[str], patients: Patients) -> RawCase:
-    case_id = image.name.removesuffix(ENDING)
-    return RawCase(case_id, patients.get(case_id, case_id), dict.fromkeys(roles, image), label)
 
 
 def _found(key: str, pattern: str, root: Path | None) -> dict[tuple[str, ...], Path]:

@@ -16,7 +16,7 @@ from pipeline.geometry import FloatArray, spacing_mm
 from pipeline.label_measures import label_measures
 from pipeline.segmentation.labels import require_channels
 from pipeline.segmentation.model import Model
-from pipeline.segmentation.predict import Calibrated, Predicted, Predictor
+from pipeline.segmentation.predict import Calibrated, Predictor
 from pipeline.store.sections import Answer, Coloured, Display, Panel, Picture, Regions, Section, Sections, Table
 from pipeline.volumes import affine_of, require_same_grid, volume
 from pipeline.words import clean, in_words, measure_text
@@ -77,12 +77,9 @@ class Segmentd(Transform):
         Raises:
             CaseError: E_CHANNELS for a channel that is missing, E_GRID for channels on two grids, E_BLANK for zeros.
         """
-        case, image = dict(data), stacked(data, self.images)
-        found = self._predicted(image)
-        case |= {LABEL: found[LABEL], ENTROPY: found[ENTROPY]}
-        if self.probabilities:
-            case[PROBABILITY] = found[PROBABILITY]
-        measures = label_measures(LABEL, found[LABEL], self.model.label_names, "segmentation network")
+        volumes, flags = self._predicted(stacked(data, self.images))
+        case = {**data, **volumes}
+        measures = label_measures(LABEL, volumes[LABEL], self.model.label_names, "segmentation network")
         about = {
             "segment_channels": ", ".join(self.images),
             "segment_folds": ", ".join(self.model.networks),
@@ -90,21 +87,19 @@ class Segmentd(Transform):
             "segment_calibration": self._calibrated_by(),
         }
         case["measures"] = {**(case.get("measures") or {}), **about, **measures}
-        case["flags"] = [*case.get("flags", ()), *found["flags"]]
+        case["flags"] = [*case.get("flags", ()), *flags]
         return case
 
-    def _predicted(self, image: MetaTensor) -> dict[str, Any]:
-        affine = affine_of(image)
-        array, spacing = to_network(np.asarray(image.numpy(), dtype=np.float32), affine, self.model.orientation)
-        found: Predicted = self.predictor(array, spacing, self.probabilities, self.calibration)
-
-        def back(values: Any) -> MetaTensor:
-            return volume(from_network(values, affine, self.model.orientation), affine)
-
-        volumes: dict[str, Any] = {LABEL: back(found.labels[None]), ENTROPY: back(found.entropy[None])}
+    def _predicted(self, image: MetaTensor) -> tuple[dict[Hashable, Any], tuple[str, ...]]:
+        """What the stage writes, by key, on the grid of the images (C, I, J, K), and flags."""
+        affine, orientation = affine_of(image), self.model.orientation
+        array, spacing = to_network(np.asarray(image.numpy(), dtype=np.float32), affine, orientation)
+        found = self.predictor(array, spacing, self.probabilities, self.calibration)
+        said: dict[Hashable, Any] = {LABEL: found.labels[None], ENTROPY: found.entropy[None]}
         if found.probabilities is not None:
-            volumes[PROBABILITY] = back(found.probabilities)
-        return {**volumes, "flags": found.flags}
+            said[PROBABILITY] = found.probabilities
+        volumes = {key: volume(from_network(values, affine, orientation), affine) for key, values in said.items()}
+        return volumes, found.flags
 
     def sections(self, case: Mapping[Hashable, Any]) -> Sections:
         """A table of volumes, an answer for each label, pictures of labels and of where they are unsure."""

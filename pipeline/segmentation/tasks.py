@@ -93,12 +93,9 @@ class Planning:
         if (preset == "pretrained") != bool(pretrained):
             what = "Expected a pretrained model with the preset pretrained, and with no other"
             raise UsageError("E_CONFIG", f"{what}, got {preset} and {pretrained or 'none'}.")
-        about = {"preset": preset, "network": network, "configurations": list(configurations)}
         self.arguments: dict[str, Any] = {
-            **about,
-            "patch": list(patch),
-            "batch": batch,
-            "pretrained": str(pretrained and Path(pretrained).resolve()),
+            **{"plans": self.plans, "preset": preset, "network": network, "configurations": list(configurations)},
+            **{"patch": list(patch), "batch": batch, "pretrained": _whole(pretrained), "processes": processes},
         }
 
     @plainly()
@@ -108,8 +105,7 @@ class Planning:
         Raises:
             SystemExit: 2 when it cannot be; the message says why.
         """
-        self.arguments["processes"] = self.workspace.processes
-        there = self.workspace.call("plan", plans=self.plans, **self.arguments)
+        there = self.workspace.call("plan", **self.arguments)
         echo(f"Plans {self.plans}: {', '.join(there)}.")
 
 
@@ -185,10 +181,9 @@ class Training:
         settings = asdict(self.settings)
         about = {"plans": self.plans, "configuration": self.configuration, "device": self.device}
         kept = settings | ({"first_stage": self.first} if self.first else {})
-        start = str(self.pretrained and Path(self.pretrained).resolve())
         for fold in track(self.folds, len(self.folds), f"segment: train {self.configuration}"):
             self._keep(fold, kept)
-            how = self.workspace.call("train", settings, fold=fold, pretrained=start, **about)
+            how = self.workspace.call("train", settings, fold=fold, pretrained=_whole(self.pretrained), **about)
             echo(f"Fold {fold} {how}.")
 
     def _keep(self, fold: int | str, settings: dict[str, object]) -> None:
@@ -205,3 +200,8 @@ class Training:
         if not self.resume:
             shutil.rmtree(path.parent, ignore_errors=True)
         write_atomic(path, lambda temporary: write_text(temporary, text))
+
+
+def _whole(path: str) -> str:
+    """A path that holds in any working folder; empty where there is none."""
+    return str(path and Path(path).resolve())

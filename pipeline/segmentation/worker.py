@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,27 +83,26 @@ def plan(  # noqa: PLR0913 - each is a setting of plan.yaml
         planner = recursive_find_python_class(places[0], PLANNERS[preset], current_module=places[1])
         plan_experiment_dataset(number, planner, overwrite_plans_name=base)
     found = json.loads((place / f"{base}.json").read_text(encoding="utf-8"))
-    kept = [name for name in configurations if name in found["configurations"]] or _missing(configurations, found)
+    kept = [name for name in configurations if name in found["configurations"]]
+    if not kept:
+        what = f"Expected one of the plans' configurations ({', '.join(found['configurations'])})"
+        raise UsageError("E_CONFIG", f"{what}, got {', '.join(configurations)}.")
     for name in kept:
-        _adapt(found["configurations"], name, preset, network, (patch, batch))
+        _adapt(found["configurations"], name, preset, network, patch, batch)
     found["plans_name"] = plans
     (place / f"{plans}.json").write_text(json.dumps(found, indent=4), encoding="utf-8")
     preprocess_dataset(number, plans, kept, [processes] * len(kept), show_progress_bar=False)
     return kept
 
 
-def _missing(wanted: Sequence[str], plans: Mapping[str, Any]) -> list[str]:
-    there = ", ".join(plans["configurations"])
-    raise UsageError("E_CONFIG", f"Expected one of the plans' configurations ({there}), got {', '.join(wanted)}.")
-
-
-def _adapt(configurations: dict[str, Any], name: str, preset: str, network: str, sizes: Any) -> None:
+def _adapt(
+    configurations: dict[str, Any], name: str, preset: str, network: str, patch: Sequence[int], batch: int
+) -> None:
     """Make a configuration small, of another network, or of another patch and batch."""
     own = configurations[name]
     if "architecture" not in own:  # a cascade's second stage inherits it
         return
     arguments = own["architecture"]["arch_kwargs"]
-    patch, batch = sizes
     if preset == "small":
         stages = min(len(SMALL_FEATURES), arguments["n_stages"])
         arguments |= {"n_stages": stages, "features_per_stage": list(SMALL_FEATURES[:stages])}

@@ -17,6 +17,7 @@ from pipeline.cases import Document
 from pipeline.errors import CaseError
 from pipeline.grey import read_grey
 from pipeline.signals.sound import Sound, read_sound
+from pipeline.signals.transforms import add_flags
 from pipeline.spec.spec import kinds
 
 Data = Mapping[Hashable, Any]
@@ -63,8 +64,7 @@ class IngestPicturesd(_Ingestd):
             image = volumes.volume(torch.from_numpy(found.values).T[None, ..., None], geometry.LPS_RAS)
             image.meta[volumes.WHITE] = found.white
             case[key] = image
-            flags = [*_flags(str(key), found.flags), f"N_NO_SPACING: {key}: 1 mm stands for its pixels"]
-            case["flags"] = [*case.get("flags", ()), *flags]
+            add_flags(case, key, (*found.flags, "N_NO_SPACING: 1 mm stands for its pixels"))
         return case
 
 
@@ -85,7 +85,7 @@ class IngestSoundsd(_Ingestd):
         for key in self.key_iterator(case):
             found = _named(str(key), read_sound, case[key])
             case[key] = Document(".wav", wav_of(found))
-            case["flags"] = [*case.get("flags", ()), *_flags(str(key), found.flags)]
+            add_flags(case, key, found.flags)
             measures = {f"{key}_seconds": round(len(found.samples) / found.rate_hz, 3), f"{key}_rate_hz": found.rate_hz}
             case["measures"] = {**case.get("measures", {}), **measures}
         return case
@@ -113,9 +113,3 @@ def _named(key: str, read: Any, path: Path) -> Any:
         return read(path)
     except CaseError as error:
         raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
-
-
-def _flags(key: str, flags: Sequence[str]) -> list[str]:
-    """Flags that name the role: `N_TURNED: as its EXIF says` -> `N_TURNED: cxr: as its EXIF says`."""
-    parts = (flag.partition(": ") for flag in flags)
-    return [f"{code}: {key}: {what}" if what else f"{code}: {key}" for code, _, what in parts]

@@ -15,18 +15,15 @@ import torch
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
-from pipeline import grey
 from pipeline.endings import VOLUMES
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import check_affine, spacing_mm
-from pipeline.grey import read_grey
+from pipeline.grey import DARK, DARK_NOTE, check_size, read_grey
 
 Floats = npt.NDArray[np.float32]
 
 #: Black and white by the picture's own values: the darkest and the brightest of so many percent do not decide.
 PERCENTILES = (0.5, 99.5)
-#: A picture with nothing brighter than this part of white was saved in fewer bits than its file has.
-DARK = 0.1
 _WHITE = "Say `intensity: percentiles`, or `intensity: [low, high]` in the values of the file."
 
 
@@ -74,7 +71,7 @@ def _read_slice(path: str | Path) -> Picture:
         sides, flat = _plane(image.shape)
         if image.get_data_dtype().kind not in "buif":
             raise CaseError("E_NOT_SCALAR", "Expected a picture of one channel, got colours or complex numbers.")
-        grey.check_size(sides)
+        check_size(sides)
         stored = np.asarray(image.dataobj, dtype=np.float32).reshape((*image.shape, 1)[:3])
         black, white = (float(image.header[key]) for key in ("cal_min", "cal_max"))
     except (OSError, ImageFileError, EOFError, ValueError, zlib.error) as error:
@@ -130,9 +127,7 @@ def levelled(picture: Picture, intensity: str | Sequence[float] = "full") -> tup
     if low == high:
         raise CaseError("E_BLANK", f"Expected a picture with contrast, got {low:g} in nearly every pixel.", _WHITE)
     found = np.clip((picture.values - np.float32(low)) / np.float32(high - low), 0, 1)
-    dark = float(found.max()) < DARK
-    note = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?)"
-    return found, (note,) if dark else ()
+    return found, (DARK_NOTE,) if float(found.max()) < DARK else ()
 
 
 def check_intensity(intensity: str | Sequence[float]) -> None:

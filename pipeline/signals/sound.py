@@ -57,12 +57,8 @@ class Sound:
     flags: tuple[str, ...] = ()
 
 
-def read_sound(path: str | Path, rate_hz: int = RATE_HZ) -> Sound:
-    """Read WAV, FLAC, OGG or MP3: both channels averaged, the mean taken off, resampled.
-
-    Args:
-        path: of the file.
-        rate_hz: of the result.
+def read_sound(path: str | Path) -> Sound:
+    """Read WAV, FLAC, OGG or MP3: both channels averaged, the mean taken off, resampled to `RATE_HZ`.
 
     Raises:
         CaseError: E_SOUND when it cannot be read, is cut, too short or too long, has more than two channels, two that
@@ -73,8 +69,7 @@ def read_sound(path: str | Path, rate_hz: int = RATE_HZ) -> Sound:
             channels, rate = _decoded(stream)
     except OSError as error:
         raise CaseError("E_SOUND", f"Expected a sound, but there is no file to read ({error.strerror}).") from error
-    flags = _flags(channels, rate, rate_hz)
-    return Sound(_resampled(_mono(channels), rate, rate_hz), rate_hz, flags)
+    return Sound(_resampled(_mono(channels), rate), RATE_HZ, _flags(channels, rate))
 
 
 def loudest(sound: Sound, samples: int) -> Sound:
@@ -171,11 +166,11 @@ def _ogg_is_cut(stream: BinaryIO, size: int) -> bool:
     return not kind & 4 or at + 27 + segments + sum(table) > len(tail)
 
 
-def _flags(channels: Floats, rate: int, rate_hz: int) -> tuple[str, ...]:
+def _flags(channels: Floats, rate: int) -> tuple[str, ...]:
     flags = []
     if any(_is_clipped(channel) for channel in channels.T):
         flags.append("N_CLIPPED: samples stand at the largest value that the recording could hold")
-    if rate < rate_hz:
+    if rate < RATE_HZ:
         flags.append(f"N_NARROW_BAND: recorded at {rate} Hz: nothing above {rate // 2} Hz")
     return tuple(flags)
 
@@ -205,8 +200,8 @@ def _mono(channels: Floats) -> Floats:
     return np.asarray(mono, dtype=np.float32)
 
 
-def _resampled(mono: Floats, rate: int, rate_hz: int) -> Floats:
-    if rate == rate_hz:
+def _resampled(mono: Floats, rate: int) -> Floats:
+    if rate == RATE_HZ:
         return mono
-    common = gcd(rate, rate_hz)
-    return np.asarray(resample_poly(mono, rate_hz // common, rate // common), dtype=np.float32)
+    common = gcd(rate, RATE_HZ)
+    return np.asarray(resample_poly(mono, RATE_HZ // common, rate // common), dtype=np.float32)

@@ -49,7 +49,7 @@ class ReadPicturesd(MapTransform):
             picture = read_picture(case[key])
             values, flags = levelled(picture, self.intensity)
             case[key] = 2 * fitted(values, picture.spacing_mm, self.size) - 1
-            _add_flags(case, key, (*picture.flags, *flags))
+            add_flags(case, key, (*picture.flags, *flags))
         return case
 
 
@@ -81,7 +81,7 @@ class ReadSoundsd(MapTransform):
             sound = loudest(read_sound(case[key]), cut.samples)
             found = log_mel(sound.samples, RATE_HZ, self.size[0], cut.window, cut.hop)
             case[key] = (found - MIDDLE_DB) / SPREAD_DB
-            _add_flags(case, key, sound.flags)
+            add_flags(case, key, sound.flags)
         return case
 
 
@@ -92,5 +92,6 @@ def _pair(size: Sequence[int], what: str) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _add_flags(case: dict[Hashable, Any], key: Hashable, flags: Sequence[str]) -> None:
+def add_flags(case: dict[Hashable, Any], key: Hashable, flags: Sequence[str]) -> None:
+    """Add flags that name a role to a case: `N_TURNED: as its EXIF says` -> `N_TURNED: cxr: as its EXIF says`."""
     case["flags"] = [*case.get("flags", ()), *(flag.replace(": ", f": {key}: ", 1) for flag in flags)]

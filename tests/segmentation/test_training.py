@@ -150,7 +150,7 @@ def test_small_plans_make_networks_of_any_kind_that_fit_their_patch(name: str, n
     arguments = own["architecture"]["arch_kwargs"]
     arguments |= {"n_stages": 4, "kernel_sizes": [[3] * dims] * 4, "n_conv_per_stage": [2] * 4}
     arguments |= {"strides": [[1] * dims, *[[2] * dims] * 3], "n_conv_per_stage_decoder": [2] * 3}
-    worker._adapt(plans["configurations"], name, "small", network, ((), 0))
+    worker._adapt(plans["configurations"], name, "small", network, (), 0)
     assert own["batch_size"] == 2 and max(own["patch_size"]) <= 64
     manager = PlansManager(plans)
     dataset = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2}}
