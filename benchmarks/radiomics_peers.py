@@ -48,8 +48,6 @@ def tandem(folder: Path, *aggregations: str) -> Callable[[], Values]:
     """All 482 values, or those of some aggregations."""
     from pipeline.radiomics import Settings, extract
 
-    # what is imported when it is first used
-    importlib.import_module("pipeline.radiomics.families")
     image, mask = (nib.load(folder / f"{name}.nii") for name in ("image", "mask"))
     arrays = image.get_fdata(), np.asarray(mask.dataobj)
     settings = Settings.read({"aggregations": aggregations} if aggregations else {})

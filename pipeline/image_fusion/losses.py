@@ -7,7 +7,7 @@ whoever reports it says so. Q^AB/F and VIF alone are met by pictures that nobody
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +26,16 @@ CONSISTENT_LEVELS = 2
 #: Where nothing has an edge, in greys of 0 to 255: how far CT's neighbours are apart at most, how steep MR is a voxel,
 #: and more than what there is anything. Chosen on patients held out of `harvard_fusion_train`.
 EVEN_CT, EVEN_MR, EVEN_LEAST = 2.5, 10.0, 10.0
-
-
-@dataclass(frozen=True)
-class Weights:
-    """How much each term counts; one with the weight 0 is not counted at all."""
-
-    content: float = 15.0
-    structure: float = 8.0
-    detail: float = 5.0
-    consistency: float = 3.0
-    gradient: float = 2.0
-    medical: float = 10.0
-    qabf: float = 0.0
-    vif: float = 0.0
-    scd: float = 0.0
-    bone: float = 0.0
-    even: float = 0.0
+#: How much each term counts; one with the weight 0 is not counted at all.
+WEIGHTS = {
+    "content": 15.0,
+    "structure": 8.0,
+    "detail": 5.0,
+    "consistency": 3.0,
+    "gradient": 2.0,
+    "medical": 10.0,
+    **dict.fromkeys(("qabf", "vif", "scd", "bone", "even"), 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,7 @@ class ImageFusionLoss(nn.Module):
     """The weighted sum of the terms.
 
     Args:
-        weights: term -> how much it counts, over the defaults of `Weights`.
+        weights: term -> how much it counts, over the defaults (`WEIGHTS`).
         ssim_range: data range of the structure; 2 / 255 is the evaluator's, under which noise in the black background
             counts as much as the patient.
         ssim_greys: as many greys as a picture is saved in: the structure is that of the rounded picture, so that what
@@ -73,12 +66,11 @@ class ImageFusionLoss(nn.Module):
         super().__init__()
         if ssim_greys < 0 or ssim_greys == 1:
             raise UsageError("E_CONFIG", f"Expected 2 greys or more, or 0, as ssim_greys, got {ssim_greys}.")
-        known = asdict(Weights())
         for name, weight in (weights or {}).items():
-            if name not in known or weight < 0:
-                terms = ", ".join(known)
+            if name not in WEIGHTS or weight < 0:
+                terms = ", ".join(WEIGHTS)
                 raise UsageError("E_CONFIG", f"Expected weights of 0 or more for {terms}, got {name}: {weight:g}.")
-        self.weights = {**known, **(weights or {})}
+        self.weights = {**WEIGHTS, **(weights or {})}
         self.ssim_range, self.ssim_greys = ssim_range, ssim_greys
 
     @property

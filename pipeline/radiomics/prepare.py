@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from pipeline.errors import CaseError
 from pipeline.geometry import orientation_of
-from pipeline.radiomics.filters.apply import Window, filtered, needed, within
+from pipeline.radiomics.filters.base import Window, filtered, needed, within
 from pipeline.radiomics.levels import Array, Floats
 from pipeline.radiomics.settings import MOST_BINS, Bins, Settings
 
@@ -237,19 +237,17 @@ def grey_levels(values: Floats, bins: Bins | None, low: float | None) -> tuple[A
     if bins is None:
         if least < 1 or (values != np.rint(values)).any():
             raise CaseError("E_CONFIG", f"Expected bins, or values that are whole numbers from 1, got {least:.6g}.")
-        count = most
+        levels, count = values, most
     elif bins.width is not None:
         least = first_edge(least, bins, low)
+        levels = np.floor((values - least) / bins.width) + 1
         count = np.floor((most - least) / bins.width) + 1
     else:
         count = float(bins.number or 1) if most > least else 1.0
+        part = count * (values - least) / max(most - least, np.finfo(float).tiny)
+        levels = np.minimum(np.floor(part) + 1, count)
     require_few(count)
-    if bins is None:
-        return values.astype(np.int64), int(count)
-    if bins.width is not None:
-        return np.floor((values - least) / bins.width).astype(np.int64) + 1, int(count)
-    part = count * (values - least) / max(most - least, np.finfo(float).tiny)
-    return np.minimum(np.floor(part) + 1, count).astype(np.int64), int(count)
+    return levels.astype(np.int64), int(count)
 
 
 def require_few(bins: float) -> None:

@@ -90,14 +90,8 @@ def perturbed_features(
 ) -> list[dict[str, float | None]]:
     """The features of every version of a region.
 
-    Args:
-        image: (I, J, K), original intensities.
-        mask: (I, J, K), whole numbers.
-        affine: 4 x 4, RAS mm.
-        settings: how to prepare, and what to measure.
-        perturbations: what is done to image and mask; by default rotation, volume and contour, ten versions.
-        label: value of the region.
-        device: where filters are computed.
+    Arguments as in `extract`, and `perturbations`: what is done to image and mask; by default rotation, volume and
+    contour, ten versions.
 
     Raises:
         CaseError: those of `extract` and `perturbed`.

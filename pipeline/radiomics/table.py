@@ -82,16 +82,9 @@ def with_versions(
     label: int = 1,
     device: str = "cpu",
 ) -> Row:
-    """A row with the features of its region's perturbed versions.
+    """A row with the features of its region's perturbed versions; one without values has none.
 
-    Args:
-        row: of the region; one without values has no versions.
-        image: (I, J, K).
-        mask: (I, J, K).
-        affine: 4 x 4, RAS mm.
-        changes: what is done to image and mask; None: nothing, the row stays as it is.
-        label: of the region in the mask.
-        device: where filters are computed.
+    Arguments as in `extract`, and `changes`: what is done to image and mask; None: nothing, the row stays as it is.
 
     Raises:
         CaseError: E_CONFIG when the values of a version would need too many bins.

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.errors import UsageError
 from pipeline.image_fusion import losses
 from pipeline.image_fusion.encoders import SmallEncoder
-from pipeline.image_fusion.losses import Answer, ImageFusionLoss, Weights
+from pipeline.image_fusion.losses import WEIGHTS, Answer, ImageFusionLoss
 from pipeline.image_fusion.metrics import bone_kept
 from pipeline.image_fusion.terms import qabf, scd, ssim, vif
 
@@ -168,7 +168,7 @@ def test_structure_may_be_that_of_the_picture_as_it_is_saved() -> None:
     near = 0.8 * torch.rand(sources[:, :1].shape, generator=torch.Generator().manual_seed(0)) - 0.4  # no half grey
     fused = (sources[:, :1] + near / 255).requires_grad_()
     answer, copy = Answer(fused, torch.zeros(())), Answer(sources[:, :1].clone().requires_grad_(), torch.zeros(()))
-    only = {term: float(term == "structure") for term in Weights.__annotations__}
+    only = {term: float(term == "structure") for term in WEIGHTS}
     exact, saved = (ImageFusionLoss(only, 2 / 255, greys) for greys in (0, 256))
     rounded, unrounded = saved(answer, sources).item(), exact(answer, sources).item()
     assert rounded == pytest.approx(exact(copy, sources).item(), abs=1e-9) and unrounded > rounded + 0.01
@@ -213,7 +213,7 @@ def test_consistency_teaches_the_picture_and_not_the_encoders() -> None:
 def test_terms_are_weighted_and_those_without_weight_are_not_counted() -> None:
     fused, sources = picture(0, 48, 48), torch.cat([picture(1, 48, 48), picture(2, 48, 48)], 1)
     answer = Answer(fused, torch.tensor(0.25))
-    assert Weights() == Weights(15, 8, 5, 3, 2, 10, 0, 0, 0, 0, 0)
+    assert list(WEIGHTS.values()) == [15, 8, 5, 3, 2, 10, 0, 0, 0, 0, 0]
     loss = ImageFusionLoss()
     terms = loss.terms(answer, sources)
     assert list(terms) == ["content", "structure", "detail", "consistency", "gradient", "medical"]
@@ -231,7 +231,7 @@ def test_terms_are_weighted_and_those_without_weight_are_not_counted() -> None:
 def test_every_term_can_be_learned_from(name: str, sides: tuple[int, ...]) -> None:
     """Gradients are finite where the picture is black or flat, and a step along them lowers the term."""
     sources = torch.cat([picture(1, *sides), picture(2, *sides)], 1)
-    loss = ImageFusionLoss({term: float(term == name) for term in Weights.__annotations__})
+    loss = ImageFusionLoss({term: float(term == name) for term in WEIGHTS})
     fused = sources.mean(1, keepdim=True).requires_grad_()
     first = loss(Answer(fused, torch.zeros(())), sources)
     (steep,) = torch.autograd.grad(first, fused)

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from pipeline.radiomics.filters.apply import filtered, needed
-from pipeline.radiomics.filters.base import Filter
+from pipeline.radiomics.filters.base import Filter, filtered, needed
 from pipeline.radiomics.filters.gabor import Gabor
 from pipeline.radiomics.filters.laplacian import LaplacianOfGaussian
 from pipeline.radiomics.filters.laws import Laws

@@ -1,4 +1,7 @@
-"""Riesz transforms, plain and steered. Source: IBSI 2 (AYRS); Unser and Van De Ville, IEEE TIP 19, 2010."""
+"""Riesz transforms, plain and steered, and spectra of an image's first axes: the image is periodic to both.
+
+Source: IBSI 2 (AYRS); Unser and Van De Ville, IEEE TIP 19, 2010.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from pydantic import Field, model_validator
 
 from pipeline.radiomics.filters.base import Filter
 from pipeline.radiomics.filters.lines import convolution, separable
-from pipeline.radiomics.filters.waves import Waves, frequencies, radius, spectrum, synthesis
 from pipeline.radiomics.levels import Floats
 from pipeline.spec.explain import Model
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Order = tuple[int, ...]
+#: Of each axis the frequencies (1 is the highest), shaped so that they go with each other.
+Waves = Sequence["Tensor"]
 #: Directions of so many voxels at a time.
 _CHUNK = 2**18
 #: Where the window of the structure tensor ends, in standard deviations.
@@ -142,3 +146,34 @@ def _polynomial(frame: Tensor, order: Sequence[int]) -> dict[Order, Tensor]:
             longer[raised] = longer.get(raised, 0) + factor * frame[:, axis, direction]
         terms = longer
     return terms
+
+
+def spectrum(image: Tensor, axes: int) -> Tensor:
+    """Half of it: along the last of the axes frequencies from 0 on."""
+    import torch
+
+    return torch.fft.rfftn(image, dim=tuple(range(axes)))
+
+
+def synthesis(half: Tensor, image: Tensor, axes: int) -> Tensor:
+    """The image of half a spectrum, as large as another image."""
+    import torch
+
+    return torch.fft.irfftn(half, s=image.shape[:axes], dim=tuple(range(axes)))
+
+
+def frequencies(image: Tensor, axes: int) -> Waves:
+    """Those of half a spectrum."""
+    return crossed([np.asarray(np.fft.fftfreq(size) * 2, np.float64) for size in image.shape[:axes]], image)
+
+
+def crossed(lines: Sequence[Floats], image: Tensor) -> Waves:
+    """Lines of whole spectra as those of half a one."""
+    halves = [*lines[:-1], lines[-1][: len(lines[-1]) // 2 + 1]]
+    shapes = ([-1 if number == axis else 1 for number in range(3)] for axis in range(len(lines)))
+    return [image.new_tensor(line).reshape(shape) for line, shape in zip(halves, shapes, strict=True)]
+
+
+def radius(waves: Waves) -> Tensor:
+    """How far frequencies are from 0."""
+    return sum((wave * wave for wave in waves[1:]), waves[0] * waves[0]).sqrt_()

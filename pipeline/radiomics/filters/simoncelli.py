@@ -8,8 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from pipeline.radiomics.filters.base import Reach
-from pipeline.radiomics.filters.riesz import RieszFilter
-from pipeline.radiomics.filters.waves import crossed, radius, spectrum, synthesis
+from pipeline.radiomics.filters.riesz import RieszFilter, crossed, radius, spectrum, synthesis
 from pipeline.radiomics.levels import Floats
 
 if TYPE_CHECKING:
