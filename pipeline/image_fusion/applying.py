@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,7 +134,9 @@ def _by_tiles(
     sides = [min(side, size) for side, size in zip(tile, image.shape[1:], strict=True)]
     weight = compute_importance_map(tuple(sides), mode="gaussian", device=image.device).float()
     total = TileSum(network.outputs, image.shape[1:], weight)
-    boxes = list(_boxes(image, sides, overlap))
+    steps = [max(1, int(side * (1 - overlap))) for side in sides]
+    # on MONAI's own grid
+    boxes = [box for box in dense_patch_slices(image.shape[1:], sides, steps) if _shows(image[(slice(None), *box)])]
     if boxes:
         forward = _forward(network, _tiles(image, boxes[:1]), engine)
         for group in groups(boxes, _most(image, sides, batch)):
@@ -144,9 +146,3 @@ def _by_tiles(
 
 def _tiles(image: Tensor, boxes: Sequence[Box]) -> Tensor:
     return torch.stack([image[(slice(None), *box)] for box in boxes])
-
-
-def _boxes(image: Tensor, sides: Sequence[int], overlap: float) -> Iterator[Box]:
-    """Where tiles lie, on MONAI's own grid."""
-    steps = [max(1, int(side * (1 - overlap))) for side in sides]
-    yield from (box for box in dense_patch_slices(image.shape[1:], sides, steps) if _shows(image[(slice(None), *box)]))

@@ -89,10 +89,7 @@ def bone_kept(fused: Array, ct: Array) -> float | None:
 def soft_tissue_correlation(fused: Array, ct: Array, mr: Array) -> float | None:
     """The correlation of the fused image with MR inside soft tissue; None where there is none, or one is constant.
 
-    Args:
-        fused: on the scale from 0 to 255, as both sources of the same shape.
-        ct: CT.
-        mr: MR.
+    All are on the scale from 0 to 255, and of one shape.
     """
     soft = _inside((ct > SOFT_CT[0]) & (ct < SOFT_CT[1]) & (mr > SOFT_MR), SOFT_RIM)
     return _correlation(fused[soft], mr[soft]) if soft.any() else None

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,17 +32,6 @@ from pipeline.learning.transfer import freeze
 from pipeline.store.files import write_atomic, write_text
 
 LAST, BEST, CURVES = "last.pt", "model.pt", "curves.csv"
-
-
-class Preparation(Protocol):
-    """How images are prepared for a network; a room's own says more."""
-
-    @property
-    def patch(self) -> Sequence[int]:
-        """Voxels of a patch along each side."""
-
-    def to_plain(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
 
 
 class SeedEpochs:
@@ -123,7 +112,7 @@ class Checkpoints:
         evaluator: MONAI's `SupervisedEvaluator` with the metric `validation_loss`.
         patience: how many epochs without a lower validation loss end the training; 0 for never.
         training_cases: whom it learns from; the checkpoints say so, and calibration refuses them.
-        preparation: of the images; the checkpoints say it, too.
+        preparation: of the images, with its `patch` and `to_plain`; the checkpoints say it, too.
 
     Raises:
         UsageError: E_CONFIG when the network cannot halve the patch as often as it has to.
@@ -138,7 +127,7 @@ class Checkpoints:
         evaluator: Engine,
         patience: int = 0,
         training_cases: Sequence[str] = (),
-        preparation: Preparation | None = None,
+        preparation: Any = None,
     ) -> None:
         if preparation:
             network.require_patch(preparation.patch)

@@ -151,12 +151,7 @@ def _stages(encoder: nn.Module) -> list[nn.Module]:
 
 
 def require_sha256(path: Path, expected: str, what: str = "a checkpoint") -> str:
-    """The hash of a file of weights.
-
-    Args:
-        path: the file.
-        expected: its hash; not asked when empty.
-        what: a person has named it as.
+    """The hash of a file of weights, which a person has named as `what`; it is not asked for when `expected` is empty.
 
     Raises:
         UsageError: E_WEIGHTS when it is not the expected one; E_INPUT, E_UNREADABLE.

@@ -56,11 +56,7 @@ def morphology(region: Region) -> dict[str, float]:
 
 
 def mesh(mask: Mask, spacing_mm: Floats) -> tuple[Floats, float, float]:
-    """The surface at .5 between voxel centres.
-
-    Args:
-        mask: (I, J, K), not empty.
-        spacing_mm: (3,).
+    """The surface at .5 between voxel centres of a mask (I, J, K), not empty.
 
     Returns:
         Vertices (n, 3), mm from the array's first voxel; volume, mm³; area, mm².

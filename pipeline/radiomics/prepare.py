@@ -185,10 +185,7 @@ class Grid:
     def resampled(self, image: Array, window: Window, order: int) -> Floats:
         """The image on a part of the second grid; beyond the first one's edge the outermost value goes on.
 
-        Args:
-            image: on the first grid.
-            window: part of the second.
-            order: of the spline: 0 nearest, 1 linear, 3 cubic.
+        The order is that of the spline: 0 nearest, 1 linear, 3 cubic.
         """
         if order == 0:
             index = (

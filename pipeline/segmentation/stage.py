@@ -127,9 +127,8 @@ class Segmentd(Transform):
 
     def _rows(self, measures: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
         for name in self.model.label_names:
-            sizes = (measures[f"{LABEL}_{name}_{part}"] for part in ("volume_ml", "long_axis_mm"))
-            texts = zip(("volume_ml", "long_axis_mm"), sizes, strict=True)
-            yield clean(name), *("–" if size is None else measure_text(key, size) for key, size in texts)
+            sizes = {part: measures[f"{LABEL}_{name}_{part}"] for part in ("volume_ml", "long_axis_mm")}
+            yield clean(name), *("–" if size is None else measure_text(part, size) for part, size in sizes.items())
 
 
 def images_of(channels: Mapping[str, str], aligned: Mapping[str, str], given: Sequence[str] = ()) -> dict[str, str]:

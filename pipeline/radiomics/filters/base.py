@@ -48,11 +48,7 @@ class Filter(Model, ABC):
 
     @abstractmethod
     def reach_voxels(self, spacing_mm: Floats) -> Reach | None:
-        """How far a voxel's response depends on others; None where it depends on the whole image.
-
-        Args:
-            spacing_mm: (3,).
-        """
+        """How far a voxel's response depends on others; None where it depends on the whole image."""
 
     @abstractmethod
     def response(self, image: Tensor, spacing_mm: Floats) -> Tensor:
@@ -102,14 +98,7 @@ def filtered(image: Array, spacing_mm: Floats, chosen: Filter, device: str = "cp
 
 
 def needed(window: Window, shape: tuple[int, ...], spacing_mm: Floats, chosen: Filter) -> Window:
-    """The part of an image on which the response in a window is that of the whole image.
-
-    Args:
-        window: where the response is wanted.
-        shape: of the image.
-        spacing_mm: (3,).
-        chosen: the filter.
-    """
+    """The part of an image of a shape on which the response in a window is that of the whole image."""
     reach = chosen.reach_voxels(spacing_mm)
     i, j, k = (
         slice(0, size) if reach is None else _wider(item, size, reach[axis], chosen.wraps)
