@@ -24,7 +24,8 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 LEAST_SIDE, MOST_SIDE, MOST_PIXELS = 4, 30_000, 1 << 26
 #: Channels of a grey picture that went through JPEG's colours differ by no more, of 255.
 ROUNDING = 2
-#: A picture with nothing brighter than this part of white was saved in fewer bits than its file has.
+#: A picture with nothing brighter than this part of white was saved in fewer bits than its file has: one of 12 bits in
+#: 16 ends at a sixteenth of white.
 DARK = 0.1
 DARK_NOTE = "N_DARK: no part is brighter than a tenth of white (was it saved in fewer bits than its file has?)"
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")

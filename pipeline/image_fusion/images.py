@@ -15,7 +15,8 @@ Floats = npt.NDArray[np.float64]
 
 #: The scale on which the field measures: eight bits.
 TOP = 255.0
-#: On that scale: CT from here on is bone, without its outermost voxels, which other tissue shares.
+#: On that scale, for what is measured and what a network learns: CT from here on is bone, without its outermost voxels,
+#: which other tissue shares.
 BONE, BONE_RIM = 230.0, 1
 #: Where CT lies between these, and MR above its own, is soft tissue, without the outermost voxels.
 SOFT_CT, SOFT_MR, SOFT_RIM = (30.0, 160.0), 20.0, 2

@@ -22,14 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import CaseError, UsageError
-from pipeline.inference.engine import (
-    AsTuple,
-    Engine,
-    Task,
-    compiled,
-    require_engine,
-    require_processor,
-)
+from pipeline.inference.engine import AsTuple, Engine, Task, compiled, require_engine, require_processor
 from pipeline.inference.thin import for_single_tiles
 from pipeline.inference.tiles import Box, TileSum, groups, mirrored
 from pipeline.segmentation.model import Model
@@ -37,6 +30,7 @@ from pipeline.segmentation.nnunet import (
     compute_gaussian,
     compute_steps_for_sliding_window,
     convert_labelmap_to_one_hot,
+    determine_num_input_channels,
     pad_nd_image,
     remove_all_but_largest_component_from_segmentation,
 )
@@ -165,16 +159,16 @@ class Predictor:
         """The logits (heads, z, y, x) float32 of an image that was prepared, on its grid, and flags."""
         image, device = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32)), self.model.device
         try:
-            return self._mean_of_folds(image.to(device), device), ()
+            return self._mean_of_folds(image.to(device), device, self.batch), ()
         except torch.OutOfMemoryError:
             if device.type == "cuda":
                 torch.cuda.empty_cache()
         return self._mean_of_folds(image, torch.device("cpu"), batch=1), (MEMORY_FLAG,)
 
-    def _mean_of_folds(self, image: Tensor, beside: torch.device, batch: int = 0) -> Tensor:
+    def _mean_of_folds(self, image: Tensor, beside: torch.device, batch: int) -> Tensor:
         total: Tensor | None = None
         for fold, network in self.model.networks.items():
-            found = self._tiled(image, self._forward(fold, network), beside, batch or self.batch)
+            found = self._tiled(image, self._forward(fold, network), beside, batch)
             total = found if total is None else total.add_(found)
         assert total is not None
         return total.div_(len(self.model.networks)).cpu()
@@ -194,8 +188,10 @@ class Predictor:
     def _forward(self, fold: str, network: nn.Module) -> Any:
         """What looks at tiles (B, C, …) with a fold's network: logits (B, heads, …), float32."""
         if self.engine == "openvino":
-            example = torch.randn((1, self._channels(), *self.model.patch), generator=torch.Generator().manual_seed(0))
-            task = Task(self.model.digests[fold], ("image",), ("logits",), AsTuple(network), (example,), self.bfloat16)
+            model = self.model
+            inputs = determine_num_input_channels(model.plans, model.configuration, dict(model.dataset))
+            example = torch.randn((1, inputs, *model.patch), generator=torch.Generator().manual_seed(0))
+            task = Task(model.digests[fold], ("image",), ("logits",), AsTuple(network), (example,), self.bfloat16)
             look = compiled(task)
             return lambda tiles: look(tiles)[0]
         cuda = self.model.device.type == "cuda"
@@ -214,10 +210,6 @@ class Predictor:
         """Fold -> its network, as PyTorch looks at tiles with it."""
         exact = self.model.device.type == "cpu" and not self.bfloat16
         return {fold: for_single_tiles(item) if exact else item for fold, item in self.model.networks.items()}
-
-    def _channels(self) -> int:
-        before = 0 if self.model.previous is None else len(self.model.labels.foreground_labels)
-        return len(self.model.channels) + before
 
 
 def prepare(
