@@ -23,11 +23,9 @@ def status(
     cases: Annotated[bool, typer.Option("--cases", help="A row for each case, however many there are.")] = False,
 ) -> int:
     """Show what is done, failed and quarantined in a run folder, by stage and code, and how far a run is."""
-    from pipeline.run.status import show
+    from pipeline.run.status import follow, show
 
     if watch:
-        from pipeline.run.watch import watch as follow
-
         follow(out)
     return show(out, cases)
 

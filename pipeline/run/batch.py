@@ -21,8 +21,8 @@ from pipeline.run.status import summary
 from pipeline.run.workers import Cluster, Here, workers
 from pipeline.spec.spec import keep_spec, of_ingest
 from pipeline.store import records
-from pipeline.store.files import require_apart, run_lock, run_of, write_atomic, write_text
-from pipeline.store.plain import as_json
+from pipeline.store.files import require_apart, run_lock, run_of
+from pipeline.store.plain import write_json
 
 MANIFEST = "run.json"
 
@@ -134,7 +134,7 @@ def write_manifest(plan: Plan, stages: Sequence[str]) -> None:
         "python": sys.version.split()[0],
         "versions": records.versions(),
     }
-    write_atomic(plan.output_dir / MANIFEST, lambda path: write_text(path, as_json(manifest)))
+    write_json(plan.output_dir / MANIFEST, manifest)
 
 
 def _without_input(word: str, dataset_dir: Path) -> str:

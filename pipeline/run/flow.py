@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.cases import Fault, Record
 from pipeline.console import track
@@ -20,6 +20,9 @@ from pipeline.shipped import code_version
 from pipeline.store import records
 from pipeline.store.attempts import Attempt
 from pipeline.store.files import run_of
+
+if TYPE_CHECKING:
+    from pipeline.run.workers import Cluster, Here
 
 
 class Group(NamedTuple):
@@ -66,31 +69,7 @@ class Task:
         return replace(self, place=self.place + 1, case={"case_id": self.case["case_id"]})
 
 
-class Pool(Protocol):
-    """Who does the work."""
-
-    def has_room(self) -> bool:
-        """Whether another task would be begun at once."""
-
-    def start(self, task: Task) -> None:
-        """Begin a task."""
-
-    def finished(self) -> tuple[Task, Record | None]:
-        """Wait for a task that was started, and give it with its record; None where the stage has no use for the case.
-
-        Raises:
-            UsageError: where the stage cannot be loaded, or nobody is left to do the work.
-        """
-
-    def check(self, task: Task) -> None:
-        """Load the stage of a task where it will be needed.
-
-        Raises:
-            UsageError: where it cannot be.
-        """
-
-
-def through(group: Group, cases: Sequence[Case], pool: Pool) -> dict[str, list[Record]]:
+def through(group: Group, cases: Sequence[Case], pool: Here | Cluster) -> dict[str, list[Record]]:
     """Bring cases through the stages of a group.
 
     No more tasks are given than are begun at once, and a case that has begun goes first: what is in flight stays small,
@@ -119,7 +98,7 @@ def through(group: Group, cases: Sequence[Case], pool: Pool) -> dict[str, list[R
     return found
 
 
-def _steps(waiting: deque[Task], pool: Pool) -> Iterator[tuple[Task, Record | None]]:
+def _steps(waiting: deque[Task], pool: Here | Cluster) -> Iterator[tuple[Task, Record | None]]:
     begun: list[Task] = []
     running = 0
     while waiting or begun or running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,12 +11,12 @@ from pipeline.run import events
 
 #: How a case can leave a stage, in the order in which it is said.
 WORDS = ("done", "with a warning", "with a failed verdict", "failed", "quarantined")
-_GRADED = {"warn": "with a warning", "fail": "with a failed verdict"}
+GRADED = {"warn": "with a warning", "fail": "with a failed verdict"}
 
 
 def word_of(status: str, grade: str) -> str:
     """One of `WORDS`: how a case has left a stage."""
-    return _GRADED.get(grade, "done") if status == "done" else status
+    return GRADED.get(grade, "done") if status == "done" else status
 
 
 class Progress:
@@ -35,18 +35,12 @@ class Progress:
         self._worked: list[float] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
-    def take(self, new: Iterable[Mapping[str, Any]]) -> bool:
-        """Take events in, in their order.
-
-        Returns:
-            Whether there were any.
-        """
-        any_ = False
+    def take(self, new: Sequence[Mapping[str, Any]]) -> bool:
+        """Take events in, in their order; whether there were any."""
         for event in new:
-            any_ = True
             self.last = datetime.fromisoformat(event["time"])
             self._take(event)
-        return any_
+        return bool(new)
 
     def _take(self, event: Mapping[str, Any]) -> None:
         kind, stage = event["event"], str(event.get("stage", ""))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
-from pipeline.cases import Grade, Record, worst
+from pipeline.cases import Record, worst
 from pipeline.console import echo, print_table
 from pipeline.run.events import Follower
-from pipeline.run.progress import WORDS, Progress, line_of, word_of
+from pipeline.run.progress import GRADED, WORDS, Progress, line_of, word_of
 from pipeline.store import records, upkeep
 from pipeline.store.dictionary import labels_of
 from pipeline.store.files import is_held
@@ -22,8 +27,9 @@ from pipeline.words import counted
 
 #: So many cases are shown one by one unless all are asked for.
 ROWS = 50
+#: While a run is followed: how often a screen is drawn, and a line printed where there is none.
+SCREEN_S, LINE_S = 1.0, 10.0
 _MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "quarantined": "[yellow]quarantined[/]"}
-_VERDICTS: dict[Grade, str] = {"warn": "with a warning", "fail": "with a failed verdict"}
 _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 Cases = Mapping[str, Sequence[Record]]
@@ -58,8 +64,8 @@ def show(output_dir: Path, cases: bool = False) -> int:
         raise upkeep.no_cases(output_dir)
     stages = records.stages_in_order(found)
     print_table(counts(stages, (record for case in found.values() for record in case)))
-    for line in _of_log(output_dir):
-        echo(line)
+    if is_held(output_dir):
+        echo(f"A run is going on. {line_of(progress_of(output_dir), datetime.now(UTC))}")
     if cases or len(found) <= ROWS:
         print_table(_rows(found, stages))
     else:
@@ -82,12 +88,6 @@ def counts(stages: Sequence[str], found: Iterable[Record]) -> Table:
     return table
 
 
-def _of_log(output_dir: Path) -> Iterator[str]:
-    """What the log says of a run that goes on."""
-    if is_held(output_dir):
-        yield f"A run is going on. {line_of(progress_of(output_dir), datetime.now(UTC))}"
-
-
 def progress_of(output_dir: Path) -> Progress:
     """What the log of a run folder says of its last run."""
     progress = Progress()
@@ -107,9 +107,9 @@ def _rows(cases: Cases, stages: Sequence[str]) -> Table:
 def summary(stage: str, found: Sequence[Record]) -> str:
     """One line of a stage, such as `register: 3 done (2 already; 1 with a warning), 1 quarantined`."""
     statuses = Counter(record.status for record in found)
-    grades = Counter(record.verdict.grade for record in found if record.status == "done" and record.verdict)
+    grades = Counter[str](record.verdict.grade for record in found if record.status == "done" and record.verdict)
     reused = sum(record.reused for record in found)
-    judged = ", ".join(f"{grades[grade]} {words}" for grade, words in _VERDICTS.items() if grades[grade])
+    judged = ", ".join(f"{grades[grade]} {words}" for grade, words in GRADED.items() if grades[grade])
     more = "; ".join(filter(None, (f"{reused} already" if reused else "", judged)))
     parts = [f"{statuses['done']} done" + (f" ({more})" if more else "")]
     parts += [f"{statuses[status]} {status}" for status in ("failed", "quarantined") if statuses[status]]
@@ -204,3 +204,35 @@ def _row(found: Sequence[Record], stages: Sequence[str], labels: Mapping[tuple[s
         *(escape(answers.get(pair, "")) for pair in labels),
         fault.code if fault else "",
     ]
+
+
+def follow(output_dir: Path) -> None:
+    """Show how far a run is until its folder is free: a table drawn anew at a terminal, plain lines elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        _follow(output_dir, LINE_S, lambda progress: echo(line_of(progress, datetime.now(UTC))), always=False)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        draw = partial(live.update, refresh=True)
+        _follow(output_dir, SCREEN_S, lambda progress: draw(screen(progress, datetime.now(UTC))), always=True)
+
+
+def screen(progress: Progress, now: datetime) -> Group:
+    """What is drawn: a row for each stage that has begun, and the line of the one that goes on."""
+    table = Table("stage", "cases", "already", *WORDS, box=None, header_style="bold")
+    for stage, found in progress.found.items():
+        words = (str(found[word] or "-") for word in WORDS)
+        table.add_row(stage, f"{found.total()} of {progress.cases.get(stage, 0)}", str(progress.reused[stage]), *words)
+    return Group(table, Text(line_of(progress, now)))
+
+
+def _follow(output_dir: Path, every_s: float, show: Callable[[Progress], object], always: bool) -> None:
+    """Show what the log says, `always` or when it says something new, until no run holds the folder."""
+    log, progress = Follower(output_dir), Progress()
+    shown, due = -every_s, always
+    while is_held(output_dir):
+        due = progress.take(log.new()) or due
+        if due and time.monotonic() - shown >= every_s:
+            show(progress)
+            shown, due = time.monotonic(), always
+        time.sleep(min(SCREEN_S, every_s))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.run import events, watch
+from pipeline.run import events, status
 from pipeline.run.progress import Progress
 from pipeline.store.files import run_lock
 
@@ -26,8 +26,8 @@ EVENTS = [
 def test_plain_lines_until_the_folder_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(watch, "LINE_S", 0.0)
-    monkeypatch.setattr(watch, "SCREEN_S", 0.01)
+    monkeypatch.setattr(status, "LINE_S", 0.0)
+    monkeypatch.setattr(status, "SCREEN_S", 0.01)
     held = threading.Event()
 
     def run() -> None:
@@ -40,7 +40,7 @@ def test_plain_lines_until_the_folder_is_free(
     other = threading.Thread(target=run)
     other.start()
     held.wait()
-    watch.watch(tmp_path)
+    status.follow(tmp_path)
     other.join()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "The run has started." and lines[1].startswith("ingest: 0 of 2")
@@ -48,7 +48,7 @@ def test_plain_lines_until_the_folder_is_free(
 
 
 def test_without_a_run_it_ends_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    watch.watch(tmp_path)
+    status.follow(tmp_path)
     assert capsys.readouterr().out == ""
 
 
@@ -57,6 +57,6 @@ def test_the_screen_has_a_row_for_each_stage() -> None:
     now = datetime.now(UTC)
     progress.take([{"time": now.isoformat(), **event} for event in EVENTS])
     console = Console(file=io.StringIO(), width=160)
-    console.print(watch.screen(progress, now))
+    console.print(status.screen(progress, now))
     rows = [line.split() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     assert rows[1] == ["ingest", "2", "of", "2", "0", "1", "-", "-", "1", "-"]
