@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Record
 from pipeline.commands.register import dicom_volume
-from pipeline.console import quiet_libraries, shown
+from pipeline.console import shown
 from pipeline.errors import UsageError
-from pipeline.run.options import as_value, require_known
-from pipeline.run.plan import configuration, require_device
+from pipeline.run.loading import parser_of, part_of
+from pipeline.run.plan import Plan
 from pipeline.segmentation.model import Model, channels_of, described, partners_of
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, find_model
 from pipeline.segmentation.workspace import TANDEM
-from pipeline.shipped import bundle_root
 from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec
 from pipeline.store import records
@@ -142,33 +141,16 @@ def segment(  # noqa: PLR0913 - each is an option of the command
         cases = _cases([str(item) for item in inputs], channels, out, keep_names)
         of_dicom = any(out in path.parents for case in cases for path in case.values() if isinstance(path, Path))
         settings: dict[str, Any] = {
-            **{"bundle_root": bundle_root("segment"), "dataset_dir": str(out), "output_dir": str(out)},
             **{"model": str(folder), "folds": list(folds), "engine": engine, "step": step, "mirroring": mirroring},
             **{"bfloat16_on_cpu": bfloat16, "probabilities": probabilities, "calibration": str(calibration)},
-            **{"dicom_seg": of_dicom if dicom_seg is None else dicom_seg, "overwrite": overwrite},
+            "dicom_seg": of_dicom if dicom_seg is None else dicom_seg,
         }
-        stage = _parsed(settings, device)
-        stage.run(cases)
+        plan = Plan(out, out, overwrite=overwrite, device=device)
+        part_of(parser_of("segment", plan, **settings), "stage").run(cases)
         records.write_table(out)
         for case in cases:
             _link(out, case["case_id"])
     return records.of_run(out)
-
-
-def _parsed(settings: Mapping[str, Any], device: str) -> Any:
-    import torch
-    from monai.bundle import ConfigParser
-
-    quiet_libraries()
-    path = configuration("segment")
-    require_known([path], settings)
-    parser = ConfigParser()
-    parser.read_config(str(path))
-    parser.update({key: as_value(value) for key, value in settings.items()})
-    if device:
-        require_device(device)
-        parser["device"] = torch.device(device)
-    return parser.get_parsed_content("stage")
 
 
 def _cases(inputs: Sequence[str], channels: Sequence[str], out: Path, keep_names: bool) -> list[dict[str, Any]]:

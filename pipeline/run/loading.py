@@ -45,8 +45,13 @@ def load(name: str, plan: Plan) -> Loaded:
     return Loaded(part_of(parser, "stage"), part_of(parser, "cases"), part_of(parser, "after", ()))
 
 
-def parser_of(name: str, plan: Plan) -> Any:
+def parser_of(name: str, plan: Plan, **more: Any) -> Any:
     """MONAI's parser of a stage's configuration, with the folders and the device of a plan; nothing is built yet.
+
+    Args:
+        name: of the stage.
+        plan: of the run.
+        more: further settings: keys of the configuration.
 
     Raises:
         UsageError: E_NO_STAGE, E_OPTION.
@@ -61,7 +66,9 @@ def parser_of(name: str, plan: Plan) -> Any:
     dataset = plan.dataset_dir if name == STAGES[0] else plan.output_dir
     spec_file = str(plan.spec_file or "") if name == STAGES[0] else ""
     folders = {"bundle_root": bundle_root(name), "dataset_dir": str(dataset), "output_dir": str(plan.output_dir)}
-    settings = {**folders, "overwrite": plan.overwrite, **({"spec_file": spec_file} if "spec_file" in parser else {})}
+    settings = {**folders, "overwrite": plan.overwrite, **more}
+    if "spec_file" in parser:
+        settings["spec_file"] = spec_file
     if plan.jobs > 1 and "readers" in parser:
         settings["readers"] = plan.jobs
     require_known(paths, settings)
