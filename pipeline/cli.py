@@ -26,13 +26,15 @@ from pipeline.commands.typed import (
     command,
     finished,
     names_in,
+    show_specs,
 )
+from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.run.plan import STAGES
 from pipeline.run.room import MIN_FREE_GB
 from pipeline.run.stopping import CODES, leave
 from pipeline.spared import spare, spare_nothing
-from pipeline.spec.explain import shipped_specs
+from pipeline.spec.explain import find_spec, shipped_specs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -165,12 +167,10 @@ def specs(
     ] = "",
 ) -> None:
     """List the data specs that come with Tandem, or print one, to start your own from."""
-    from pipeline.commands.typed import show, text_of
-
     if name:
-        typer.echo(text_of(name), nl=False)
+        typer.echo(find_spec(name).read_text(encoding="utf-8"), nl=False)
     else:
-        show(api.specs())
+        show_specs(api.specs())
 
 
 @command(app)
@@ -226,13 +226,13 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
         require_alone(labels=labels, cases=cases, report=report, sets=sets, sets_rule=sets_rule)
         api.apply_calibration(apply, logits, out)
         sets_out = sets_file(out)
-        _echo(f"Probabilities: {out}" + (f", sets of classes: {sets_out}" if sets_out.is_file() else ""))
+        echo(f"Probabilities: {out}" + (f", sets of classes: {sets_out}" if sets_out.is_file() else ""))
         return
     fitted = api.calibrate(logits, required(labels), out, method, cases, report, source, sets=sets, sets_rule=sets_rule)
     for note in fitted.record.notes:
-        _echo(note, error=True)
-    _echo(summary(fitted))
-    _echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
+        echo(note, error=True)
+    echo(summary(fitted))
+    echo(f"Calibration: {out}" if report is None else f"Calibration: {out}, report: {report}")
 
 
 @command(app)
@@ -273,10 +273,10 @@ def compare(  # noqa: PLR0913 - each is an option of the command
         cases, out, columns, ct, classes, folds, seeds, chosen, streams, fact or (), judge or (), class_name or ()
     )
     for item in found.variants:
-        _echo(headline(found, item.name))
+        echo(headline(found, item.name))
     for sentence in found.said:
-        _echo(sentence)
-    _echo(f"Report: {out / 'report' / 'report.html'}")
+        echo(sentence)
+    echo(f"Report: {out / 'report' / 'report.html'}")
     return int(bool(found.left_out))
 
 
@@ -316,12 +316,6 @@ def _root(root: Path | None, given: Path | None) -> Path:
         got = "neither" if root is None else "both"
         raise UsageError("E_OPTION", f"Expected the input as ROOT or as --input, got {got}.", "Give it once.")
     return root or given or Path()
-
-
-def _echo(text: str, error: bool = False) -> None:
-    from pipeline.console import echo
-
-    echo(text, error=error)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands.typed import Jobs, Options, command, finished, pairs
+from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.words import counted
 
@@ -86,7 +87,6 @@ def cohort(
     from pipeline.commands.bids import export_bids, show_exported
     from pipeline.commands.cohort import PARQUET
     from pipeline.commands.cohort import cohort as export
-    from pipeline.console import echo
 
     if bids is None and bids_suffix:
         raise UsageError("E_OPTION", "Expected --bids FOLDER beside --bids-suffix, got none.", "Name a new folder.")

@@ -1,13 +1,20 @@
-"""`tandem convert …` and `tandem weights …` as they are typed; what they do stands in the modules of these names."""
+"""`tandem convert …` and `tandem weights …` as they are typed; `convert` and `pipeline.segmentation.weights` do it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from pipeline.commands.typed import command
+from pipeline.console import echo, print_table
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.segmentation.weights import Model
 
 convert_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Datasets for nnU-Net, and its labels back to their source."
@@ -70,32 +77,52 @@ def add_weights(
     sha256: Annotated[str, typer.Option(help="That the zip has to have.")] = "",
 ) -> None:
     """Take in a model, offline: checked, without its training's state, with the sha256 of each file."""
-    from pipeline.commands.weights import add, show
+    from pipeline.segmentation.weights import add
 
-    show(add(file, name, sha256))
+    _show(add(file, name, sha256))
 
 
 @command(weights_app, "list")
 def list_weights() -> None:
     """List the models: channels, labels, folds, size."""
-    from pipeline.commands.weights import installed, show
+    from pipeline.segmentation.weights import installed
 
-    show(installed())
+    _show(installed())
 
 
 @command(weights_app, "verify")
 def verify_weights(name: Annotated[str, typer.Argument(help="A model; all of them when left out.")] = "") -> int:
     """Compare the files of models with their sha256."""
-    from pipeline.commands.weights import verify_all
+    from pipeline.segmentation.weights import names, verify
 
-    return verify_all(name)
+    if name:
+        verify(name)
+        echo(f"{name}: whole")
+        return 0
+    broken = 0
+    for one in names():
+        try:
+            verify(one)
+            echo(f"{one}: whole")
+        except UsageError as error:
+            broken += 1
+            echo(f"{one}: {error}", error=True)
+    return int(broken > 0)
 
 
 @command(weights_app, "remove")
 def remove_weights(name: Annotated[str, typer.Argument(help="A model.")]) -> None:
     """Forget a model and delete its files."""
-    from pipeline.commands.weights import remove
-    from pipeline.console import echo
+    from pipeline.segmentation.weights import remove
 
     remove(name)
     echo(f"{name} removed.")
+
+
+def _show(models: Sequence[Model]) -> None:
+    """Print one row a model."""
+    table = Table("name", "channels", "labels", "folds", "MB", box=None, header_style="bold")
+    for model in models:
+        parts = (", ".join(of) for of in (model.channels, model.labels, model.folds))
+        table.add_row(model.name, *parts, f"{model.size / 1e6:.1f}")
+    print_table(table)

@@ -12,12 +12,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
-from pipeline.console import print_table
+from pipeline.console import echo, library_log, print_table, printing
 from pipeline.errors import UsageError, pipeline_cause, root_words
 from pipeline.run.room import MIN_FREE_GB
+from pipeline.run.status import finish
 from pipeline.run.stopping import code_of, sentence, stoppable
-from pipeline.spec.explain import find_spec, shipped_specs
+from pipeline.spec.explain import shipped_specs
 from pipeline.spec.spec import Spec, load_spec
+from pipeline.store.records import PAGE
 
 Command = TypeVar("Command", bound=Callable[..., int | None])
 
@@ -113,8 +115,6 @@ def script(function: Callable[..., None]) -> None:
 @contextmanager
 def _printed(quiet: bool, verbose: bool) -> Iterator[None]:
     """Print as much as was asked for; say in one sentence why a command cannot do its work, and exit with 2."""
-    from pipeline.console import echo, library_log, printing
-
     with ExitStack() as stack:
         if quiet:
             stack.enter_context(printing("errors"))
@@ -157,10 +157,6 @@ def pairs(given: Iterable[str], such_as: str) -> dict[str, str]:
 
 def finished(out: Path, found: dict[str, Any], passed: bool = False) -> int:
     """Say where a run's results are and what it has come to; the exit code."""
-    from pipeline.console import echo
-    from pipeline.run.status import finish
-    from pipeline.store.records import PAGE
-
     report = out / PAGE
     echo(f"Report: {report}" if report.is_file() else f"Results: {out}")
     return finish(out, found, passed)
@@ -171,16 +167,7 @@ def specs() -> dict[str, Spec]:
     return {name: load_spec(path) for name, path in shipped_specs().items()}
 
 
-def text_of(name: str) -> str:
-    """The YAML of a data spec.
-
-    Raises:
-        UsageError: E_SPEC when there is no spec of this name.
-    """
-    return find_spec(name).read_text(encoding="utf-8")
-
-
-def show(found: Mapping[str, Spec]) -> None:
+def show_specs(found: Mapping[str, Spec]) -> None:
     """Print one row a spec: its roles with their modalities, what its stages do, and what it is for."""
     table = Table("name", "roles", "sections", "description", box=None, header_style="bold")
     for name, spec in found.items():
@@ -191,8 +178,13 @@ def show(found: Mapping[str, Spec]) -> None:
 
 def sections(spec: Spec) -> list[str]:
     """Which of the sections that a spec may do without it has, such as `masks` and `register`."""
-    there = {"masks": bool(spec.masks), "register": spec.register_ is not None}
-    there |= {"segment": spec.segment is not None, "radiomics": spec.radiomics_ is not None}
-    there |= {"fuse_image": spec.fuse_image is not None, "fuse": spec.fuse is not None}
-    there |= {"streams": bool(spec.streams)}
+    there = {
+        "masks": spec.masks,
+        "register": spec.register_,
+        "segment": spec.segment,
+        "radiomics": spec.radiomics_,
+        "fuse_image": spec.fuse_image,
+        "fuse": spec.fuse,
+        "streams": spec.streams,
+    }
     return [name for name, given in there.items() if given]
