@@ -178,19 +178,10 @@ def _mean(values: dict[str, Any]) -> Mean:
 
 def _correlations(found: Sequence[Judged]) -> tuple[list[str], Any]:
     """Over all pairs and methods; measures that are the same everywhere, or known of fewer than three, are left out."""
-    table = {name: np.asarray([item.measures[name] for item in found], dtype=np.float64) for name in MEASURES}
-    table = {name: values for name, values in table.items() if _varies(values[np.isfinite(values)])}
-    matrix = np.full((len(table), len(table)), np.nan)
-    for row, one in enumerate(table.values()):
-        for column, other in enumerate(table.values()):
-            both = np.isfinite(one) & np.isfinite(other)
-            if _varies(one[both]) and _varies(other[both]):
-                matrix[row, column] = np.corrcoef(one[both], other[both])[0, 1]
-    return list(table), matrix
-
-
-def _varies(values: Any) -> bool:
-    return len(values) > 2 and float(np.ptp(values)) > 0
+    values = pd.DataFrame([item.measures for item in found], columns=list(MEASURES), dtype=np.float64)
+    known = values.where(np.isfinite(values))
+    varying = [name for name in MEASURES if known[name].count() > 2 and known[name].nunique() > 1]
+    return varying, known[varying].corr(min_periods=3).to_numpy()
 
 
 def _edges(image: Any) -> Any:
