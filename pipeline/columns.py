@@ -6,6 +6,7 @@ And cells that no spreadsheet runs.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -117,6 +118,13 @@ def read_cells(path: Path, what: str) -> list[list[str]]:
     if not rows:
         raise UsageError("E_TABLE", f"Expected rows in {path.name}, got none.")
     return rows
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as the text of a CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def delimiter_of(head: str) -> str:

@@ -28,10 +28,10 @@ from pipeline.store.files import (
     TEMPORARY_PREFIX,
     open_file,
     run_lock,
+    save_text,
     sha256_file,
     writable_folder,
     write_atomic,
-    write_text,
 )
 from pipeline.store.plain import write_json
 from pipeline.store.sections import SECTIONS, Sections, joined
@@ -305,7 +305,7 @@ def _describe_file(path: Path, item: Artifact, told: dict[str, Any], said: Secti
             names = {**regions.names, **names}
     if item.kind == "label" and names:
         rows = "".join(f"{value}\t{label}\n" for value, label in sorted({0: "background", **names}.items()))
-        write_atomic(path.with_name(f"{stem}.tsv"), lambda temporary: write_text(temporary, f"index\tname\n{rows}"))
+        save_text(path.with_name(f"{stem}.tsv"), f"index\tname\n{rows}")
     write_json(path.with_name(f"{stem}.json"), told)
 
 
@@ -364,8 +364,8 @@ def _describe(made: Exported, out: Path, name: str, cases: Mapping[str, Sequence
     if made.withheld:
         told += f"\n\n{counted(made.withheld, 'output')} with a failed verdict, or made of such, kept out."
     text = _README.format(name=name, cases=counted(len(made.subjects), "case"), version=VERSION, missing=told)
-    write_atomic(made.folder / "README.md", lambda temporary: write_text(temporary, text))
-    write_atomic(made.folder / ".bidsignore", lambda temporary: write_text(temporary, _IGNORED))
+    save_text(made.folder / "README.md", text)
+    save_text(made.folder / ".bidsignore", _IGNORED)
 
 
 def show_exported(made: Exported) -> int:

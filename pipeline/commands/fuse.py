@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from monai.data import MetaTensor
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.comparison import read_calibration
 from pipeline.calibration.rows import dilated_foreground
+from pipeline.columns import csv_text
 from pipeline.commands.arrays import write_array
 from pipeline.commands.calibrate import calibrate, summary
 from pipeline.commands.evaluate import headline, read_models, write_evaluation
@@ -30,7 +30,8 @@ from pipeline.fusion.whole import WholeInferer, caveats
 from pipeline.inference.engine import weights_sha256
 from pipeline.learning.table import UNKNOWN, Row
 from pipeline.store.artifacts import save
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
+from pipeline.store.plain import write_json
 from pipeline.volumes import affine_of, volume
 
 Array = npt.NDArray[Any]
@@ -146,8 +147,7 @@ class FoldEvaluation:
         for row in track(self.rows, len(self.rows), "fuse: evaluate"):
             self._collect(row, found, random)
         self.folder.mkdir(parents=True, exist_ok=True)
-        outputs = json.dumps(outputs_of(self.trained.network, self.inferer), indent=2) + "\n"
-        write_atomic(self.folder / OUTPUTS, lambda path: write_text(path, outputs))
+        write_json(self.folder / OUTPUTS, outputs_of(self.trained.network, self.inferer))
         if found.class_rows:
             self._write_classes(found.class_rows)
         if found.voxel_rows:
@@ -197,7 +197,7 @@ class FoldEvaluation:
         write_array(paths["labels"], np.array([label for _, _, label, _ in rows]))
         write_array(paths["probabilities"], odds / odds.sum(1, keepdims=True))
         cases = self.folder / "class_cases.csv"
-        _save_table(cases, ("case_id", "patient_id"), [row[:2] for row in rows])
+        save_text(cases, csv_text([("case_id", "patient_id"), *(row[:2] for row in rows)]))
         if not self.report:
             return
         models = read_models([paths["probabilities"]], paths["labels"], cases, ["fusion network"], [])
@@ -209,7 +209,7 @@ class FoldEvaluation:
         write_array(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
         write_array(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
         write_array(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
-        _save_table(self.folder / "dice.csv", ("case_id", "label", "dice", "iou"), found.overlap_rows)
+        save_text(self.folder / "dice.csv", csv_text([("case_id", "label", "dice", "iou"), *found.overlap_rows]))
         known = [(dice, iou) for *_, dice, iou in found.overlap_rows if dice is not None and iou is not None]
         if known:
             dice, iou = np.mean(known, 0)
@@ -259,11 +259,3 @@ def _overlap(predicted: torch.Tensor, truth: torch.Tensor) -> tuple[float, float
     """Dice and IoU; None where neither mask has a voxel."""
     both, common = int(predicted.sum()) + int(truth.sum()), int((predicted & truth).sum())
     return (2 * common / both, common / (both - common)) if both else (None, None)
-
-
-def _save_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows([columns, *rows])
-
-    write_atomic(path, write)

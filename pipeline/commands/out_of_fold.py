@@ -29,7 +29,7 @@ from pipeline.segmentation.stage import from_network, to_network
 from pipeline.segmentation.weights import CHECKPOINT, FOUND, describe
 from pipeline.segmentation.workspace import TANDEM, Workspace, plans_name
 from pipeline.store.artifacts import save
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text, write_atomic, write_text
 from pipeline.volumes import affine_of, volume
 
 #: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
@@ -160,7 +160,7 @@ class OutOfFold:
         if not (place / ABOUT).is_file() or (place / ABOUT).read_text(encoding="utf-8") != about:
             for path in (*place.glob("*"), *place.with_name(ROWS).glob("*")):
                 path.unlink()
-            write_atomic(place / ABOUT, lambda path: write_text(path, about))
+            save_text(place / ABOUT, about)
         predictor = Predictor(model, **self.settings)
         random = np.random.default_rng(fold)
         for case in track(self._cases(fold), len(self.splits[fold]["val"]), f"segment: fold {fold}"):

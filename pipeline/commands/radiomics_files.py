@@ -24,7 +24,7 @@ from pipeline.radiomics.table import (
     dictionary,
     require_apart,
 )
-from pipeline.store.files import replaced, writable_folder, write_atomic, write_text
+from pipeline.store.files import replaced, save_text, writable_folder, write_atomic
 from pipeline.store.records import versions
 from pipeline.words import counted
 
@@ -84,7 +84,7 @@ def write_tables(
     for ending in ENDINGS:  # those of an earlier table would be taken for this one's
         beside(out, ending).unlink(missing_ok=True)
     for ending, text in texts.items():
-        write_atomic(beside(out, ending), lambda path, text=text: write_text(path, text))  # type: ignore[misc]
+        save_text(beside(out, ending), text)
 
 
 def write_robustness(out: Path, found: Iterable[tuple[Plain, Sequence[Values]]], naming: Names = "ibsi") -> None:
@@ -107,7 +107,7 @@ def write_robustness(out: Path, found: Iterable[tuple[Plain, Sequence[Values]]],
         for made in [agreements(regions)]
         for tag, name in columns(made, naming).items()
     ]
-    write_atomic(beside(out, "_robustness.csv"), lambda path: write_text(path, as_csv(rows)))
+    save_text(beside(out, "_robustness.csv"), as_csv(rows))
 
 
 def _agreement(found: Agreement | None) -> Plain:

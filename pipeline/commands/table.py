@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.columns import csv_text
 from pipeline.commands.equal_files import equal_groups, read_all, refuse_equal, without_equal
 from pipeline.commands.folders import (
     OTHER_COLUMNS,
@@ -29,7 +29,7 @@ from pipeline.console import echo
 from pipeline.console import shown as printed
 from pipeline.errors import UsageError
 from pipeline.spec.explain import did_you_mean
-from pipeline.store.files import writable_folder, write_atomic, write_text
+from pipeline.store.files import save_text, writable_folder
 from pipeline.words import counted
 
 LAYOUTS = ("processed_dataset_split", "classes", "medmnist")
@@ -195,7 +195,7 @@ def _written(
     kinds = {name: _kind(kind, first[name]) for name, kind in tree.kinds.items()}
     about = {**how, "classes": classes, "streams": kinds, "folds": folds, "counts": counts}
     about |= {"pairing": cases.pairing, "notes": list(cases.notes), "left_out": len(lost)}
-    _write_text(out.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+    save_text(out.with_suffix(".json"), json.dumps(about, indent=2, ensure_ascii=False) + "\n")
     there = (beside["test"] if judged else None, beside["left_out"] if lost else None)
     return Tables(out, *there, out.with_suffix(".json"), classes, counts, cases.pairing, cases.notes, how["unreadable"])
 
@@ -229,24 +229,12 @@ def _relative(path: Path, folder: Path) -> str:
     return f"./{found}" if found[:1] in "=+-@ \t\r" else found
 
 
-def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table; without rows none is left from an earlier call."""
-    found = list(rows)
-    if not found:
+    if rows:
+        save_text(path, csv_text([columns, *([row[name] for name in columns] for row in rows)]))
+    else:
         path.unlink(missing_ok=True)
-        return
-
-    def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
-            writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(found)
-
-    write_atomic(path, write)
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomic(path, lambda temporary: write_text(temporary, text))
 
 
 def _csv(out: Path) -> Path:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.columns import csv_text
 from pipeline.comparison.signature import Measured, Signature
 from pipeline.evaluation.intervals import Interval
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 
 #: So many of the features chosen most often are on the page.
 SHOWN = 15
@@ -29,12 +28,12 @@ def write_signature(found: Signature, folder: Path) -> None:
     """
     texts = {
         "signature.json": json.dumps(as_plain(found), indent=1) + "\n",
-        "features.csv": _csv(_feature_rows(found)),
-        "scores.csv": _csv(_score_rows(found)),
+        "features.csv": csv_text(_feature_rows(found)),
+        "scores.csv": csv_text(_score_rows(found)),
         "signature.md": page(found),
     }
     for name, text in texts.items():
-        write_atomic(folder / name, lambda path, text=text: write_text(path, text))  # type: ignore[misc]
+        save_text(folder / name, text)
 
 
 def as_plain(found: Signature) -> dict[str, Any]:
@@ -204,9 +203,3 @@ def ends(found: Interval, signed: bool = False) -> str:
 def wrapped(text: str) -> list[str]:
     """A paragraph's lines."""
     return textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
-    return stream.getvalue()

@@ -22,7 +22,7 @@ from pipeline.run.stopping import code_of, leave, sentence, stoppable
 from pipeline.store import records
 from pipeline.store.artifacts import save
 from pipeline.store.attempts import Attempt
-from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
+from pipeline.store.files import run_lock, save_text, sha256_file
 from pipeline.store.plain import plain
 from pipeline.store.sections import SECTIONS, joined
 
@@ -221,7 +221,7 @@ def keep(record: Record, attempt: Attempt, log: str = "") -> Record:
         if record.status != "done":
             attempt.open()
         if log:
-            write_atomic(attempt.path / records.ERROR_LOG, lambda path: write_text(path, log))
+            save_text(attempt.path / records.ERROR_LOG, log)
         records.write(record, attempt.path)
         return record if attempt.commit(record.key) else _settled(record, attempt)
     except (OSError, PipelineError) as error:

@@ -116,6 +116,15 @@ def write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a text as `write_text` does, wholly or not at all.
+
+    Raises:
+        CaseError: E_DISK.
+    """
+    write_atomic(path, lambda temporary: write_text(temporary, text))
+
+
 def walk(root: Path, apart: Path | None = None) -> Iterator[Path]:
     """Every entry below a folder, in a stable order. Folders that are links are entered, each folder once.
 

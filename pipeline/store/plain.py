@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import CaseError
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 
 
 def as_json(value: Any) -> str:
@@ -43,4 +43,4 @@ def measure(value: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, wholly or not at all."""
-    write_atomic(path, lambda temporary: write_text(temporary, as_json(value)))
+    save_text(path, as_json(value))
