@@ -191,14 +191,19 @@ def from_json(data: Mapping[str, Any]) -> Calibration:
     return method_of(str(data["method"])).from_json(data)
 
 
-def read_calibration(path: Path) -> Calibration:
-    """Read a calibration.
+def read_calibration(path: Path, output: str = "") -> Calibration:
+    """Read a calibration; where `output` says what logits it is for (`About.output`), of those or of unnamed ones.
 
     Raises:
-        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING; E_INPUT, E_UNREADABLE when it cannot be opened.
+        UsageError: E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING; E_CAL_NETWORK when it was fitted on another output;
+            E_INPUT, E_UNREADABLE when it cannot be opened.
     """
     require_given(path, "a calibration")
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")))
+        found = from_json(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UsageError("E_CAL_FILE", f"Expected a calibration at {path}, got: {error}.") from error
+    fitted = found.record.about.output
+    if output and fitted not in ("", output):
+        raise UsageError("E_CAL_NETWORK", f"Expected a calibration of {output}, got one of {fitted}.")
+    return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline import __version__
 from pipeline.calibration.base import Calibration
@@ -16,7 +19,7 @@ from pipeline.calibration.binning import reliability
 from pipeline.calibration.comparison import METHODS, NONE, Candidate, Comparison, compare, method_of, read_calibration
 from pipeline.calibration.conformal import ScoreRule, SetsCheck, check_sets, fit_sets, require_alpha
 from pipeline.calibration.record import About
-from pipeline.calibration.rows import Rows
+from pipeline.calibration.rows import Rows, dilated_foreground
 from pipeline.commands.arrays import Array, read_array, read_names, write_array
 from pipeline.console import echo, plainly
 from pipeline.errors import CaseError, UsageError
@@ -25,6 +28,11 @@ from pipeline.report.curves import Diagram
 from pipeline.spec.explain import did_you_mean
 from pipeline.store.files import sha256_file, write_atomic, write_text
 
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+
+#: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
+VOXELS_A_CASE = 2000
 #: Fits what the comparison recommends.
 RECOMMENDED = "recommended"
 
@@ -122,6 +130,21 @@ def apply_calibration(calibration: str | Path, logits: str | Path, out: str | Pa
         else:
             write_array(beside, sets)
     return probabilities
+
+
+def chosen_voxels(labels: MetaTensor, random: np.random.Generator) -> npt.NDArray[np.intp]:
+    """Places in a case's flat labels (1, I, J, K) near the foreground: `VOXELS_A_CASE`, or none without foreground."""
+    places = np.flatnonzero(dilated_foreground(labels))
+    return random.choice(places, VOXELS_A_CASE) if len(places) else places
+
+
+def write_voxels(rows: Sequence[tuple[str, Array, Array]], folder: Path) -> tuple[Path, Path, Path]:
+    """Write name, logits (n, C) and labels (n,) of cases as `calibrate` reads them; their files."""
+    logits, labels, cases = (folder / f"voxel_{part}.npy" for part in ("logits", "labels", "cases"))
+    write_array(logits, np.concatenate([values for _, values, _ in rows]))
+    write_array(labels, np.concatenate([values for *_, values in rows]))
+    write_array(cases, np.concatenate([np.repeat(name, len(values)) for name, _, values in rows]))
+    return logits, labels, cases
 
 
 def sets_file(out: Path) -> Path:

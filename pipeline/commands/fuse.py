@@ -15,10 +15,9 @@ from monai.data import MetaTensor
 
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.comparison import read_calibration
-from pipeline.calibration.rows import dilated_foreground
 from pipeline.columns import csv_text
 from pipeline.commands.arrays import write_array
-from pipeline.commands.calibrate import calibrate, summary
+from pipeline.commands.calibrate import calibrate, chosen_voxels, summary, write_voxels
 from pipeline.commands.evaluate import headline, read_models, write_evaluation
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
@@ -36,8 +35,6 @@ from pipeline.volumes import affine_of, volume
 
 Array = npt.NDArray[Any]
 Inferer = TiledInferer | WholeInferer
-#: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
-VOXELS_A_CASE = 2000
 CLASSES, VOXELS = "classes", "voxels"
 #: The folder of whole logits.
 LOGITS = "logits"
@@ -62,13 +59,7 @@ def calibration_at(path: str, part: str, network: Network, inferer: Inferer) -> 
     Raises:
         UsageError: E_CAL_NETWORK when it was fitted on another output; E_CAL_FILE, E_CAL_METHOD, E_CAL_TRAINING.
     """
-    if not path:
-        return None
-    found = read_calibration(Path(path))
-    fitted, wanted = found.record.about.output, outputs_of(network, inferer)[part]
-    if fitted not in ("", wanted):
-        raise UsageError("E_CAL_NETWORK", f"Expected a calibration of {wanted}, got one of {fitted}.")
-    return found
+    return read_calibration(Path(path), outputs_of(network, inferer)[part]) if path else None
 
 
 def outputs_of(network: Network, inferer: Inferer) -> dict[str, str]:
@@ -178,9 +169,8 @@ class FoldEvaluation:
         ]
         if self.keep_logits:
             self._keep(row.case_id, volume(voxels, affine_of(case["image"])), case["mask"])
-        places = np.flatnonzero(dilated_foreground(case["mask"]))
-        if len(places):
-            chosen = torch.from_numpy(random.choice(places, VOXELS_A_CASE))
+        chosen = torch.from_numpy(chosen_voxels(case["mask"], random))
+        if len(chosen):
             values, labels = voxels.flatten(1)[:, chosen].T.numpy(), truth.flatten()[chosen].numpy()
             found.voxel_rows.append((row.case_id, values, labels))
 
@@ -206,9 +196,7 @@ class FoldEvaluation:
             echo(headline(found))
 
     def _write_voxels(self, found: Collected) -> None:
-        write_array(self.folder / "voxel_logits.npy", np.concatenate([logits for _, logits, _ in found.voxel_rows]))
-        write_array(self.folder / "voxel_labels.npy", np.concatenate([labels for *_, labels in found.voxel_rows]))
-        write_array(self.folder / "voxel_cases.npy", np.repeat([name for name, *_ in found.voxel_rows], VOXELS_A_CASE))
+        write_voxels(found.voxel_rows, self.folder)
         save_text(self.folder / "dice.csv", csv_text([("case_id", "label", "dice", "iou"), *found.overlap_rows]))
         known = [(dice, iou) for *_, dice, iou in found.overlap_rows if dice is not None and iou is not None]
         if known:

@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.calibration.rows import dilated_foreground
-from pipeline.commands.arrays import write_array
-from pipeline.commands.calibrate import calibrate, summary
+from pipeline.commands.calibrate import calibrate, chosen_voxels, summary, write_voxels
 from pipeline.commands.evaluate_segmentation import evaluate_segmentation, show
 from pipeline.commands.segment import output_of
 from pipeline.console import echo, plainly, track
@@ -32,8 +30,6 @@ from pipeline.store.artifacts import save
 from pipeline.store.files import save_text, write_atomic, write_text
 from pipeline.volumes import affine_of, volume
 
-#: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
-VOXELS_A_CASE = 2000
 #: Beside a fold's predictions: which network made them, and how.
 ABOUT = "made_by.json"
 #: Beside the folder of a fold's predictions, in which nnU-Net takes every npz file for probabilities.
@@ -181,8 +177,7 @@ class OutOfFold:
         chances = np.asarray(found.probabilities)
         truth = read_argument(case.labels)
         shown = from_network(chances, affine, model.orientation)
-        places = np.flatnonzero(dilated_foreground(truth))
-        few = random.choice(places, VOXELS_A_CASE) if len(places) and not model.labels.has_regions else places[:0]
+        few = np.empty(0, np.intp) if model.labels.has_regions else chosen_voxels(truth, random)
         logits = np.log(np.clip(shown.reshape(len(shown), -1)[:, few].T, np.finfo(np.float32).tiny, None))
         labels = truth.numpy().reshape(-1)[few].astype(np.int64)
         known = labels < len(shown)  # not what is to be ignored
@@ -205,15 +200,11 @@ class OutOfFold:
 
     def _calibrate(self, folder: Path, rows: Sequence[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
         """Fit on the held-out voxels near the foreground, and keep the calibration with the model."""
-        place = folder / "evaluation"
-        paths = [place / f"voxel_{part}.npy" for part in ("logits", "labels", "cases")]
-        write_array(paths[0], np.concatenate([logits for _, logits, _ in rows]))
-        write_array(paths[1], np.concatenate([labels for *_, labels in rows]))
-        write_array(paths[2], np.concatenate([np.repeat(name, len(labels)) for name, _, labels in rows]))
+        logits, labels, cases = write_voxels(rows, folder / "evaluation")
         data = f"out-of-fold voxels of {self.workspace.dataset.name}"
         output = output_of(load_model(folder, self.folds))
         out = folder / CALIBRATION
-        fitted = calibrate(paths[0], paths[1], out, self.method, paths[2], None, "out_of_fold", data, output)
+        fitted = calibrate(logits, labels, out, self.method, cases, None, "out_of_fold", data, output)
         echo(summary(fitted))
         about = json.loads((folder / TANDEM).read_text(encoding="utf-8"))
         describe(folder, {**about, "calibration": CALIBRATION})

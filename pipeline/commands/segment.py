@@ -58,10 +58,7 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
         return None
     from pipeline.calibration.comparison import read_calibration
 
-    calibration = read_calibration(Path(found))
-    fitted, wanted = calibration.record.about.output, output_of(predictor.model)
-    if fitted not in ("", wanted):
-        raise UsageError("E_CAL_NETWORK", f"Expected a calibration of {wanted}, got one of {fitted}.")
+    calibration = read_calibration(Path(found), output_of(predictor.model))
     record = calibration.record.to_json()
     what = f"{calibration.name}: {record['data']}, {record['cases']} cases, {record['date']}"
     return VoxelCalibration(calibration, what)
