@@ -36,7 +36,8 @@ from typing import Any, NamedTuple, NoReturn
 from pipeline.cases import Fault
 from pipeline.errors import REMEDIES
 
-ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+#: What says in the environment how many threads linear algebra may use.
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 #: How long the libraries may take to load; itk takes some 2 s.
 START_S = 300
 #: How often an idle server looks whether its parent is still there; the end of its socket usually says so at once.
@@ -85,7 +86,7 @@ class Server:
         if self._started is None or self._started[0].poll() is not None:
             self._end()
             control, theirs = socket.socketpair()
-            environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}
+            environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(sys.path)}
             silent = subprocess.DEVNULL  # what libraries say of a file may hold the patient's data
             streams = {"stdin": theirs.fileno(), "stdout": silent, "stderr": silent}
             with theirs:

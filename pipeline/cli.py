@@ -220,7 +220,7 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
     apply: Annotated[Path | None, typer.Option(help="Apply this calibration to the logits instead.")] = None,
 ) -> None:
     """Fit a calibration on logits of cases that the model was not trained on, or apply one."""
-    from pipeline.commands.calibrate import require_alone, required, sets_file, summary
+    from pipeline.commands.calibrate import require_alone, sets_file, summary
 
     if apply is not None:
         require_alone(labels=labels, cases=cases, report=report, sets=sets, sets_rule=sets_rule)
@@ -228,7 +228,9 @@ def calibrate(  # noqa: PLR0913 - each is an option of the command
         sets_out = sets_file(out)
         echo(f"Probabilities: {out}" + (f", sets of classes: {sets_out}" if sets_out.is_file() else ""))
         return
-    fitted = api.calibrate(logits, required(labels), out, method, cases, report, source, sets=sets, sets_rule=sets_rule)
+    if labels is None:
+        raise UsageError("E_TABLE", "Expected labels to fit on, got none.", "Give --labels, or --apply.")
+    fitted = api.calibrate(logits, labels, out, method, cases, report, source, sets=sets, sets_rule=sets_rule)
     for note in fitted.record.notes:
         echo(note, error=True)
     echo(summary(fitted))

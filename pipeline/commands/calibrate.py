@@ -152,17 +152,6 @@ def sets_file(out: Path) -> Path:
     return out.with_name(f"{out.stem}_sets.npy")
 
 
-def required(labels: Path | None) -> Path:
-    """The labels' file, without which nothing can be fitted.
-
-    Raises:
-        UsageError: E_TABLE.
-    """
-    if labels is None:
-        raise UsageError("E_TABLE", "Expected labels to fit on, got none.", "Give --labels, or --apply.")
-    return labels
-
-
 def require_alone(**options: object) -> None:
     """Refuse options that applying a calibration would leave unread.
 

@@ -43,7 +43,9 @@ def show(found: TreeOutcome, out: Path) -> int:
     Returns:
         The exit code: 0 when every DICOM file was copied, 1 when some were left out.
     """
-    echo(summary(found))
+    already = f" ({found.reused} already)" if found.reused else ""
+    others = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in ("quarantined", "failed", "not DICOM"))
+    echo(f"deidentify: {found.count('copied')} copied{already}, {others}")
     for code, count in sorted(found.codes().items()):
         echo(f"{code}: {count} files", error=True)
     if found.gone:
@@ -53,10 +55,3 @@ def show(found: TreeOutcome, out: Path) -> int:
         echo(f"{patients}: copies of two patients each", error=True)
     echo(f"Copies: {out}; the private table that says whose each copy is: {found.private_table}")
     return 1 if found.count("quarantined") or found.count("failed") else 0
-
-
-def summary(found: TreeOutcome) -> str:
-    """One line, such as `deidentify: 120 copied (100 already), 3 quarantined, 1 failed, 5 not DICOM`."""
-    already = f" ({found.reused} already)" if found.reused else ""
-    others = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in ("quarantined", "failed", "not DICOM"))
-    return f"deidentify: {found.count('copied')} copied{already}, {others}"

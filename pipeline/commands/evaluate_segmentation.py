@@ -202,10 +202,8 @@ def _judge(predicted: Path, truth: Path, regions: Regions, tolerance: float) -> 
         wanted, got = (", ".join(f"{value:g}" for value in part) for part in (regions.known, strange[:5]))
         raise CaseError("E_LABEL", f"Expected the labels {wanted}, got {got} too.")
     sides = spacing_mm(affine_of(true)).tolist()
-    pairs = zip(
-        regions.masks(voxels(given), judged_at).items(), regions.masks(voxels(true), judged_at).values(), strict=True
-    )
-    return {region: judged(mask, of_truth, sides, tolerance) for (region, mask), of_truth in pairs}
+    masks, true_masks = (regions.masks(voxels(image), judged_at) for image in (given, true))
+    return {region: judged(masks[region], true_masks[region], sides, tolerance) for region in regions.values}
 
 
 def read_labels(path: Path) -> MetaTensor:
@@ -262,7 +260,7 @@ def _write(found: SegmentationEvaluation, content: SegmentationContent, out: Pat
 
     rows = [
         {"model": model, "case_id": case, "patient_id": patient, "region": region}
-        | {name: _or_none(values[name][row]) for name in MEASURES}
+        | {name: values[name][row] for name in MEASURES}
         | {"code": found.failed[model, case].code if (model, case) in found.failed else ""}
         for model, of in found.values.items()
         for region, values in of.items()
@@ -283,7 +281,3 @@ def _write(found: SegmentationEvaluation, content: SegmentationContent, out: Pat
     for chart in content.charts:
         save(chart.key, "document", Document(".png", chart.png), out)
     save("report", "document", Document(".pdf", segmentation_pdf(content)), out)
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -33,8 +33,6 @@ TIMEOUT_S = 3600.0
 #: So many regions each process may be ahead of one that takes long: the next are often small.
 AHEAD = 16
 _INPUTS = "Give -i IMAGE and -m MASK in pairs, one mask for all images or one image for all masks; or --cases TABLE."
-
-
 _APART = "Give each case and image a name of its own: --cases TABLE with image_name, mask_name."
 
 
@@ -333,8 +331,7 @@ def _of_table(path: Path) -> list[Pair]:
         if absent := [name for name in needed if not row[name]]:
             raise UsageError("E_TABLE", f"Expected {absent[0]} in row {number} of {path.name}, got an empty cell.")
         image, mask = (path.parent / row[key] for key in ("image", "mask"))
-        label = row.get("label", "")
-        label = label.strip().removesuffix(".0")  # as pandas writes a column that has gaps
+        label = row.get("label", "").removesuffix(".0")  # as pandas writes a column that has gaps
         if label and not (label.isdigit() and int(label)):
             raise UsageError("E_TABLE", f"Expected a whole number from 1 as label of {row['case_id']}, got {label}.")
         config = tuple(row.get("config", "").split())
@@ -358,13 +355,12 @@ def _chosen(pair: Pair, how: Sequence[Configuration]) -> tuple[Configuration, ..
     return tuple(known[name] for name in pair.config or known)
 
 
-def _require_apart(pairs: Iterable[Pair], how: Iterable[Configuration]) -> None:
+def _require_apart(pairs: Sequence[Pair], how: Sequence[Configuration]) -> None:
     """Refuse the same twice.
 
     Raises:
         UsageError: E_ROWS for a case, E_CONFIG for a configuration's name.
     """
-    pairs, how = list(pairs), list(how)
     cases = Counter((pair.case_id, pair.image_name, pair.mask_name, pair.labels) for pair in pairs)
     (case, image, mask, _), most = cases.most_common(1)[0]
     if most > 1:

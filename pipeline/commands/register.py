@@ -121,7 +121,7 @@ def register(  # noqa: PLR0913 - each is an option of the command
             save_spec(spec, out)
             for name in ("register", "report"):
                 _run(name, inputs, out, overwrite)
-            _link(out, names)
+            link(out, CASE_ID, names)
     return records.of_run(out)
 
 
@@ -234,15 +234,18 @@ def _require_free(out: Path, names: Mapping[str, str]) -> None:
             raise UsageError("E_OUT", f"The output folder has a file {name} of its own.")
 
 
-def _link(out: Path, names: Mapping[str, str]) -> None:
-    """Put the plain names beside the cases, as links or, where there are none, as copies; one without a file goes."""
+def link(out: Path, case_id: str, names: Mapping[str, str]) -> None:
+    """Put plain names of what is recorded of a case beside the cases; one without a file goes.
+
+    They are links or, where there are none, copies. `names`: name -> file below the case's folder.
+    """
     for name, target in names.items():
         (out / name).unlink(missing_ok=True)
-        if (out / "cases" / CASE_ID / target).is_file():
+        if (out / "cases" / case_id / target).is_file():
             try:
-                (out / name).symlink_to(Path("cases") / CASE_ID / target)
+                (out / name).symlink_to(Path("cases") / case_id / target)
             except OSError:  # a disk without symbolic links
-                shutil.copyfile(out / "cases" / CASE_ID / target, out / name)
+                shutil.copyfile(out / "cases" / case_id / target, out / name)
 
 
 def _volume(path: Path, modality: str, files: Mapping[Path, MetaTensor], ingested: Path) -> Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Record
-from pipeline.commands.register import dicom_volume
+from pipeline.commands.register import dicom_volume, link
 from pipeline.console import shown
 from pipeline.errors import UsageError
 from pipeline.run.loading import parser_of, part_of
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 #: What a model's folder may hold beside its folds that changes what it says.
 PARTS = ("plans.json", "dataset.json", TANDEM, "postprocessing.json", ENSEMBLE)
-ENDING = ".nii.gz"
 _INPUTS = "Give -i ROLE=FILE once for each channel, a file or folder of DICOM a case for a model of one channel, or a "
 _INPUTS += "folder of files CASE_0000.nii.gz, CASE_0001.nii.gz …"
 
@@ -146,7 +145,7 @@ def segment(  # noqa: PLR0913 - each is an option of the command
         part_of(parser_of("segment", plan, **settings), "stage").run(cases)
         records.write_table(out)
         for case in cases:
-            _link(out, case["case_id"])
+            link(out, case["case_id"], {f"{case['case_id']}.nii.gz": "segment/segment_label.nii.gz"})
     return records.of_run(out)
 
 
@@ -213,11 +212,3 @@ def _image(path: Path, ingested: Path) -> Path:
     if not path.is_file():
         raise UsageError("E_INPUT", f"Expected an image, got {path}.", "Check the path.")
     return path
-
-
-def _link(out: Path, case_id: str) -> None:
-    """The plain name beside the cases: a link to the labels that are recorded; one without a file goes."""
-    link, target = out / f"{case_id}{ENDING}", Path("cases", case_id, "segment", f"segment_label{ENDING}")
-    link.unlink(missing_ok=True)
-    if (out / target).is_file():
-        link.symlink_to(target)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.child import THREADS
 from pipeline.console import echo
 from pipeline.errors import UsageError
 from pipeline.spec.resources import Slurm
@@ -21,7 +22,7 @@ SCHEDULER, NAME = "tls://SCHEDULER:PORT", "NAME"
 CERTIFICATE = {"tls_ca_file": "CERTIFICATE", "tls_worker_cert": "CERTIFICATE", "tls_worker_key": "KEY"}
 #: A process loads what it needs when it starts, and not at its first case.
 PRELOAD = ("--preload", "pipeline.run.preload")
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+_THREADS = (*THREADS, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
 
 
 def script(asked: Slurm) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cases import Record
+from pipeline.child import THREADS
 from pipeline.errors import UsageError
 from pipeline.run.flow import Task, given_up, loaded_for, work
 from pipeline.run.plan import STAGES, Plan
@@ -217,7 +218,7 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
     import dask
     from dask.distributed import Client, LocalCluster
 
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+    counts = dict.fromkeys(THREADS, threads)
     settings = {
         "distributed.nanny.pre-spawn-environ": counts,
         "distributed.scheduler.allowed-failures": RETRIES,
