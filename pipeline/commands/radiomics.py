@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Fault
 from pipeline.columns import read_rows
-from pipeline.commands.radiomics_files import beside, require_table, write_pages, write_robustness, write_tables
-from pipeline.commands.radiomics_maps import MapPlan, in_file_name
+from pipeline.commands.radiomics_files import (
+    MapPlan,
+    beside,
+    in_file_name,
+    require_table,
+    write_pages,
+    write_robustness,
+    write_tables,
+)
 from pipeline.console import echo, shown, track
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.geometry import off_grid
