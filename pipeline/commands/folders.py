@@ -99,7 +99,13 @@ def split_tree(root: Path) -> Tree:
         UsageError: E_FOLDER when there is no such tree: a folder of a split, a stream or a class is missing, misspelt
             or empty, or a stream's files are of several kinds.
     """
-    return _checked(root, _by_split(root, True))
+    splits = _splits(root)
+    below = {split: [item.name for item in _folders(folder)] for split, folder in splits.items()}
+    _require_alike(below, "stream")
+    names = [column_name(name) for name in below["train"]]
+    if len(set(names)) < len(names):
+        raise UsageError("E_FOLDER", f"Expected streams of different names, got {', '.join(below['train'])}.")
+    return _checked(root, {(split, name): splits[split] / name for split in splits for name in below[split]})
 
 
 def class_tree(root: Path, stream: str = "") -> Tree:
@@ -114,8 +120,8 @@ def class_tree(root: Path, stream: str = "") -> Tree:
     """
     _require_folder(root)
     split = any(folder.name.casefold() in SPLITS for folder in _folders(root))
-    places = _by_split(root, False) if split else {("", ""): root}
-    return _checked(root, places, stream)
+    folders = _splits(root) if split else {"": root}
+    return _checked(root, {(name, ""): folder for name, folder in folders.items()}, stream)
 
 
 def column_name(folder: str) -> str:
@@ -137,19 +143,6 @@ def kind_of(path: Path) -> str:
     return next((kind for kind, suffixes in KINDS.items() if name.endswith(suffixes)), "")
 
 
-def _by_split(root: Path, streams: bool) -> dict[tuple[str, str], Path]:
-    """(Split, stream's folder) -> the folder of the classes."""
-    splits = _splits(root)
-    if not streams:
-        return {(split, ""): folder for split, folder in splits.items()}
-    below = {split: [item.name for item in _folders(folder)] for split, folder in splits.items()}
-    _require_alike(below, "stream")
-    names = [column_name(name) for name in below["train"]]
-    if len(set(names)) < len(names):
-        raise UsageError("E_FOLDER", f"Expected streams of different names, got {', '.join(below['train'])}.")
-    return {(split, name): splits[split] / name for split in splits for name in below[split]}
-
-
 def _splits(root: Path) -> dict[str, Path]:
     _require_folder(root)
     found: dict[str, Path] = {}
@@ -168,6 +161,7 @@ def _splits(root: Path) -> dict[str, Path]:
 
 
 def _checked(root: Path, places: Mapping[tuple[str, str], Path], stream: str = "") -> Tree:
+    """What lies in places: (split, stream's folder) -> the folder of the classes; `stream` where no folder names it."""
     classes = {" / ".join(filter(None, where)) or str(root): _folders(folder) for where, folder in places.items()}
     _require_alike({name: [item.name for item in folders] for name, folders in classes.items()}, "class")
     items, left_out = list[Item](), _strays(root, places)

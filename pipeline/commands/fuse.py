@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
+from scipy.special import softmax
 
 from pipeline.calibration.base import Calibration
 from pipeline.calibration.comparison import read_calibration
@@ -181,11 +182,10 @@ class FoldEvaluation:
 
     def _write_classes(self, rows: Sequence[tuple[str, str, int, Array]]) -> None:
         logits = np.stack([logits for *_, logits in rows])
-        odds = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
         paths = {name: self.folder / f"class_{name}.npy" for name in ("logits", "labels", "probabilities")}
         write_array(paths["logits"], logits)
         write_array(paths["labels"], np.array([label for _, _, label, _ in rows]))
-        write_array(paths["probabilities"], odds / odds.sum(1, keepdims=True))
+        write_array(paths["probabilities"], softmax(logits.astype(np.float64), axis=1))
         cases = self.folder / "class_cases.csv"
         save_text(cases, csv_text([("case_id", "patient_id"), *(row[:2] for row in rows)]))
         if not self.report:

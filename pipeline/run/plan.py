@@ -128,9 +128,14 @@ def require_device(name: str) -> None:
         raise UsageError("E_OPTION", f"Expected cpu, cuda or cuda:N as the device, got {name}.")
     if name == "cpu":
         return
-    import torch
-
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = gpus()
     if int(name.partition(":")[2] or 0) >= found:
         remedy = "Use -d cpu, or leave it out." if not found else f"Use cuda:0 to cuda:{found - 1}."
         raise UsageError("E_OPTION", f"Expected a device of this machine, which has {found} GPUs, got {name}.", remedy)
+
+
+def gpus() -> int:
+    """How many GPUs this process can use."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -15,7 +15,7 @@ from pipeline.cases import Record
 from pipeline.child import THREADS
 from pipeline.errors import UsageError
 from pipeline.run.flow import Task, given_up, loaded_for, work
-from pipeline.run.plan import STAGES, Plan
+from pipeline.run.plan import STAGES, Plan, gpus
 from pipeline.spec.resources import Resources, load_resources, load_slurm
 
 #: A case that kills its process is tried again so often: another case may have been to blame, or a machine.
@@ -241,7 +241,7 @@ def _started(jobs: int, threads: int, gpu: bool) -> Iterator[Any]:
         "preload": ["pipeline.run.preload"],
     }
     if gpu:
-        options["resources"] = GPU if _gpus() >= jobs else {}
+        options["resources"] = GPU if gpus() >= jobs else {}
     with dask.config.set(settings):
         with _deaf_to_interruptions():
             started = LocalCluster(n_workers=jobs, processes=True, **options)
@@ -262,12 +262,6 @@ def _deaf_to_interruptions() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 @contextlib.contextmanager
