@@ -9,10 +9,9 @@ import typer
 
 from pipeline import __version__, api
 from pipeline.commands.cohort_app import cohort_app
-from pipeline.commands.evaluation_app import evaluate_app
+from pipeline.commands.group_apps import convert_app, evaluate_app, weights_app
 from pipeline.commands.images_app import images_app
 from pipeline.commands.run import QUIET_S
-from pipeline.commands.segmentation_apps import convert_app, weights_app
 from pipeline.commands.typed import (
     HELP,
     Device,

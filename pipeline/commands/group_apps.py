@@ -1,4 +1,4 @@
-"""`tandem convert …` and `tandem weights …` as they are typed; `convert` and `pipeline.segmentation.weights` do it."""
+"""`tandem convert …`, `weights …` and `evaluate …` as they are typed; modules of these names do the work."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ weights_app = typer.Typer(
     rich_markup_mode=None,
     help="Models of nnU-Net: kept with their hashes, checked before use.",
 )
+evaluate_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How good predictions are: intervals.")
 
 
 @command(convert_app)
@@ -79,7 +80,7 @@ def add_weights(
     """Take in a model, offline: checked, without its training's state, with the sha256 of each file."""
     from pipeline.segmentation.weights import add
 
-    _show(add(file, name, sha256))
+    _show_models(add(file, name, sha256))
 
 
 @command(weights_app, "list")
@@ -87,7 +88,7 @@ def list_weights() -> None:
     """List the models: channels, labels, folds, size."""
     from pipeline.segmentation.weights import installed
 
-    _show(installed())
+    _show_models(installed())
 
 
 @command(weights_app, "verify")
@@ -119,7 +120,54 @@ def remove_weights(name: Annotated[str, typer.Argument(help="A model.")]) -> Non
     echo(f"{name} removed.")
 
 
-def _show(models: Sequence[Model]) -> None:
+@command(evaluate_app)
+def classification(
+    probabilities: Annotated[
+        list[Path], typer.Option("--probabilities", "-p", help="One .npy, .npz or .csv file for each model.")
+    ],
+    labels: Annotated[Path, typer.Option("--labels", "-l", help="The true classes, 0 … K - 1: one in each row.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
+    cases: Annotated[
+        Path | None, typer.Option(help="A CSV with a column patient_id or case_id: rows of one patient stay together.")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
+    class_name: Annotated[list[str] | None, typer.Option(help="A name for each class, in order.")] = None,
+    specificity: Annotated[float, typer.Option(help="The specificity at which the sensitivity is read.")] = 0.9,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the bootstrap's resampling.")] = 0,
+) -> None:
+    """Evaluate classifiers, and compare several on the same cases: table, charts, PDF and web page."""
+    from pipeline.commands.evaluate import evaluate_classification, headline
+
+    names = name or (), class_name or ()
+    for found in evaluate_classification(probabilities, labels, out, cases, *names, specificity, seed):
+        echo(headline(found))
+    echo(f"Report: {out / 'report.html'}")
+
+
+@command(evaluate_app)
+def segmentation(  # noqa: PLR0913 - each is an option of the command
+    predictions: Annotated[Path, typer.Argument(help="A folder of label images, named as those of the truth.")],
+    truth: Annotated[Path, typer.Argument(help="The folder of the true label images (.nii.gz).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the tables, charts and report.")],
+    against: Annotated[list[Path] | None, typer.Option(help="Another model's label images; repeatable.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images for the pictures; else imagesTr beside labelsTr.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="A CSV with case_id and patient_id.")] = None,
+    name: Annotated[list[str] | None, typer.Option(help="A name for each model, in order.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="A region: NAME=VALUE or NAME=1,2; else those of dataset.json; repeatable.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Of the normalised surface Dice, mm.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> int:
+    """Evaluate label images, and compare several models on the same cases: tables, worst cases as pictures, PDF."""
+    from pipeline.commands.evaluate_segmentation import evaluate_segmentation, show
+
+    folders = [predictions, *(against or ())]
+    found = evaluate_segmentation(folders, truth, out, images, cases, name or (), label or (), tolerance, seed)
+    return show(found, out)
+
+
+def _show_models(models: Sequence[Model]) -> None:
     """Print one row a model."""
     table = Table("name", "channels", "labels", "folds", "MB", box=None, header_style="bold")
     for model in models:
