@@ -117,11 +117,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text as `write_text` does, wholly or not at all.
-
-    Raises:
-        CaseError: E_DISK.
-    """
+    """Write a text as `write_text` does, wholly or not at all; raises as `write_atomic` does."""
     write_atomic(path, lambda temporary: write_text(temporary, text))
 
 
