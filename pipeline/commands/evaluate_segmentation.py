@@ -117,7 +117,7 @@ def evaluate_segmentation(  # noqa: PLR0913 - each is an option of the command
     whose = read_patients(cases)
     patients = tuple(whose.get(case, case) for case in files)
     with run_lock(Path(out)):
-        found = _evaluate(folders, files, regions, patients, (tolerance, Settings(resamples=resamples, seed=seed)))
+        found = _evaluate(folders, files, regions, patients, tolerance, Settings(resamples=resamples, seed=seed))
         if len(found.failed) == len(files) * len(folders):
             first = next(iter(found.failed.values()))
             raise UsageError(first.code, f"No case could be judged. {first.message}", first.remedy)
@@ -147,10 +147,10 @@ def _evaluate(
     files: Mapping[str, Path],
     regions: Regions,
     patients: tuple[str, ...],
-    how: tuple[float, Settings],
+    tolerance: float,
+    settings: Settings,
 ) -> SegmentationEvaluation:
-    """Judge every case of every model, and compare the models; `how`: tolerance in mm, settings of the bootstrap."""
-    tolerance, settings = how
+    """Judge every case of every model, and compare the models; the tolerance is in mm."""
     failed: dict[tuple[str, str], Fault] = {}
     values = {
         model: {region: {name: np.full(len(files), NAN) for name in MEASURES} for region in regions.values}

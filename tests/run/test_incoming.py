@@ -17,8 +17,7 @@ from pydicom import dcmread
 import pipeline.dicom.headers.scan
 from pipeline.errors import UsageError
 from pipeline.run import events, incoming
-from pipeline.run.arrivals import Arrivals
-from pipeline.run.incoming import Incoming, watch
+from pipeline.run.incoming import Arrivals, Incoming, watch
 from pipeline.run.plan import Plan
 from pipeline.run.progress import Progress, line_of
 from pipeline.run.workers import Here
