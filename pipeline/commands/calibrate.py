@@ -31,6 +31,8 @@ from pipeline.store.files import sha256_file, write_atomic, write_text
 if TYPE_CHECKING:
     from monai.data import MetaTensor
 
+#: Of a case: its name, logits (n, C) and labels (n,) of some voxels.
+Voxels = tuple[str, Array, Array]
 #: Voxels of each case that a calibration is fitted on: as many of every case, so that every case counts the same.
 VOXELS_A_CASE = 2000
 #: Fits what the comparison recommends.
@@ -138,8 +140,8 @@ def chosen_voxels(labels: MetaTensor, random: np.random.Generator) -> npt.NDArra
     return random.choice(places, VOXELS_A_CASE) if len(places) else places
 
 
-def write_voxels(rows: Sequence[tuple[str, Array, Array]], folder: Path) -> tuple[Path, Path, Path]:
-    """Write name, logits (n, C) and labels (n,) of cases as `calibrate` reads them; their files."""
+def write_voxels(rows: Sequence[Voxels], folder: Path) -> tuple[Path, Path, Path]:
+    """Write the voxels of cases as `calibrate` reads them: the files of logits, labels and cases' names."""
     logits, labels, cases = (folder / f"voxel_{part}.npy" for part in ("logits", "labels", "cases"))
     write_array(logits, np.concatenate([values for _, values, _ in rows]))
     write_array(labels, np.concatenate([values for *_, values in rows]))
@@ -173,7 +175,7 @@ def summary(fitted: Calibration) -> str:
 
 
 def report_content(
-    comparison: Comparison, fitted: Calibration, files: dict[str, Path | None], check: SetsCheck | None = None
+    comparison: Comparison, fitted: Calibration, files: dict[str, Path | None], check: SetsCheck | None
 ) -> CalibrationContent:
     """What the report says.
 

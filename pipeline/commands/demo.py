@@ -39,7 +39,7 @@ class FusionError:
     posterior: float
 
 
-def run_demo(out: Path, cases: int, jobs: int, device: str = "") -> int:
+def run_demo(out: Path, cases: int, jobs: int, device: str) -> int:
     """Simulate a cohort whose last patient is faulty, run all stages on it, and say where the report is.
 
     Returns:

@@ -108,7 +108,7 @@ def split_tree(root: Path) -> Tree:
     return _checked(root, {(split, name): splits[split] / name for split in splits for name in below[split]})
 
 
-def class_tree(root: Path, stream: str = "") -> Tree:
+def class_tree(root: Path, stream: str) -> Tree:
     """Look through `{class}/file`, or `{train,valid,test}/{class}/file`.
 
     Args:

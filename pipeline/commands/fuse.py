@@ -18,7 +18,7 @@ from pipeline.calibration.base import Calibration
 from pipeline.calibration.comparison import read_calibration
 from pipeline.columns import csv_text
 from pipeline.commands.arrays import write_array
-from pipeline.commands.calibrate import calibrate, chosen_voxels, summary, write_voxels
+from pipeline.commands.calibrate import Voxels, calibrate, chosen_voxels, summary, write_voxels
 from pipeline.commands.evaluate import headline, read_models, write_evaluation
 from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
@@ -80,12 +80,12 @@ class Collected:
 
     Attributes:
         class_rows: case id, patient id, true class and class logits, where the class is known.
-        voxel_rows: case id, voxel logits (n, labels) and true labels (n,), where there is a mask with foreground.
+        voxel_rows: where there is a mask with foreground.
         overlap_rows: case id, label, Dice and IoU; None where neither the mask nor the prediction has the label.
     """
 
     class_rows: list[tuple[str, str, int, Array]] = field(default_factory=list)
-    voxel_rows: list[tuple[str, Array, Array]] = field(default_factory=list)
+    voxel_rows: list[Voxels] = field(default_factory=list)
     overlap_rows: list[tuple[str, int, float | None, float | None]] = field(default_factory=list)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.commands.calibrate import calibrate, chosen_voxels, summary, write_voxels
+from pipeline.commands.calibrate import Voxels, calibrate, chosen_voxels, summary, write_voxels
 from pipeline.commands.evaluate_segmentation import evaluate_segmentation, show
 from pipeline.commands.segment import output_of
 from pipeline.console import echo, plainly, track
@@ -122,7 +122,7 @@ class OutOfFold:
             echo(f"Best: {' with '.join(found['models'])}, Dice {found['dice']['post_pp']:.4f} after postprocessing.")
 
     def _judge(self, folder: Path) -> None:
-        rows: list[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]] = []
+        rows: list[Voxels] = []
         merged = folder / "out_of_fold"
         merged.mkdir(parents=True, exist_ok=True)
         for path in merged.glob("*.nii.gz"):
@@ -149,7 +149,7 @@ class OutOfFold:
         write_text(folder / "dataset.json", (self.workspace.dataset / "dataset.json").read_text(encoding="utf-8"))
         return folder
 
-    def _fold(self, folder: Path, fold: int, model: Model) -> Iterator[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]:
+    def _fold(self, folder: Path, fold: int, model: Model) -> Iterator[Voxels]:
         """Predict what is missing of a fold; of each case some voxels' log-probabilities and true labels."""
         place = folder / f"fold_{fold}" / "validation"
         about = json.dumps({"weights": model.digests, **self.settings}, indent=2) + "\n"
@@ -198,7 +198,7 @@ class OutOfFold:
             images = tuple(sorted((self.workspace.dataset / "imagesTr").glob(f"{name}_[0-9][0-9][0-9][0-9].nii.gz")))
             yield Case(name, images, self.workspace.dataset / "labelsTr" / f"{name}.nii.gz")
 
-    def _calibrate(self, folder: Path, rows: Sequence[tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+    def _calibrate(self, folder: Path, rows: Sequence[Voxels]) -> None:
         """Fit on the held-out voxels near the foreground, and keep the calibration with the model."""
         logits, labels, cases = write_voxels(rows, folder / "evaluation")
         data = f"out-of-fold voxels of {self.workspace.dataset.name}"

@@ -50,7 +50,7 @@ class Cases:
     notes: tuple[str, ...] = ()
 
 
-def make_cases(items: Sequence[Item], pair: str = "auto", seed: int = 0) -> Cases:
+def make_cases(items: Sequence[Item], pair: str, seed: int) -> Cases:
     """Make cases of files, within each split and class.
 
     Args:
