@@ -38,11 +38,7 @@ def deidentify(
 
 
 def show(found: TreeOutcome, out: Path) -> int:
-    """Say what became of a tree.
-
-    Returns:
-        The exit code: 0 when every DICOM file was copied, 1 when some were left out.
-    """
+    """Say what became of a tree; the exit code: 1 when DICOM files were left out."""
     already = f" ({found.reused} already)" if found.reused else ""
     others = ", ".join(f"{found.count(verdict)} {verdict}" for verdict in ("quarantined", "failed", "not DICOM"))
     echo(f"deidentify: {found.count('copied')} copied{already}, {others}")

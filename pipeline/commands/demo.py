@@ -94,19 +94,16 @@ def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -
     return errors
 
 
-def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> dict[str, FusionError]:
+def fusion_errors(cohort: Path, output_dir: Path) -> dict[str, FusionError]:
     """Compare the fused cases of a simulated cohort with its truth: the lesions' voxels, and the class's posterior.
 
-    Args:
-        cohort: what `simulate_cohort` has filled, with `kinds`.
-        output_dir: the run folder.
-        keys: the folder of the pseudonym key; the user's own when it is left out.
+    Arguments as of `alignment_errors`; the cohort was made with `kinds`.
 
     Returns:
         Case id -> errors, for every case that is fused and has a true class.
     """
     errors = {}
-    for case_id, truth, folder in _done(cohort, output_dir, "fuse", keys):
+    for case_id, truth, folder in _done(cohort, output_dir, "fuse"):
         if not (truth / "class.json").is_file():
             continue
         dice = _lesion_dice(folder / "fused_label.nii.gz", 1, truth)
@@ -116,21 +113,11 @@ def fusion_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -> d
     return errors
 
 
-def segmentation_dice(cohort: Path, output_dir: Path, keys: Path | None = None) -> dict[str, float]:
-    """Dice of the lesions that the stage `segment` has found in a simulated cohort.
-
-    Args:
-        cohort: what `simulate_cohort` has filled.
-        output_dir: the run folder.
-        keys: the folder of the pseudonym key; the user's own when it is left out.
-
-    Returns:
-        Case id -> Dice, for every case that is segmented.
-    """
-    done = _done(cohort, output_dir, "segment", keys)
+def segmentation_dice(cohort: Path, output_dir: Path) -> dict[str, float]:
+    """Dice of the lesions in every case of a simulated cohort that is segmented; arguments as of `alignment_errors`."""
     return {
         case_id: _lesion_dice(folder / "segment_label.nii.gz", SEGMENTED_LESION, truth)
-        for case_id, truth, folder in done
+        for case_id, truth, folder in _done(cohort, output_dir, "segment")
     }
 
 
@@ -145,7 +132,7 @@ def _lesion_dice(found: Path, value: int, truth: Path) -> float:
     return 2 * float((one & other).sum()) / max(1.0, float(one.sum() + other.sum()))
 
 
-def _done(cohort: Path, output_dir: Path, stage: str, keys: Path | None) -> Iterator[tuple[str, Path, Path]]:
+def _done(cohort: Path, output_dir: Path, stage: str, keys: Path | None = None) -> Iterator[tuple[str, Path, Path]]:
     """Case id, folder of the truth and folder of the results of every patient whom a stage is done with."""
     names = Pseudonyms(output_dir, keys)
     for patient in _patients(cohort):

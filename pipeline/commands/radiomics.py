@@ -175,16 +175,7 @@ def radiomics(  # noqa: PLR0913 - each is an option of the command
 
 
 def show(rows: Sequence[Row], out: Path, naming: Names = "ibsi") -> int:
-    """Say what was measured, and what was not.
-
-    Args:
-        rows: what was measured.
-        out: the table.
-        naming: whose names its columns have.
-
-    Returns:
-        The exit code: 1 when a case failed.
-    """
+    """Say what was measured, and what was not; the exit code: 1 when a case failed."""
     failed = [row for row in rows if row.error]
     for row in failed:
         echo(f"{row.case_id}, {row.image}, {row.mask}: failed: {row.error}", error=True)

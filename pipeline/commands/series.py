@@ -126,11 +126,7 @@ def draft_spec(found: Sequence[SeriesRow], path: str | Path) -> Spec:
 
 
 def show_draft(found: Sequence[SeriesRow], spec: Spec, path: Path) -> int:
-    """Say what a drafted spec chooses, and on stderr where it does not.
-
-    Returns:
-        The exit code: 1 when there is a case in which it does not choose one series for each role.
-    """
+    """Say what a drafted spec chooses; the exit code: 1 where it does not choose one series for each role of a case."""
     unfit = faults(found, spec)
     for patient, fault in unfit:
         echo(f"Patient {patient}: {fault.code}: {fault.message} {fault.remedy}", error=True)
