@@ -1,4 +1,4 @@
-"""What a run has come to, for a person at the terminal: `tandem status`, and the last lines of a run. Nothing heavy."""
+"""What a run has come to, or how far it is, for a person: `tandem status`, and the last lines of a run."""
 
 from __future__ import annotations
 
