@@ -24,9 +24,9 @@ OLD = "log.old.jsonl"
 LARGEST_BYTES = 32 << 20
 
 #: What an event may be.
-RUN_STARTED, RUN_ENDED, STAGE_STARTED, STAGE_ENDED, CASE, WAITING = (
-    *("run started", "run ended", "stage started", "stage ended", "case", "waiting"),
-)
+RUN_STARTED, RUN_ENDED = "run started", "run ended"
+STAGE_STARTED, STAGE_ENDED = "stage started", "stage ended"
+CASE, WAITING = "case", "waiting"
 
 
 @contextmanager
