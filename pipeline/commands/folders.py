@@ -54,7 +54,7 @@ class Item:
     @property
     def stem(self) -> str:
         """The file's name without what says its kind."""
-        return re.sub(r"\.nii$", "", self.path.stem)
+        return self.path.stem.removesuffix(".nii")
 
 
 @dataclass(frozen=True)
