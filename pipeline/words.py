@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -45,6 +46,11 @@ def counted(number: int, noun: str) -> str:
 def unit_of(key: str) -> str:
     """The unit that a key's suffix names, or an empty text where it is dimensionless."""
     return UNITS.get(key.rsplit("_", 1)[-1], "")
+
+
+def as_key(text: str) -> str:
+    """A text as a key: `Volume of lesion` -> `volume_of_lesion`."""
+    return re.sub(r"\W+", "_", text).strip("_").lower()
 
 
 def in_words(key: str) -> str:

@@ -61,11 +61,9 @@ def make_cases(items: Sequence[Item], pair: str, seed: int) -> Cases:
         seed: of the order in which files of a class meet.
 
     Raises:
-        UsageError: E_OPTION for another `pair`; E_FOLDER when names agree for some files only, or a name stands twice
+        UsageError: E_FOLDER when names agree for some files only, or a name stands twice
             in one stream and class.
     """
-    if pair not in PAIRINGS:
-        raise UsageError("E_OPTION", f"Expected --pair {', '.join(PAIRINGS)}, got {pair}.", "Use one of them.")
     streams = list(dict.fromkeys(item.stream for item in items))
     groups: dict[tuple[str, str], dict[str, list[Item]]] = {}
     for item in items:

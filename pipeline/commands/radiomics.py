@@ -21,6 +21,7 @@ from pipeline.commands.radiomics_files import (
     write_tables,
 )
 from pipeline.console import echo, shown, track
+from pipeline.endings import volume_stem
 from pipeline.errors import CaseError, PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.geometry import off_grid
 from pipeline.radiomics.configurations import Configuration, read_configurations, read_perturbations
@@ -315,7 +316,9 @@ def _of_files(images: Sequence[str | Path], masks: Sequence[str | Path], case: s
         raise UsageError("E_INPUT", what, _INPUTS)
     pictures, drawn = (list(map(Path, group)) * (many // len(group)) for group in (images, masks))
     both = zip(pictures, drawn, strict=True)
-    return [Pair(case or stem(image), image, mask, stem(image), stem(mask)) for image, mask in both]
+    return [
+        Pair(case or volume_stem(image), image, mask, volume_stem(image), volume_stem(mask)) for image, mask in both
+    ]
 
 
 def _of_table(path: Path) -> list[Pair]:
@@ -333,7 +336,7 @@ def _of_table(path: Path) -> list[Pair]:
         if label and not (label.isdigit() and int(label)):
             raise UsageError("E_TABLE", f"Expected a whole number from 1 as label of {row['case_id']}, got {label}.")
         config = tuple(row.get("config", "").split())
-        called = row.get("image_name") or stem(image), row.get("mask_name") or stem(mask)
+        called = row.get("image_name") or volume_stem(image), row.get("mask_name") or volume_stem(mask)
         found.append(Pair(row["case_id"], image, mask, *called, (int(label),) if label else (), config))
     return found
 
@@ -368,8 +371,3 @@ def _require_apart(pairs: Sequence[Pair], how: Sequence[Configuration]) -> None:
     name, most = Counter(item.name for item in how).most_common(1)[0]
     if most > 1:
         raise UsageError("E_CONFIG", f"Expected a name of its own for each configuration, got {name} twice.")
-
-
-def stem(path: Path) -> str:
-    """A file's name without `.nii`, `.nii.gz` or the like."""
-    return path.name.split(".nii")[0].removesuffix(".hdr")

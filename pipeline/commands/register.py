@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 
 from pipeline.cases import Record
 from pipeline.console import shown
+from pipeline.endings import volume_stem
 from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
@@ -168,7 +169,7 @@ def _label_names(paths: Sequence[Path]) -> dict[str, tuple[str, Path]]:
     Raises:
         UsageError: E_NAMES when two would have one key.
     """
-    stems = [path.name.split(".nii")[0] for path in paths]
+    stems = [volume_stem(path) for path in paths]
     keys = ["label_" + re.sub(r"[^a-z0-9_]", "_", stem.lower()) for stem in stems]
     if len(set(keys)) < len(keys):
         raise UsageError("E_NAMES", "Expected label files of different names.")

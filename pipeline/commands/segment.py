@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cases import Record
 from pipeline.commands.register import dicom_volume, link
 from pipeline.console import shown
+from pipeline.endings import volume_stem
 from pipeline.errors import UsageError
 from pipeline.run.loading import parser_of, part_of
 from pipeline.run.plan import Plan
@@ -161,7 +162,7 @@ def _cases(inputs: Sequence[str], channels: Sequence[str], out: Path, keep_names
         if set(given) != set(channels) or len(given) < len(paths):
             got = ", ".join(role or "one without a role" for role, _ in paths)
             raise UsageError("E_CHANNELS", f"Expected the channels {', '.join(channels)}, got {got}.", _INPUTS)
-        found = {_stem(Path(given[channels[0]])): {role: Path(given[role]) for role in channels}}
+        found = {volume_stem(Path(given[channels[0]])): {role: Path(given[role]) for role in channels}}
     else:
         found = _unnamed([Path(path) for _, path in paths], channels)
     if not found:
@@ -178,13 +179,13 @@ def _unnamed(paths: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[s
     """Case -> images, where no role is named: one file a case, or nnU-Net's file names."""
     files = [file for path in paths for file in (_files(path) or [path])]
     if len(channels) == 1:
-        stems = [_stem(file).removesuffix("_0000") for file in files]
+        stems = [volume_stem(file).removesuffix("_0000") for file in files]
         if twice := [stem for stem in stems if stems.count(stem) > 1]:
             raise UsageError("E_NAMES", f"Expected a name of its own for each case, got {twice[0]} twice.")
         return {stem: {channels[0]: file} for stem, file in zip(stems, files, strict=True)}
     found: dict[str, dict[str, Path]] = {}
     for file in files:
-        case, _, number = _stem(file).rpartition("_")
+        case, _, number = volume_stem(file).rpartition("_")
         if not case or not number.isdigit() or int(number) >= len(channels):
             what = f"Expected the channels {', '.join(channels)}, got a file that does not say which it is."
             raise UsageError("E_CHANNELS", what, _INPUTS)
@@ -195,10 +196,6 @@ def _unnamed(paths: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[s
 def _files(path: Path) -> list[Path]:
     """The NIfTI files of a folder, in order; none of a file, or of a folder of DICOM."""
     return sorted(item for item in path.glob("*.nii*") if item.is_file()) if path.is_dir() else []
-
-
-def _stem(path: Path) -> str:
-    return path.name.split(".nii")[0]
 
 
 def _image(path: Path, ingested: Path) -> Path:

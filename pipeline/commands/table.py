@@ -24,7 +24,7 @@ from pipeline.commands.folders import (
     split_tree,
 )
 from pipeline.commands.medmnist import write_pictures
-from pipeline.commands.pairing import Cases, make_cases
+from pipeline.commands.pairing import PAIRINGS, Cases, make_cases
 from pipeline.console import echo
 from pipeline.console import shown as printed
 from pipeline.errors import UsageError
@@ -96,6 +96,7 @@ def table(
     root, out = Path(root), _csv(Path(out))
     _require("layout", layout, LAYOUTS)
     _require("duplicates", duplicates, DUPLICATES)
+    _require("pair", pair, PAIRINGS)
     if stream and (layout == LAYOUTS[0] or stream in OTHER_COLUMNS or column_name(stream) != stream):
         what = f"Expected --stream as a name of a column, where no folder names streams, got {stream}."
         raise UsageError("E_OPTION", what, "Use small letters, digits and _, with the layouts classes and medmnist.")

@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     found = _read(Path(path))
     if not isinstance(found, dict) or not {WEIGHTS, DEFINITION} <= found.keys():
-        raise UsageError("E_WEIGHTS", f"Expected a checkpoint of the fusion network at {path}, got something else.")
+        raise UsageError("E_WEIGHTS", f"Expected a checkpoint of a network of Tandem at {path}, got something else.")
     return found
 
 

@@ -105,8 +105,9 @@ def require_maps(wanted: Sequence[str], radius_voxels: int, memory_mb: float = 1
         if tag not in known:
             near = did_you_mean(tag, known) or "."
             raise UsageError("E_CONFIG", f"Expected the tag of a feature that has a map, got {tag}{near}")
-    if radius_voxels < 1 or memory_mb <= 0:
-        raise UsageError("E_CONFIG", f"Expected radius and memory above 0, got {radius_voxels} and {memory_mb:g}.")
+    for name, value in (("a radius", radius_voxels), ("memory in MB", memory_mb)):
+        if value <= 0:
+            raise UsageError("E_CONFIG", f"Expected {name} above 0, got {value:g}.")
 
 
 def _aggregations(wanted: Sequence[str]) -> tuple[Aggregation, ...]:

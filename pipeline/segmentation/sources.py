@@ -15,6 +15,7 @@ from pipeline.spec.segment import wrong_channel
 from pipeline.spec.spec import Spec
 from pipeline.store.files import walk
 from pipeline.store.records import FindCases
+from pipeline.words import as_key
 
 Patients = Mapping[str, str]
 _WILD = re.compile(r"[{*?]")
@@ -110,7 +111,7 @@ def of_decathlon(folder: Path, patients: Patients) -> Source:
         what = f"Expected a dataset of the Decathlon in {folder}, got no usable dataset.json ({type(error).__name__})."
         raise UsageError("E_INPUT", what) from error
     names = [str(modality[key]) for key in sorted(modality, key=int)]
-    roles = [re.sub(r"\W+", "_", name).strip("_").lower() for name in names]
+    roles = [as_key(name) for name in names]
     channels = dict(zip(roles, names, strict=True))
     for role, name in channels.items():
         if wrong := wrong_channel(role, name, "CT" if name.upper().startswith("CT") else "MR"):

@@ -69,7 +69,7 @@ class IngestPicturesd(_Ingestd):
 
 
 class IngestSoundsd(_Ingestd):
-    """Read the sounds of a case: paths become WAV files of one channel, 32-bit floats at their own rate.
+    """Read the sounds of a case: paths become WAV files of one channel, 32-bit floats at the one rate of sounds.
 
     A recorder's tags, which may name a patient, do not go into them. Arguments as of `_Ingestd`.
 

@@ -369,7 +369,7 @@ def test_what_is_asked_for_exists(tree: Path, tmp_path: Path) -> None:
     for how, message in (
         ({"layout": "clases"}, "E_OPTION: Expected --layout .* got clases; did you mean `classes`?"),
         ({"duplicates": "drop"}, "E_OPTION: Expected --duplicates refuse, leave_out, got drop"),
-        ({"pair": "name"}, "E_OPTION: Expected --pair auto, stem, class, got name"),
+        ({"pair": "steme"}, "E_OPTION: Expected --pair auto, stem, class, got steme; did you mean `stem`"),
         ({"stream": "cxr"}, "E_OPTION: Expected --stream as a name of a column"),
         ({"layout": "classes", "stream": "Cough sound"}, "E_OPTION: Expected --stream as a name of a column"),
     ):

@@ -182,8 +182,8 @@ def test_one_slice_and_no_region() -> None:
     [
         ("cm_joint_ent_3D_avg", {}, "cm_joint_entr_3D_avg"),
         ("morph_volume", {}, "got morph_volume"),
-        ("stat_mean", {"radius_voxels": 0}, "got 0 and 256"),
-        ("stat_mean", {"memory_mb": 0.0}, "got 1 and 0"),
+        ("stat_mean", {"radius_voxels": 0}, "Expected a radius above 0, got 0"),
+        ("stat_mean", {"memory_mb": 0.0}, "memory in MB above 0, got 0"),
     ],
 )
 def test_what_is_refused(tag: str, options: dict[str, Any], words: str) -> None:
