@@ -20,11 +20,11 @@ import numpy as np
 import typer
 
 from benchmarks.document import write_section
-from pipeline.comparison.nested import Design, nested
-from pipeline.comparison.selection import Training
-from pipeline.comparison.signature import Measured, Signature, signature
-from pipeline.comparison.signature_page import ends, wrapped, write_signature
-from pipeline.comparison.signature_table import Cohort, Columns, Outcome, read_cohort
+from benchmarks.signature.nested import Design, nested
+from benchmarks.signature.page import ends, wrapped, write_signature
+from benchmarks.signature.selection import Training
+from benchmarks.signature.signature import Measured, Signature, signature
+from benchmarks.signature.table import Cohort, Columns, Outcome, read_cohort
 from pipeline.radiomics import extract, preset
 
 TITLE = "Radiomics signatures"

@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from benchmarks.signature.nested import Design
+from benchmarks.signature.page import write_signature
+from benchmarks.signature.signature import signature
+from benchmarks.signature.table import Columns, feature_named, read_cohort, volume_of
 from pipeline.commands.typed import script
-from pipeline.comparison.nested import Design
-from pipeline.comparison.signature import signature
-from pipeline.comparison.signature_page import write_signature
-from pipeline.comparison.signature_table import Columns, feature_named, read_cohort, volume_of
 from pipeline.errors import PipelineError, UsageError
 from pipeline.store.files import writable_folder
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.radiomics_signature import SUV_MAX, VOLUME, write_features
-from pipeline.comparison.nested import Design, nested
-from pipeline.comparison.signature_table import Cohort, Columns, read_cohort
+from benchmarks.signature.nested import Design, nested
+from benchmarks.signature.table import Cohort, Columns, read_cohort
 from pipeline.evaluation.intervals import delong
 
 

@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from pipeline.comparison.regression import weights_of
-from pipeline.comparison.selection import Method, Training
-from pipeline.comparison.signature_table import Cohort, Flags, Floats, Ints
+from benchmarks.signature.regression import weights_of
+from benchmarks.signature.selection import Method, Training
+from benchmarks.signature.table import Cohort, Flags, Floats, Ints
 from pipeline.evaluation.measures import ratio
 from pipeline.spec.explain import Model
 

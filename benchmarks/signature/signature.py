@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.comparison.nested import Concordance, Design, Fitted, Nested, nested, tuned
-from pipeline.comparison.signature_table import Cohort, Flags, Floats, Ints
+from benchmarks.signature.nested import Concordance, Design, Fitted, Nested, nested, tuned
+from benchmarks.signature.table import Cohort, Flags, Floats, Ints
 from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import (
     BCA_BELOW,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.comparison.signature_table import Columns, feature_named, read_cohort, volume_of
+from benchmarks.signature.table import Columns, feature_named, read_cohort, volume_of
 from pipeline.errors import UsageError
-from tests.comparison.cohorts import planted, write
+from tests.benchmarks.cohorts import planted, write
 
 
 def test_a_table_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy.stats import rankdata
 
-from pipeline.comparison.signature_table import Cohort, Floats, Ints
+from benchmarks.signature.table import Cohort, Floats, Ints
 from pipeline.errors import UsageError
 from pipeline.radiomics.harmonisation import Combat, fit_combat
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit
 
-from pipeline.comparison.signature_table import Floats, Outcome
+from benchmarks.signature.table import Floats, Outcome
 
 Loss = Callable[[Floats], tuple[float, Floats, Floats]]
 _TOLERANCE, _MOST_STEPS, _MOST_HALVES = 1e-8, 100, 30

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.signature.signature import Measured, Signature
 from pipeline.columns import csv_text
-from pipeline.comparison.signature import Measured, Signature
 from pipeline.evaluation.intervals import Interval
 from pipeline.store.files import save_text
 

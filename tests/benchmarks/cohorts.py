@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.comparison.signature_table import Cohort, Outcome
+from benchmarks.signature.table import Cohort, Outcome
 
 Floats = npt.NDArray[np.float64]
 

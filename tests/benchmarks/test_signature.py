@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 import scripts.radiomics_signature as script
-from pipeline.comparison.nested import Concordance, Design, dealt, nested, tuned
-from pipeline.comparison.regression import weights_of
-from pipeline.comparison.selection import Training
-from pipeline.comparison.signature import permutation_null, shuffled, signature, stability
-from pipeline.comparison.signature_table import Outcome
+from benchmarks.signature.nested import Concordance, Design, dealt, nested, tuned
+from benchmarks.signature.regression import weights_of
+from benchmarks.signature.selection import Training
+from benchmarks.signature.signature import permutation_null, shuffled, signature, stability
+from benchmarks.signature.table import Outcome
 from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import delong
-from tests.comparison.cohorts import cohort_of, noise, planted, write
+from tests.benchmarks.cohorts import cohort_of, noise, planted, write
 
 Floats = npt.NDArray[np.float64]
 QUICK = Design(repeats=1, permutations=0, sizes=(1, 2, 4))
