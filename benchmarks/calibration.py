@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import typer
 
+from benchmarks.calibration_measures import ALL
 from pipeline.calibration import METHODS, About, Resampling, measures
 from pipeline.calibration.comparison import compare
-from pipeline.calibration.metrics import MEASURES
 
 ABOUT = About("simulation", "2026-01-01")
 TRUE_TEMPERATURE = 2.0
@@ -88,11 +88,12 @@ def print_nulls(simulations: int, resamples: int) -> None:
     print("## Perfect model inside its 95 % null interval\n\n| measure | cases | inside (%) |\n|---|---|---|")
     random = np.random.default_rng(2)
     names = ("ece", "ece_equal_mass", "ece_debiased", "ece_classwise", "ks", "mce", "brier", "nll")
+    kinds = {name: ALL[name] for name in names}
     for rows in (200, 1000):
         inside = dict.fromkeys(names, 0)
         for number in range(simulations):
             _, probabilities, labels = simulate(random, rows)
-            for item in measures(probabilities, labels, None, names, Resampling(resamples=resamples, seed=number)):
+            for item in measures(probabilities, labels, None, kinds, Resampling(resamples=resamples, seed=number)):
                 inside[item.name] += item.null_low <= item.value <= item.null_high
         for name in names:
             print(f"| {name} | {rows} | {100 * inside[name] / simulations:.1f} |", flush=True)
@@ -111,7 +112,7 @@ def print_coverage(simulations: int, resamples: int) -> None:
             for number in range(simulations):
                 _, probabilities, labels = simulate(random, rows, temperature)
                 settings = Resampling(resamples=resamples, seed=number)
-                for item in measures(probabilities, labels, None, COVERED, settings):
+                for item in measures(probabilities, labels, None, {name: ALL[name] for name in COVERED}, settings):
                     inside[item.name] += item.low <= truth[item.name] <= item.high
                     values[item.name] += item.value / simulations
             for name in COVERED:
@@ -126,7 +127,7 @@ def endless(random: np.random.Generator, temperature: float) -> dict[str, float]
     for _ in range(8):
         _, probabilities, labels = simulate(random, 250_000, temperature)
         one = np.ones((1, len(labels)))
-        found.append([float(MEASURES[name](probabilities, 15)(one, labels[None])[0]) for name in COVERED])
+        found.append([float(ALL[name].kernel(probabilities, 15)(one, labels[None])[0]) for name in COVERED])
     return dict(zip(COVERED, np.mean(found, axis=0).tolist(), strict=True))
 
 

@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from benchmarks.mechanism_trials import CALIBRATED, DROPOUT_TIMES, TEST, Plan, Scale, true_posterior
 from benchmarks.segmentation_report import markdown_table
-from pipeline.calibration.metrics import Measure, measures
+from pipeline.calibration.metrics import MEASURES, Measure, measures
 from pipeline.comparison.classification import (
     ClassLogits,
     Findings,
@@ -47,6 +47,7 @@ COLUMNS = (
 LOSS_ALLOWED = 0.01
 #: The calibrated network's NLL may be this much larger than the true posterior's.
 NLL_ALLOWED = 0.05
+CALIBRATION_KINDS = {name: MEASURES[name] for name in ("nll", "ece")}
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _areas(plan: Plan, name: str, judgement: str) -> list[float]:
 
 
 def _measures(chances: Floats, found: ClassLogits) -> dict[str, Measure]:
-    return {item.name: item for item in measures(chances, found.labels, found.case_ids, ("nll", "ece"))}
+    return {item.name: item for item in measures(chances, found.labels, found.case_ids, CALIBRATION_KINDS)}
 
 
 def _calibration_row(name: str, found: dict[str, Measure], chances: Floats, cases: ClassLogits) -> tuple[str, ...]:

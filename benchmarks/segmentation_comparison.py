@@ -14,12 +14,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
 from pipeline.calibration.binning import BINS, confidence_and_hits, make_bins
 from pipeline.calibration.record import About
-from pipeline.calibration.rows import MARGIN_MM, Rows, case_weights, dilated_foreground
+from pipeline.calibration.rows import MARGIN_MM, Rows, dilated_foreground
 from pipeline.calibration.scaling import Temperature
 from pipeline.commands.fuse import LOGITS
 from pipeline.comparison.classification import Ints, judged_folders, load, require_once
@@ -28,6 +29,7 @@ from pipeline.errors import UsageError
 from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
 from pipeline.evaluation.segmentation import NAN, compare_means, mean_over_cases, overlap
 from pipeline.geometry import spacing_mm
+from pipeline.probabilities import group_indices
 from pipeline.volumes import affine_of, require_same_grid, volume
 
 #: What is measured of a case; ECE and NLL (nats a voxel) within 10 mm of the true foreground, raw and calibrated.
@@ -160,6 +162,20 @@ def read_kept(folder: Path, case_id: str) -> tuple[MetaTensor, MetaTensor]:
     logits, mask = (nib.load(folder / LOGITS / f"{case_id}{part}.nii.gz") for part in ("", "_mask"))
     channels = np.moveaxis(np.asarray(logits.dataobj, np.float32), -1, 0)
     return volume(channels, logits.affine), volume(np.asarray(mask.dataobj, np.uint8)[None], mask.affine)
+
+
+def case_weights(cases: Sequence[object] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Weights with which every case counts the same, however many rows (voxels) it has.
+
+    Args:
+        cases: (N,) names.
+
+    Returns:
+        (N,) with the sum 1.
+    """
+    numbers = group_indices(cases, len(cases))
+    counts = np.bincount(numbers)
+    return np.asarray(1.0 / (counts[numbers] * len(counts)))
 
 
 def _temperature(folders: Sequence[Path]) -> Temperature:

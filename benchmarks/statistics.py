@@ -27,9 +27,9 @@ from pipeline.evaluation.intervals import (
     delong_interval,
     delong_test,
     leave_one_out,
-    patient_resamples,
 )
 from pipeline.evaluation.measures import auroc, rank
+from pipeline.probabilities import group_resamples
 
 Array = npt.NDArray
 Measure = Callable[[Array, Array, Array], Array]
@@ -85,7 +85,7 @@ def intervals(
     """The percentile and the BCa interval of one data set: scores, labels, patients."""
     scores, labels, patients = data
     drawn = np.concatenate(
-        [measure(scores, labels, weights) for weights in patient_resamples(patients, RESAMPLES, generator)]
+        [measure(scores, labels, weights) for weights in group_resamples(patients, RESAMPLES, generator)]
     )
     estimate = float(measure(scores, labels, np.ones((1, len(scores))))[0])
     without = measure(scores, labels, leave_one_out(patients))
@@ -141,7 +141,7 @@ def false_findings(count: int, simulations: int, seed: int = 0) -> tuple[float, 
         labels = _labels(count, generator)
         common = generator.normal(size=count)
         models = [1.19 * (labels - 0.5) + np.sqrt(0.5) * (common + generator.normal(size=count)) for _ in range(2)]
-        weights = np.concatenate(list(patient_resamples(np.arange(count), RESAMPLES, generator)))
+        weights = np.concatenate(list(group_resamples(np.arange(count), RESAMPLES, generator)))
         difference = area(models[0], labels, weights) - area(models[1], labels, weights)
         p_value = delong_test(delong(np.stack(models), labels == 1), 0, 1)[1]
         found[row] = bootstrap_p_value(difference[np.isfinite(difference)]) < 0.05, (p_value or 1.0) < 0.05

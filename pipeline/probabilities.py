@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,3 +116,26 @@ def group_indices(groups: Sequence[object] | npt.NDArray[Any] | None, count: int
         raise UsageError("E_ROWS", f"Expected {count} names of cases or groups, one a row, got {len(groups)}.")
     numbers = {name: number for number, name in enumerate(dict.fromkeys(map(str, groups)))}
     return np.array([numbers[str(name)] for name in groups], dtype=np.int64)
+
+
+def group_resamples(
+    groups: npt.NDArray[np.int64], resamples: int, generator: np.random.Generator, at_once: int = 4_000_000
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Draw groups (patients, cases) with replacement, each with all of its rows: a bootstrap.
+
+    Args:
+        groups: (N,) numbers 0 … number of groups - 1.
+        resamples: how many times.
+        generator: of the random numbers.
+        at_once: so many numbers are in one block: 32 MB.
+
+    Yields:
+        Blocks (B, N) of how often each row counts; what is drawn does not depend on their size.
+    """
+    count = int(groups.max()) + 1
+    step = max(1, at_once // len(groups))
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        drawn = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
+        yield times[:, groups].astype(np.float64)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from monai.bundle import ConfigWorkflow
 from sklearn.metrics import log_loss, roc_auc_score
 
-from pipeline.calibration.metrics import measures
+from pipeline.calibration.metrics import MEASURES, measures
 from pipeline.commands.calibrate import read_calibration
 from pipeline.commands.typed import script
 from pipeline.learning.checkpoint_file import read_checkpoint, restore
@@ -128,7 +128,8 @@ def judged(test: Path, calibrations: Path, table: Path) -> Iterator[str]:
     yield "|---|---|---|"
     yield f"| AUROC of the class | {roc_auc_score(labels, found):.3f} | {roc_auc_score(labels, true):.3f} |"
     yield f"| NLL of the class, nats | {log_loss(labels, found):.3f} | {log_loss(labels, true):.3f} |"
-    ece = measures(np.stack([1 - found, found], 1), labels, names=("ece",))[0]
+    kinds = {"ece": MEASURES["ece"]}
+    ece = measures(np.stack([1 - found, found], 1), labels, kinds=kinds)[0]
     yield f"| ECE of the class | {ece.value:.3f} (null {ece.null_low:.3f} to {ece.null_high:.3f}) | |"
     yield f"| mean distance from the true posterior | {np.abs(found - true).mean():.3f} | 0 |"
     with (test / "dice.csv").open(encoding="utf-8") as stream:
@@ -137,7 +138,7 @@ def judged(test: Path, calibrations: Path, table: Path) -> Iterator[str]:
     voxels = read_calibration(calibrations / "calibration_voxels.json")
     chances = voxels.apply(np.load(test / "voxel_logits.npy").astype(np.float64))
     truth, cases = np.load(test / "voxel_labels.npy"), np.load(test / "voxel_cases.npy")
-    error = measures(chances, truth, cases, names=("ece",))[0]
+    error = measures(chances, truth, cases, kinds)[0]
     yield f"| ECE of the voxels within 10 mm of a lesion | {error.value:.3f} ({error.low:.3f} to {error.high:.3f}) | |"
 
 

@@ -15,8 +15,8 @@ from pipeline.evaluation.intervals import (
     Interval,
     bootstrap_interval,
     leave_one_out,
-    patient_resamples,
 )
+from pipeline.probabilities import group_resamples
 from pipeline.spec.explain import did_you_mean
 
 SIGNATURE = "signature"
@@ -149,7 +149,7 @@ def _measured(
 ) -> tuple[Measured, ...]:
     """The measures with intervals; all on the same resamples of the patients, so that differences are paired."""
     rng = np.random.default_rng([design.seed, 1 << 21])
-    blocks = list(patient_resamples(cohort.patients, design.resamples, rng))
+    blocks = list(group_resamples(cohort.patients, design.resamples, rng))
     drawn = [np.concatenate([item.weighted(weights) for weights in blocks]) for item in found]
     few = 1 < cohort.patients.max() + 1 < BCA_BELOW
     without = [item.weighted(leave_one_out(cohort.patients)) if few else None for item in found]

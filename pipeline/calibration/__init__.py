@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "metrics": ["MEASURES", "Measure", "Resampling", "measures"],
         "one_vs_rest": ["Beta", "Isotonic"],
         "record": ["About", "CalibrationWarning", "FitRecord"],
-        "rows": ["case_weights", "dilated_foreground"],
+        "rows": ["dilated_foreground"],
         "scaling": ["Platt", "Temperature", "Vector"],
     },
 )

@@ -69,7 +69,7 @@ class Calibration(ABC):
             labels: (N,) whole numbers 0 … C - 1.
             about: data, date and source.
             cases: (N,) names of the cases that the rows belong to; None where every row is a case.
-            weights: (N,) positive; `case_weights(cases)` lets every case count the same.
+            weights: (N,) positive; None where every row counts the same.
             settings: of the method.
 
         Raises:

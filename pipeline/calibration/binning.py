@@ -80,38 +80,25 @@ def confidence_and_hits(probabilities: FloatArray, labels: IntArray) -> tuple[Fl
     return probabilities[np.arange(len(top)), top], top == labels
 
 
-def reliability(
-    probabilities: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    of_class: int | None = None,
-    bins: int = BINS,
-    scheme: Scheme = "equal_width",
-) -> tuple[ReliabilityBin, ...]:
-    """The data of a reliability diagram.
+def reliability(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+    """The data of a reliability diagram of the predicted class, whichever it is.
 
     Args:
         probabilities: (N, C), or (N,) of class 1 of two.
         labels: (N,).
-        of_class: the class whose probability is looked at; None: the predicted class's, whichever it is.
-        bins: how many.
-        scheme: see `make_bins`.
+        bins: how many, equally wide.
 
     Returns:
         The bins that hold something, with Wilson's 95 % intervals. Source: Wilson 1927; Brown, Cai, DasGupta 2001,
         "Interval estimation for a binomial proportion".
 
     Raises:
-        UsageError: E_ROWS, E_LABEL, E_PROBABILITY; E_CAL_CLASSES when there is no such class.
+        UsageError: E_ROWS, E_LABEL, E_PROBABILITY; E_CAL_METHOD when there is less than one bin.
     """
     table = class_probabilities(probabilities)
     truth = class_labels(labels, table.shape)
-    if of_class is not None and not 0 <= of_class < table.shape[1]:
-        raise UsageError("E_CAL_CLASSES", f"Expected a class below {table.shape[1]}, got {of_class}.")
-    if of_class is None:
-        confidence, hits = confidence_and_hits(table, truth)
-    else:
-        confidence, hits = table[:, of_class], truth == of_class
-    sorted_in = make_bins(confidence, bins, scheme)
+    confidence, hits = confidence_and_hits(table, truth)
+    sorted_in = make_bins(confidence, bins)
     counts, right, total = (sorted_in.sums(item) for item in (np.ones(len(truth)), hits.astype(float), confidence))
     return tuple(
         _bin(sorted_in.edges[number : number + 2], int(counts[number]), int(right[number]), total[number])

@@ -27,7 +27,6 @@ from pipeline.store.files import require_given
 #: The model's own probabilities, as the simplest method of all.
 NONE = "none"
 FOLDS = 5
-JUDGED_BY = ("nll", "brier", "ece", "ece_debiased")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def compare(
         cases: (N,) names; the rows of a case stay together. None: every row is a case.
         methods: names of `METHODS`; None: all that take this number of classes. `none` is always among the candidates.
         folds: how many; each class needs as many cases.
-        resampling: bins, resamples and seed of the measures; the seed also shuffles the folds.
+        resampling: resamples and seed of the measures; the seed also shuffles the folds.
 
     Raises:
         UsageError: those of `Calibration.fit`, E_CAL_METHOD.
@@ -137,7 +136,7 @@ def _judged(
         if name in faults:
             candidates.append(Candidate(name, fault=faults[name]))
         elif name in held_out:
-            measured = measures(held_out[name], truth, cases, JUDGED_BY, resampling)
+            measured = measures(held_out[name], truth, cases, resampling=resampling)
             candidates.append(Candidate(name, measured, *_paired(losses[name] - losses[best], cases)))
     close = [item.name for item in candidates if not item.fault and item.excess <= item.excess_error]
     chosen = next(item for item in candidates if item.name == close[0])

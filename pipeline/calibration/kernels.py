@@ -42,7 +42,7 @@ def ece(probabilities: FloatArray, bins: int, scheme: Scheme = "equal_width") ->
 
     Source: Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017. Biased upwards: a perfect model has a positive one.
     """
-    means = _top_means(probabilities, bins, scheme)
+    means = top_means(probabilities, bins, scheme)
 
     def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
         confidence, frequency, share = means(weights, labels)
@@ -56,12 +56,12 @@ def ece_debiased(probabilities: FloatArray, bins: int) -> Kernel:
 
     2 |d| - E|d + e| in each bin, d = confidence - frequency and e normal of the frequency's variance: the mean over e
     is in closed form (folded normal), where the source draws e. For a perfect model about 2 - sqrt(2), or .59, of
-    the bias stays, because |d| has a kink at 0; `squared_error_debiased` keeps none.
+    the bias stays, because |d| has a kink at 0.
 
     Source: Kumar, Liang, Ma 2019, "Verified uncertainty calibration", and its library (`get_ece` with
     `debias=True`); for squared errors, Bröcker 2012 and Ferro, Fricker 2012 do the same exactly.
     """
-    means = _top_means(probabilities, bins, "equal_mass")
+    means = top_means(probabilities, bins, "equal_mass")
 
     def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
         confidence, frequency, share = means(weights, labels)
@@ -73,94 +73,6 @@ def ece_debiased(probabilities: FloatArray, bins: int) -> Kernel:
     return kernel
 
 
-def squared_error_debiased(probabilities: FloatArray, bins: int) -> Kernel:
-    """Squared calibration error of the predicted class in equal-mass bins, less what chance adds to it.
-
-    Mean over rows of (confidence - frequency)^2 - frequency (1 - frequency) / (n - 1) of a bin: 0 on average for a
-    perfect model, so that it may fall below 0.
-
-    Source: Bröcker 2012, "Estimating reliability and resolution of probability forecasts"; Ferro, Fricker 2012; Kumar,
-    Liang, Ma 2019, definition 5.1.
-    """
-    means = _top_means(probabilities, bins, "equal_mass")
-
-    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
-        confidence, frequency, share = means(weights, labels)
-        count = share * weights.sum(axis=1, keepdims=True)
-        chance = frequency * (1 - frequency) / np.maximum(count - 1, 1)
-        return np.asarray((share * ((confidence - frequency) ** 2 - chance)).sum(axis=1))
-
-    return kernel
-
-
-def ece_classwise(probabilities: FloatArray, bins: int) -> Kernel:
-    """Mean over the classes of the ECE of the class's own probability, equal-width bins.
-
-    Source: Nixon, Dusenberry, Zhang, Jerfel, Tran 2019, "Measuring calibration in deep learning" (static calibration
-    error); Kull et al. 2019 (classwise-ECE).
-    """
-    parts = [_class_means(probabilities, number, bins) for number in range(probabilities.shape[1])]
-
-    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
-        total = np.zeros(1)
-        for means in parts:
-            confidence, frequency, share = means(weights, labels)
-            total = total + (share * np.abs(confidence - frequency)).sum(axis=1)
-        return np.asarray(total / len(parts))
-
-    return kernel
-
-
-def mce(probabilities: FloatArray, bins: int) -> Kernel:
-    """Maximum calibration error: the largest |confidence - frequency| of a bin, however few rows the bin holds.
-
-    Source: Naeini, Cooper, Hauskrecht 2015.
-    """
-    means = _top_means(probabilities, bins, "equal_width")
-
-    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
-        confidence, frequency, share = means(weights, labels)
-        return np.asarray((np.abs(confidence - frequency) * (share > 0)).max(axis=1))
-
-    return kernel
-
-
-def kolmogorov_smirnov(probabilities: FloatArray) -> Kernel:
-    """KS calibration error of the predicted class: largest distance between the cumulated confidence and frequency.
-
-    Needs no bins. Source: Gupta, Rahimi, Ajanthan, Mensink, Sminchisescu, Hartley 2021, "Calibration of neural networks
-    using splines", equation 6.
-    """
-    top = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(confidence, kind="stable")
-    rising = confidence[order]
-    # rows of the same confidence come together: only behind the last of them is the sum one of the curve
-    ends = np.append(np.diff(rising) > 0, True)
-
-    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
-        gaps = weights * (confidence - (labels == top))
-        curve = np.cumsum(gaps[:, order], axis=1)[:, ends]
-        return np.asarray(np.abs(curve).max(axis=1) / weights.sum(axis=1))
-
-    return kernel
-
-
-def brier_reliability(probabilities: FloatArray, bins: int) -> Kernel:
-    """Murphy's reliability: sum over classes (two: class 1) and bins of share (confidence - frequency)^2."""
-    return _murphy(probabilities, bins, lambda c, f, s, base: s * (c - f) ** 2)
-
-
-def brier_resolution(probabilities: FloatArray, bins: int) -> Kernel:
-    """Murphy's resolution: sum over classes (two: class 1) and bins of share (frequency - prevalence)^2."""
-    return _murphy(probabilities, bins, lambda c, f, s, base: s * (f - base) ** 2)
-
-
-def brier_uncertainty(probabilities: FloatArray, bins: int) -> Kernel:
-    """Murphy's uncertainty: sum over classes (two: class 1) of prevalence (1 - prevalence)."""
-    return _murphy(probabilities, bins, lambda c, f, s, base: s * base * (1 - base))
-
-
 def folded_normal_mean(mean: FloatArray, spread: FloatArray) -> FloatArray:
     """E|x| of a normal x. Source: Leone, Nelson, Nottingham 1961."""
     safe = np.where(spread > 0, spread, 1.0)
@@ -169,37 +81,16 @@ def folded_normal_mean(mean: FloatArray, spread: FloatArray) -> FloatArray:
     return np.asarray(np.where(spread > 0, folded, np.abs(mean)))
 
 
-def decomposed_classes(classes: int) -> range:
-    """The classes over which a Brier score is summed: of two, class 1 alone."""
-    return range(1, 2) if classes == 2 else range(classes)
-
-
-def _murphy(probabilities: FloatArray, bins: int, term: Callable[..., FloatArray]) -> Kernel:
-    parts = [_class_means(probabilities, number, bins) for number in decomposed_classes(probabilities.shape[1])]
-
-    def kernel(weights: FloatArray, labels: IntArray) -> FloatArray:
-        total = np.zeros(1)
-        for means in parts:
-            confidence, frequency, share = means(weights, labels)
-            base = (share * frequency).sum(axis=1, keepdims=True)
-            total = total + term(confidence, frequency, share, base).sum(axis=1)
-        return np.asarray(total)
-
-    return kernel
-
-
-def _top_means(probabilities: FloatArray, bins: int, scheme: Scheme) -> Callable[[FloatArray, IntArray], BinMeans]:
+def top_means(probabilities: FloatArray, bins: int, scheme: Scheme) -> Callable[[FloatArray, IntArray], BinMeans]:
+    """What bins of the predicted class's probability hold, of weights and labels."""
     top, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    return _means(confidence, bins, scheme, lambda labels: labels == top)
+    return bin_means(confidence, bins, scheme, lambda labels: labels == top)
 
 
-def _class_means(probabilities: FloatArray, number: int, bins: int) -> Callable[[FloatArray, IntArray], BinMeans]:
-    return _means(probabilities[:, number], bins, "equal_width", lambda labels: labels == number)
-
-
-def _means(
+def bin_means(
     confidence: FloatArray, bins: int, scheme: Scheme, hits_of: Callable[[IntArray], npt.NDArray[np.bool_]]
 ) -> Callable[[FloatArray, IntArray], BinMeans]:
+    """What bins of confidence (N,) hold, of weights and labels; `hits_of` says of labels (R, N) which are right."""
     members = make_bins(confidence, bins, scheme).members()
     confidences = members * confidence[:, None]
 

@@ -7,43 +7,51 @@ with these very probabilities would show at this number of cases.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from pipeline.calibration import kernels
 from pipeline.calibration.binning import BINS, LEVEL, FloatArray, IntArray
-from pipeline.calibration.kernels import Kernel
+from pipeline.calibration.kernels import Kernel, brier, ece, ece_debiased, nll
 from pipeline.errors import UsageError
-from pipeline.probabilities import class_labels, class_probabilities, group_indices
+from pipeline.probabilities import class_labels, class_probabilities, group_indices, group_resamples
 
-#: name -> kernel for probabilities and a number of bins.
-MEASURES: dict[str, Callable[[FloatArray, int], Kernel]] = {
-    "nll": lambda probabilities, bins: kernels.nll(probabilities),
-    "brier": lambda probabilities, bins: kernels.brier(probabilities),
-    "ece": kernels.ece,
-    "ece_equal_mass": partial(kernels.ece, scheme="equal_mass"),
-    "ece_debiased": kernels.ece_debiased,
-    "squared_error_debiased": kernels.squared_error_debiased,
-    "ece_classwise": kernels.ece_classwise,
-    "ks": lambda probabilities, bins: kernels.kolmogorov_smirnov(probabilities),
-    "mce": kernels.mce,
-    "brier_reliability": kernels.brier_reliability,
-    "brier_resolution": kernels.brier_resolution,
-    "brier_uncertainty": kernels.brier_uncertainty,
+#: Values that are held at once: 16 MB of float64.
+DRAWN_VALUES = 1 << 21
+Interval = Literal["percentile", "normal", "basic"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of measure.
+
+    Means over rows take `percentile` intervals. Others are absolute or squared differences: chance adds to them, and
+    adds once more in every resample, so that percentiles lie too high. Debiased ones take the resamples' standard
+    deviation about the value (`normal`); the rest [2 value - q(.975), 2 value - q(.025)] (`basic`), which turns the
+    bias round.
+
+    Attributes:
+        kernel: makes the kernel of probabilities (N, C) and a number of bins.
+        interval: how its interval is made.
+
+    Source: Davison, Hinkley 1997, "Bootstrap methods and their application", chapter 5.
+    """
+
+    kernel: Callable[[FloatArray, int], Kernel]
+    interval: Interval
+
+
+#: Those that all methods are judged by.
+MEASURES: dict[str, Kind] = {
+    "nll": Kind(lambda probabilities, bins: nll(probabilities), "percentile"),
+    "brier": Kind(lambda probabilities, bins: brier(probabilities), "percentile"),
+    "ece": Kind(ece, "basic"),
+    "ece_debiased": Kind(ece_debiased, "normal"),
 }
-#: Means over rows take percentile intervals, and so does KS, whose bias is small. The others are absolute or squared
-#: differences: chance adds to them, and adds once more in every resample, so that percentiles lie too high. Debiased
-#: ones take the resamples' standard deviation about the value (normal interval); the rest
-#: [2 value - q(.975), 2 value - q(.025)] (basic interval), which turns the bias round. Source: Davison, Hinkley 1997,
-#: "Bootstrap methods and their application", chapter 5.
-PERCENTILE = ("nll", "brier", "ks")
-NORMAL = ("ece_debiased", "squared_error_debiased")
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,12 @@ class Resampling:
     """How intervals are made.
 
     Attributes:
-        bins: of the binned measures.
         resamples: bootstrap resamples of the cases, and redraws of the labels for the null.
         seed: of the random numbers.
-        level: of the intervals.
     """
 
-    bins: int = BINS
     resamples: int = 1000
     seed: int = 0
-    level: float = LEVEL
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,9 @@ class Measure:
     """One measure of calibration.
 
     Attributes:
-        name: a key of `MEASURES`.
+        name: of its kind.
         value: of the data.
-        low: lower end of the bootstrap interval over cases: percentile, normal or basic, as `PERCENTILE`
-            and `NORMAL` say.
+        low: lower end of the bootstrap interval over cases, made as its `Kind` says.
         high: upper end.
         null_low: lower end of the interval that a perfectly calibrated model with the same probabilities would show.
         null_high: upper end.
@@ -91,7 +94,7 @@ def measures(
     probabilities: npt.ArrayLike,
     labels: npt.ArrayLike,
     cases: Sequence[object] | npt.NDArray[Any] | None = None,
-    names: Sequence[str] = tuple(MEASURES),
+    kinds: Mapping[str, Kind] = MEASURES,
     resampling: Resampling = Resampling(),
 ) -> tuple[Measure, ...]:
     """Measure calibration.
@@ -100,85 +103,46 @@ def measures(
         probabilities: (N, C), or (N,) of class 1 of two.
         labels: (N,).
         cases: (N,) names of the cases that the rows belong to, the units of the bootstrap; None: every row is one.
-        names: which measures.
-        resampling: number of bins and resamples, seed, level.
+        kinds: name -> kind of each measure.
+        resampling: number of resamples, and seed.
 
     Returns:
-        One for each name. See `Measure`; docs/benchmarks/calibration.md says how often the intervals cover.
+        One for each kind. See `Measure`; docs/benchmarks/calibration.md says how often the intervals cover.
 
     Raises:
-        UsageError: E_ROWS, E_LABEL, E_PROBABILITY, E_CAL_METHOD; E_CAL_TOO_FEW when there is one case only.
+        UsageError: E_ROWS, E_LABEL, E_PROBABILITY; E_CAL_TOO_FEW when there is one case only.
     """
-    unknown = sorted(set(names) - set(MEASURES))
-    if unknown:
-        raise UsageError("E_CAL_METHOD", f"Expected measures among {', '.join(MEASURES)}, got {unknown[0]!r}.")
     table = class_probabilities(probabilities)
     truth = class_labels(labels, table.shape)
     groups = group_indices(cases, len(truth))
     if groups.max() < 1:
         raise UsageError("E_CAL_TOO_FEW", "Expected at least 2 cases for intervals, got 1.")
-    return _measured(table, truth, groups, {name: MEASURES[name](table, resampling.bins) for name in names}, resampling)
-
-
-@dataclass(frozen=True, eq=False)
-class _Draws:
-    """Values of one measure: of the data, of the bootstrap, of the null."""
-
-    value: float
-    boot: list[FloatArray] = field(default_factory=list)
-    null: list[FloatArray] = field(default_factory=list)
-
-
-def _measured(
-    table: FloatArray, truth: IntArray, groups: IntArray, chosen: dict[str, Kernel], resampling: Resampling
-) -> tuple[Measure, ...]:
     one = np.ones((1, len(truth)))
-    draws = {name: _Draws(float(kernel(one, truth[None])[0])) for name, kernel in chosen.items()}
-    for weights in drawn_weights(groups, resampling.resamples, resampling.seed):
-        for name, kernel in chosen.items():
-            draws[name].boot.append(kernel(weights, truth[None]))
-    for labels in drawn_labels(table, resampling.resamples, resampling.seed + 1):
-        for name, kernel in chosen.items():
-            draws[name].null.append(kernel(one, labels))
-    return tuple(_measure(name, item, resampling.level) for name, item in draws.items())
+    kernels = {name: kind.kernel(table, BINS) for name, kind in kinds.items()}
+    resamples = group_resamples(groups, resampling.resamples, np.random.default_rng(resampling.seed), DRAWN_VALUES)
+    boots = [{name: kernel(weights, truth[None]) for name, kernel in kernels.items()} for weights in resamples]
+    redrawn = drawn_labels(table, resampling.resamples, resampling.seed + 1)
+    nulls = [{name: kernel(one, perfect) for name, kernel in kernels.items()} for perfect in redrawn]
+    found = []
+    for name, kind in kinds.items():
+        value = float(kernels[name](one, truth[None])[0])
+        boot, null = (np.concatenate([row[name] for row in rows]) for rows in (boots, nulls))
+        found.append(_measure(name, kind.interval, value, boot, null))
+    return tuple(found)
 
 
-def _measure(name: str, draws: _Draws, level: float) -> Measure:
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    boot, null = np.concatenate(draws.boot), np.concatenate(draws.null)
+def _measure(name: str, interval: Interval, value: float, boot: FloatArray, null: FloatArray) -> Measure:
+    """Of the data's value, and the values of bootstrap and null (R,)."""
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     # order statistics: between an infinite NLL and another there is no interpolation
     low, high = np.quantile(boot, tails, method="inverted_cdf").tolist()
-    if name in NORMAL:
+    if interval == "normal":
         reach = float(ndtri(tails[1]) * boot.std())
-        low, high = draws.value - reach, draws.value + reach
-    elif name not in PERCENTILE:
-        low, high = max(0.0, 2 * draws.value - high), 2 * draws.value - low
+        low, high = value - reach, value + reach
+    elif interval == "basic":
+        low, high = max(0.0, 2 * value - high), 2 * value - low
     null_low, null_high = np.quantile(null, tails, method="inverted_cdf").tolist()
-    return Measure(name, draws.value, low, high, null_low, null_high, float(null.mean()))
-
-
-#: Values that are held at once: 16 MB of float64.
-DRAWN_VALUES = 1 << 21
-
-
-def drawn_weights(cases: IntArray, resamples: int, seed: int) -> Iterator[FloatArray]:
-    """How often each row is drawn when its case is drawn: whole cases, with replacement.
-
-    Args:
-        cases: (N,) numbers 0 … number of cases - 1.
-        resamples: how many in all.
-        seed: of the random numbers.
-
-    Yields:
-        (r, N), a few of the resamples at a time.
-    """
-    random = np.random.default_rng(seed)
-    count = int(cases.max()) + 1
-    single = len(cases) == count and bool((cases == np.arange(count)).all())
-    for size in _sizes(resamples, len(cases)):
-        drawn = random.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
-        yield times if single else times[:, cases]
+    return Measure(name, value, low, high, null_low, null_high, float(null.mean()))
 
 
 def drawn_labels(probabilities: FloatArray, resamples: int, seed: int) -> Iterator[IntArray]:
@@ -196,17 +160,12 @@ def drawn_labels(probabilities: FloatArray, resamples: int, seed: int) -> Iterat
     # the last class takes what rounding leaves of the sum
     cuts = np.cumsum(probabilities, axis=1)[:, :-1]
     cuts = cuts / probabilities.sum(axis=1, keepdims=True)
-    for size in _sizes(resamples, len(probabilities)):
-        uniform = random.random((size, len(probabilities)))
+    step = max(1, DRAWN_VALUES // len(probabilities))
+    for start in range(0, resamples, step):
+        uniform = random.random((min(step, resamples - start), len(probabilities)))
         if cuts.shape[1] <= 32:
             yield sum((uniform >= cuts[:, number] for number in range(cuts.shape[1])), np.zeros(1, np.int64))
         else:
             yield np.stack(
                 [np.searchsorted(row, column, side="right") for row, column in zip(cuts, uniform.T, strict=True)], 1
             )
-
-
-def _sizes(resamples: int, rows: int) -> Iterator[int]:
-    step = max(1, DRAWN_VALUES // rows)
-    for start in range(0, resamples, step):
-        yield min(step, resamples - start)

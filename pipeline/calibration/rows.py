@@ -99,20 +99,6 @@ class Rows:
         return np.bincount(pairs.numpy(), minlength=self.classes)
 
 
-def case_weights(cases: Sequence[object] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Weights with which every case counts the same, however many rows (voxels) it has.
-
-    Args:
-        cases: (N,) names.
-
-    Returns:
-        (N,) with the sum 1.
-    """
-    numbers = group_indices(cases, len(cases))
-    counts = np.bincount(numbers)
-    return np.asarray(1.0 / (counts[numbers] * len(counts)))
-
-
 def table_of(logits: Logits) -> torch.Tensor:
     """Logits as (N, C), C >= 2, in their own type.
 

@@ -19,10 +19,10 @@ from pipeline.evaluation.intervals import (
     delong_interval,
     delong_test,
     leave_one_out,
-    patient_resamples,
 )
 from pipeline.evaluation.measures import Key, measure_values, undefined_reason
 from pipeline.evaluation.results import ALL, MACRO, Comparison, Estimate, Evaluation, Floats, Predictions, Settings
+from pipeline.probabilities import group_resamples
 
 Replicates = dict[Key, Floats]
 
@@ -61,7 +61,7 @@ def bootstrap_replicates(models: Sequence[Predictions], settings: Settings) -> l
     """
     blocks: list[list[Replicates]] = [[] for _ in models]
     generator = np.random.default_rng(settings.seed)
-    for weights in patient_resamples(models[0].patients, settings.resamples, generator):
+    for weights in group_resamples(models[0].patients, settings.resamples, generator):
         for collected, found in zip(blocks, models, strict=True):
             collected.append(measure_values(found, weights, settings.specificity))
     return [{key: np.concatenate([block[key] for block in found]) for key in found[0]} for found in blocks]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.evaluation.intervals import patient_resamples
 from pipeline.evaluation.measures import rank, ratio, sensitivities
 from pipeline.evaluation.results import Floats, Predictions
+from pipeline.probabilities import group_resamples
 
 #: Rates of false positives at which the band around a ROC curve is read.
 RATES: Floats = np.linspace(0, 1, 101)
@@ -55,7 +55,7 @@ def roc_curve(
     whole = rank(scores, positive, np.ones((1, len(scores))))
     if not whole.positives[0] or not whole.negatives[0]:
         return None
-    blocks = patient_resamples(found.patients, resamples, np.random.default_rng(seed))
+    blocks = group_resamples(found.patients, resamples, np.random.default_rng(seed))
     read = np.vstack([sensitivities(rank(scores, positive, weights), RATES) for weights in blocks])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     kept = read[np.isfinite(read).all(axis=1)]

@@ -8,7 +8,6 @@ implementation of DeLong's algorithm" (mid-ranks).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +22,6 @@ from pipeline.evaluation.results import Floats
 BCA_BELOW = 200
 #: An interval is withheld where more than this part of the resamples leaves the measure undefined.
 MOST_UNDEFINED = 0.05
-#: Numbers in one block of weights: 32 MB.
-BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,6 @@ class Interval:
     high: float | None = None
     method: str = ""
     note: str = ""
-
-
-def patient_resamples(
-    patients: npt.NDArray[np.int64], resamples: int, generator: np.random.Generator
-) -> Iterator[Floats]:
-    """Draw patients with replacement, each with all of their cases.
-
-    Args:
-        patients: (N,) numbers 0 … G - 1.
-        resamples: how many times.
-        generator: of the random numbers.
-
-    Yields:
-        Blocks (B, N) of how often each case counts.
-    """
-    count = int(patients.max()) + 1
-    rows = max(1, BLOCK // len(patients))
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = generator.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        yield counts[:, patients].astype(np.float64)
 
 
 def leave_one_out(patients: npt.NDArray[np.int64]) -> Floats:

@@ -17,9 +17,9 @@ from scipy import ndimage
 
 from pipeline.errors import UsageError
 from pipeline.evaluation.classification import bootstrap_p_value, holm_corrected
-from pipeline.evaluation.intervals import BCA_BELOW, bootstrap_interval, leave_one_out, patient_resamples
+from pipeline.evaluation.intervals import BCA_BELOW, bootstrap_interval, leave_one_out
 from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
-from pipeline.probabilities import group_indices
+from pipeline.probabilities import group_indices, group_resamples
 
 Mask = npt.NDArray[np.bool_]
 NAN = float("nan")
@@ -200,7 +200,7 @@ def _groups(values: Floats, patients: Sequence[object]) -> npt.NDArray[np.int64]
 def _resampled(values: Floats, groups: npt.NDArray[np.int64], settings: Settings) -> Floats:
     """(B,) means on the same patients for the same settings, so that models can be paired."""
     random = np.random.default_rng(settings.seed)
-    blocks = patient_resamples(groups, settings.resamples, random)
+    blocks = group_resamples(groups, settings.resamples, random)
     return np.concatenate([_means(values, weights) for weights in blocks])
 
 

@@ -169,8 +169,6 @@ def test_comparisons_and_measures():
     rare = np.where(np.arange(120) == np.flatnonzero(Y == 1)[0], 1, np.where(Y == 1, 0, Y))
     with pytest.raises(UsageError, match="5 cases of each class for 5 folds, got 1"):
         compare(Z, rare)
-    with pytest.raises(UsageError, match="E_CAL_METHOD"):
-        measures(probabilities(), Y, names=["eec"])
     with pytest.raises(UsageError, match="E_CAL_TOO_FEW"):
         measures(probabilities(), Y, cases=np.zeros(120))
     with pytest.raises(UsageError, match="E_PROBABILITY"):

@@ -14,7 +14,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.calibration import METHODS, About, CalibrationWarning, case_weights, from_json
+from benchmarks.segmentation_comparison import case_weights
+from pipeline.calibration import METHODS, About, CalibrationWarning, from_json
 from pipeline.calibration.one_vs_rest import log_odds_parts
 from pipeline.calibration.optimise import temperature_note
 

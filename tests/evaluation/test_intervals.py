@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, norm
 
-from pipeline.evaluation.intervals import bca_levels, bootstrap_interval, leave_one_out, patient_resamples
+from pipeline.evaluation.intervals import bca_levels, bootstrap_interval, leave_one_out
+from pipeline.probabilities import group_resamples
 
 PATIENTS = np.array([0, 0, 1, 2, 2, 2, 3])
 
 
 def test_patients_are_drawn_whole():
-    weights = np.concatenate(list(patient_resamples(PATIENTS, 3000, np.random.default_rng(0))))
+    weights = np.concatenate(list(group_resamples(PATIENTS, 3000, np.random.default_rng(0))))
     assert weights.shape == (3000, 7)
     assert (weights[:, 0] == weights[:, 1]).all() and (weights[:, 3] == weights[:, 5]).all()
     drawn = weights[:, [0, 2, 3, 6]]
@@ -22,10 +23,9 @@ def test_patients_are_drawn_whole():
     assert np.cov(drawn.T) == pytest.approx(np.eye(4) - 0.25, abs=0.07)
 
 
-def test_blocks_do_not_change_what_is_drawn(monkeypatch):
-    whole = np.concatenate(list(patient_resamples(PATIENTS, 10, np.random.default_rng(4))))
-    monkeypatch.setattr("pipeline.evaluation.intervals.BLOCK", 21)
-    blocks = list(patient_resamples(PATIENTS, 10, np.random.default_rng(4)))
+def test_blocks_do_not_change_what_is_drawn():
+    whole = np.concatenate(list(group_resamples(PATIENTS, 10, np.random.default_rng(4))))
+    blocks = list(group_resamples(PATIENTS, 10, np.random.default_rng(4), at_once=21))
     assert [len(block) for block in blocks] == [3, 3, 3, 1]
     assert np.array_equal(np.concatenate(blocks), whole)
 
@@ -46,7 +46,7 @@ def test_equal_to_scipy_on_its_resamples(method):
 
 def test_resamples_of_the_mean_spread_as_theory_says():
     values = np.random.default_rng(1).exponential(size=30)
-    weights = np.concatenate(list(patient_resamples(np.arange(30), 20_000, np.random.default_rng(3))))
+    weights = np.concatenate(list(group_resamples(np.arange(30), 20_000, np.random.default_rng(3))))
     means = weights @ values / 30
     assert means.mean() == pytest.approx(values.mean(), abs=0.005)
     assert means.std() == pytest.approx(values.std() / 30**0.5, rel=0.02)
