@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,18 +12,19 @@ from scipy.special import softmax
 
 from benchmarks.mechanism_trials import CALIBRATED, DROPOUT_TIMES, TEST, Plan, Scale, true_posterior
 from benchmarks.segmentation_report import markdown_table
+from pipeline.calibration.comparison import read_calibration
 from pipeline.calibration.metrics import MEASURES, Measure, measures
 from pipeline.comparison.classification import (
     ClassLogits,
     Findings,
     auroc_of,
-    calibrated,
     class_logits,
     compare_variants,
     judged_folders,
     spread,
 )
-from pipeline.comparison.trials import DONE, Trial, read_trial
+from pipeline.comparison.trials import DONE, EVALUATION, Trial, read_trial
+from pipeline.errors import UsageError
 from pipeline.evaluation.intervals import delong
 from pipeline.evaluation.results import Settings
 from pipeline.report.classification import interval, number, p_text
@@ -129,6 +131,19 @@ def missing_section(plan: Plan, scale: Scale) -> str:
             markdown_table(columns, rows),
         ]
     )
+
+
+def calibrated(folder: Path, logits: Floats) -> Floats:
+    """Calibrated log-probabilities of a trial's judgement, by what was fitted on its `evaluation`; for `class_logits`.
+
+    Raises:
+        UsageError: E_CAL_FILE, E_CAL_TRAINING when the judgement is what the calibration was fitted on.
+    """
+    if folder.name == EVALUATION:
+        got = "those that it was fitted on"
+        raise UsageError("E_CAL_TRAINING", f"Expected other cases than the calibration's own, got {got}.")
+    chances = np.asarray(read_calibration(folder.parent / EVALUATION / "calibration_classes.json").apply(logits))
+    return np.asarray(np.log(np.clip(chances, np.finfo(np.float64).tiny, 1)))
 
 
 def calibrated_section(plan: Plan, scale: Scale) -> str:

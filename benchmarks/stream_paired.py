@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from benchmarks import stream_trials
+from benchmarks.mechanism_page import calibrated
 from benchmarks.segmentation_report import markdown_table
 from pipeline.calibration import METHODS, About
 from pipeline.calibration.comparison import compare
@@ -18,7 +19,6 @@ from pipeline.comparison.classification import (
     EVALUATION,
     ClassLogits,
     auroc_of,
-    calibrated,
     class_logits,
     judged_folders,
 )

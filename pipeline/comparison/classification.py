@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from pipeline.calibration.comparison import read_calibration
 from pipeline.commands.evaluate import write_evaluation
 from pipeline.comparison.trials import DONE, EVALUATION, Protocol, Trial, Variant, all_done, read_trial, trials_of
 from pipeline.errors import UsageError
@@ -126,9 +125,6 @@ def require_once(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError("E_ROWS", f"Expected every case in one fold, got {twice} twice.")
-
-
-CALIBRATION = "calibration_classes.json"
 
 
 @dataclass(frozen=True)
@@ -297,19 +293,6 @@ def _area(chances: Floats, labels: Ints) -> float:
     kinds = [(chances[:, index], labels == index) for index in scored]
     areas = [delong(scores, hit).values[0] for scores, hit in kinds if 0 < hit.sum() < len(hit)]
     return float(np.mean(areas)) if areas else float("nan")
-
-
-def calibrated(folder: Path, logits: Floats) -> Floats:
-    """Calibrated log-probabilities of a trial's judgement, by what was fitted on its `evaluation`; for `class_logits`.
-
-    Raises:
-        UsageError: E_CAL_FILE, E_CAL_TRAINING when the judgement is what the calibration was fitted on.
-    """
-    if folder.name == EVALUATION:
-        got = "those that it was fitted on"
-        raise UsageError("E_CAL_TRAINING", f"Expected other cases than the calibration's own, got {got}.")
-    chances = np.asarray(read_calibration(folder.parent / EVALUATION / CALIBRATION).apply(logits))
-    return np.asarray(np.log(np.clip(chances, np.finfo(np.float64).tiny, 1)))
 
 
 def costs_table(found: Sequence[Compared]) -> PlainTable:

@@ -19,7 +19,7 @@ LEAST = 1e-6
 
 
 def out_of_fold(
-    features: Floats, labels: Ints, folds: Ints, patients: Ints, classes: int, seed: int = 0, judged: Sequence[int] = ()
+    features: Floats, labels: Ints, folds: Ints, patients: Ints, classes: int, judged: Sequence[int] = ()
 ) -> Floats:
     """The probability of each class of every case, from a regression that has learned from the other folds.
 
@@ -32,7 +32,6 @@ def out_of_fold(
         folds: (N,).
         patients: (N,) numbers of the patients.
         classes: K.
-        seed: of the inner folds.
         judged: folds whose cases are judged; all when empty.
 
     Returns:
@@ -51,24 +50,24 @@ def out_of_fold(
         if least < 2:
             raise UsageError("E_FOLD", f"Expected two patients of every class beside fold {fold}, got {least} of one.")
         learned, seen = _turned(*_standardised(features[rest], features[inside]))
-        penalty = _chosen(learned, labels[rest], patients[rest], classes, (min(INNER_FOLDS, least), seed))
+        penalty = _chosen(learned, labels[rest], patients[rest], classes, min(INNER_FOLDS, least))
         found[inside] = _fitted(learned, labels[rest], seen, classes, penalty)
     return found
 
 
-def _chosen(features: Floats, labels: Ints, patients: Ints, classes: int, how: tuple[int, int]) -> float:
+def _chosen(features: Floats, labels: Ints, patients: Ints, classes: int, folds: int) -> float:
     losses = np.zeros(len(INVERSE_PENALTIES))
-    for learned, seen in _inner(labels, patients, *how):
+    for learned, seen in _inner(labels, patients, folds):
         for place, penalty in enumerate(INVERSE_PENALTIES):
             chances = _fitted(features[learned], labels[learned], features[seen], classes, penalty)
             losses[place] -= np.log(chances[np.arange(len(seen)), labels[seen]]).sum()
     return INVERSE_PENALTIES[int(losses.argmin())]
 
 
-def _inner(labels: Ints, patients: Ints, folds: int, seed: int) -> Iterator[tuple[Ints, Ints]]:
+def _inner(labels: Ints, patients: Ints, folds: int) -> Iterator[tuple[Ints, Ints]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     parts: Iterator[tuple[Ints, Ints]] = splitter.split(np.zeros(len(labels)), labels, patients)
     return (part for part in parts if len(np.unique(labels[part[0]])) > 1)
 

@@ -73,10 +73,10 @@ def stream_strategies(streams: Mapping[str, Stream], common: Mapping[str, Any]) 
 
 def notes_of(variants: Sequence[Variant]) -> list[str]:
     """What the report has to say of the strategies."""
-    early = any(variant.settings["network_def::mode"] == EARLY for variant in variants)
     modes = {variant.settings["network_def::mode"] for variant in variants}
-    without = "Early fusion is left out: it would need streams of one dimension." if INTERMEDIATE in modes else ""
-    return [EARLY_CAVEAT] if early else [without] if without else []
+    if EARLY in modes:
+        return [EARLY_CAVEAT]
+    return ["Early fusion is left out: it would need streams of one dimension."] if INTERMEDIATE in modes else []
 
 
 def _budget(sizes: Mapping[str, Sequence[int]], shared: Mapping[str, Any], width: int) -> int:

@@ -15,7 +15,7 @@ from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.document import write_section
-from benchmarks.mechanism_page import sections
+from benchmarks.mechanism_page import calibrated, sections
 from benchmarks.mechanism_trials import Scale, plans, run_plans, trials_left, true_posterior
 from benchmarks.segmentation_comparison import voxel_logits
 from benchmarks.segmentation_report import markdown_table
@@ -23,7 +23,6 @@ from pipeline.comparison import trials
 from pipeline.comparison.classification import (
     ClassLogits,
     auroc_of,
-    calibrated,
     class_logits,
     compare_variants,
     judged_folders,
