@@ -6,9 +6,9 @@ patient, y to the front, z to the head. DICOM and ITK use LPS: both are met only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -79,6 +79,8 @@ def spacing_mm(affine: npt.ArrayLike) -> FloatArray:
 
 def orientation_of(affine: npt.ArrayLike) -> str:
     """The three letters of the nearest axes, such as `RAS`."""
+    import nibabel as nib
+
     return "".join(nib.aff2axcodes(np.asarray(affine, float)))
 
 
@@ -118,3 +120,21 @@ def itk_geometry(affine: npt.ArrayLike) -> tuple[list[float], list[float], list[
     lps = LPS_RAS @ check_affine(affine)
     spacing = spacing_mm(lps)
     return lps[:3, 3].tolist(), spacing.tolist(), (lps[:3, :3] / spacing).ravel().tolist()
+
+
+def lps_affine(origin: npt.ArrayLike, spacing: npt.ArrayLike, direction: npt.ArrayLike) -> FloatArray:
+    """4 x 4, voxel index to LPS mm, of what `itk_geometry` gives."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing)
+    affine[:3, 3] = origin
+    return affine
+
+
+def matrix_of(sent: Callable[[list[float]], Any]) -> FloatArray:
+    """The 4 x 4 matrix of a linear map, by where it sends the origin and the points 100 mm along each axis."""
+    origin = np.array(sent([0.0, 0.0, 0.0]))
+    matrix = np.eye(4)
+    for axis, point in enumerate(100.0 * np.eye(3)):
+        matrix[:3, axis] = (np.array(sent(point.tolist())) - origin) / 100.0
+    matrix[:3, 3] = origin
+    return matrix

@@ -15,7 +15,17 @@ import torch
 from monai.data import MetaTensor
 
 from pipeline.errors import CaseError
-from pipeline.geometry import LPS_RAS, FloatArray, apply, check_affine, corners, itk_geometry, same_grid
+from pipeline.geometry import (
+    LPS_RAS,
+    FloatArray,
+    apply,
+    check_affine,
+    corners,
+    itk_geometry,
+    lps_affine,
+    matrix_of,
+    same_grid,
+)
 
 #: Of an image's `meta`: the value that is white, where 0 is black; in its NIfTI file, `cal_max`.
 WHITE = "white"
@@ -79,10 +89,7 @@ def to_sitk(image: MetaTensor) -> sitk.Image:
 
 def from_sitk(image: sitk.Image) -> MetaTensor:
     """A three-dimensional scalar SimpleITK image, LPS, as a MetaTensor (1, I, J, K), RAS."""
-    direction = np.asarray(image.GetDirection()).reshape(3, 3)
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.asarray(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
+    affine = lps_affine(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
     return volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), LPS_RAS @ affine)
 
 
@@ -101,12 +108,7 @@ def matrix_from_transform(transform: sitk.Transform) -> FloatArray:
     Raises:
         CaseError: E_AFFINE when the transform is not linear.
     """
-    origin = np.zeros(3)
-    probes = np.vstack([origin, np.eye(3) * 100.0, [[100.0, 100.0, 100.0]]])
-    mapped = np.array([transform.TransformPoint(point.tolist()) for point in probes])
-    matrix = np.eye(4)
-    matrix[:3, :3] = (mapped[1:4] - mapped[0]).T / 100.0
-    matrix[:3, 3] = mapped[0]
-    if np.abs(apply(matrix, probes[4:]) - mapped[4:]).max() > 1e-6:
+    matrix, probe = matrix_of(transform.TransformPoint), [100.0, 100.0, 100.0]
+    if np.abs(apply(matrix, [probe]) - transform.TransformPoint(probe)).max() > 1e-6:
         raise CaseError("E_AFFINE", "Expected a linear transform, got one that bends space.")
     return LPS_RAS @ matrix @ LPS_RAS

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from pipeline.registration.similarity import BINS, FloatArray, apply, bin_indices, nmi_of_histogram, robust_limits
+from pipeline.geometry import FloatArray, apply, lps_affine
+from pipeline.registration.similarity import BINS, bin_indices, nmi_of_histogram, robust_limits
 
 COARSE_MM = 6.0
 #: So many voxels of a body tell where it lies; one of less than some 0.4 litres is looked at on finer ones.
@@ -152,10 +153,7 @@ def shrink(image: sitk.Image, spacing_mm: float) -> sitk.Image:
 
 def index_to_world(image: sitk.Image) -> FloatArray:
     """4 x 4, voxel index to LPS mm."""
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-    matrix[:3, 3] = image.GetOrigin()
-    return matrix
+    return lps_affine(image.GetOrigin(), image.GetSpacing(), image.GetDirection())
 
 
 def _masked_points(image: sitk.Image, mask: sitk.Image) -> tuple[FloatArray, FloatArray]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from monai.transforms import MapTransform
 
-from pipeline.cases import Document, Verdict, worst
+from pipeline.cases import GRADES, Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
 from pipeline.label_measures import MeasureRegionsd
-from pipeline.registration.findings import SEVERITY, AlignmentLimits, judge_labels, label_numbers, worsen
+from pipeline.registration.findings import AlignmentLimits, judge_labels, label_numbers, worsen
 from pipeline.registration.headers import note_unknown_frames, share_frame
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register
@@ -243,7 +243,7 @@ class Registerd(MapTransform):
         moving = case[role]
         outside = outside_value(moving, self.modalities[role])
         quality = {**alignment.quality, "via": via}
-        if SEVERITY.index(first.quality["verdict"]) > SEVERITY.index(quality["verdict"]):
+        if GRADES.index(first.quality["verdict"]) > GRADES.index(quality["verdict"]):
             quality |= {"verdict": first.quality["verdict"], "reason": f"As for {via}: {first.quality['reason']}"}
         return replace(
             alignment,

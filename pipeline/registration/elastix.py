@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
+from pipeline.geometry import FloatArray, matrix_of
 from pipeline.registration.coarse import index_to_world
-
-FloatArray = npt.NDArray[np.float64]
 
 #: The coarsest level of the pyramid: what is left of a head at it still has some 15 voxels along each axis.
 COARSEST_MM = 10.0
@@ -275,20 +273,9 @@ def last_error(log: str) -> str:
     return re.sub(r"\(0x[0-9a-f]+\)", "", found[-1]) if found else "no message"
 
 
-def linear_matrix(transform: Any) -> FloatArray:
-    """The 4 x 4 matrix of a linear ITK transform."""
-    origin = np.array(transform.TransformPoint([0.0, 0.0, 0.0]))
-    matrix = np.eye(4)
-    for axis in range(3):
-        moved = np.array(transform.TransformPoint((100.0 * np.eye(3)[axis]).tolist()))
-        matrix[:3, axis] = (moved - origin) / 100.0
-    matrix[:3, 3] = origin
-    return matrix
-
-
 def rigid_matrix(transform: Any) -> FloatArray:
     """The 4 x 4 matrix of a rigid (or mirrored) ITK transform; its rotation is made orthogonal to the last bit."""
-    matrix = linear_matrix(transform)
+    matrix = matrix_of(transform.TransformPoint)
     left, _, right = np.linalg.svd(matrix[:3, :3])
     matrix[:3, :3] = left @ right
     return matrix

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
+from pipeline.cases import GRADES
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.landmarks import Model, left_out_mm
 from pipeline.registration.quality import Findings, Pair, QualityLimits
@@ -18,7 +19,6 @@ from pipeline.registration.warp import Warp
 from pipeline.volumes import affine_of
 from pipeline.words import parted
 
-SEVERITY = ("pass", "warn", "fail")
 #: These show uptake, which need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
 FUNCTIONAL = {"PT", "NM"}
 #: The Jacobian is looked at in as many points of the body.
@@ -53,7 +53,7 @@ class AlignmentLimits(QualityLimits):
 
 def worsen(quality: Mapping[str, Any], numbers: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
     """Add numbers and findings to a quality: the worst finding decides, and a reason that was a pass gives way."""
-    verdict = max([quality["verdict"], *(kind for kind, _ in findings)], key=SEVERITY.index)
+    verdict = max([quality["verdict"], *(kind for kind, _ in findings)], key=GRADES.index)
     before = [] if quality["verdict"] == "pass" and findings else [quality["reason"]]
     texts = [text for _, text in sorted(findings)]
     return {**quality, **numbers, "verdict": verdict, "reason": " ".join([*before, *texts])}

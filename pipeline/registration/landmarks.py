@@ -9,8 +9,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,6 @@ from pipeline.columns import delimiter_of, find_columns
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 
-Convention = Literal["RAS", "LPS"]
 Model = Literal["rigid", "affine"]
 
 #: Points whose cloud is thinner than this, measured against its length, lie on a line (or in a plane).
@@ -46,32 +46,31 @@ class Landmarks:
     names: tuple[str, ...] = ()
 
 
-def read_landmarks(path: Path, affine: FloatArray | None, convention: Convention | None = None) -> Landmarks:
+def read_landmarks(path: Path, affine: FloatArray | None) -> Landmarks:
     """Read a file of landmarks by its suffix.
 
     - `.txt`, `.pts`: elastix' point file; `point` (LPS mm) or `index` (voxels of the image), the number, the points.
-    - `.csv`: columns `name,x,y,z` in mm (`name` may be missing). The convention is the argument, or a column
-      `convention`, or a first line such as `# convention: LPS`.
+    - `.csv`: columns `name,x,y,z` in mm (`name` may be missing), and a column `convention`, or a first line such as
+      `# convention: LPS`.
     - `.fcsv`, `.mrk.json`: 3D Slicer's fiducials; the file says its convention.
 
     Args:
         path: the file.
         affine: of the image that the points belong to, voxel index to RAS mm; used for elastix' `index` files, which
             are refused without it.
-        convention: `RAS` or `LPS`, for a table that does not say it itself.
 
     Raises:
         CaseError: E_LANDMARKS when the file cannot be read, does not say its convention, or holds no finite points.
     """
-    readers = {".txt": _elastix, ".pts": _elastix, ".csv": _csv, ".fcsv": _fcsv, ".json": _markups}
+    elastix = partial(_elastix, affine=affine)
+    readers: dict[str, Callable[[str], Landmarks]] = {
+        **{".txt": elastix, ".pts": elastix},
+        **{".csv": _csv, ".fcsv": _fcsv, ".json": _markups},
+    }
     if path.suffix.lower() not in readers:
         raise _fault(f"Expected landmarks as {', '.join(readers)}, got a file of type {path.suffix or 'none'}.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in (".txt", ".pts"):
-            found = _elastix(text, affine)
-        else:
-            found = {".csv": _csv, ".fcsv": _fcsv, ".json": _markups}[path.suffix.lower()](text, convention)
+        found = readers[path.suffix.lower()](path.read_text(encoding="utf-8-sig"))
     except UsageError as error:
         raise _fault(error.message) from error
     except UNREADABLE as error:
@@ -207,7 +206,7 @@ def _elastix(text: str, affine: FloatArray | None) -> Landmarks:
     return Landmarks(apply(LPS_RAS if kind == "point" or affine is None else affine, points))
 
 
-def _csv(text: str, convention: Convention | None) -> Landmarks:
+def _csv(text: str) -> Landmarks:
     lines = text.splitlines()
     stated = [found.group(1) for line in lines if (found := re.match(r"#\s*convention\s*[:=]\s*(\w+)", line))]
     lines = [line for line in lines if line.strip() and not line.startswith("#")] or [""]
@@ -221,10 +220,10 @@ def _csv(text: str, convention: Convention | None) -> Landmarks:
     names = tuple(row["name"] for row in rows if row.get("name"))
     if names and len(names) < len(points):
         raise _fault(f"Expected a name for every landmark or for none, got {len(names)} for {len(points)}.")
-    return Landmarks(_in_ras(points, stated or [convention or ""]), names)
+    return Landmarks(_in_ras(points, stated), names)
 
 
-def _fcsv(text: str, convention: Convention | None) -> Landmarks:
+def _fcsv(text: str) -> Landmarks:
     """3D Slicer's older format: `# CoordinateSystem = LPS` (or 1; RAS is 0), then id, x, y, z, …, label."""
     head = dict(re.findall(r"#\s*(\w+)\s*=\s*(.+)", text))
     system = {"0": "RAS", "1": "LPS"}.get(head["CoordinateSystem"].strip(), head["CoordinateSystem"].strip())
@@ -235,7 +234,7 @@ def _fcsv(text: str, convention: Convention | None) -> Landmarks:
     return Landmarks(_in_ras(points, [system]), names if all(names) else ())
 
 
-def _markups(text: str, convention: Convention | None) -> Landmarks:
+def _markups(text: str) -> Landmarks:
     """3D Slicer's markups, one list of control points in mm."""
     (markup,) = json.loads(text)["markups"]
     if markup.get("coordinateUnits", "mm") not in ("mm", ["mm", "UCUM", "millimeter"]):

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.registration.similarity import BINS, FloatArray, Pose, SampledPair
+from pipeline.geometry import FloatArray
+from pipeline.registration.similarity import BINS, Pose, SampledPair
 
 #: Edge of a part: large enough to hold structure of its own, small enough to make some fifty of a head.
 PART_MM = 40.0

@@ -70,9 +70,9 @@ def move_in(folder: Path, threads: int) -> None:
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
 
 
-def tail(text: str, lines: int = 3) -> str:
-    """The last lines of a text in one line."""
-    return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:]) or "no message"
+def tail(text: str) -> str:
+    """The last three lines of a text in one line."""
+    return " / ".join(line.strip() for line in text.strip().splitlines()[-3:]) or "no message"
 
 
 def _last_words(folder: Path) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-FloatArray = npt.NDArray[np.float64]
+from pipeline.geometry import FloatArray, apply
+
 #: A 4 x 4 matrix, or a function of points (N, 3), from fixed to moving world, mm.
 Pose = FloatArray | Callable[[FloatArray], FloatArray]
 BINS = 32
@@ -136,8 +137,3 @@ class SampledPair:
 
     def _inside(self, indices: FloatArray) -> npt.NDArray[np.bool_]:
         return np.asarray(((indices >= 0) & (indices <= np.array(self._moving.shape) - 1)).all(axis=1))
-
-
-def apply(matrix: FloatArray, points: FloatArray) -> FloatArray:
-    """Map points of shape (N, 3) by a 4 x 4 matrix."""
-    return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])

@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from pipeline.geometry import FloatArray
 from pipeline.registration.coarse import CoarsePair
-from pipeline.registration.similarity import FloatArray
 
 #: A start is searched from at most 10 degrees away from the next of these on each axis.
 WIDE_DEGREES = (-40.0, -20.0, 0.0, 20.0, 40.0)

@@ -21,35 +21,23 @@ def outside_value(image: MetaTensor, modality: str) -> float:
     return AIR_HU if modality == "CT" else float(image.min())
 
 
-def resample_image(
-    moving: MetaTensor, grid: MetaTensor, transform: sitk.Transform, outside: float, spline_order: int = 1
-) -> MetaTensor:
-    """Resample an image onto another grid.
+def resample_image(moving: MetaTensor, grid: MetaTensor, transform: sitk.Transform, outside: float) -> MetaTensor:
+    """Resample an image onto another grid by linear interpolation.
 
     Args:
         moving: (1, I, J, K).
         grid: any volume that has the wanted grid.
         transform: LPS mm, from points of the grid to points of the moving image.
         outside: value where the moving image shows nothing.
-        spline_order: 1 for linear interpolation, 2 to 5 for B-splines.
 
     Returns:
         (1, I, J, K) float32 on the grid.
 
     Raises:
-        CaseError: E_CONFIG for another spline order; E_GRID when the image has more than one channel.
+        CaseError: E_GRID when the image has more than one channel.
     """
-    interpolators = {
-        1: sitk.sitkLinear,
-        2: sitk.sitkBSpline2,
-        3: sitk.sitkBSpline3,
-        4: sitk.sitkBSpline4,
-        5: sitk.sitkBSpline5,
-    }
-    if spline_order not in interpolators:
-        raise CaseError("E_CONFIG", f"Expected a spline order from 1 to 5, got {spline_order}.")
     source = sitk.Cast(to_sitk(moving), sitk.sitkFloat32)
-    return _resample(source, grid, transform, interpolators[spline_order], outside)
+    return _resample(source, grid, transform, sitk.sitkLinear, outside)
 
 
 def resample_labels(labels: MetaTensor, grid: MetaTensor, transform: sitk.Transform) -> MetaTensor:

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from pipeline.geometry import LPS_RAS, FloatArray, apply, itk_geometry, spacing_mm
+from pipeline.geometry import LPS_RAS, FloatArray, apply, itk_geometry, lps_affine, spacing_mm
 from pipeline.volumes import affine_of, transform_from_matrix
 
 #: Half the step of the central differences; cubic splines are smooth over it to about 1e-6.
@@ -45,10 +45,8 @@ class Spline:
     def displacements(self, points: FloatArray) -> FloatArray:
         """Displacements (N, 3), mm, of points (N, 3), both LPS; none beyond the control points, as in ITK."""
         size = self.fixed[:3].astype(int)
-        matrix = np.eye(4)
-        matrix[:3, :3] = self.fixed[9:].reshape(3, 3) * self.fixed[6:9]
-        matrix[:3, 3] = self.fixed[3:6]
-        index = apply(np.linalg.inv(matrix), points)
+        affine = lps_affine(self.fixed[3:6], self.fixed[6:9], self.fixed[9:])
+        index = apply(np.linalg.inv(affine), points)
         reached = ((index >= 1.0) & (index < size - 2.0)).all(axis=1)
         found = np.zeros_like(points)
         for axis, numbers in enumerate(self.parameters.reshape(3, *size[::-1])):

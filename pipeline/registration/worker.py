@@ -18,8 +18,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
+from pipeline.geometry import FloatArray, matrix_of
 from pipeline.registration.coarse import CoarsePair
-from pipeline.registration.elastix import Elastix, FloatArray, linear_matrix, load, rigid_matrix, spline_of
+from pipeline.registration.elastix import Elastix, load, rigid_matrix, spline_of
 from pipeline.registration.process import move_in
 from pipeline.registration.starts import Start, best_starts
 
@@ -163,7 +164,7 @@ class Refinement:
                 parameters = self._elastix.parameters(f"parameters_{number}.txt")
                 if transform == "affine":
                     method = self._elastix.run(transform, parameters, matrix)
-                    matrix = linear_matrix(method.GetCombinationTransform())
+                    matrix = matrix_of(method.GetCombinationTransform().TransformPoint)
                     found.append(matrix.tolist())
                 else:
                     found_spline = spline_of(self._elastix.bend(transform, parameters, matrix))

@@ -37,7 +37,7 @@ def test_a_table_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_tables_columns_are_found_whatever_their_case_and_spaces(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("Name, X,Y ,z,Convention\nnose,1,2,3,LPS\nvertex,4,5,6,LPS\ninion,7,8,1,LPS\n")
-    found = read_landmarks(tmp_path / "x.csv", None, "RAS")  # what the table says itself counts
+    found = read_landmarks(tmp_path / "x.csv", None)
     assert found.names == ("nose", "vertex", "inion")
     np.testing.assert_array_equal(found.points, [[-1, -2, 3], [-4, -5, 6], [-7, -8, 1]])
 
@@ -136,11 +136,6 @@ def test_files_that_are_refused(tmp_path: Path, name: str, text: str, words: str
     with pytest.raises(CaseError, match=words) as caught:
         read_landmarks(tmp_path / name, AFFINE)
     assert caught.value.code == "E_LANDMARKS"
-
-
-def test_a_tables_convention_may_be_given(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("x,y,z\n1,2,3\n")
-    np.testing.assert_array_equal(read_landmarks(tmp_path / "a.csv", AFFINE, "LPS").points, [[-1, -2, 3]])
 
 
 def test_names_decide_which_points_belong_together() -> None:

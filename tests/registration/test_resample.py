@@ -24,18 +24,16 @@ def labels(pair: HeadPair) -> torch.Tensor:
     return volume(marks, affine_of(pair.mr))
 
 
-@pytest.mark.parametrize("order", [1, 3])
-def test_a_resampled_image_equals_another_implementation(pair: HeadPair, order: int) -> None:
-    moved = resample_image(pair.mr, pair.ct, transform_from_matrix(MOTION), outside=-5.0, spline_order=order)
+def test_a_resampled_image_equals_another_implementation(pair: HeadPair) -> None:
+    moved = resample_image(pair.mr, pair.ct, transform_from_matrix(MOTION), outside=-5.0)
     assert same_grid(moved.shape, affine_of(moved), pair.ct.shape, affine_of(pair.ct))
     assert moved.dtype == torch.float32
     index = np.argwhere(np.ones(pair.ct.shape[1:], bool))
     world = apply(MOTION, apply(affine_of(pair.ct), index))
     source = apply(np.linalg.inv(affine_of(pair.mr)), world)
-    expected = ndimage.map_coordinates(pair.mr.numpy()[0], source.T, np.float64, order=order, mode="mirror")
+    expected = ndimage.map_coordinates(pair.mr.numpy()[0], source.T, np.float64, order=1, mode="mirror")
     size = np.array(pair.mr.shape[1:])
-    # Where the mirrored edges of the splines do not reach.
-    inside = ((source >= 6) & (source <= size - 7)).all(axis=1)
+    inside = ((source >= 0) & (source <= size - 1)).all(axis=1)
     assert inside.sum() > 10_000
     np.testing.assert_allclose(moved.numpy()[0].ravel()[inside], expected[inside], atol=0.05)
     outside = ((source < -1) | (source > size)).any(axis=1)
@@ -96,9 +94,3 @@ def test_a_saved_transform_resamples_identically(pair: HeadPair, tmp_path: Path,
 def test_what_was_not_acquired_is_air_in_ct_and_the_minimum_elsewhere(pair: HeadPair) -> None:
     assert outside_value(pair.ct, "CT") == -1000.0
     assert outside_value(pair.mr, "MR") == float(pair.mr.min())
-
-
-def test_an_unknown_spline_order_is_refused(pair: HeadPair) -> None:
-    with pytest.raises(CaseError, match="got 0") as caught:
-        resample_image(pair.mr, pair.ct, sitk.Transform(), outside=0.0, spline_order=0)
-    assert caught.value.code == "E_CONFIG"
