@@ -22,7 +22,7 @@ from pipeline.fusion.explanations import (
     streams_of,
 )
 from pipeline.fusion.network import FusionNet
-from pipeline.fusion.predict import Calibrated, images_there, pictures_of, probabilities_of
+from pipeline.fusion.predict import Calibrated, class_chances, images_there, inputs_of, pictures_of, probabilities_of
 from pipeline.fusion.resample import GRID_AFFINE, GRID_SHAPE, onto_grid
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.store.sections import Coloured, Display, Panel, Section, Sections, Table
@@ -156,7 +156,7 @@ class Explaind(Transform):
         if not self.methods:
             return case
         explained = self._explained(case)
-        chosen = int(self._chances(explained.logits()).argmax()) if self.network.classes else 0
+        chosen = int(class_chances(explained.logits(), self.calibration).argmax()) if self.network.classes else 0
         measures: dict[str, Any] = dict(case.get("measures") or {})
         if self.network.classes:
             measures["fused_explained_class"] = self.class_names[chosen]
@@ -174,18 +174,13 @@ class Explaind(Transform):
         return case
 
     def _explained(self, case: Mapping[Hashable, Any]) -> ExplainedCase:
-        device = next(self.network.parameters()).device
-        image, available = case["image"].as_tensor().to(device), case["available"].to(device)
-        body = case["body"].as_tensor()[0].to(device) > 0 if "body" in case else torch.ones_like(image[0]) > 0
+        batch, there, table = inputs_of(case, self.network)
+        image, available = batch[0], there[0]
+        body = case["body"].as_tensor()[0].to(image.device) > 0 if "body" in case else torch.ones_like(image[0]) > 0
         if not bool(body.any()):
             body = torch.ones_like(body)
-        table = case["table"][None].to(device) if "table" in case else None
         found = self.inferer.tiles(image, self.network, available, body, table)
         return ExplainedCase(self.network, self.inferer, image, available, body, found, table)
-
-    def _chances(self, logits: Tensor) -> Tensor:
-        """Calibrated probabilities (classes,)."""
-        return probabilities_of(logits.cpu()[None], self.calibration, axis=1)[0]
 
     def _gradcam(self, explained: ExplainedCase, chosen: int) -> tuple[Tensor, dict[str, Any]]:
         maps, streams = gradcam_maps(explained, chosen, self.gradcam_level), streams_of(explained.network)
@@ -201,16 +196,30 @@ class Explaind(Transform):
         return maps.clamp(0, 1), {"fused_gates_channels": ", ".join(names), **named}
 
     def _occlusion(self, explained: ExplainedCase, chosen: int) -> tuple[Tensor, dict[str, Any]]:
-        whole = float(self._chances(explained.logits())[chosen])
+        whole = float(class_chances(explained.logits(), self.calibration)[chosen])
         occluded = occluded_logits(explained, self.occlusion_parts).cpu()
         fall = whole - probabilities_of(occluded, self.calibration)[chosen : chosen + 1]
-        measures: dict[str, Any] = {}
-        for name, logits in logits_without(explained).items():
-            chances = self._chances(logits)
-            measures[f"fused_class_without_{name}"] = self.class_names[int(chances.argmax())]
-            measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)
-            measures[f"fused_class_probability_change_without_{name}"] = round(float(chances[chosen]) - whole, 6)
-        return fall, measures
+        without = {name: class_chances(logits, self.calibration) for name, logits in logits_without(explained).items()}
+        return fall, measures_without(without, self.class_names, chosen, whole)
+
+
+def measures_without(
+    without: Mapping[str, Tensor], class_names: Sequence[str], chosen: int, whole: float
+) -> dict[str, Any]:
+    """What a network would say without each modality or stream.
+
+    Args:
+        without: name -> probabilities (classes,).
+        class_names: in order.
+        chosen: the class that is explained.
+        whole: its probability of the whole case.
+    """
+    measures: dict[str, Any] = {}
+    for name, chances in without.items():
+        measures[f"fused_class_without_{name}"] = class_names[int(chances.argmax())]
+        measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)
+        measures[f"fused_class_probability_change_without_{name}"] = round(float(chances[chosen]) - whole, 6)
+    return measures
 
 
 def brightest(method: str, values: Tensor) -> float:
@@ -241,12 +250,17 @@ def _row(methods: Sequence[str], name: str, measures: Mapping[str, Any]) -> tupl
     return (in_words(name), *(cell for method in methods for cell in cells[method]))
 
 
+def check_methods(methods: Sequence[str]) -> None:
+    """Raise E_EXPLAIN for a method that does not exist, or a text in the place of a list."""
+    strangers = [methods] if isinstance(methods, str) else [name for name in methods if name not in MAPS]
+    if strangers:
+        raise UsageError("E_EXPLAIN", f"Expected some of {', '.join(MAPS)} in explain, got {strangers[0]}.")
+
+
 def _check(methods: Sequence[str], network: FusionNet, level: int, parts: int) -> None:
+    check_methods(methods)
     problem = ""
-    strangers = [name for name in methods if name not in MAPS]
-    if isinstance(methods, str) or strangers:
-        problem = f"some of {', '.join(MAPS)} in explain, got {methods if isinstance(methods, str) else strangers[0]}"
-    elif "gates" in methods and not gated_blocks(network):
+    if "gates" in methods and not gated_blocks(network):
         problem = (
             f"a network with gates (intermediate fusion with block gated), got one of {network.mode} fusion without"
         )
@@ -257,4 +271,4 @@ def _check(methods: Sequence[str], network: FusionNet, level: int, parts: int) -
     if problem:
         raise UsageError("E_EXPLAIN", f"Expected {problem}.")
     if "gradcam" in methods:
-        check_level(network, level)
+        check_level(len(network.encoders[0].layers), level)  # type: ignore[arg-type]

@@ -52,11 +52,8 @@ class ExplainedCase:
     def class_logits(self, tiles: Tensor) -> Tensor:
         """The class logits (B, classes) of tiles (B, M, …) of this case."""
         there = self.available[None].expand(len(tiles), -1)
-        return self.network.class_logits(tiles, there, self.rows_of_table(len(tiles)))
-
-    def rows_of_table(self, count: int) -> Tensor | None:
-        """The case's table for so many tiles."""
-        return None if self.table is None else self.table.expand(count, -1)
+        table = None if self.table is None else self.table.expand(len(tiles), -1)
+        return self.network.class_logits(tiles, there, table)
 
     def counted(self) -> list[tuple[int, float]]:
         """Number and share of the tiles that make the class, largest share first.
@@ -164,9 +161,8 @@ def gradcam_maps(explained: ExplainedCase, chosen: int, level: int = 0) -> Tenso
     return explained.assembled(parts(), len(layers))
 
 
-def check_level(network: FusionNet, level: int) -> None:
-    """Raise E_EXPLAIN unless the encoders have a level."""
-    count = len(network.encoders[0].layers)  # type: ignore[arg-type]
+def check_level(count: int, level: int) -> None:
+    """Raise E_EXPLAIN unless encoders of so many levels have one."""
     if not -count <= level < count:
         there = f"0 to {count - 1}, or -1 for the coarsest"
         raise UsageError("E_EXPLAIN", f"Expected a level of the encoders as gradcam_level ({there}), got {level}.")
@@ -174,8 +170,9 @@ def check_level(network: FusionNet, level: int) -> None:
 
 def _layers(network: FusionNet, level: int) -> list[str]:
     """The module of each encoder, below it, that gives a level's features."""
-    check_level(network, level)
-    return [encoder.layers[level] for encoder in network.encoders]  # type: ignore[index, misc]
+    encoders: list[Any] = list(network.encoders)
+    check_level(len(encoders[0].layers), level)
+    return [encoder.layers[level] for encoder in encoders]
 
 
 def gated_blocks(network: FusionNet) -> list[GatedBlock]:

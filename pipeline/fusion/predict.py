@@ -123,14 +123,19 @@ def logits_of(case: Data, network: Network, inferer: Any) -> Tensor:
     Returns:
         Logits (labels + classes, I, J, K), on the processor; of streams (classes, 1, 1, 1).
     """
+    image, available, table = inputs_of(case, network)
+    body = case["body"].as_tensor()[None] if "body" in case else None
+    found: Tensor = inferer(image, network, available, body, table)[0]
+    return found.cpu()
+
+
+def inputs_of(case: Data, network: Network) -> tuple[Tensor, Tensor, Tensor | None]:
+    """A case's `image`, `available`, and `table` where there is one, as a batch of one on the network's device."""
     device = next(network.parameters()).device
     image, available = (
         torch.as_tensor(case[key]).as_subclass(Tensor)[None].to(device) for key in ("image", "available")
     )
-    body = case["body"].as_tensor()[None] if "body" in case else None
-    table = torch.as_tensor(case["table"])[None].to(device) if "table" in case else None
-    found: Tensor = inferer(image, network, available, body, table)[0]
-    return found.cpu()
+    return image, available, torch.as_tensor(case["table"])[None].to(device) if "table" in case else None
 
 
 class FusedOutputsd(Transform):
@@ -289,7 +294,7 @@ class FusedOutputsd(Transform):
         }
 
     def _class(self, case: dict[Hashable, Any], logits: Tensor) -> dict[str, Any]:
-        chances = probabilities_of(logits[None], self.class_calibration, axis=1)[0].tolist()
+        chances = class_chances(logits, self.class_calibration).tolist()
         named = {name: round(chance, 6) for name, chance in zip(self.class_names, chances, strict=True)}
         likely = self.class_names[chances.index(max(chances))]
         calibrated = self.class_calibration is not None
@@ -360,6 +365,11 @@ def probabilities_of(logits: Tensor, calibration: Calibrated | None, axis: int =
     if calibration is None:
         return torch.softmax(logits.double(), axis).float()
     return torch.as_tensor(calibration.apply(logits)).float().clamp(0, 1)
+
+
+def class_chances(logits: Tensor, calibration: Calibrated | None) -> Tensor:
+    """`probabilities_of` the class logits (classes,) of one case, on the processor."""
+    return probabilities_of(logits.cpu()[None], calibration, axis=1)[0]
 
 
 def _names(given: Sequence[str], otherwise: Sequence[str]) -> tuple[str, ...]:

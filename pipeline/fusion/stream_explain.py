@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import UsageError
-from pipeline.fusion.explain import CAVEAT, MAPS, WORDS, brightest, findings_table
-from pipeline.fusion.explanations import log_odds_direction, streams_of
-from pipeline.fusion.predict import RANK, Calibrated, images_there, probabilities_of
+from pipeline.fusion.explain import CAVEAT, MAPS, WORDS, brightest, check_methods, findings_table, measures_without
+from pipeline.fusion.explanations import check_level, log_odds_direction, streams_of
+from pipeline.fusion.predict import RANK, Calibrated, class_chances, images_there, inputs_of
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.fusion.stream_parts import GatedTokens
 from pipeline.fusion.streams import unpacked
@@ -103,7 +103,8 @@ class ExplainStreamsd(Transform):
         if not self.methods:
             return case
         logits = look.logits()
-        chosen = int(self._chances(logits).argmax())
+        chances = class_chances(logits, self.calibration)
+        chosen = int(chances.argmax())
         measures = {**(case.get("measures") or {}), "fused_explained_class": self.class_names[chosen]}
         if "gradcam" in self.methods:
             measures |= self._gradcam(case, look, log_odds_direction(logits, chosen))
@@ -111,7 +112,8 @@ class ExplainStreamsd(Transform):
             shares = zip(self.network.modalities, look.gates().tolist(), strict=True)
             measures |= {f"fused_gate_share_{name}": round(share, 4) for name, share in shares}
         if "occlusion" in self.methods:
-            measures |= self._occlusion(look, chosen, float(self._chances(logits)[chosen]))
+            without = {name: class_chances(item, self.calibration) for name, item in look.without_each().items()}
+            measures |= measures_without(without, self.class_names, chosen, float(chances[chosen]))
         return {**case, "measures": measures}
 
     def sections(self, case: Data) -> Sections:
@@ -173,10 +175,6 @@ class ExplainStreamsd(Transform):
             return tuple(Axis("Pixels", ((1.0, str(side)),)) for side in stream.size)
         return ()
 
-    def _chances(self, logits: Tensor) -> Tensor:
-        """Calibrated probabilities (classes,)."""
-        return probabilities_of(logits.cpu()[None], self.calibration, axis=1)[0]
-
     def _gradcam(self, case: dict[Hashable, Any], look: _Look, direction: Tensor) -> dict[str, Any]:
         maps = stream_gradcam(look, direction, self.gradcam_level)
         names = streams_of(self.network)
@@ -189,25 +187,13 @@ class ExplainStreamsd(Transform):
         shares = zip(names, maps, strict=True)
         return {f"fused_gradcam_share_{name}": round(float(item.sum()) / total, 4) for name, item in shares}
 
-    def _occlusion(self, look: _Look, chosen: int, whole: float) -> dict[str, Any]:
-        measures: dict[str, Any] = {}
-        for name, logits in look.without_each().items():
-            chances = self._chances(logits)
-            measures[f"fused_class_without_{name}"] = self.class_names[int(chances.argmax())]
-            measures[f"fused_class_probability_without_{name}"] = round(float(chances[chosen]), 6)
-            measures[f"fused_class_probability_change_without_{name}"] = round(float(chances[chosen]) - whole, 6)
-        return measures
-
 
 class _Look:
     """A network and what it is given of a case: image (1, 1, N), available (1, M), table."""
 
     def __init__(self, network: StreamNet, data: Data) -> None:
-        device = next(network.parameters()).device
         self.network = network
-        self.image = torch.as_tensor(data["image"]).as_subclass(Tensor)[None].to(device)
-        self.available = torch.as_tensor(data["available"])[None].to(device)
-        self.table = data["table"][None].to(device) if "table" in data else None
+        self.image, self.available, self.table = inputs_of(data, network)
 
     @torch.inference_mode()
     def logits(self, available: Tensor | None = None) -> Tensor:
@@ -279,13 +265,8 @@ def _key(kind: str, stream: str) -> str:
 
 
 def _check(methods: Sequence[str], network: StreamNet, level: int) -> None:
-    problem, count = "", len(network.encoders[0].encoder.channels)  # type: ignore[arg-type, union-attr]
-    strangers = [name for name in methods if name not in MAPS]
-    if isinstance(methods, str) or strangers:
-        problem = f"some of {', '.join(MAPS)} in explain, got {methods if isinstance(methods, str) else strangers[0]}"
-    elif "gates" in methods and not any(isinstance(block, GatedTokens) for block in network.fusions):
-        problem = f"a network with gates (intermediate fusion, block gated), got one of {network.mode} fusion without"
-    elif not -count <= level < count:
-        problem = f"a level of the encoders as gradcam_level (0 to {count - 1}, or -1 for the coarsest), got {level}"
-    if problem:
-        raise UsageError("E_EXPLAIN", f"Expected {problem}.")
+    check_methods(methods)
+    if "gates" in methods and not any(isinstance(block, GatedTokens) for block in network.fusions):
+        got = f"one of {network.mode} fusion without"
+        raise UsageError("E_EXPLAIN", f"Expected a network with gates (intermediate fusion, block gated), got {got}.")
+    check_level(len(network.encoders[0].encoder.channels), level)  # type: ignore[arg-type, union-attr]

@@ -26,6 +26,12 @@ class OfThose(nn.Module):
     A lone case has no statistics of its own: it is seen with those that were learned so far.
     """
 
+    def forward(self, given: Tensor, there: Tensor) -> Tensor:
+        """What the module says of a batch (B, …), of which those that are `there` (B,) have the input."""
+        if self.training:
+            return self.look_at_some(given, there)
+        return self.look(given)
+
     def look(self, given: Tensor) -> Tensor:
         """What the module says of all of a batch (B, …)."""
         raise NotImplementedError
@@ -76,14 +82,8 @@ class Features(OfThose):
         self.grid = (channels[-1], _places(encoder, size) if places else 0)
         self.length = self.pooled + math.prod(self.grid)
 
-    def forward(self, image: Tensor, there: Tensor) -> Tensor:
-        """Of a stream (B, channels, …), where it is there (B,): (B, length)."""
-        if self.training:
-            return self.look_at_some(image, there)
-        return self.look(image)
-
     def look(self, given: Tensor) -> Tensor:
-        """Of a stream that all cases have."""
+        """Of a stream (B, channels, …): (B, length)."""
         levels: list[Tensor] = self.encoder(given)
         parts = [level.flatten(2).mean(2) for level in levels] + [level.flatten(2).amax(2) for level in levels]
         if self.places:
@@ -97,12 +97,6 @@ class Token(OfThose):
     def __init__(self, features: int, token: int) -> None:
         super().__init__()
         self.project = _mix(features, token)
-
-    def forward(self, pooled: Tensor, there: Tensor) -> Tensor:
-        """Project, of those that are there (B,)."""
-        if self.training:
-            return self.look_at_some(pooled, there)
-        return self.look(pooled)
 
     def look(self, given: Tensor) -> Tensor:
         """Project."""
