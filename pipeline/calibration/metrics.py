@@ -78,7 +78,6 @@ class Measure:
         high: upper end.
         null_low: lower end of the interval that a perfectly calibrated model with the same probabilities would show.
         null_high: upper end.
-        null_mean: the mean of the same.
     """
 
     name: str
@@ -87,7 +86,6 @@ class Measure:
     high: float
     null_low: float
     null_high: float
-    null_mean: float
 
 
 def measures(
@@ -142,7 +140,7 @@ def _measure(name: str, interval: Interval, value: float, boot: FloatArray, null
     elif interval == "basic":
         low, high = max(0.0, 2 * value - high), 2 * value - low
     null_low, null_high = np.quantile(null, tails, method="inverted_cdf").tolist()
-    return Measure(name, value, low, high, null_low, null_high, float(null.mean()))
+    return Measure(name, value, low, high, null_low, null_high)
 
 
 def drawn_labels(probabilities: FloatArray, resamples: int, seed: int) -> Iterator[IntArray]:

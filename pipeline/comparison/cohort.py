@@ -13,8 +13,8 @@ from typing import Any
 
 from pipeline.comparison.classification import Beside, Compared, Findings, compare_variants
 from pipeline.comparison.duplicates import require_apart
-from pipeline.comparison.stream_beside import Around, shuffled_judgements, with_judgements
 from pipeline.comparison.stream_controls import controls, told_facts
+from pipeline.comparison.stream_report import Around, shuffled_judgements, with_judgements
 from pipeline.comparison.streams import OVERLAY, chosen_streams, stream_strategies
 from pipeline.comparison.streams import OWN_KEYS as OWN_KEYS_OF_STREAMS
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of

@@ -14,8 +14,15 @@ import numpy.typing as npt
 
 from pipeline.columns import read_rows
 from pipeline.comparison.linear import out_of_fold
-from pipeline.comparison.raw_files import read_raw
-from pipeline.comparison.stream_features import Fact, fact_features, file_facts, frame, thumbnail, told_fact
+from pipeline.comparison.stream_features import (
+    Fact,
+    fact_features,
+    file_facts,
+    frame,
+    read_raw,
+    thumbnail,
+    told_fact,
+)
 from pipeline.errors import UsageError
 from pipeline.evaluation.classification import evaluate
 from pipeline.evaluation.results import Evaluation, Predictions, Settings, predictions

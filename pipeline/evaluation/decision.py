@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,9 @@ class Curve:
 
     x: Floats
     y: Floats
-    band_x: Floats
-    low: Floats
-    high: Floats
+    band_x: Floats = field(default_factory=lambda: np.empty(0))
+    low: Floats = field(default_factory=lambda: np.empty(0))
+    high: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def roc_curve(
@@ -70,8 +70,7 @@ def precision_recall_curve(found: Predictions, index: int) -> Curve | None:
     if not whole.positives[0]:
         return None
     hits, marked = whole.hits[0], whole.hits[0] + whole.false_alarms[0]
-    none = np.empty(0)
-    return Curve(hits / whole.positives[0], hits / marked, none, none, none)
+    return Curve(hits / whole.positives[0], hits / marked)
 
 
 def net_benefit(probabilities: npt.ArrayLike, positive: npt.ArrayLike, risks: npt.ArrayLike = RISKS) -> Floats:
@@ -96,14 +95,12 @@ def net_benefit(probabilities: npt.ArrayLike, positive: npt.ArrayLike, risks: np
 
 def decision_curve(found: Predictions, index: int) -> Curve:
     """A class's net benefit over the probability at which one would treat."""
-    none = np.empty(0)
-    return Curve(RISKS, net_benefit(found.probabilities[:, index], found.labels == index), none, none, none)
+    return Curve(RISKS, net_benefit(found.probabilities[:, index], found.labels == index))
 
 
 def treat_all(found: Predictions, index: int) -> Curve:
     """The net benefit of treating every case as if it were of this class."""
-    none = np.empty(0)
-    return Curve(RISKS, net_benefit(np.ones(len(found.labels)), found.labels == index), none, none, none)
+    return Curve(RISKS, net_benefit(np.ones(len(found.labels)), found.labels == index))
 
 
 def confusion_matrix(found: Predictions) -> npt.NDArray[np.int64]:

@@ -16,15 +16,13 @@ from pipeline.evaluation.results import ALL, MACRO, Floats, Predictions
 
 @dataclass(frozen=True)
 class Ranking:
-    """How many cases reach each threshold, in falling order of the threshold, for B weightings of the cases.
+    """How many cases reach each of the U distinct scores, in falling order, for B weightings of the cases.
 
     Attributes:
-        thresholds: (U,) the distinct scores, falling.
         hits: (B, U) weight of the positives that reach it.
         false_alarms: (B, U) weight of the negatives that reach it.
     """
 
-    thresholds: Floats
     hits: Floats
     false_alarms: Floats
 
@@ -52,7 +50,7 @@ def rank(scores: Floats, positive: npt.NDArray[np.bool_], weights: Floats) -> Ra
     starts = np.concatenate([[0], np.flatnonzero(np.diff(ordered)) + 1])
     taken = weights[:, order]
     hits = np.add.reduceat(taken * positive[order], starts, axis=1).cumsum(axis=1)
-    return Ranking(ordered[starts], hits, np.add.reduceat(taken, starts, axis=1).cumsum(axis=1) - hits)
+    return Ranking(hits, np.add.reduceat(taken, starts, axis=1).cumsum(axis=1) - hits)
 
 
 def auroc(ranking: Ranking) -> Floats:

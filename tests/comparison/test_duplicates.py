@@ -9,7 +9,7 @@ import soundfile
 from PIL import Image
 
 from pipeline.comparison.duplicates import find_duplicates, require_apart, shared_between_folds
-from pipeline.comparison.raw_files import read_raw
+from pipeline.comparison.stream_features import read_raw
 from pipeline.errors import CaseError, UsageError
 from pipeline.learning.table import Row
 

@@ -10,9 +10,16 @@ from PIL import Image
 from scipy.stats import norm
 
 from pipeline.comparison.linear import out_of_fold
-from pipeline.comparison.raw_files import RawFile, read_raw
 from pipeline.comparison.stream_controls import controls, told_facts
-from pipeline.comparison.stream_features import fact_features, file_facts, frame, thumbnail, told_fact
+from pipeline.comparison.stream_features import (
+    RawFile,
+    fact_features,
+    file_facts,
+    frame,
+    read_raw,
+    thumbnail,
+    told_fact,
+)
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.learning.table import Row, read_table

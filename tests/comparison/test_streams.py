@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.comparison.cohort import compare, headline
-from pipeline.comparison.stream_beside import shuffled_judgements
-from pipeline.comparison.stream_report import NO_WINNER
+from pipeline.comparison.stream_report import NO_WINNER, shuffled_judgements
 from pipeline.comparison.streams import chosen_streams, notes_of, stream_strategies
 from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import parameter_count
