@@ -15,7 +15,7 @@ from pipeline.comparison.classification import Beside, Compared, Findings, compa
 from pipeline.comparison.duplicates import require_apart
 from pipeline.comparison.stream_controls import controls, told_facts
 from pipeline.comparison.stream_report import Around, shuffled_judgements, with_judgements
-from pipeline.comparison.streams import OVERLAY, chosen_streams, stream_strategies
+from pipeline.comparison.streams import OVERLAY, chosen_streams, network_settings, stream_strategies
 from pipeline.comparison.streams import OWN_KEYS as OWN_KEYS_OF_STREAMS
 from pipeline.comparison.trials import Protocol, Variant, run_trials, trials_of
 from pipeline.console import quiet_libraries, track
@@ -236,14 +236,6 @@ def _configurations(with_streams: bool) -> list[Path]:
     return [shipped("bundles", "fuse", "configs") / name for name in names]
 
 
-def _of_train() -> dict[str, Any]:
-    """What `train.yaml` says where nothing else is asked for."""
-    from monai.bundle import ConfigParser
-
-    found: dict[str, Any] = ConfigParser.load_config_file(str(shipped("bundles", "fuse", "configs", "train.yaml")))
-    return found
-
-
 def _common(out: Path, rows: Sequence[Row], cohort: Cohort, classes: int) -> dict[str, Any]:
     """Keys of `train.yaml` that follow from the table; masks are learned from where there are any."""
     common = {"dataset_dir": str(out), "table_name": TABLE, "modalities": list(cohort.modalities), "classes": classes}
@@ -263,17 +255,12 @@ def strategies(modalities: Sequence[str], common: Mapping[str, Any]) -> list[Var
     Raises:
         UsageError: E_CONFIG.
     """
-    given = {name.removeprefix("network_def::"): value for name, value in common.items() if "network_def::" in name}
-    shared = {
-        "deep": _of_train()["network_def"]["deep"],
-        **{name: value for name, value in given.items() if name not in ("width", "mode")},
-        "modalities": list(modalities),
-        "classes": common["classes"],
-        "labels": common["labels"],
-        "table_features": len(common.get("table_columns", ())),
-    }
-    width = int(given.get("width", 0)) or WIDTHS["intermediate"]
-    budget = parameter_count({**shared, "mode": "intermediate", "width": width})
+    from monai.bundle import ConfigParser
+
+    given, width = network_settings(common)
+    train = ConfigParser.load_config_file(str(shipped("bundles", "fuse", "configs", "train.yaml")))
+    shared = {"deep": train["network_def"]["deep"], **given, "modalities": list(modalities), "labels": common["labels"]}
+    budget = parameter_count({**shared, "mode": "intermediate", "width": width or WIDTHS["intermediate"]})
 
     def variant(name: str, mode: str, only: str = "") -> Variant:
         seen = [only] if only else list(modalities)

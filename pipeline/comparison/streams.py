@@ -33,6 +33,14 @@ def chosen_streams(given: str | Path | Mapping[str, Any], names: Sequence[str] |
     return found
 
 
+def network_settings(common: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """What all strategies' networks have in common, by keys of `train.yaml`; and the width that was asked for, or 0."""
+    given = {name.removeprefix("network_def::"): value for name, value in common.items() if "network_def::" in name}
+    width = int(given.pop("width", 0))
+    given.pop("mode", None)  # which is each strategy's own
+    return {**given, "classes": common["classes"], "table_features": len(common.get("table_columns", ()))}, width
+
+
 def stream_strategies(streams: Mapping[str, Stream], common: Mapping[str, Any]) -> list[Variant]:
     """Each stream alone, early (of streams of one dimension), intermediate and late fusion.
 
@@ -47,13 +55,8 @@ def stream_strategies(streams: Mapping[str, Stream], common: Mapping[str, Any]) 
         UsageError: E_CONFIG.
     """
     sizes = {name: list(stream.size) for name, stream in streams.items()}
-    given = {name.removeprefix("network_def::"): value for name, value in common.items() if "network_def::" in name}
-    shared = {
-        **{name: value for name, value in given.items() if name not in ("width", "mode")},
-        "classes": common["classes"],
-        "table_features": len(common.get("table_columns", ())),
-    }
-    budget = _budget(sizes, shared, int(given.get("width", 0)))
+    shared, width = network_settings(common)
+    budget = _budget(sizes, shared, width)
 
     def variant(name: str, mode: str, seen: Sequence[str]) -> Variant:
         settings: dict[str, Any] = {"modalities": list(seen), "network_def::mode": mode, **_weights(common, mode, seen)}
