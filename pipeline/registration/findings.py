@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
+from pipeline.body import UPTAKE
 from pipeline.cases import GRADES
 from pipeline.geometry import LPS_RAS, FloatArray, apply
 from pipeline.registration.landmarks import Model, left_out_mm
@@ -19,8 +20,6 @@ from pipeline.registration.warp import Warp
 from pipeline.volumes import affine_of
 from pipeline.words import parted
 
-#: These show uptake, which need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
-FUNCTIONAL = {"PT", "NM"}
 #: The Jacobian is looked at in as many points of the body.
 JACOBIAN_POINTS = 60_000
 
@@ -177,7 +176,7 @@ def judge_uptake(quality: Mapping[str, Any], modalities: tuple[str, str], confir
         modalities: of the fixed and of the moving image.
         confirmed: whether landmarks judge the pose too.
     """
-    seen = sorted(FUNCTIONAL & {*modalities})
+    seen = sorted(UPTAKE & {*modalities})
     if not seen or confirmed or quality["header_kept"]:
         return []
     text = f"{seen[0]} shows uptake, by which a place is sure to one or two of its voxels at best"

@@ -16,11 +16,11 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 
+from pipeline.body import UPTAKE
 from pipeline.errors import CaseError
 from pipeline.geometry import LPS_RAS, FloatArray
 from pipeline.registration.elastix import LOG
 from pipeline.registration.findings import (
-    FUNCTIONAL,
     AlignmentLimits,
     judge_landmarks,
     judge_unconfirmed,
@@ -40,6 +40,8 @@ from pipeline.store.files import full_disk_named
 
 #: A bending map does its harm here, while the rim (skin, skull) lets the interior's NMI rise.
 CORE_MM = 20.0
+#: Of the child process; another number may change a result in the last bits.
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class RegistrationSettings:
         starts: how many poses are searched from at about 6 mm.
         refined: how many of them, the best, are refined to the end; two or more confirm each other.
         landmark_weight: of the landmarks' distance (mm) beside the image metric; 0: they are a start and a check.
-        threads: threads of the child process; another number may change a result in the last bits.
         timeout_s: the child process is ended after this many seconds.
     """
 
@@ -59,7 +60,6 @@ class RegistrationSettings:
     starts: int = 4
     refined: int = 2
     landmark_weight: float = 0.0
-    threads: int = 2
     timeout_s: float = 900.0
 
 
@@ -150,8 +150,11 @@ def register(
 def limits_for(
     limits: AlignmentLimits, method: Method, modalities: tuple[str, str], images: tuple[MetaTensor, MetaTensor]
 ) -> AlignmentLimits:
-    """The limits by which an alignment is judged: wider where the headers are kept, or an image shows uptake."""
-    wide = FUNCTIONAL & {*modalities} or method.transform == HEADERS
+    """The limits by which an alignment is judged: wider where the headers are kept, or an image shows uptake.
+
+    Uptake need not follow the anatomy: with CT, parts of a right PET match better up to 9 mm away.
+    """
+    wide = UPTAKE & {*modalities} or method.transform == HEADERS
     return at_voxel_scale(limits, images) if wide else limits
 
 
@@ -266,7 +269,7 @@ def _run(folder: Path, request: dict[str, Any], settings: RegistrationSettings) 
     (folder / "request.json").write_text(json.dumps({**request, "landmark_weight": settings.landmark_weight}))
     result = folder / "result.json"
     result.unlink(missing_ok=True)
-    registrar().run(folder, settings.threads, settings.timeout_s)
+    registrar().run(folder, THREADS, settings.timeout_s)
     if not result.is_file():
         raise CaseError("E_CRASH", "Elastix' process ended without a result.")
     found: dict[str, Any] = json.loads(result.read_text())
