@@ -1,4 +1,4 @@
-"""The fusion network for an engine: every output that it has, of an image, what is available and a table."""
+"""The fusion network by an engine: every output that it has, of an image, what is available and a table."""
 
 from __future__ import annotations
 
@@ -8,13 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.fusion.checkpoint_file import Network
-from pipeline.inference import engine
-from pipeline.inference.engine import Task, require_processor, weights_sha256
+from pipeline.inference import engine as engines
+from pipeline.inference.engine import Engine, Task, require_processor, weights_sha256
 
 #: Of the compiled network.
 INPUTS = ("image", "available", "table")
 #: Voxel logits (B, labels, I, J, K) and class logits (B, classes), float32, of what a network's `heads` is given.
 Forward = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+def forward_of(network: Network, patch: Sequence[int], engine: Engine, bfloat16_on_cpu: bool) -> Forward:
+    """What looks with a network at tiles, or at packed streams; arguments as of `compiled`, and what runs it."""
+    if engine == "openvino":
+        return compiled(network, patch, bfloat16_on_cpu)
+
+    def forward(image: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        cuda = image.device.type == "cuda"
+        if cuda and image.ndim == 5:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=cuda or bfloat16_on_cpu):
+            heads = network.heads(image, available, table)
+        return heads.voxels.float(), heads.classes.float()
+
+    return forward
 
 
 def compiled(network: Network, patch: Sequence[int], bfloat16: bool = False) -> Forward:
@@ -33,7 +49,7 @@ def compiled(network: Network, patch: Sequence[int], bfloat16: bool = False) -> 
     tile = torch.randn(network.example(patch).shape, generator=torch.Generator().manual_seed(0))
     example = (tile, torch.ones((1, len(network.modalities)), dtype=torch.bool), _table(None, network, 1))
     identity, names = f"{weights_sha256(network)} {network.definition}", _outputs(network)
-    look = engine.compiled(Task(identity, INPUTS, names, _Outputs(network).eval(), example, bfloat16))
+    look = engines.compiled(Task(identity, INPUTS, names, _Outputs(network).eval(), example, bfloat16))
 
     def forward(image: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         found = look(image, available, _table(table, network, len(image)))

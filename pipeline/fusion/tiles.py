@@ -13,7 +13,7 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import Tensor, nn
 
 from pipeline.errors import UsageError
-from pipeline.fusion.engine import Forward, compiled
+from pipeline.fusion.engine import Forward, forward_of
 from pipeline.fusion.network import FusionNet
 from pipeline.fusion.stream_net import StreamNet
 from pipeline.inference.engine import Engine, require_engine, require_processor
@@ -178,7 +178,7 @@ class TiledInferer:
         padded = padded_to(image, self.patch)
         weight = compute_importance_map(self.patch, mode="gaussian", sigma_scale=0.125, device=image.device).float()
         total = TileSum(network.labels, padded.shape[1:], weight)
-        forward = self._engine(network)
+        forward = forward_of(network, self.patch, self.engine, self.bfloat16_on_cpu)
         classes, evidence = [], []
         for group in groups(boxes, self.batch):
             stack = torch.stack([padded[(slice(None), *box)] for box in group])
@@ -206,21 +206,6 @@ class TiledInferer:
         if len(mirrors) == 1:
             return voxels[0], classes[0]
         return torch.stack(voxels).mean(0), torch.stack(classes).mean(0)
-
-    def _engine(self, network: FusionNet) -> Forward:
-        """What looks at tiles with a network."""
-        if self.engine == "openvino":
-            return compiled(network, self.patch, self.bfloat16_on_cpu)
-
-        def forward(tiles: Tensor, available: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
-            cuda = tiles.device.type == "cuda"
-            if cuda:
-                tiles = tiles.contiguous(memory_format=torch.channels_last_3d)
-            with torch.autocast(tiles.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
-                heads = network.heads(tiles, available, table)
-            return heads.voxels.float(), heads.classes.float()
-
-        return forward
 
     def _boxes(self, body: Tensor) -> list[Box]:
         """Where tiles may lie: on MONAI's own grid over the image, or evenly over the box around the body (I, J, K)."""

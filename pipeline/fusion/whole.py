@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from pipeline.fusion.checkpoint_file import Network
-from pipeline.fusion.engine import compiled
+from pipeline.fusion.engine import forward_of
 from pipeline.fusion.stream_net import EARLY_CAVEAT, StreamNet
 from pipeline.fusion.tiles import TiledInferer
 from pipeline.inference.engine import Engine, require_engine, require_processor
@@ -56,13 +56,8 @@ class WholeInferer:
             (B, classes, 1, 1, 1) float32.
         """
         there = torch.ones((len(inputs), len(network.modalities)), dtype=torch.bool) if available is None else available
-        if self.engine == "openvino":
-            logits = compiled(network, self.patch, self.bfloat16_on_cpu)(inputs, there, table)[1]
-        else:
-            cuda = inputs.device.type == "cuda"
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=cuda or self.bfloat16_on_cpu):
-                logits = network(inputs, there.to(inputs.device), table).float()
-        return logits[:, :, None, None, None]
+        look = forward_of(network, self.patch, self.engine, self.bfloat16_on_cpu)
+        return look(inputs, there.to(inputs.device), table)[1][:, :, None, None, None]
 
     def check(self, network: nn.Module) -> None:
         """Raise E_CONFIG before the first case when the engine cannot run the network where it is."""
