@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
 from scipy import ndimage
 from skimage.exposure import equalize_adapthist
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
@@ -21,7 +20,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 from pipeline.body import finite_values
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import spacing_mm
-from pipeline.preprocessing.intensity import like
+from pipeline.preprocessing.intensity import ChangeEachd, like
 from pipeline.volumes import affine_of
 
 DenoiseMethod = Literal["nlm", "tv", "curvature"]
@@ -186,7 +185,7 @@ def _curvature(values: Values, spacing: npt.NDArray[np.float64], strength: float
 _DENOISERS: Mapping[str, Callable[[Values, float, float], Values]] = {"nlm": _nlm, "tv": _tv}
 
 
-class Denoised(MapTransform):
+class Denoised(ChangeEachd):
     """Remove noise; see `denoise`.
 
     Args:
@@ -206,15 +205,12 @@ class Denoised(MapTransform):
         check_denoising(method, strength)
         self.method, self.strength = method, strength
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Denoise each image."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[key] = denoise(case[key], self.method, self.strength)
-        return case
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """Denoised."""
+        return denoise(image, self.method, self.strength)
 
 
-class Clahed(MapTransform):
+class Clahed(ChangeEachd):
     """Raise local contrast; see `clahe`.
 
     Args:
@@ -234,9 +230,6 @@ class Clahed(MapTransform):
         check_clahe(clip_limit, kernel_fraction)
         self.clip_limit, self.kernel_fraction = clip_limit, kernel_fraction
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Equalise each image."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[key] = clahe(case[key], self.clip_limit, self.kernel_fraction)
-        return case
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """Equalised."""
+        return clahe(image, self.clip_limit, self.kernel_fraction)

@@ -161,6 +161,21 @@ def check_percentiles(lower: float, upper: float) -> None:
         raise UsageError("E_CONFIG", f"Expected percentiles 0 <= lower < upper <= 100, got {lower} and {upper}.")
 
 
+class ChangeEachd(MapTransform):
+    """What changes each of its images by itself."""
+
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """The image that takes an image's place in the case."""
+        raise NotImplementedError
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Change each image."""
+        case = dict(data)
+        for key in self.key_iterator(case):
+            case[key] = self.changed(case[key], case)
+        return case
+
+
 class WindowChannelsd(MapTransform):
     """Replace CT images by their windows; see `window_channels`.
 
@@ -187,7 +202,7 @@ class WindowChannelsd(MapTransform):
         return case
 
 
-class ForegroundZScored(MapTransform):
+class ForegroundZScored(ChangeEachd):
     """Give images foreground mean 0 and standard deviation 1; see `foreground_zscore`.
 
     Args:
@@ -201,15 +216,12 @@ class ForegroundZScored(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.mask_key = mask_key
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Normalise each image."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[key] = foreground_zscore(case[key], None if self.mask_key is None else case[self.mask_key])
-        return case
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """Normalised."""
+        return foreground_zscore(image, None if self.mask_key is None else case[self.mask_key])
 
 
-class ClipPercentilesd(MapTransform):
+class ClipPercentilesd(ChangeEachd):
     """Clip images to percentiles; see `clip_percentiles`.
 
     Args:
@@ -231,25 +243,19 @@ class ClipPercentilesd(MapTransform):
         check_percentiles(lower, upper)
         self.lower, self.upper, self.mask_key = lower, upper, mask_key
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Clip each image."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            mask = None if self.mask_key is None else case[self.mask_key]
-            case[key] = clip_percentiles(case[key], self.lower, self.upper, mask)
-        return case
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """Clipped."""
+        mask = None if self.mask_key is None else case[self.mask_key]
+        return clip_percentiles(image, self.lower, self.upper, mask)
 
 
-class RescaleUnitd(MapTransform):
+class RescaleUnitd(ChangeEachd):
     """Map images to [0, 1]; see `rescale_unit`.
 
     Args:
         keys: the images.
     """
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Rescale each image."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[key] = rescale_unit(case[key])
-        return case
+    def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
+        """Rescaled."""
+        return rescale_unit(image)
