@@ -13,7 +13,7 @@ from pipeline.cases import GRADES, Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
 from pipeline.label_measures import MeasureRegionsd
 from pipeline.registration.findings import AlignmentLimits, judge_labels, label_numbers, worsen
-from pipeline.registration.headers import note_unknown_frames, share_frame
+from pipeline.registration.headers import UNKNOWN, share_frame
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
 from pipeline.registration.register import Registration, RegistrationSettings, limits_for, register
 from pipeline.registration.request import HEADERS, Method, Side, method
@@ -210,7 +210,8 @@ class Registerd(MapTransform):
             raise CaseError("E_FRAME", f"Expected {onto} and {role} in one frame of reference, got two.")
         alignment = register(*self._sides(case, onto, role), settings, self.limits, one_frame=bool(shared))
         if kept and shared is None:
-            alignment = replace(alignment, quality=note_unknown_frames(alignment.quality))
+            reason = f"{alignment.quality['reason']} {UNKNOWN}"
+            alignment = replace(alignment, quality={**alignment.quality, "reason": reason})
         if via is not None:
             alignment = self._chained(case, role, alignment, found[via])
         if alignment.quality["verdict"] == "fail" and self.plan.on_fail == "stop":

@@ -74,8 +74,3 @@ def share_frame(case: Mapping[Hashable, Any], fixed: str, moving: str) -> bool |
     if fixed not in numbers or moving not in numbers:
         return None
     return bool(numbers[fixed] == numbers[moving])
-
-
-def note_unknown_frames(quality: Mapping[str, Any]) -> dict[str, Any]:
-    """The quality of an alignment by headers whose frames nobody knows; its reason says so, its verdict stays."""
-    return {**quality, "reason": f"{quality['reason']} {UNKNOWN}"}

@@ -54,8 +54,9 @@ def main(folder: Path) -> None:
     images = [sitk.ReadImage(str(folder / f"{name}.mha")) for name in IMAGES]
     fixed, moving, fixed_mask, _ = images
     elastix = Elastix(folder, fixed, moving, fixed_mask, request["landmark_weight"])
-    job = Search(elastix, images, request) if request["job"] == "search" else Refinement(elastix, folder, request)
-    (folder / "result.json").write_text(json.dumps(job.run()))
+    search = request["job"] == "search"
+    result = Search(elastix, images, request).run() if search else refine(elastix, folder, request)
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 class Search:
@@ -137,41 +138,32 @@ class Search:
         return replace(start, matrix=rigid_matrix(method.GetCombinationTransform()))
 
 
-class Refinement:
-    """Affine maps and a B-spline, one after the other, from a pose that is known.
+def refine(elastix: Elastix, folder: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Affine maps and a B-spline, one after the other, each from where the one before has ended.
 
     Args:
         elastix: the pair.
         folder: takes `spline.npz`.
         request: `start` (the pose) and `transforms` (`affine` or `bspline`, for each parameter map from the second on).
+
+    Returns:
+        `affine`: the matrices of the affine maps, each with all that is below it; and `failure`, elastix' message when
+        it gave up, else an empty text.
     """
-
-    def __init__(self, elastix: Elastix, folder: Path, request: dict[str, Any]) -> None:
-        self._elastix = elastix
-        self._folder = folder
-        self._request = request
-
-    def run(self) -> dict[str, Any]:
-        """Run each map from where the one before has ended.
-
-        Returns:
-            `affine`: the matrices of the affine maps, each with all that is below it; and `failure`, elastix' message
-            when it gave up, else an empty text.
-        """
-        matrix, found = np.array(self._request["start"]), []
-        try:
-            for number, transform in enumerate(self._request["transforms"], start=1):
-                parameters = self._elastix.parameters(f"parameters_{number}.txt")
-                if transform == "affine":
-                    method = self._elastix.run(transform, parameters, matrix)
-                    matrix = matrix_of(method.GetCombinationTransform().TransformPoint)
-                    found.append(matrix.tolist())
-                else:
-                    found_spline = spline_of(self._elastix.bend(transform, parameters, matrix))
-                    np.savez(self._folder / "spline.npz", **found_spline)  # type: ignore[arg-type]
-        except RuntimeError as error:
-            return {"affine": found, "failure": str(error)}
-        return {"affine": found, "failure": ""}
+    matrix, found = np.array(request["start"]), []
+    try:
+        for number, transform in enumerate(request["transforms"], start=1):
+            parameters = elastix.parameters(f"parameters_{number}.txt")
+            if transform == "affine":
+                method = elastix.run(transform, parameters, matrix)
+                matrix = matrix_of(method.GetCombinationTransform().TransformPoint)
+                found.append(matrix.tolist())
+            else:
+                spline = spline_of(elastix.bend(transform, parameters, matrix))
+                np.savez(folder / "spline.npz", **spline)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        return {"affine": found, "failure": str(error)}
+    return {"affine": found, "failure": ""}
 
 
 def attempt(refine: Callable[[Start], Start], starts: Sequence[Start]) -> tuple[list[Start], list[str]]:
