@@ -18,9 +18,9 @@ from pipeline.fusion.stream_net import StreamNet
 from pipeline.learning.checkpoint_file import PREPARATION, TRAINING_CASES, write_checkpoint
 from pipeline.run.plan import STREAMS
 from pipeline.shipped import shipped
-from pipeline.simulation.stream_files import CLASSES, FOUR_CLASSES, write_four_classes
 from pipeline.spec.spec import load_spec
 from pipeline.spec.streams import plain_streams
+from tests.phantoms.streams.files import CLASSES, FOUR_CLASSES, write_four_classes
 
 CASES, LOOP_CASES = 200, 3
 SPEC = shipped("data_specs", "ct_cxr_cough.yaml")

@@ -12,8 +12,8 @@ from ignite.engine import Events
 from benchmarks.segmentation_report import markdown_table
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
-from pipeline.simulation.stream_files import write_cohort
-from pipeline.simulation.streams import Shown, simulate_streams
+from tests.phantoms.streams.cohort import Shown, simulate_streams
+from tests.phantoms.streams.files import write_cohort
 
 CASES, SIZE, EPOCHS = 200, (128, 128), 4
 CONFIGS = shipped("bundles", "fuse", "configs")

@@ -24,7 +24,7 @@ from pipeline.comparison.classification import (
 )
 from pipeline.comparison.stream_report import NO_WINNER
 from pipeline.comparison.trials import Protocol, Trial, Variant, run_trials
-from pipeline.simulation.streams import Shown, simulate_streams
+from tests.phantoms.streams.cohort import Shown, simulate_streams
 
 SIDE, CLASSES = 96, 4
 SHOWN = {name: Shown("image", (SIDE, SIDE)) for name in ("front", "side", "oblique")}

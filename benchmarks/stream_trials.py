@@ -13,10 +13,10 @@ from benchmarks.segmentation_report import markdown_table
 from pipeline.comparison.classification import auroc_of, class_logits, judged_folders, logits_of_seeds, spread
 from pipeline.comparison.trials import DONE, Protocol, Trial, Variant, read_trial, run_trials, trials_of
 from pipeline.evaluation.intervals import delong
-from pipeline.simulation.cues import Mechanism
-from pipeline.simulation.stream_files import write_cohort
-from pipeline.simulation.streams import StreamCohort, simulate_streams
 from pipeline.store.files import write_atomic
+from tests.phantoms.streams.cohort import StreamCohort, simulate_streams
+from tests.phantoms.streams.cues import Mechanism
+from tests.phantoms.streams.files import write_cohort
 
 #: As they are simulated; in the ranges that are shown a deviation of the noise is a twentieth.
 STREAMS = {

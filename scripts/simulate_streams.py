@@ -9,9 +9,9 @@ import typer
 
 from pipeline.commands.typed import script
 from pipeline.errors import UsageError
-from pipeline.simulation.cough import RATE_HZ
-from pipeline.simulation.stream_files import write_cohort, write_four_classes
-from pipeline.simulation.streams import Shown, simulate_streams
+from tests.phantoms.streams.cohort import Shown, simulate_streams
+from tests.phantoms.streams.cough import RATE_HZ
+from tests.phantoms.streams.files import write_cohort, write_four_classes
 
 
 def main(  # noqa: PLR0913 - each is a switch

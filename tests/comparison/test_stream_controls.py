@@ -23,9 +23,9 @@ from pipeline.comparison.stream_features import (
 from pipeline.errors import UsageError
 from pipeline.evaluation.results import Settings
 from pipeline.learning.table import Row, read_table
-from pipeline.simulation.cues import draw_cues
-from pipeline.simulation.stream_files import write_cohort
-from pipeline.simulation.streams import Shown, simulate_streams
+from tests.phantoms.streams.cohort import Shown, simulate_streams
+from tests.phantoms.streams.cues import draw_cues
+from tests.phantoms.streams.files import write_cohort
 
 SETTINGS = Settings(resamples=100)
 COUNT = 90

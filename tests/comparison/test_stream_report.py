@@ -11,7 +11,7 @@ from pipeline.comparison.stream_controls import ControlFindings
 from pipeline.comparison.stream_report import PLAIN, auroc_of, control_sentences, controls_table, shuffle_table
 from pipeline.evaluation.classification import evaluate
 from pipeline.evaluation.results import Predictions, Settings, predictions
-from pipeline.simulation.cues import Cues, Mechanism, draw_cues
+from tests.phantoms.streams.cues import Cues, Mechanism, draw_cues
 
 SETTINGS = Settings(resamples=200)
 

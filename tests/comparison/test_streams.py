@@ -16,9 +16,9 @@ from pipeline.errors import CaseError, UsageError
 from pipeline.fusion.network import parameter_count
 from pipeline.fusion.stream_net import EARLY_CAVEAT, StreamNet
 from pipeline.learning.table import Row, read_table, with_folds
-from pipeline.simulation.stream_files import write_cohort
-from pipeline.simulation.streams import Shown, simulate_streams
 from tests.phantoms.stream_cases import STREAMS, write_stream_cases
+from tests.phantoms.streams.cohort import Shown, simulate_streams
+from tests.phantoms.streams.files import write_cohort
 
 FLAT = {name: STREAMS[name] for name in ("cxr", "cough")}
 COMMON: dict[str, Any] = {"classes": 2, "network_def::levels": 2, "network_def::token": 16, "network_def::width": 8}

@@ -16,12 +16,12 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from pipeline.columns import read_rows
 from pipeline.errors import UsageError
-from pipeline.simulation.cough import FORMANTS_HZ, RATE_HZ, Airway, airway, cough_sound, through_formants
-from pipeline.simulation.cues import HALF_DISTANCE, MECHANISMS, draw_cues
-from pipeline.simulation.limb import ATTENUATION, DEPTH_CM, Limb, mr_volume, radiograph
-from pipeline.simulation.shapes import BRIGHTNESS, CUE_BRIGHTNESS
-from pipeline.simulation.stream_files import CLASSES, FOUR_CLASSES, PARTS, write_cohort, write_four_classes
-from pipeline.simulation.streams import Shown, simulate_streams
+from tests.phantoms.streams.cohort import Shown, simulate_streams
+from tests.phantoms.streams.cough import FORMANTS_HZ, RATE_HZ, Airway, airway, cough_sound, through_formants
+from tests.phantoms.streams.cues import HALF_DISTANCE, MECHANISMS, draw_cues
+from tests.phantoms.streams.files import CLASSES, FOUR_CLASSES, PARTS, write_cohort, write_four_classes
+from tests.phantoms.streams.limb import ATTENUATION, DEPTH_CM, Limb, mr_volume, radiograph
+from tests.phantoms.streams.shapes import BRIGHTNESS, CUE_BRIGHTNESS
 
 STRAIGHT = Limb(soft=0.85, outer=0.5, inner=0.4, place=(0, 0), lean=(0, 0), height=0.0, slope=0.0)
 SOUND = Shown("sound", (RATE_HZ,))

@@ -17,9 +17,9 @@ from scipy.io import wavfile
 
 from pipeline.errors import UsageError
 from pipeline.learning.table import BY_CLASS, BY_NAME, PAIRING
-from pipeline.simulation.cough import RATE_HZ
-from pipeline.simulation.cues import PAIRINGS, Floats, Pairing
-from pipeline.simulation.streams import Array, Kind, Shown, StreamCohort, simulate_streams
+from tests.phantoms.streams.cohort import Array, Kind, Shown, StreamCohort, simulate_streams
+from tests.phantoms.streams.cough import RATE_HZ
+from tests.phantoms.streams.cues import PAIRINGS, Floats, Pairing
 
 CASES, TRUTH = "cases.csv", "truth.csv"
 SUFFIX: dict[Kind, str] = {"volume": ".nii.gz", "image": ".png", "sound": ".wav"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.simulation.shapes import BRIGHTNESS, CUE_BRIGHTNESS, coordinates
+from tests.phantoms.streams.shapes import BRIGHTNESS, CUE_BRIGHTNESS, coordinates
 
 Floats = npt.NDArray[np.float64]
 #: MR signal in standard deviations of its noise: fat suppressed, fluid bright. Cortex and air give none.

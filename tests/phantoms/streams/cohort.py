@@ -1,6 +1,6 @@
 """Cohorts of streams that share no grid: a volume, an image, a sound of each case, with the class's true posterior.
 
-`pipeline.simulation.cues` draws what the streams show; here it becomes arrays, `pipeline.simulation.stream_files`
+`tests.phantoms.streams.cues` draws what the streams show; here it becomes arrays, `tests.phantoms.streams.files`
 writes them.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import UsageError
-from pipeline.simulation.cough import COUGH_S, RATE_HZ, airway, cough_sound
-from pipeline.simulation.cues import Cues, Mechanism, Pairing, draw_cues
-from pipeline.simulation.limb import mr_volume, radiograph, random_limb
-from pipeline.simulation.shapes import shapes
+from tests.phantoms.streams.cough import COUGH_S, RATE_HZ, airway, cough_sound
+from tests.phantoms.streams.cues import Cues, Mechanism, Pairing, draw_cues
+from tests.phantoms.streams.limb import mr_volume, radiograph, random_limb
+from tests.phantoms.streams.shapes import shapes
 
 Kind = Literal["volume", "image", "sound"]
 Scene = Literal["shapes", "limb"]
