@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from pipeline.errors import REMEDIES, PipelineError, QuarantineError
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
@@ -155,6 +157,20 @@ class Fault:
     code: str
     message: str
     remedy: str = ""
+
+    @classmethod
+    def of(cls, code: str, message: str) -> Fault:
+        """A fault with the general remedy of its code."""
+        return cls(code, message, REMEDIES[code])
+
+    @classmethod
+    def from_error(cls, error: PipelineError) -> Fault:
+        """The fault that an error tells of."""
+        return cls(error.code, error.message, error.remedy)
+
+    def as_error(self) -> QuarantineError:
+        """The error that sets a case aside for it."""
+        return QuarantineError(self.code, self.message, self.remedy)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.cases import Fault
 from pipeline.child import Children
-from pipeline.errors import REMEDIES
 
 #: What a child may take: address space, its libraries included (about 0.5 GB with pydicom and numpy); and time a task.
 MEMORY_BYTES, TIMEOUT_S = 4 * 2**30, 60.0
@@ -29,6 +28,6 @@ class Sandbox(Children):
     def fault(self, how: str) -> Fault:
         """What a death means for the file: E_LIMIT or E_CRASH."""
         if how in ("time", "memory"):
-            return Fault("E_LIMIT", f"Reading it takes more {how} than is allowed.", REMEDIES["E_LIMIT"])
+            return Fault.of("E_LIMIT", f"Reading it takes more {how} than is allowed.")
         remedy = "Export the file again; reading it ends the process that reads it."
         return Fault("E_CRASH", f"Reading it crashed the reader ({how}).", remedy)

@@ -28,7 +28,7 @@ class RefuseSetAsided(Transform):
         """
         fault = data.get("fault")
         if fault is not None:
-            raise QuarantineError(fault.code, fault.message, fault.remedy)
+            raise fault.as_error()
         return dict(data)
 
 

@@ -128,7 +128,7 @@ class FindFiles:
         try:
             return MatchedFile(path, tuple(fits), whose, read_header(path))
         except PipelineError as error:
-            return MatchedFile(path, tuple(fits), whose, None, Fault(error.code, error.message, error.remedy))
+            return MatchedFile(path, tuple(fits), whose, None, Fault.from_error(error))
 
     def _case(self, case_id: str, found: Sequence[MatchedFile]) -> dict[str, Any]:
         """One file for each role, then for each mask; the first that cannot be filled is the case's fault."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cases import Fault, Record, worst
-from pipeline.errors import REMEDIES, UsageError
+from pipeline.errors import UsageError
 from pipeline.shipped import code_version
 from pipeline.store import dictionary
 from pipeline.store.dictionary import column_of, labels_of
@@ -106,7 +106,7 @@ def absent(output_dir: Path, stage: str, present: Collection[str]) -> list[Recor
 
 def withdraw(output_dir: Path, gone: Iterable[Record]) -> None:
     """Set aside cases of a run folder that its input does not hold any more; no file is deleted."""
-    fault = Fault("E_WITHDRAWN", "The input holds no file for this case any more.", REMEDIES["E_WITHDRAWN"])
+    fault = Fault.of("E_WITHDRAWN", "The input holds no file for this case any more.")
     for record in gone:
         new = Record(record.case_id, record.stage, "", "quarantined", error=fault, versions=record.versions)
         write(new, case_folder(output_dir, record.case_id) / record.stage)

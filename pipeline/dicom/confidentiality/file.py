@@ -151,7 +151,7 @@ class FileDeidentifier:
             raise CaseError("E_HEADER", f"The header has no {', '.join(missing)}.")
         fault = reason_to_leave(dataset, self.options.clean_structured_content)
         if fault is not None:
-            raise QuarantineError(fault.code, fault.message)
+            raise fault.as_error()
         _require_pixels(dataset)
         syntax = _transfer_syntax(dataset)
         clear_unused_bits(dataset, found.source.path, syntax)

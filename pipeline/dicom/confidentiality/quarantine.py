@@ -9,7 +9,6 @@ from pydicom import uid as uids
 from pydicom.uid import UID
 
 from pipeline.cases import Fault
-from pipeline.errors import REMEDIES
 
 #: Label Map Segmentation Storage, which is younger than pydicom's dictionary. Source: DICOM PS3.6 Table A-1.
 LABEL_MAP_SEGMENTATION = UID("1.2.840.10008.5.1.4.1.1.66.7")
@@ -76,28 +75,28 @@ def reason_to_leave(dataset: Dataset, clean_structured: bool) -> Fault | None:
         return _pixels(dataset, sop_class in _RADIOGRAPHS)
     name = sop_class.name
     if any(part in name for part in _PICTURES):
-        return _fault("E_BURNED_IN", "Images of this kind show names or faces.")
+        return Fault.of("E_BURNED_IN", "Images of this kind show names or faces.")
     if "Secondary Capture" in name:
-        return _fault("E_SCREENSHOT", "The file is a secondary capture.")
+        return Fault.of("E_SCREENSHOT", "The file is a secondary capture.")
     if clean_structured and any(part in name for part in _STRUCTURED):
         return None
-    return _fault("E_FREE_TEXT", "The file is a document, or of a kind that the profile does not know.")
+    return Fault.of("E_FREE_TEXT", "The file is a document, or of a kind that the profile does not know.")
 
 
 def _pixels(dataset: Dataset, radiograph: bool) -> Fault | None:
     flag = _text(dataset, "BurnedInAnnotation")
     if flag == "YES":
-        return _fault("E_BURNED_IN", "The header says that text is burned into the pixels.")
+        return Fault.of("E_BURNED_IN", "The header says that text is burned into the pixels.")
     if any(_text(dataset, name) for name in _CAPTURED_BY) or _is_screen(dataset):
-        return _fault("E_SCREENSHOT", "The header says that the image shows a screen or a sheet.")
+        return Fault.of("E_SCREENSHOT", "The header says that the image shows a screen or a sheet.")
     if dataset.get("SOPClassUID") in _SLICES and not any(dataset.get(tag) for tag in _POSITIONS):
-        return _fault("E_SCREENSHOT", "The image does not say where it lies, as sheets and screens do not.")
+        return Fault.of("E_SCREENSHOT", "The image does not say where it lies, as sheets and screens do not.")
     if _text(dataset, "PhotometricInterpretation").startswith(_COLOURS):
-        return _fault("E_SCREENSHOT", "The image is in colour, as screens are and slices are not.")
+        return Fault.of("E_SCREENSHOT", "The image is in colour, as screens are and slices are not.")
     if radiograph and flag != "NO":
-        return _fault("E_BURNED_IN", "The header does not say that no text is burned into the pixels.")
+        return Fault.of("E_BURNED_IN", "The header does not say that no text is burned into the pixels.")
     if _has_overlay_in_pixels(dataset):
-        return _fault("E_BURNED_IN", "A graphic is stored in unused bits of the pixels.")
+        return Fault.of("E_BURNED_IN", "A graphic is stored in unused bits of the pixels.")
     return None
 
 
@@ -124,7 +123,3 @@ def _texts(dataset: Dataset, keyword: str) -> list[str]:
     value = dataset.get(keyword)
     parts = [] if value is None else [value] if isinstance(value, str) else list(value)
     return [str(part).strip().upper() for part in parts]
-
-
-def _fault(code: str, message: str) -> Fault:
-    return Fault(code, message, REMEDIES[code])

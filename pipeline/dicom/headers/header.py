@@ -28,7 +28,7 @@ from pipeline.dicom.headers.persons import PERSON_TAGS
 from pipeline.dicom.headers.pixel_data import Element, find_pixels
 from pipeline.dicom.headers.values import PLANE_TAGS, Names, integer, names_of, plane, texts
 from pipeline.dicom.headers.vendors import DIFFUSION_TAGS, MOSAIC_TAGS, is_mosaic, private_b_value, tiles_of
-from pipeline.errors import REMEDIES, QuarantineError
+from pipeline.errors import QuarantineError
 
 #: Read of every file, whatever the spec asks.
 # fmt: off
@@ -186,7 +186,7 @@ def _image(
         pixels, mislabelled = find_pixels(values, element, encoded)
         notes += ["N_WRONG_SYNTAX"] if mislabelled else []
     except QuarantineError as error:
-        fault = Fault(error.code, error.message, error.remedy)
+        fault = Fault.from_error(error)
     geometry, bad_number = plane(values)
     kept = {name: values[name] for name in (*BASE_TAGS, *tags)}
     return Instance(
@@ -216,11 +216,11 @@ def _images(base: Instance, dataset: Dataset) -> tuple[Instance, ...]:
     try:
         return tiles_of(base, dataset) if is_mosaic(base) else frames_of(base, dataset)
     except QuarantineError as error:
-        return (replace(base, fault=Fault(error.code, error.message, error.remedy)),)
+        return (replace(base, fault=Fault.from_error(error)),)
 
 
 def _broken(path: Path, code: str, message: str) -> Header:
-    return Header("", "", "", (rejected(path, Fault(code, message, REMEDIES[code])),))
+    return Header("", "", "", (rejected(path, Fault.of(code, message)),))
 
 
 def rejected(path: Path, fault: Fault) -> Instance:

@@ -17,7 +17,7 @@ from pipeline.dicom.headers.neighbours import Neighbours
 from pipeline.dicom.headers.packed import pack, unpack
 from pipeline.dicom.headers.persons import with_issuers
 from pipeline.dicom.sandbox import Sandbox
-from pipeline.errors import REMEDIES, UsageError
+from pipeline.errors import UsageError
 from pipeline.store.files import require_file, walk
 
 #: What one header may take: so long, and so much memory beside the file itself.
@@ -25,9 +25,7 @@ HEADER_TIMEOUT_S, HEADER_BYTES = 60.0, 2**31
 #: Files that a worker is given at once; fewer than twice as many for a worker are not worth the worker's start.
 _CHUNK = 64
 _FOREIGN = Fault("", "not DICOM")
-_NO_DICOM = Fault(
-    "E_HEADER", "The file is named like a DICOM file, but is none (damaged, or packed).", REMEDIES["E_HEADER"]
-)
+_NO_DICOM = Fault.of("E_HEADER", "The file is named like a DICOM file, but is none (damaged, or packed).")
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _size(path: Path) -> int:
 
 def _unreadable(path: Path, error: OSError) -> Instance:
     what = "folder" if path.is_dir() else "file"
-    fault = Fault("E_UNREADABLE", f"The {what} cannot be read ({error.strerror}).", REMEDIES["E_UNREADABLE"])
+    fault = Fault.of("E_UNREADABLE", f"The {what} cannot be read ({error.strerror}).")
     return rejected(path, fault)
 
 
@@ -174,7 +172,7 @@ def _group(headers: list[Header]) -> Iterator[Series]:
 
 
 def _with_fault(series: Series, code: str, users: str) -> Series:
-    return replace(series, fault=Fault(code, f"The series' UID is used by {users}.", REMEDIES[code]))
+    return replace(series, fault=Fault.of(code, f"The series' UID is used by {users}."))
 
 
 def _series(patient: str, study: str, uid: str, modality: str, instances: list[Instance]) -> Series:

@@ -14,7 +14,6 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pipeline.cases import Fault
-from pipeline.errors import REMEDIES
 
 #: tag -> keyword and value representation
 Names = Mapping[int, tuple[str, str]]
@@ -139,5 +138,5 @@ def plane(values: Mapping[str, str]) -> tuple[dict[str, Any], Fault | None]:
         except BadNumberError:
             what = "a finite number" if count == 1 else f"{count} finite numbers"
             found[attribute] = None
-            fault = fault or Fault("E_BAD_DS", f"{tag} does not hold {what}.", REMEDIES["E_BAD_DS"])
+            fault = fault or Fault.of("E_BAD_DS", f"{tag} does not hold {what}.")
     return found, fault

@@ -14,7 +14,6 @@ from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.dicom.series.identity import contradiction
 from pipeline.dicom.series.select import Choice, Selection
-from pipeline.errors import REMEDIES
 from pipeline.spec.spec import Mask, Spec
 
 MODALITIES = ("RTSTRUCT", "SEG")
@@ -282,14 +281,12 @@ def _fault(
         return Fault("E_AMBIGUOUS", message, "Sharpen the mask's `labels`, or give it `prefer: latest`.")
     if not referring and broken:
         message = f"{broken} structure sets or segmentations cannot be read, and no other refers to {mask.of}."
-        return Fault("E_MASK", message, REMEDIES["E_MASK"])
+        return Fault.of("E_MASK", message)
     if not referring:
-        return Fault(
-            "E_MASK_ROI", f"No structure set or segmentation refers to the series of {mask.of}.", REMEDIES["E_MASK_ROI"]
-        )
+        return Fault.of("E_MASK_ROI", f"No structure set or segmentation refers to the series of {mask.of}.")
     least = min((missing_labels(mask.labels, found.within(frames)) for found in referring), key=len)
     asked = ", ".join(f"{label} /{mask.labels[label]}/" for label in least)
     message = f"None of {len(referring)} structure sets or segmentations has a region for {asked}"
     elsewhere = any(not missing_labels({label: mask.labels[label] for label in least}, f.names) for f in referring)
     message += " in the frame of reference of the images, but in another." if elsewhere else "."
-    return Fault("E_MASK_ROI", message, REMEDIES["E_MASK_ROI"])
+    return Fault.of("E_MASK_ROI", message)

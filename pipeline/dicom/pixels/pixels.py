@@ -142,7 +142,7 @@ def checked(found: Any, instance: Instance) -> Any:
         QuarantineError: what it refused, or E_DECODE for any other error.
     """
     if isinstance(found, Fault):
-        raise QuarantineError(found.code, found.message, found.remedy)
+        raise found.as_error()
     if isinstance(found, QuarantineError):
         raise found
     if isinstance(found, Exception):

@@ -11,13 +11,12 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from pipeline import geometry, volumes
-from pipeline.cases import Fault, Series
+from pipeline.cases import Series
 from pipeline.dicom.pixels.projection import geometry_of, read_projection
 from pipeline.dicom.pixels.resample import even_out, straighten
 from pipeline.dicom.pixels.rescale import outside_value, read_slices
 from pipeline.dicom.series.radiograph import is_radiograph
 from pipeline.dicom.series.stack import stack_of
-from pipeline.errors import QuarantineError
 from pipeline.spec.spec import kinds
 
 
@@ -54,7 +53,7 @@ def read(series: Series) -> Reading:
             cannot be read; E_RESCALE when they do not fit their rescale.
     """
     if series.fault is not None:
-        raise _as_error(series.fault)
+        raise series.fault.as_error()
     if is_radiograph(series):
         image, notes = read_projection(series.instances[0])
         return Reading(image, notes, projection=geometry_of(series.instances[0]))
@@ -75,10 +74,6 @@ def read(series: Series) -> Reading:
     )
     image = volumes.volume(torch.from_numpy(values).permute(2, 1, 0), affine)
     return Reading(image, slices.notes, measures)
-
-
-def _as_error(fault: Fault) -> QuarantineError:
-    return QuarantineError(fault.code, fault.message, fault.remedy)
 
 
 class ReadSeriesd(MapTransform):
@@ -104,7 +99,7 @@ class ReadSeriesd(MapTransform):
         """
         case = dict(data)
         if case.get("fault") is not None:
-            raise _as_error(case["fault"])
+            raise case["fault"].as_error()
         flags, measures = list(case.get("flags", ())), dict(case.get("measures", {}))
         for key in self.key_iterator(case):
             found = read(case[key])

@@ -67,7 +67,7 @@ def judge(series: Series) -> Series:
         notes = (*known, *_even_steps(ordered, stack), *_straight(ordered.instances[0], stack), *_ends(ordered))
         _require_rescale(ordered)
     except QuarantineError as error:
-        return replace(series, fault=Fault(error.code, error.message, error.remedy))
+        return replace(series, fault=Fault.from_error(error))
     return replace(ordered, notes=(*ordered.notes, *notes))
 
 

@@ -7,7 +7,7 @@ from datetime import date
 
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.headers.persons import PERSON_TAGS, are_named_apart, clashes, person_of
-from pipeline.errors import REMEDIES, QuarantineError
+from pipeline.errors import QuarantineError
 
 CONTRADICTION = "E_CONTRADICTION"
 #: What all slices of one volume share. Source: DICOM PS3.3 C.7.1.1 (Patient), C.7.2.1 (General Study), C.7.3.1 (General
@@ -46,7 +46,7 @@ def contradiction(series: Iterable[Series]) -> Fault | None:
     if not wrong:
         return None
     message = f"Series under one PatientID contradict each other in {_listed(wrong)}: they may be of two persons."
-    return Fault(CONTRADICTION, message, REMEDIES[CONTRADICTION])
+    return Fault.of(CONTRADICTION, message)
 
 
 def have_two_names(series: Iterable[Series]) -> bool:

@@ -45,7 +45,7 @@ def judge_radiograph(series: Series) -> Series:
     image = (series.instances or series.rejected)[0]
     try:
         if image.fault is not None:
-            raise QuarantineError(image.fault.code, image.fault.message, image.fault.remedy)
+            raise image.fault.as_error()
         require_measured((image,))
         photometric = image.tags.get("PhotometricInterpretation", "")
         if image.tags.get("SamplesPerPixel", "1") not in ("", "1") or not photometric.startswith("MONOCHROME"):
@@ -54,7 +54,7 @@ def judge_radiograph(series: Series) -> Series:
             raise QuarantineError("E_MULTIFRAME", f"Expected one image, got a run of {image.pixels.frames}.")
         _, at_detector = pixel_spacing_mm(image)
     except QuarantineError as error:
-        return replace(series, fault=Fault(error.code, error.message, error.remedy))
+        return replace(series, fault=Fault.from_error(error))
     notes = ("N_INVERTED",) if photometric == "MONOCHROME1" else ()
     return replace(series, notes=(*series.notes, *notes, *(("N_DETECTOR_SPACING",) if at_detector else ())))
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.series.identity import DATE_TAGS
 from pipeline.dicom.series.stack import SAME_POSITION_MM, number, stack_of
-from pipeline.errors import REMEDIES
 from pipeline.store.files import sha256_file
 
 IntArray = npt.NDArray[np.int64]
@@ -300,10 +299,10 @@ def drop_copies(series: Series) -> Series:
         hashes = {path: sha256_file(path) for path in {instance.path for same in copies for instance in same}}
     except OSError as error:
         message = f"A copy of a file cannot be read any more ({error.strerror})."
-        return replace(series, fault=Fault("E_UNREADABLE", message, REMEDIES["E_UNREADABLE"]))
+        return replace(series, fault=Fault.of("E_UNREADABLE", message))
     for same in copies:
         if len({hashes[instance.path] for instance in same}) > 1:
             message = f"{len(same)} different files have one SOPInstanceUID."
-            return replace(series, fault=Fault("E_DUP_SOP", message, REMEDIES["E_DUP_SOP"]))
+            return replace(series, fault=Fault.of("E_DUP_SOP", message))
     kept = tuple(same[0] for same in by_uid.values())
     return replace(series, instances=kept, notes=(*series.notes, "N_COPIES_DROPPED"))

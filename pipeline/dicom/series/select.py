@@ -15,7 +15,6 @@ from pipeline.dicom.series.identity import contradiction, have_two_names
 from pipeline.dicom.series.radiograph import is_radiograph
 from pipeline.dicom.series.stack import normal_of
 from pipeline.dicom.series.units import unit_fault, unit_flags
-from pipeline.errors import REMEDIES
 from pipeline.spec.spec import Role, Rule, Spec
 
 _PLANES = ("sagittal", "coronal", "axial")
@@ -153,7 +152,7 @@ def _choose(
                 flags.append(f"N_LATEST: {name}: the latest complete one of {repeated} acquisitions was taken")
         elif best:
             chosen |= {i: Choice(case_id, "", f"{name}: ambiguous with another series") for i in best}
-            faults.append(_fault("E_AMBIGUOUS", f"{len(best)} series fit the role {name} equally well."))
+            faults.append(Fault.of("E_AMBIGUOUS", f"{len(best)} series fit the role {name} equally well."))
         elif fitting:
             fault = unfit[fitting[0]]
             faults.append(replace(fault, message=f"{name}: {fault.message}"))
@@ -196,8 +195,4 @@ def _why_unfit(name: str, series: Series, fault: Fault) -> str:
 def _missing(name: str, near: Sequence[str]) -> Fault:
     """`near`: why those of its modality do not fit."""
     why = f": {'; '.join(near[:NEAR])}{'; …' if near[NEAR:] else ''}" if near else ""
-    return _fault("E_MISSING_ROLE", f"No series fits the role {name}{why}.")
-
-
-def _fault(code: str, message: str) -> Fault:
-    return Fault(code, message, REMEDIES[code])
+    return Fault.of("E_MISSING_ROLE", f"No series fits the role {name}{why}.")

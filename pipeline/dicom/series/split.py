@@ -21,7 +21,6 @@ from pipeline.dicom.series.stack import (
     along_mm,
     stack_of,
 )
-from pipeline.errors import REMEDIES
 
 #: Pixel spacings count as equal within this part of them.
 SPACING_TOLERANCE = 1e-4
@@ -148,7 +147,7 @@ def _part(series: Series, grid: str, volume: Volume, beside: Sequence[Instance])
     if volume.missing:
         total = len(volume.instances) + volume.missing
         message = f"{volume.missing} of {total} slices are missing: the other volumes of the series have them."
-        fault = Fault("E_GAP", message, REMEDIES["E_GAP"])
+        fault = Fault.of("E_GAP", message)
     return replace(
         series,
         instances=tuple(item for item in members if item.fault is None),
@@ -165,7 +164,7 @@ def _are_few(members: Sequence[Instance], main: Sequence[Instance]) -> bool:
 
 def _as_stray(part: Series) -> Series:
     message = f"Expected a volume, got {len(part.instances)} slices beside those of the series' own volume."
-    return replace(part, fault=part.fault or Fault("E_SINGLE_SLICE", message, REMEDIES["E_SINGLE_SLICE"]))
+    return replace(part, fault=part.fault or Fault.of("E_SINGLE_SLICE", message))
 
 
 def _continues(main: tuple[Grid, Sequence[Instance]], stray: tuple[Grid, Sequence[Instance]]) -> bool:
@@ -188,7 +187,7 @@ def _continues(main: tuple[Grid, Sequence[Instance]], stray: tuple[Grid, Sequenc
 
 def _lacking(part: Series) -> Series:
     message = "A slice at the end of the stack differs in size, spacing or orientation: it is missing."
-    return replace(part, fault=part.fault or Fault("E_GAP", message, REMEDIES["E_GAP"]))
+    return replace(part, fault=part.fault or Fault.of("E_GAP", message))
 
 
 #: What all series of one acquisition share; a value that differs makes them two.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from pipeline.cases import Fault, Series
-from pipeline.errors import REMEDIES
 from pipeline.spec.roles import ARBITRARY, SUV_BODY_WEIGHT, Role, plain_unit
 
 #: Where a modality says what its values are. Source: DICOM PS3.3 C.8.9.1 (Units), C.8.2.1.1 (RescaleType), C.8.8.3
@@ -32,12 +31,12 @@ def unit_fault(series: Series, role: Role) -> Fault | None:
     if said <= _HOUNSFIELD and series.modality == "CT":
         said = {"HU"}
     if len(said) > 1:
-        return _fault(f"The slices have different {keyword}.")
+        return Fault.of("E_UNIT", f"The slices have different {keyword}.")
     value = min(said, default="")
     if not value or plain_unit(value) == plain_unit(role.unit):
         return None
     shown = value if re.fullmatch(r"\w{1,16}", value) else "another"
-    return _fault(f"Expected values in {role.unit}, got {shown} ({keyword}).")
+    return Fault.of("E_UNIT", f"Expected values in {role.unit}, got {shown} ({keyword}).")
 
 
 def unit_flags(series: Series, role: Role, name: str) -> list[str]:
@@ -61,7 +60,3 @@ def _is_map(series: Series) -> bool:
 
 def _said(series: Series, keyword: str) -> set[str]:
     return {item.tags.get(keyword, "").upper() for item in series.instances}
-
-
-def _fault(message: str) -> Fault:
-    return Fault("E_UNIT", message, REMEDIES["E_UNIT"])
