@@ -16,7 +16,7 @@ from pipeline.dicom.series.identity import require_one_identity
 from pipeline.dicom.series.radiograph import is_radiograph, judge_radiograph, require_measured
 from pipeline.dicom.series.repeats import drop_copies
 from pipeline.dicom.series.split import merge, split
-from pipeline.dicom.series.stack import DIRECTION_TOLERANCE, SAME_POSITION_MM, STEP_RANGE, Stack, number, stack_of
+from pipeline.dicom.series.stack import DIRECTION_TOLERANCE, SAME_POSITION_MM, STEP_RANGE, Stack, number, sorted_stack
 from pipeline.errors import QuarantineError
 
 
@@ -63,7 +63,8 @@ def judge(series: Series) -> Series:
         _require_all_files(series)
         _require_positions(series)
         _require_one_grid(series)
-        ordered, stack = _in_order(series)
+        stack = sorted_stack(series.instances)
+        ordered = replace(series, instances=tuple(stack.instances))
         notes = (*known, *_even_steps(ordered, stack), *_straight(ordered.instances[0], stack), *_ends(ordered))
         _require_rescale(ordered)
     except QuarantineError as error:
@@ -127,13 +128,6 @@ def _require_one_grid(series: Series) -> None:
     axes = np.asarray(first.orientation).reshape(2, 3)
     if np.abs(axes @ axes.T - np.eye(2)).max() > DIRECTION_TOLERANCE:
         raise QuarantineError("E_NO_GEOMETRY", "ImageOrientationPatient is not two unit vectors at a right angle.")
-
-
-def _in_order(series: Series) -> tuple[Series, Stack]:
-    """Sort by position along the normal: instance numbers and file names are not trusted."""
-    order = np.argsort(stack_of(series.instances).along_mm, kind="stable")
-    ordered = replace(series, instances=tuple(series.instances[index] for index in order))
-    return ordered, stack_of(ordered.instances)
 
 
 def _even_steps(series: Series, stack: Stack) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.series.identity import DATE_TAGS
-from pipeline.dicom.series.stack import SAME_POSITION_MM, number, stack_of
+from pipeline.dicom.series.stack import SAME_POSITION_MM, number, sorted_stack, stack_of
 from pipeline.store.files import sha256_file
 
 IntArray = npt.NDArray[np.int64]
@@ -258,9 +258,8 @@ def _blocks(instances: Sequence[Instance]) -> list[Volume]:
     whole = [Volume("", tuple(instances))]
     if len(instances) < 4:
         return whole
-    order = np.argsort(stack_of(instances).along_mm, kind="stable")
-    members = np.array(instances, dtype=object)[order]
-    stack = stack_of(list(members))
+    stack = sorted_stack(instances)
+    members = np.array(stack.instances, dtype=object)
     missing = stack.missing if stack.uneven else np.zeros(len(members) - 1, dtype=np.int64)
     borders = np.flatnonzero(missing > BLOCK_GAP_SLICES)
     if not len(borders) or len(borders) < np.count_nonzero(missing):

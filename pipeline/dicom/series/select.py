@@ -13,7 +13,7 @@ from pipeline.cases import Case, Fault, Instance, Series
 from pipeline.dicom.series.again import latest
 from pipeline.dicom.series.identity import contradiction, have_two_names
 from pipeline.dicom.series.radiograph import is_radiograph
-from pipeline.dicom.series.stack import normal_of
+from pipeline.dicom.series.stack import normal_of, number
 from pipeline.dicom.series.units import unit_fault, unit_flags
 from pipeline.spec.spec import Role, Rule, Spec
 
@@ -96,16 +96,11 @@ def _broken_rule(first: Instance, role: Role) -> str:
 
 def holds(rule: Rule, instance: Instance) -> bool:
     """Whether a rule holds for an instance's header; a missing value satisfies no rule."""
-    value = instance.tags.get(rule.tag, "")
-    if not value:
-        return False
     if rule.matches is not None:
-        return re.search(rule.matches, value) is not None
-    try:
-        number = float(value.split("\\")[0])
-    except ValueError:
-        return False
-    return (rule.min is None or number >= rule.min) and (rule.max is None or number <= rule.max)
+        text = instance.tags.get(rule.tag, "")
+        return bool(text) and re.search(rule.matches, text) is not None
+    value = number(instance, rule.tag)
+    return (rule.min is None or value >= rule.min) and (rule.max is None or value <= rule.max)
 
 
 def plane_of(instance: Instance) -> str:

@@ -15,11 +15,9 @@ from pipeline.dicom.series.repeats import Volume, drop_copies, volumes_of
 from pipeline.dicom.series.stack import (
     DIRECTION_TOLERANCE,
     SAME_POSITION_MM,
-    STEP_TOLERANCE,
     STEP_TOLERANCE_MM,
-    Stack,
     along_mm,
-    stack_of,
+    sorted_stack,
 )
 
 #: Pixel spacings count as equal within this part of them.
@@ -238,8 +236,8 @@ def _joined(members: Sequence[Series]) -> Series | None:
     numbers = [instance.tags.get("InstanceNumber", "") for instance in everything]
     if len(set(numbers)) < len(numbers) or _are_stations(members):
         return None
-    whole = _stack(everything)
-    if whole.steps_mm.min() <= SAME_POSITION_MM or np.ptp(whole.steps_mm) > _tolerance_mm(whole):
+    whole = sorted_stack(everything)
+    if whole.steps_mm.min() <= SAME_POSITION_MM or np.ptp(whole.steps_mm) > whole.tolerance_mm:
         return None
     if whole.stray_mm.max() > STEP_TOLERANCE_MM:
         return None
@@ -251,12 +249,3 @@ def _are_stations(members: Sequence[Series]) -> bool:
     """Whether the series were acquired one after the other: each at one time, and the times differ."""
     times = [{instance.tags.get("AcquisitionTime", "") for instance in member.instances} for member in members]
     return all(len(time) == 1 for time in times) and len(set.union(*times)) > 1
-
-
-def _stack(instances: Sequence[Instance]) -> Stack:
-    normal = stack_of(instances).along_mm
-    return stack_of([instances[index] for index in np.argsort(normal, kind="stable")])
-
-
-def _tolerance_mm(stack: Stack) -> float:
-    return max(STEP_TOLERANCE * stack.step_mm, STEP_TOLERANCE_MM)

@@ -76,8 +76,12 @@ class Stack:
         too long add up.
         """
         even = np.linspace(self.along_mm[0], self.along_mm[-1], len(self.along_mm))
-        off_mm = float(np.abs(self.along_mm - even).max())
-        return off_mm > max(STEP_TOLERANCE * self.step_mm, STEP_TOLERANCE_MM)
+        return float(np.abs(self.along_mm - even).max()) > self.tolerance_mm
+
+    @property
+    def tolerance_mm(self) -> float:
+        """How far a slice may lie off an even grid."""
+        return max(STEP_TOLERANCE * self.step_mm, STEP_TOLERANCE_MM)
 
     @cached_property
     def sideways_mm(self) -> FloatArray:
@@ -102,9 +106,10 @@ class Stack:
         A gantry tilt shears the stack: the table moves level while the slices lean (DICOM PS3.3 C.8.2.1, Gantry/
         Detector Tilt). Its sign is that of the drift along the columns.
         """
-        if self._total_drift_mm <= max(DIRECTION_TOLERANCE * self.extent_mm, ROUNDING_MM):
+        slope = float(np.linalg.norm(self.drift))
+        if slope * self.extent_mm <= max(DIRECTION_TOLERANCE * self.extent_mm, ROUNDING_MM):
             return 0.0
-        return float(np.degrees(np.arctan(np.linalg.norm(self.drift))) * (-1 if self.drift[1] < 0 else 1))
+        return float(np.degrees(np.arctan(slope)) * (-1 if self.drift[1] < 0 else 1))
 
     @property
     def is_slanted(self) -> bool:
@@ -115,10 +120,6 @@ class Stack:
     def extent_mm(self) -> float:
         """From the first slice to the last, along the normal."""
         return float(self.along_mm[-1] - self.along_mm[0])
-
-    @property
-    def _total_drift_mm(self) -> float:
-        return float(np.linalg.norm(self.drift) * self.extent_mm)
 
     @property
     def stray_mm(self) -> FloatArray:
@@ -153,6 +154,12 @@ def stack_of(instances: Sequence[Instance]) -> Stack:
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     positions = np.array([instance.position for instance in instances], dtype=np.float64)
     return Stack(axes[0], axes[1], positions, instances)
+
+
+def sorted_stack(instances: Sequence[Instance]) -> Stack:
+    """The stack of such instances in order along their normal: their own numbers and file names are not trusted."""
+    order = np.argsort(stack_of(instances).along_mm, kind="stable")
+    return stack_of([instances[index] for index in order])
 
 
 def along_mm(instances: Sequence[Instance]) -> FloatArray:
