@@ -10,6 +10,8 @@ Three kinds, by what happens next:
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: What an `OSError` has where a disk is full, a quota is reached or a file has grown too large.
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -222,6 +224,21 @@ class CaseError(PipelineError):
 
 class QuarantineError(CaseError):
     """One case's input is unfit to use; it is set aside with the reason, the others go on."""
+
+
+@contextmanager
+def told_of(key: str) -> Iterator[None]:
+    """Within the block, an error of a case tells which key of the case it is about."""
+    try:
+        yield
+    except CaseError as error:
+        raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
+
+
+def flag_of(key: str, flag: str) -> str:
+    """A flag that tells which key it is about: `N_TURNED: as its EXIF says` -> `N_TURNED: cxr: as its EXIF says`."""
+    code, _, what = flag.partition(": ")
+    return f"{code}: {key}: {what}" if what else f"{code}: {key}"
 
 
 def pipeline_cause(error: BaseException) -> PipelineError | None:

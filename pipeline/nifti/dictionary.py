@@ -11,7 +11,7 @@ from monai.transforms import MapTransform, Orientation, Transform
 
 from pipeline import geometry, volumes
 from pipeline.cases import NiftiFile
-from pipeline.errors import CaseError, QuarantineError
+from pipeline.errors import QuarantineError, flag_of, told_of
 from pipeline.label_measures import label_measures
 from pipeline.nifti.volume import Nifti, image_of, read_nifti, refusal
 from pipeline.spec.spec import Mask, kinds
@@ -60,17 +60,14 @@ class ReadFilesd(MapTransform):
         return case
 
     def _read(self, key: str, case: dict[Hashable, Any]) -> MetaTensor:
-        try:
+        with told_of(key):
             volume = read_nifti(case[key].path)
             if key in self.masks:
                 return self._mask(key, volume, case)
             if min(volume.values.shape) < 2:
                 raise refusal(f"Expected a volume, got {volume.values.shape} voxels.")
             image = self._orient(image_of(volume))
-        except CaseError as error:
-            raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
-        notes = (note.partition(": ") for note in volume.notes)
-        case["flags"] = [*case.get("flags", ()), *(f"{code}: {key}: {what}" for code, _, what in notes)]
+        case["flags"] = [*case.get("flags", ()), *(flag_of(key, note) for note in volume.notes)]
         return image
 
     def _mask(self, key: str, volume: Nifti, case: dict[Hashable, Any]) -> MetaTensor:
@@ -128,8 +125,6 @@ class ReadNatived(MapTransform):
         """
         case = dict(data)
         for key in self.key_iterator(case):
-            try:
+            with told_of(str(key)):
                 case[key] = image_of(read_nifti(case[key]))
-            except CaseError as error:
-                raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error
         return case

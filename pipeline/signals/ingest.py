@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.io import wavfile
 
 from pipeline import geometry, volumes
 from pipeline.cases import Document
-from pipeline.errors import CaseError
+from pipeline.errors import CaseError, flag_of, told_of
 from pipeline.grey import read_grey
 from pipeline.signals.sound import Sound, read_sound
 from pipeline.signals.transforms import add_flags
@@ -60,7 +59,8 @@ class IngestPicturesd(_Ingestd):
         """Read."""
         case = dict(data)
         for key in self.key_iterator(case):
-            found = _named(str(key), read_grey, case[key])
+            with told_of(str(key)):
+                found = read_grey(case[key])
             image = volumes.volume(torch.from_numpy(found.values).T[None, ..., None], geometry.LPS_RAS)
             image.meta[volumes.WHITE] = found.white
             case[key] = image
@@ -83,7 +83,8 @@ class IngestSoundsd(_Ingestd):
         """Read."""
         case = dict(data)
         for key in self.key_iterator(case):
-            found = _named(str(key), read_sound, case[key])
+            with told_of(str(key)):
+                found = read_sound(case[key])
             case[key] = Document(".wav", wav_of(found))
             add_flags(case, key, found.flags)
             measures = {f"{key}_seconds": round(len(found.samples) / found.rate_hz, 3), f"{key}_rate_hz": found.rate_hz}
@@ -105,11 +106,3 @@ def wav_of(sound: Sound) -> bytes:
     if rate_hz != sound.rate_hz or not np.array_equal(held, samples):
         raise CaseError("E_VERIFY", "The WAV file does not hold the samples that were written.")
     return stream.getvalue()
-
-
-def _named(key: str, read: Any, path: Path) -> Any:
-    """What a reader gives of a file; its errors name the role."""
-    try:
-        return read(path)
-    except CaseError as error:
-        raise type(error)(error.code, f"{key}: {error.message}", error.remedy) from error

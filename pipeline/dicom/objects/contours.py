@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from pipeline import geometry
-from pipeline.dicom.objects.objects import read_object
+from pipeline.dicom.objects.objects import read_object, refused_if_broken
 from pipeline.errors import QuarantineError
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,14 +75,8 @@ def read_regions(path: Path, patterns: Collection[str] = ("",)) -> list[Region]:
         QuarantineError: E_MASK when the file is cut or broken, a contour's numbers cannot be read, or a region's number
             is another's, too.
     """
-    try:
+    with refused_if_broken("structure set"):
         return _regions(read_object(path), patterns)
-    except QuarantineError:
-        raise
-    except Exception as error:  # pydicom raises many kinds on broken files, OSError without a number among them
-        if getattr(error, "errno", None):
-            raise
-        raise QuarantineError("E_MASK", f"The structure set cannot be read ({type(error).__name__}).") from error
 
 
 def _regions(dataset: Dataset, patterns: Collection[str]) -> list[Region]:

@@ -15,7 +15,7 @@ from monai.transforms import MapTransform
 from pipeline import geometry, volumes
 from pipeline.cases import Series
 from pipeline.dicom.objects import contours, segments
-from pipeline.errors import CaseError, QuarantineError
+from pipeline.errors import QuarantineError, flag_of, told_of
 from pipeline.label_measures import label_measures
 from pipeline.spec.spec import Mask, kinds
 
@@ -59,7 +59,7 @@ def read_mask(source: Series, labels: Mapping[str, str], grid: MetaTensor) -> La
         filled = draw(pattern)
         shared += int(np.count_nonzero(values[filled.mask]))
         values[filled.mask] = value
-        flags += [_about(label, flag) for flag in filled.flags]
+        flags += [flag_of(label, flag) for flag in filled.flags]
         if not filled.mask.any():
             flags.append(f"N_MASK_EMPTY: {label}: the region has no voxel")
     if shared:
@@ -110,11 +110,6 @@ def _draw_segments(
     return contours.Filled(segments.place(segmentation, matching, shape, affine))
 
 
-def _about(subject: str, flag: str) -> str:
-    code, sentence = flag.split(": ", 1)
-    return f"{code}: {subject}: {sentence}"
-
-
 class ReadMasksd(MapTransform):
     """Draw the masks of a case on the images of their roles, which have been read and not yet turned.
 
@@ -136,13 +131,10 @@ class ReadMasksd(MapTransform):
         case = dict(data)
         for key in self.key_iterator(case):
             name, mask = str(key), self.masks[str(key)]
-            try:
+            with told_of(name):
                 drawn = read_mask(case[key], mask.labels, case[mask.of])
-            except CaseError as error:
-                raise type(error)(error.code, f"{name}: {error.message}", error.remedy) from error
-            values = {label: value for value, label in enumerate(mask.labels, start=1)}
-            measures = label_measures(name, drawn.image, values, drawn.source)
+            measures = label_measures(name, drawn.image, mask.label_values, drawn.source)
             case[key] = drawn.image
             case["measures"] = {**case.get("measures", {}), **measures}
-            case["flags"] = [*case.get("flags", ()), *(_about(name, flag) for flag in drawn.flags)]
+            case["flags"] = [*case.get("flags", ()), *(flag_of(name, flag) for flag in drawn.flags)]
         return case

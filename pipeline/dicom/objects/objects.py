@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom.dataelem import RawDataElement
@@ -13,6 +14,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from pipeline.dicom.headers.encoding import open_dataset
 from pipeline.dicom.headers.values import names_of
+from pipeline.errors import QuarantineError
 
 _FIRST_PIXEL_TAG = 0x7FE00008
 _UNDEFINED = 0xFFFFFFFF
@@ -49,6 +51,23 @@ def read_object(path: Path, tags: Sequence[str] | None = None, pixels: bool = Fa
     found.file_meta = FileMetaDataset()
     found.file_meta.TransferSyntaxUID = UID(encoded.declared or ImplicitVRLittleEndian)
     return found
+
+
+@contextmanager
+def refused_if_broken(what: str) -> Iterator[None]:
+    """Within the block, what pydicom raises on a broken file is E_MASK; what the disk does is not.
+
+    Raises:
+        QuarantineError: E_MASK.
+    """
+    try:
+        yield
+    except QuarantineError:
+        raise
+    except Exception as error:  # of many kinds, OSError without a number among them
+        if getattr(error, "errno", None):
+            raise
+        raise QuarantineError("E_MASK", f"The {what} cannot be read ({type(error).__name__}).") from error
 
 
 def _require_whole(dataset: Dataset) -> None:

@@ -35,8 +35,8 @@ class MaskObject:
 
     Attributes:
         series: its series, with this instance alone.
-        names: of its regions or segments: the hospital's free text, which never reaches an output.
-        frames_of: UID of the frame of reference of each of them, in the same order; empty where it names none.
+        regions: of each region or segment its name, the hospital's free text, which never reaches an output, and the
+            UID of its frame of reference, empty where it names none.
         series_uids: of the series that it names.
         sop_uids: of the images that it names.
         frames: UIDs of its frames of reference.
@@ -44,17 +44,20 @@ class MaskObject:
     """
 
     series: Series
-    names: tuple[str, ...]
-    frames_of: tuple[str, ...]
+    regions: tuple[tuple[str, str], ...]
     series_uids: frozenset[str]
     sop_uids: frozenset[str]
     frames: frozenset[str]
     written: str
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all its regions."""
+        return [name for name, _ in self.regions]
+
     def within(self, frames: Collection[str]) -> list[str]:
         """The names of the regions that do not say that they lie in another frame of reference."""
-        pairs = zip(self.names, self.frames_of, strict=True)
-        return [name for name, frame in pairs if not frames or not frame or frame in frames]
+        return [name for name, frame in self.regions if not frames or not frame or frame in frames]
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,9 @@ def describe_object(series: Series) -> MaskObject:
     """
     dataset = read_object(series.instances[0].path, _TAGS)
     series_uids, sop_uids = _referenced(dataset)
-    regions = tuple(_regions(dataset))
     return MaskObject(
         series=series,
-        names=tuple(name for name, _ in regions),
-        frames_of=tuple(frame for _, frame in regions),
+        regions=tuple(_regions(dataset)),
         series_uids=frozenset(series_uids),
         sop_uids=frozenset(sop_uids),
         frames=frozenset(_frames(dataset)),

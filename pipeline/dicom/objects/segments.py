@@ -14,7 +14,7 @@ from pydicom.uid import UID
 
 from pipeline import geometry
 from pipeline.cases import Instance
-from pipeline.dicom.objects.objects import read_object
+from pipeline.dicom.objects.objects import read_object, refused_if_broken
 from pipeline.dicom.pixels.pixels import stored_values
 from pipeline.errors import QuarantineError
 from pipeline.words import counted
@@ -68,12 +68,8 @@ def read_segmentation(instance: Instance) -> Segmentation:
         QuarantineError: E_MASK when it is broken, two segments have one number, or a frame does not say which
             segment it shows, or where it lies.
     """
-    try:
+    with refused_if_broken("segmentation"):
         dataset = read_object(instance.path)
-    except Exception as error:  # pydicom raises many kinds on broken files, OSError without a number among them
-        if getattr(error, "errno", None):
-            raise
-        raise QuarantineError("E_MASK", f"The segmentation cannot be read ({type(error).__name__}).") from error
     kind = str(dataset.get("SegmentationType", ""))
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         raise QuarantineError(

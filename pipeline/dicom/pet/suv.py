@@ -13,7 +13,7 @@ from pipeline.cases import Series
 from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.pet.decay import Waited, decay, number, positive, private_text, refusal, shown, text
 from pipeline.dicom.pet.nuclides import require_half_life
-from pipeline.errors import QuarantineError
+from pipeline.errors import flag_of, told_of
 
 #: A dose below this many Bq was entered in MBq; a weight above this many kg in g. Neither is guessed.
 LEAST_DOSE_BQ, MOST_WEIGHT_KG = 1e5, 600.0
@@ -158,12 +158,10 @@ class ToSuvd(MapTransform):
         if case.get("fault") is not None:
             return case
         for key in self.key_iterator(case):
-            try:
+            with told_of(str(key)):
                 found = uptake_of(case[key])
-            except QuarantineError as error:
-                raise QuarantineError(error.code, f"{key}: {error.message}", error.remedy) from error
             case[key] = to_suv(case[key], found.factor)
             named = {f"{key}_{name}": value for name, value in found.measures.items()}
             case["measures"] = {**case.get("measures", {}), **named}
-            case["flags"] = [*case.get("flags", ()), *(flag.replace(": ", f": {key}: ", 1) for flag in found.flags)]
+            case["flags"] = [*case.get("flags", ()), *(flag_of(str(key), flag) for flag in found.flags)]
         return case
