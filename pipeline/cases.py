@@ -30,7 +30,7 @@ class Pixels:
 
     Attributes:
         offset: where the value of PixelData (7FE0,0010) starts, in bytes from the file's start; in a deflated file,
-            from the start of what `pipeline.dicom.headers.encoding.inflate` gives.
+            from the start of its inflated data set (`pipeline.dicom.headers.encoding.open_dataset`).
         length: of the value in bytes; None where it is encapsulated (compressed).
         syntax: UID of the transfer syntax in which the values really are.
         bits_allocated: BitsAllocated (0028,0100); 32 and 64 for FloatPixelData and DoubleFloatPixelData.

@@ -7,7 +7,6 @@ import io
 import mmap
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -42,7 +41,7 @@ class Encoded:
 
     Attributes:
         file: as it was opened.
-        stream: the file's content; of a deflated file, its inflated data set.
+        stream: the file's content; of a deflated file, its inflated data set (DICOM PS3.5 A.5).
         size: of the stream in bytes.
         declared: TransferSyntaxUID (0002,0010), empty where it is missing.
         implicit: the elements have no value representation.
@@ -91,22 +90,6 @@ def open_dataset(file: BinaryIO) -> Encoded:
     implicit, little = _look(stream)
     certain = prefixed or not bare or bool(declared)
     return Encoded(file, stream, size, declared, implicit, little, deflated, bare, certain)
-
-
-def inflate(path: Path) -> bytes:
-    """The inflated data set of a deflated file, in which `Pixels.offset` counts.
-
-    Raises:
-        NotDicomError: the file is not deflated.
-        TooLargeError: it grows beyond `INFLATED_BYTES`.
-
-    Source: DICOM PS3.5 A.5.
-    """
-    with path.open("rb") as file:
-        encoded = open_dataset(file)
-    if not isinstance(encoded.stream, io.BytesIO):
-        raise NotDicomError
-    return encoded.stream.getvalue()
 
 
 def header_digest(file: BinaryIO, pixels: int, deflated: bool) -> str:

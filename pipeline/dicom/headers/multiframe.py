@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pipeline.cases import Instance
-from pipeline.dicom.headers.values import PLANE_TAGS, BadNumberError, names_of, numbers, plane, texts
+from pipeline.dicom.headers.values import PLANE_TAGS, BadNumberError, cross, moved, names_of, numbers, plane, texts
 from pipeline.errors import QuarantineError
 
 _SHARED, _PER_FRAME, _DIMENSIONS = 0x52009229, 0x52009230, 0x00209222
@@ -79,8 +79,9 @@ def frames_of(base: Instance, dataset: Dataset) -> tuple[Instance, ...]:
         return (base,)
     base, along = positions
     _require_count(len(along), base)
-    tags = {**base.tags, "NumberOfFrames": "1"}
-    return tuple(replace(base, frame=k, position=_moved(base, offset), tags=tags) for k, offset in enumerate(along))
+    first, normal = base.position or (0.0, 0.0, 0.0), cross(base.orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    one = replace(base, tags={**base.tags, "NumberOfFrames": "1"})
+    return tuple(replace(one, frame=k, position=moved(first, normal, offset)) for k, offset in enumerate(along))
 
 
 def _require_count(places: int, base: Instance) -> None:
@@ -165,19 +166,8 @@ def _nuclear_positions(base: Instance, dataset: Dataset) -> tuple[Instance, list
     return placed, [k * step[0] for k in range(len(order))]
 
 
-def _moved(base: Instance, offset_mm: float) -> tuple[float, float, float]:
-    """A position `offset_mm` along the normal of the first frame."""
-    (x, y, z), (a, b, c, d, e, f) = base.position or (0.0, 0.0, 0.0), base.orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
-    return (x + offset_mm * normal[0], y + offset_mm * normal[1], z + offset_mm * normal[2])
-
-
 def _numbers(dataset: Dataset, tag: int) -> list[float]:
-    return _values(next(iter(texts(dataset, {tag: ("", _vr(tag))}).values()), "")) if tag in dataset else []
-
-
-def _vr(tag: int) -> str:
-    return "US" if tag == _SLICES else "DS"
+    return _values(texts(dataset, {tag: ("", dictionary_VR(tag))}).get("", ""))
 
 
 def _values(text: str) -> list[float]:

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pipeline.cases import Instance
-from pipeline.dicom.headers.values import BadNumberError, numbers
+from pipeline.dicom.headers.values import BadNumberError, cross, moved, numbers
 from pipeline.errors import QuarantineError
 
 #: Element, the element that names its owner, and that name. Source: the DICOM conformance statements of Siemens MR
@@ -93,7 +93,7 @@ def tiles_of(base: Instance, dataset: Dataset) -> tuple[Instance, ...]:
     rows, columns = base.rows // side, base.columns // side
     first = _first_position(base, base.rows - rows, base.columns - columns)
     tile = replace(base, rows=rows, columns=columns, pixels=replace(base.pixels, tiles=side))
-    return tuple(replace(tile, frame=k, position=_along(first, normal, k * step)) for k in range(count))
+    return tuple(replace(tile, frame=k, position=moved(first, normal, k * step)) for k in range(count))
 
 
 def _unsure(why: str) -> QuarantineError:
@@ -136,8 +136,7 @@ def _normal(base: Instance, csa: dict[str, Any]) -> tuple[float, float, float]:
     """The direction in which the slices follow each other: along the slices' normal, or opposite to it."""
     if base.orientation is None or base.position is None or base.spacing_mm is None:
         raise _unsure("it has no position, orientation or spacing")
-    a, b, c, d, e, f = base.orientation
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)
+    normal = cross(base.orientation)
     named = _items(csa, "SliceNormalVector")
     if len(named) != 3:
         raise _unsure("the direction of its slices is not named")
@@ -166,9 +165,4 @@ def _first_position(base: Instance, rows: int, columns: int) -> tuple[float, flo
         start + right * between_columns * columns / 2 + down * between_rows * rows / 2
         for start, right, down in zip(base.position or (), row, column, strict=True)
     )
-    return (x, y, z)
-
-
-def _along(first: tuple[float, ...], normal: tuple[float, ...], offset_mm: float) -> tuple[float, float, float]:
-    x, y, z = (start + offset_mm * direction for start, direction in zip(first, normal, strict=True))
     return (x, y, z)

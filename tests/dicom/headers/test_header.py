@@ -21,11 +21,18 @@ from pydicom.uid import (
 
 from pipeline.cases import Instance
 from pipeline.dicom.headers import encoding
-from pipeline.dicom.headers.encoding import NotDicomError, inflate
+from pipeline.dicom.headers.encoding import NotDicomError, open_dataset
 from pipeline.dicom.headers.header import BASE_TAGS, read_header
 from pipeline.simulation.dicom import SeriesHeader, write_series
 from tests.phantoms import faults
 from tests.phantoms.phantom import position_phantom
+
+
+def inflate(path: Path) -> bytes:
+    """The inflated data set of a deflated file."""
+    with path.open("rb") as file:
+        return open_dataset(file).stream.read()
+
 
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 COMPRESSED = (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless)
