@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
@@ -100,8 +101,8 @@ class Cleaner:
             Action.CODE: self._code,
             Action.BODY_PART: self._body_part,
             Action.IMAGE_TYPE: self._image_type,
-            Action.WORDS: self._words,
-            Action.LABEL: self._label,
+            Action.WORDS: partial(self._reword, otherwise=""),
+            Action.LABEL: partial(self._reword, otherwise=_UNKNOWN),
             Action.NAME: self._name,
         }
 
@@ -223,12 +224,6 @@ class Cleaner:
         known = [value if vocabulary.is_image_type(value) else "OTHER" for value in values]
         if known != values:
             dataset[tag] = DataElement(tag, "CS", known)
-
-    def _words(self, dataset: Dataset, tag: int) -> None:
-        self._reword(dataset, tag, "")
-
-    def _label(self, dataset: Dataset, tag: int) -> None:
-        self._reword(dataset, tag, _UNKNOWN)
 
     def _reword(self, dataset: Dataset, tag: int, otherwise: str) -> None:
         element = dataset[tag]

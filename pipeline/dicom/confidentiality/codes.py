@@ -9,13 +9,13 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from pipeline.dicom.headers.values import SNOMED_RT
+
 #: What stands for a code of a hospital's or a vendor's own, whose value and meaning could be anything.
 REMOVED = Code("REMOVED", "99TANDEM", "Removed")
 
 _SCHEME = "CodingSchemeDesignator"
 _PARTS = ("CodeValue", "LongCodeValue", "URNCodeValue", "CodeMeaning")
-#: Older names of SNOMED CT's codes: pydicom compares these with their successors. Source: DICOM PS3.16 Annex O.
-_SNOMED_RT = ("SRT", "SNM3", "99SDM")
 #: Units that are made of these parts alone can say nothing else. Source: UCUM, table of units.
 _UNIT = r"([cmunkMG]?(m|g|l|L|s|Bq|Gy|Sv|mol|V|T|Hz|eV|A|W|Ci|Pa)|min|h|d|deg|rad|%|1|10\*?-?\d)-?\d?"
 _REMARK = r"(\{(SUV(bw|lbm|bsa|ibw)|counts|ratio|propcounts)\})?"
@@ -30,7 +30,7 @@ def standardise(dataset: Dataset) -> None:
     value, scheme = _text(dataset, "CodeValue"), _text(dataset, _SCHEME)
     present = [part for part in _PARTS if part in dataset]
     if not present:
-        if _SCHEME in dataset and scheme not in (*codes.schemes(), *_SNOMED_RT):
+        if _SCHEME in dataset and scheme not in (*codes.schemes(), *SNOMED_RT):
             dataset.CodingSchemeDesignator = REMOVED.scheme_designator
         return
     code = known(value or _text(dataset, "LongCodeValue"), scheme) or REMOVED
@@ -51,9 +51,9 @@ def known(value: str, scheme: str) -> Code | None:
         value: CodeValue (0008,0100).
         scheme: CodingSchemeDesignator (0008,0102).
     """
-    if scheme in _SNOMED_RT:
+    if scheme in SNOMED_RT:
         wanted = Code(value, "SRT", "")
-        same = (code for code in codes.SCT.concepts.values() if code == wanted)
+        same = (code for code in codes.SCT.concepts.values() if code == wanted)  # pydicom knows the successors
         found = next(same, None)
         return found and Code(value, scheme, found.meaning)
     if scheme == "UCUM" and len(value) <= 16 and _UNITS.fullmatch(value):

@@ -124,7 +124,7 @@ def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> d
     """
     path = out / SETTINGS
     there = path.is_file() or (out / TABLE).exists() or any(out.glob(_COPIES))  # else its copies were deleted
-    rows = list(names.kept(TABLE)) if there else []
+    rows = names.kept(TABLE) if there else []
     made = {"version": __version__, "columns": list(_PRIVATE_COLUMNS)}
     settings = {**made, "options": asdict(options), "key": names.of("key")}
     same = path.is_file() and json.loads(path.read_text(encoding="utf-8")) == settings and bool(rows)

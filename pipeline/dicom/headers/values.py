@@ -24,6 +24,8 @@ _PLANE = tuple(
     zip(("position", "orientation", "spacing_mm", "slope", "intercept"), PLANE_TAGS, (3, 6, 2, 1, 1), strict=True)
 )
 
+#: What SNOMED CT's codes were called before. Source: DICOM PS3.16 Annex O.
+SNOMED_RT = ("SRT", "SNM3", "99SDM")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UI", "UC"})

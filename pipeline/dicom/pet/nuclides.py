@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from pipeline.dicom.headers.values import SNOMED_RT
 from pipeline.dicom.pet.decay import refusal, text
 
 #: Nuclide -> half-life in s. Source: the nuclides of DICOM PS3.16 CID 4020; half-lives of NuDat 3.
@@ -33,8 +34,6 @@ TOLERANCE = 0.03
 _NAMES = "|".join(sorted({*_SYMBOLS, *(symbol.lower() for symbol in _SYMBOLS.values())}, key=len, reverse=True))
 _MASS = r"\^?(\d{2,3}m?)\^?"
 _NUCLIDE = re.compile(rf"(?<![a-z0-9]){_MASS}[ -]?({_NAMES})(?![a-z])|(?<![a-z])({_NAMES})[ -]?{_MASS}(?![a-z0-9])")
-#: The scheme in which DICOM named nuclides before SNOMED CT, and what it was called.
-_SNOMED_RT = ("SRT", "SNM3", "99SDM")
 
 
 def require_half_life(tracer: Dataset, half_life_s: float) -> None:
@@ -66,7 +65,7 @@ def _named(tracer: Dataset) -> Iterator[str]:
 
 def _meaning(value: str, scheme: str) -> str:
     """What the standard calls a nuclide's code; empty for a code that is none of CID 4020."""
-    code = Code(value, "SRT" if scheme in _SNOMED_RT else scheme, "")
+    code = Code(value, "SRT" if scheme in SNOMED_RT else scheme, "")
     nuclides = (getattr(codes.cid4020, name) for name in codes.cid4020.dir())
     return next((str(nuclide.meaning) for nuclide in nuclides if nuclide == code), "")
 

@@ -13,6 +13,7 @@ from pipeline.cases import Series
 from pipeline.dicom.objects.objects import read_object
 from pipeline.dicom.pet.decay import Waited, decay, number, positive, private_text, refusal, shown, text
 from pipeline.dicom.pet.nuclides import require_half_life
+from pipeline.dicom.pixels.rescale import rescale_of
 from pipeline.errors import flag_of, told_of
 
 #: A dose below this many Bq was entered in MBq; a weight above this many kg in g. Neither is guessed.
@@ -131,15 +132,9 @@ def _tracer(header: Dataset) -> Dataset:
 
 def to_suv(series: Series, factor: float) -> Series:
     """The series whose rescale gives SUV: each slice's own slope and intercept, times the factor."""
-    instances = tuple(
-        replace(
-            item,
-            slope=factor * (1.0 if item.slope is None else item.slope),
-            intercept=factor * (0.0 if item.intercept is None else item.intercept),
-        )
-        for item in series.instances
-    )
-    return replace(series, instances=instances)
+    pairs = [(item, *rescale_of(item)) for item in series.instances]
+    instances = [replace(item, slope=factor * slope, intercept=factor * intercept) for item, slope, intercept in pairs]
+    return replace(series, instances=tuple(instances))
 
 
 class ToSuvd(MapTransform):

@@ -75,7 +75,7 @@ def read_slices(series: Series) -> Slices:
 
 def rescaled(stored: Array, instance: Instance) -> Array:
     """Real-world values of one slice: int32 or int64 where slope and intercept are whole numbers, else float64."""
-    slope, intercept = _rescale(instance)
+    slope, intercept = rescale_of(instance)
     if _is_whole(instance) and stored.dtype.kind in "iu":
         kind = np.int32 if stored.dtype.itemsize <= 2 and abs(slope) < 2**14 and abs(intercept) < 2**30 else np.int64
         real = stored.astype(kind)
@@ -85,13 +85,14 @@ def rescaled(stored: Array, instance: Instance) -> Array:
     return np.asarray(stored * np.float64(slope) + intercept)
 
 
-def _rescale(instance: Instance) -> tuple[float, float]:
+def rescale_of(instance: Instance) -> tuple[float, float]:
+    """Slope and intercept of a slice; 1 and 0 where it names none."""
     slope = 1.0 if instance.slope is None else instance.slope
     return slope, 0.0 if instance.intercept is None else instance.intercept
 
 
 def _is_whole(instance: Instance) -> bool:
-    whole = all(number == round(number) and abs(number) < WHOLE_LIMIT for number in _rescale(instance))
+    whole = all(number == round(number) and abs(number) < WHOLE_LIMIT for number in rescale_of(instance))
     return whole and not (instance.pixels is not None and instance.pixels.floating)
 
 
@@ -100,7 +101,8 @@ def _set_outside(real: Array, stored: Array, instance: Instance, hounsfield: boo
     limits = padding_of(instance)
     if limits is None:
         return False
-    ends = np.sort(np.multiply(limits, _rescale(instance)[0]) + _rescale(instance)[1])
+    slope, intercept = rescale_of(instance)
+    ends = np.sort(np.multiply(limits, slope) + intercept)
     if hounsfield and TISSUE_HU[0] < ends[1] and ends[0] < TISSUE_HU[1]:
         return False
     outside = AIR_HU if hounsfield else 0.0
@@ -118,7 +120,7 @@ def _require_matching_rescale(values: Array, instances: Sequence[Instance]) -> N
     Raises:
         QuarantineError: E_RESCALE.
     """
-    pairs = [_rescale(instance) for instance in instances]
+    pairs = [rescale_of(instance) for instance in instances]
     (usual, count), *others = Counter(pairs).most_common()
     if not others or count <= len(pairs) / 2:
         return
