@@ -22,8 +22,8 @@ from pipeline.dicom.series.select import Choice, Selection, select
 from pipeline.dicom.series.stack import stack_of
 from pipeline.errors import UsageError
 from pipeline.spec.spec import Spec, save_spec
-from pipeline.store.files import require_apart, write_atomic, write_text
-from pipeline.store.plain import as_json
+from pipeline.store.files import require_apart, write_atomic
+from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted
 
@@ -151,7 +151,7 @@ class FindSeries:
         apart = {item.path: item for item in (*found.others, *lost, *found.unreadable)}
         where = names.keep("files.csv", ("path", "code", "reason"), map(_file_row, apart.values()))
         counts = _counts(found, apart.keys())
-        write_atomic(self.output_dir / SCAN_SUMMARY, lambda path: write_text(path, as_json(counts)))
+        write_json(self.output_dir / SCAN_SUMMARY, counts)
         if archives := sum(item.path.suffix.lower() in ARCHIVES for item in found.others):
             echo(f"{counted(archives, 'archive')} not opened: unpack what holds images, and run again.", error=True)
         if found.unreadable or lost:

@@ -22,8 +22,8 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.nifti.volume import Header, read_header
 from pipeline.spec.paths import compile_pattern, name_below, owner
 from pipeline.spec.spec import Mask, Role, Spec, save_spec
-from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic, write_text
-from pipeline.store.plain import as_json
+from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic
+from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
 from pipeline.words import counted
 
@@ -185,7 +185,7 @@ class FindFiles:
         flat = sum(not self._flat.isdisjoint(file.keys) for file in files)
         counts = {"files_nifti": len(files) - flat, "files_unreadable": self.unreadable, "files_not_nifti": unknown}
         counts |= {"files_pictures_and_sounds": flat} if self._flat else {}
-        write_atomic(self.output_dir / "scan.json", lambda path: write_text(path, as_json(counts)))
+        write_json(self.output_dir / "scan.json", counts)
         if self.unreadable:
             tables = f"{where} and files.csv beside it"
             echo(f"{counted(self.unreadable, 'file or folder')} could not be read: see {tables}", error=True)

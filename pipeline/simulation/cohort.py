@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.simulation.head import load_head_template
 from pipeline.simulation.kinds import random_kind, with_kind
 from pipeline.simulation.protocol import Examination, examine
 from pipeline.simulation.subject import Subject, random_subject
+from pipeline.store.plain import write_json
 
 #: The code with which the faulty patients' CT has to be set aside.
 FAULT_CODE = "E_GAP"
@@ -112,9 +112,9 @@ def simulate_cohort(
         examination = examine(subject, _identity(seed, number), spacing_mm, rng)
         patients.append(_write_patient(partial, subject, examination, faulty=number > cases - faulty))
         if kind is not None:
-            _write_json(partial / "truth" / patients[-1].patient_id / "class.json", asdict(kind))
+            write_json(partial / "truth" / patients[-1].patient_id / "class.json", asdict(kind))
     index = {"seed": seed, "spacing_mm": spacing_mm, "patients": [asdict(patient) for patient in patients]}
-    _write_json(partial / "truth" / "cohort.json", index)
+    write_json(partial / "truth" / "cohort.json", index)
     cohort = Cohort(out / "dicom", out / "truth", tuple(patients))
     (partial / "dicom").rename(cohort.dicom)
     (partial / "truth").rename(cohort.truth)
@@ -202,7 +202,7 @@ def _write_truth(folder: Path, subject: Subject, examination: Examination) -> No
     header = "ct_x,ct_y,ct_z,mr_x,mr_y,mr_z"
     np.savetxt(folder / "landmarks.csv", table, fmt="%.6f", delimiter=",", header=header, comments="")
     transform = {"from": "CT world", "to": "MR world", "convention": "RAS mm", "matrix": subject.ct_to_mr.tolist()}
-    _write_json(folder / "transform.json", transform)
+    write_json(folder / "transform.json", transform)
 
 
 def _write_nifti(path: Path, image: MetaTensor, kind: npt.DTypeLike) -> None:
@@ -212,7 +212,3 @@ def _write_nifti(path: Path, image: MetaTensor, kind: npt.DTypeLike) -> None:
     result.set_sform(affine, code=1)
     result.header.set_xyzt_units("mm")
     nib.save(result, path)
-
-
-def _write_json(path: Path, data: object) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, StrictFloat, field_validator, model_validator
+from pydantic import BaseModel, Field, StrictFloat, ValidationInfo, field_validator, model_validator
 
 from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, find_spec, read_model
@@ -60,21 +60,14 @@ class Spec(Model):
     ct_windows: dict[str, tuple[StrictFloat, StrictFloat]] = Field(default=CT_WINDOWS, min_length=1)
     streams: dict[str, Stream] = Field(default={})
 
-    @field_validator("streams")
+    @field_validator("roles", "streams")
     @classmethod
-    def _stream_names(cls, streams: dict[str, Stream]) -> dict[str, Stream]:
-        for name in streams:
+    def _names(cls, named: dict[str, Any], about: ValidationInfo) -> dict[str, Any]:
+        for name in named:
             if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
-                raise ValueError(f"`{name}` cannot name a stream: use lower-case letters, digits and _")
-        return streams
-
-    @field_validator("roles")
-    @classmethod
-    def _names(cls, roles: dict[str, Role]) -> dict[str, Role]:
-        for name in roles:
-            if not re.match(ROLE_NAME, name) or name in RESERVED_NAMES:
-                raise ValueError(f"`{name}` cannot name a role: use lower-case letters, digits and _")
-        return roles
+                what = str(about.field_name).removesuffix("s")
+                raise ValueError(f"`{name}` cannot name a {what}: use lower-case letters, digits and _")
+        return named
 
     @model_validator(mode="after")
     def _roles_exist(self) -> Spec:

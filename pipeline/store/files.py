@@ -357,6 +357,8 @@ def _claimed(owner: Path, stack: ExitStack) -> bool:
     Raises:
         UsageError: E_BUSY for a process of another machine, of which nothing is known.
     """
+    import psutil  # where no lock of the kernel is to be had
+
     host, me = socket.gethostname(), str(os.getpid())
     for _ in range(2):
         try:
@@ -367,23 +369,13 @@ def _claimed(owner: Path, stack: ExitStack) -> bool:
             if where != host:
                 remedy = f"Wait for it to end; delete {owner} if it has."
                 raise UsageError("E_BUSY", f"A run on {where} is using the output folder.", remedy) from None
-            if not process.isdigit() or _is_alive(int(process)):
+            if not process.isdigit() or psutil.pid_exists(int(process)):
                 return False
             owner.unlink(missing_ok=True)
         else:
             stack.callback(owner.unlink, missing_ok=True)
             return True
     return False
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def flush(path: Path) -> None:

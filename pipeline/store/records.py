@@ -97,11 +97,12 @@ def read(folder: Path) -> Record | None:
 def absent(output_dir: Path, stage: str, present: Collection[str]) -> list[Record]:
     """The records of a stage that finds cases, of those that are not `present`, and were not withdrawn before."""
     found = [read(path.parent) for path in (output_dir / "cases").glob(f"*/{stage}/{RECORD}")]
-    return [
-        record
-        for record in found
-        if record and record.case_id not in present and not (record.error and record.error.code == "E_WITHDRAWN")
-    ]
+    return [record for record in found if record and record.case_id not in present and not is_withdrawn(record)]
+
+
+def is_withdrawn(record: Record) -> bool:
+    """Whether the input does not hold the case any more."""
+    return record.error is not None and record.error.code == "E_WITHDRAWN"
 
 
 def withdraw(output_dir: Path, gone: Iterable[Record]) -> None:

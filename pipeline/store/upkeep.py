@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -65,14 +65,6 @@ class Stray:
     size: int
 
 
-@dataclass
-class _Folders:
-    """The records of a run folder, and the folders that have one which cannot be understood."""
-
-    found: dict[Path, Record] = field(default_factory=dict)
-    closed: list[Path] = field(default_factory=list)
-
-
 def require_free(output_dir: Path) -> None:
     """Refuse a folder that holds no run, or that one is working in.
 
@@ -94,7 +86,7 @@ def no_cases(output_dir: Path) -> UsageError:
 
 def outputs(output_dir: Path) -> list[Artifact]:
     """Every output that a record of the run folder names."""
-    return [item for record in _records(output_dir).found.values() for item in record.artifacts]
+    return [item for record in _records(output_dir)[0].values() for item in record.artifacts]
 
 
 def check(output_dir: Path, items: Iterable[Artifact], jobs: int = 1) -> Iterator[tuple[Artifact, State]]:
@@ -114,7 +106,7 @@ def checked(output_dir: Path, found: Iterable[tuple[Artifact, State]]) -> Checke
     by: dict[State, list[str]] = {"whole": [], "missing": [], "changed": [], "unreadable": []}
     for item, state in found:
         by[state].append(item.path)
-    closed = [_below(output_dir, folder / records.RECORD) for folder in _records(output_dir).closed]
+    closed = [_below(output_dir, folder / records.RECORD) for folder in _records(output_dir)[1]]
     others = tuple(item.path for item in strays(output_dir) if item.reason != GONE)
     unreadable = (*sorted(by["unreadable"]), *closed)
     return Checked(len(by["whole"]), tuple(sorted(by["missing"])), tuple(sorted(by["changed"])), unreadable, others)
@@ -126,11 +118,11 @@ def strays(output_dir: Path) -> list[Stray]:
     Links to folders are not entered, and the folder of a record that cannot be understood is left alone: it may be of
     a later version.
     """
-    known = _records(output_dir)
-    gone = {folder.parent for folder, record in known.found.items() if _is_withdrawn(record)}
-    named = {output_dir / item.path for record in known.found.values() for item in record.artifacts}
-    named |= {folder / records.RECORD for folder in known.found}
-    named |= {folder / records.ERROR_LOG for folder, record in known.found.items() if record.status != "done"}
+    known, closed = _records(output_dir)
+    gone = {folder.parent for folder, record in known.items() if records.is_withdrawn(record)}
+    named = {output_dir / item.path for record in known.values() for item in record.artifacts}
+    named |= {folder / records.RECORD for folder in known}
+    named |= {folder / records.ERROR_LOG for folder, record in known.items() if record.status != "done"}
     found: list[Stray] = []
     for top, folders, files in os.walk(output_dir / "cases"):
         here = Path(top)
@@ -140,7 +132,7 @@ def strays(output_dir: Path) -> list[Stray]:
             found.append(Stray(_below(output_dir, here), GONE, _size(here)))
             folders.clear()
             continue
-        folders[:] = sorted(name for name in folders if here / name not in known.closed)
+        folders[:] = sorted(name for name in folders if here / name not in closed)
         for path in (here / name for name in sorted(files)):
             if path not in named:
                 reason = TEMPORARY if path.name.startswith(TEMPORARY_PREFIX) else NO_RECORD
@@ -176,17 +168,19 @@ def _prune(folder: Path, cases: Path) -> None:
         folder = folder.parent
 
 
-def _records(output_dir: Path) -> _Folders:
-    known = _Folders()
+def _records(output_dir: Path) -> tuple[dict[Path, Record], list[Path]]:
+    """The records of a run folder by their folders, and the folders that have one which cannot be understood."""
+    known: dict[Path, Record] = {}
+    closed: list[Path] = []
     for path in sorted((output_dir / "cases").glob(f"*/*/{records.RECORD}")):
         if path.parent.name.startswith(TEMPORARY_PREFIX):
             continue
         record = _record(path.parent)
         if record is None:
-            known.closed.append(path.parent)
+            closed.append(path.parent)
         else:
-            known.found[path.parent] = record
-    return known
+            known[path.parent] = record
+    return known, closed
 
 
 def _record(folder: Path) -> Record | None:
@@ -194,10 +188,6 @@ def _record(folder: Path) -> Record | None:
         return records.read(folder)
     except OSError:  # nobody may read it
         return None
-
-
-def _is_withdrawn(record: Record) -> bool:
-    return record.error is not None and record.error.code == "E_WITHDRAWN"
 
 
 def _state(path: Path, digest: str) -> State:

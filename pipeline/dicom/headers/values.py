@@ -26,6 +26,7 @@ _PLANE = tuple(
 
 #: What SNOMED CT's codes were called before. Source: DICOM PS3.16 Annex O.
 SNOMED_RT = ("SRT", "SNM3", "99SDM")
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _BINARY = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d"}
 _TEXT = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UI", "UC"})
