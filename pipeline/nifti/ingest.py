@@ -166,12 +166,11 @@ class FindFiles:
         chosen = {value.path for case in sound for value in case.values() if isinstance(value, NiftiFile)}
         chosen |= {value for case in sound for value in case.values() if isinstance(value, Path)}
         ids = {file.path: names.of("file", file.path.relative_to(self.dataset_dir).as_posix()) for file in files}
-        owners = {file.path: names.of("case", *file.owner) if file.owner else "" for file in files}
-        rows = [self._row(file, ids[file.path], owners[file.path], file.path in chosen) for file in files]
+        rows = [self._row(file, ids[file.path], self.owners.get(file.path, ""), file.path in chosen) for file in files]
         table = pd.DataFrame(rows).map(escape_cell)
         write_atomic(self.output_dir / "series.csv", lambda path: table.to_csv(path, index=False))
         private = [
-            (ids[file.path], owners[file.path], *map(escape_cell, (" ".join(file.owner), str(file.path))))
+            (ids[file.path], self.owners.get(file.path, ""), *map(escape_cell, (" ".join(file.owner), str(file.path))))
             for file in files
         ]
         where = names.keep("series.csv", ("series", "case_id", "name", "path"), private)

@@ -176,15 +176,9 @@ def identity(header: SeriesHeader, uid: UID, number: int, storage: UID) -> Datas
     }
     slice_ = Dataset()
     slice_.file_meta = meta
-    slice_.update(_elements(values))
-    return slice_
-
-
-def _elements(values: dict[str, object]) -> Dataset:
-    result = Dataset()
     for keyword, value in values.items():
-        setattr(result, keyword, value)
-    return result
+        setattr(slice_, keyword, value)
+    return slice_
 
 
 def _add_plane(slice_: Dataset, lps: geometry.FloatArray, k: int, thickness_mm: float | None) -> None:

@@ -45,9 +45,13 @@ LEAST_PACKED = 1000
 
 @dataclass(frozen=True)
 class Format:
-    """A kind's file format: how a value is prepared, written and checked against what is on the disk."""
+    """A kind's file format: how a value is prepared, written and checked against what is on the disk.
 
-    suffix: Callable[[Any], str]
+    Attributes:
+        suffix: of the file's name; empty: the value's own.
+    """
+
+    suffix: str
     prepare: Callable[[Any], Any]
     write: Callable[[Any, Path], object]
     check: Callable[[Any, Path], None]
@@ -72,7 +76,7 @@ def save(key: str, kind: str, value: Any, folder: Path) -> tuple[Path, Artifact]
         raise CaseError("E_CONFIG", f"Expected one of {', '.join(FORMATS)} as the kind of {key}, got {kind}.")
     form = FORMATS[kind]
     prepared = form.prepare(value)
-    path = folder / f"{key}{form.suffix(value)}"
+    path = folder / f"{key}{form.suffix or value.suffix}"
     digest = write_atomic(path, lambda p: form.write(prepared, p), lambda p: form.check(prepared, p))
     return path, Artifact(key, kind, path.name, digest, _geometry(value))
 
@@ -228,21 +232,17 @@ def _check_bytes(data: bytes, path: Path) -> None:
         raise CaseError("E_VERIFY", f"The file {path.name} does not hold the bytes that were written.")
 
 
-def _always(suffix: str) -> Callable[[Any], str]:
-    return lambda _value: suffix
-
-
 FORMATS: Mapping[str, Format] = {
-    "image": Format(_always(".nii.gz"), _image, _write_nifti, _check_nifti),
-    "label": Format(_always(".nii.gz"), _label, _write_nifti, _check_nifti),
-    "probability": Format(_always(".nii.gz"), _probability, _write_nifti, _check_nifti),
-    "transform": Format(_always(".h5"), lambda transform: transform, _write_transform, _check_transform),
+    "image": Format(".nii.gz", _image, _write_nifti, _check_nifti),
+    "label": Format(".nii.gz", _label, _write_nifti, _check_nifti),
+    "probability": Format(".nii.gz", _probability, _write_nifti, _check_nifti),
+    "transform": Format(".h5", lambda transform: transform, _write_transform, _check_transform),
     "table": Format(
-        _always(".csv"),
+        ".csv",
         lambda table: table.map(escape_cell),
         lambda table, path: table.to_csv(path, index=False),
         _check_table,
     ),
-    "measure": Format(_always(".json"), lambda value: measure(value).encode(), _write_bytes, _check_bytes),
-    "document": Format(attrgetter("suffix"), attrgetter("data"), _write_bytes, _check_bytes),
+    "measure": Format(".json", lambda value: measure(value).encode(), _write_bytes, _check_bytes),
+    "document": Format("", attrgetter("data"), _write_bytes, _check_bytes),
 }

@@ -43,16 +43,14 @@ class Column:
 
 
 _STATUS = ", ".join((*get_args(Status), "or nothing where it did not run"))
-_ENDS = (
+#: Of the whole case.
+_OF_CASE = (
+    Column("case_id", "text", "", "", "Pseudonym of the case: the name of its folder below cases/."),
     Column("code", "category", "", "", "Error code of the first stage that failed or set the case aside: errors.md."),
     Column("reason", "text", "", "", "Why, in a sentence."),
-)
-_JUDGED = (
     Column("verdict", "category", "", "", f"The worst verdict of a stage on its own results: {', '.join(GRADES)}."),
     Column("verdict_reason", "text", "", "", "The reasons of all verdicts, the most severe first."),
-)
-_FLAGS = Column(
-    "flags", "text", "", "", "What a reader has to know, separated by semicolons; codes N_… are in errors.md."
+    Column("flags", "text", "", "", "What a reader has to know, separated by semicolons; codes N_… are in errors.md."),
 )
 
 
@@ -65,8 +63,7 @@ def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iter
         names: the table's columns, in their order.
     """
     found = [record for case in cases.values() for record in case]
-    known = {item.name: item for item in (*_ENDS, *_JUDGED, _FLAGS)}
-    known["case_id"] = Column("case_id", "text", "", "", "Pseudonym of the case: the name of its folder below cases/.")
+    known = {item.name: item for item in _OF_CASE}
     helps = {stage: _help(output_dir, stage, found) for stage in dict.fromkeys(record.stage for record in found)}
     for stage in helps:
         known.setdefault(

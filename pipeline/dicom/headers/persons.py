@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from pipeline.dicom.headers.header import Header
+from typing import NamedTuple
 
 PERSON_TAGS = ("PatientName", "PatientBirthDate", "PatientSex")
 _PERSON = ("PatientID", *PERSON_TAGS)
@@ -136,29 +131,3 @@ def _may_be_renamed(first: list[list[str]], second: list[list[str]]) -> bool:
     pairs = [(x, y) for x in first for y in second]
     alike = (SequenceMatcher(None, " ".join(x), " ".join(y)).ratio() for x, y in pairs)
     return any({*x[1:]} & {*y[1:]} for x, y in pairs) or max(alike) >= _SLIP
-
-
-def with_issuers(headers: Iterable[Header]) -> list[Header]:
-    """Bring together what has one PatientID, with the one issuer (0010,0021) that some of it names, or with none.
-
-    Where the headers contradict each other, or name several issuers, they stay apart.
-
-    Returns:
-        The headers; those that got an issuer with the note N_ISSUER.
-    """
-    found = list(headers)
-    by_id: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for index, header in enumerate(found):
-        tags = header.instances[0].tags
-        if tags.get("PatientID"):
-            by_id[tags["PatientID"]][tags.get("IssuerOfPatientID", "")].append(index)
-    for groups in by_id.values():
-        if len(groups) != 2 or "" not in groups:
-            continue
-        if clashes(person_of(found[index].instances[0].tags) for group in groups.values() for index in group):
-            continue
-        owner = next(found[group[0]].patient_id for issuer, group in groups.items() if issuer)
-        for index in groups[""]:
-            noted = tuple(replace(item, notes=(*item.notes, "N_ISSUER")) for item in found[index].instances)
-            found[index] = replace(found[index], patient_id=owner, instances=noted)
-    return found

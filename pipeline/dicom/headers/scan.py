@@ -15,7 +15,7 @@ from pipeline.dicom.headers.encoding import NotDicomError
 from pipeline.dicom.headers.header import Header, read_header, rejected
 from pipeline.dicom.headers.neighbours import Neighbours
 from pipeline.dicom.headers.packed import pack, unpack
-from pipeline.dicom.headers.persons import with_issuers
+from pipeline.dicom.headers.persons import clashes, person_of
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.errors import UsageError
 from pipeline.store.files import require_file, walk
@@ -84,7 +84,7 @@ def scan(
         remedy = nifti if any(item.path.name.endswith((".nii", ".nii.gz")) for item in others) else ""
         raise UsageError(code, f"Expected DICOM files below {root}, got {what}.", remedy)
     lost += [instance for header in headers if not header.series_uid for instance in header.instances]
-    known = with_issuers(header for header in headers if header.series_uid)
+    known = _with_issuers(header for header in headers if header.series_uid)
     neighbours = Neighbours(known, (item.path for item in (*lost, *others, *unreadable)))
     damaged = {item.path for item in others if item.fault == _FOREIGN and neighbours.has_lost(item.path)}
     lost += [replace(item, fault=_NO_DICOM) for item in others if item.path in damaged]
@@ -150,6 +150,32 @@ def _unreadable(path: Path, error: OSError) -> Instance:
     what = "folder" if path.is_dir() else "file"
     fault = Fault.of("E_UNREADABLE", f"The {what} cannot be read ({error.strerror}).")
     return rejected(path, fault)
+
+
+def _with_issuers(headers: Iterable[Header]) -> list[Header]:
+    """Bring together what has one PatientID, with the one issuer (0010,0021) that some of it names, or with none.
+
+    Where the headers contradict each other, or name several issuers, they stay apart.
+
+    Returns:
+        The headers; those that got an issuer with the note N_ISSUER.
+    """
+    found = list(headers)
+    by_id: defaultdict[str, defaultdict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for index, header in enumerate(found):
+        tags = header.instances[0].tags
+        if tags.get("PatientID"):
+            by_id[tags["PatientID"]][tags.get("IssuerOfPatientID", "")].append(index)
+    for groups in by_id.values():
+        if len(groups) != 2 or "" not in groups:
+            continue
+        if clashes(person_of(found[index].instances[0].tags) for group in groups.values() for index in group):
+            continue
+        owner = next(found[group[0]].patient_id for issuer, group in groups.items() if issuer)
+        for index in groups[""]:
+            noted = tuple(replace(item, notes=(*item.notes, "N_ISSUER")) for item in found[index].instances)
+            found[index] = replace(found[index], patient_id=owner, instances=noted)
+    return found
 
 
 def _group(headers: list[Header]) -> Iterator[Series]:
