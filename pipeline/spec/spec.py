@@ -132,11 +132,7 @@ class Spec(Model):
 
     @property
     def registration(self) -> Register:
-        """The `register` section.
-
-        Raises:
-            UsageError: E_SPEC when the spec has none.
-        """
+        """The `register` section; UsageError E_SPEC where there is none."""
         return self._section(self.register_, "register", "is fixed")
 
     @property
@@ -146,29 +142,17 @@ class Spec(Model):
 
     @property
     def segmentation(self) -> Segment:
-        """The `segment` section.
-
-        Raises:
-            UsageError: E_SPEC when the spec has none.
-        """
+        """The `segment` section; UsageError E_SPEC where there is none."""
         return self._section(self.segment, "segment", "a network sees and learns")
 
     @property
     def radiomics(self) -> Radiomics:
-        """The `radiomics` section.
-
-        Raises:
-            UsageError: E_SPEC when the spec has none.
-        """
+        """The `radiomics` section; UsageError E_SPEC where there is none."""
         return self._section(self.radiomics_, "radiomics", "is measured")
 
     @property
     def image_fusion(self) -> FuseImage:
-        """The `fuse_image` section.
-
-        Raises:
-            UsageError: E_SPEC when the spec has none.
-        """
+        """The `fuse_image` section; UsageError E_SPEC where there is none."""
         return self._section(self.fuse_image, "fuse_image", "becomes one picture")
 
     def _section(self, section: Section | None, name: str, what: str) -> Section:

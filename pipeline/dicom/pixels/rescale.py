@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,29 +27,20 @@ TISSUE_HU = (-900.0, 3000.0)
 FAT_HU, LEAST_AIR_OR_FAT = -30.0, 1e-3
 
 
-@dataclass(frozen=True)
-class Slices:
-    """The real-world values of a series.
-
-    Attributes:
-        values: (slices, rows, columns); int16 where every value is a whole number that fits, else float32.
-        notes: what was repaired or looks wrong.
-    """
-
-    values: Array
-    notes: tuple[str, ...]
-
-
 def outside_value(series: Series) -> float:
     """What lies outside the scanned field: air in CT that is in HU, 0 elsewhere."""
     return AIR_HU if is_hounsfield(series) else 0.0
 
 
-def read_slices(series: Series) -> Slices:
+def read_slices(series: Series) -> tuple[Array, tuple[str, ...]]:
     """Read a series' values, in the order of its instances.
 
     Every slice is rescaled by its own slope and intercept, in float64: a reader that takes the first slice's for all,
     or rounds, is silently wrong where they differ (DICOM PS3.3 C.11.1.1.2).
+
+    Returns:
+        (slices, rows, columns), int16 where every value is a whole number that fits, else float32; and what was
+        repaired or looks wrong (codes `N_...`).
 
     Raises:
         QuarantineError: as `stored_values`; E_RESCALE when the rescale of a slice cannot be right.
@@ -70,7 +60,7 @@ def read_slices(series: Series) -> Slices:
         low += int(np.count_nonzero(real < FAT_HU)) if hounsfield else 0
     _require_matching_rescale(values, instances)
     no_air = hounsfield and low < LEAST_AIR_OR_FAT * values.size
-    return Slices(values, (*(("N_PADDING",) if padded else ()), *(("N_NO_AIR",) if no_air else ())))
+    return values, (*(("N_PADDING",) if padded else ()), *(("N_NO_AIR",) if no_air else ()))
 
 
 def rescaled(stored: Array, instance: Instance) -> Array:

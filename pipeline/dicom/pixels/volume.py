@@ -57,8 +57,8 @@ def read(series: Series) -> Reading:
     if is_radiograph(series):
         image, notes = read_projection(series.instances[0])
         return Reading(image, notes, projection=geometry_of(series.instances[0]))
-    slices = read_slices(series)
-    stack, values, first = stack_of(series.instances), slices.values, series.instances[0]
+    values, notes = read_slices(series)
+    stack, first = stack_of(series.instances), series.instances[0]
     spacing_mm = first.spacing_mm or (0.0, 0.0)
     corner, measures = stack.positions[0], {}
     upright = stack.is_slanted
@@ -73,7 +73,7 @@ def read(series: Series) -> Reading:
         first.orientation or (), spacing_mm, corner.tolist(), last.tolist(), len(values)
     )
     image = volumes.volume(torch.from_numpy(values).permute(2, 1, 0), affine)
-    return Reading(image, slices.notes, measures)
+    return Reading(image, notes, measures)
 
 
 class ReadSeriesd(MapTransform):
