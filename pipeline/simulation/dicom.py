@@ -135,14 +135,7 @@ def _stored_values(values: npt.NDArray[np.float64], modality: str) -> npt.NDArra
 
 
 def identity(header: SeriesHeader, uid: UID, number: int, storage: UID) -> Dataset:
-    """The start of an instance: its file meta information, and whose and what it is.
-
-    Args:
-        header: of its series.
-        uid: its SOPInstanceUID.
-        number: its InstanceNumber.
-        storage: its SOPClassUID.
-    """
+    """The start of an instance: its file meta information, and whose and what it is; `storage` is its SOPClassUID."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = storage

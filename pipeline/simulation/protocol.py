@@ -67,13 +67,9 @@ class Examination:
 
 
 def examine(subject: Subject, header: SeriesHeader, spacing_mm: float, rng: np.random.Generator) -> Examination:
-    """Scan a patient.
+    """Scan a patient, whose header gets each series' own attributes.
 
-    Args:
-        subject: the patient.
-        header: who the patient is; the series' own attributes are filled in here.
-        spacing_mm: voxel size of the CT; the MR's follow from it.
-        rng: the source of chance.
+    `spacing_mm` is the voxel size of the CT; the MR's follow from it.
     """
     ct_header = replace(header, modality="CT", study="CT", frame="CT", study_description="CT HEAD")
     mr_header = replace(header, modality="MR", study="MR", frame="MR", study_description="MR HEAD", time="143000")
@@ -89,13 +85,7 @@ def examine(subject: Subject, header: SeriesHeader, spacing_mm: float, rng: np.r
 
 
 def scan_pair(subject: Subject, spacing_mm: float, rng: np.random.Generator) -> tuple[MetaTensor, MetaTensor]:
-    """The CT and the T1-weighted MR of `examine` alone, without headers; other noise and places than there.
-
-    Args:
-        subject: the patient.
-        spacing_mm: voxel size of the CT.
-        rng: the source of chance.
-    """
+    """The CT and the T1-weighted MR of `examine` alone, without headers; other noise and places than there."""
     ct = _ct(subject, SeriesHeader(), spacing_mm, rng)
     oblique_deg = rng.uniform(-_OBLIQUE_DEG, _OBLIQUE_DEG, 3).tolist()
     return ct.image, _t1(subject, SeriesHeader(), spacing_mm, oblique_deg, rng).image

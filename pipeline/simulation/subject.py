@@ -38,14 +38,7 @@ class Warp:
     spacing_mm: float
 
     def __call__(self, points: npt.ArrayLike) -> FloatArray:
-        """Move points.
-
-        Args:
-            points: (N, 3), mm.
-
-        Returns:
-            (N, 3), mm.
-        """
+        """Move points (N, 3), mm."""
         start = np.asarray(points, dtype=np.float64)
         centre = (self.coefficients_mm.shape[1] - 1) / 2.0
         index = start.T / self.spacing_mm + centre
@@ -109,11 +102,6 @@ class Lesion:
 
 def random_lesions(template: HeadTemplate, rng: np.random.Generator, count: int) -> tuple[Lesion, ...]:
     """Draw lesions that do not touch, with centres deep in the white matter.
-
-    Args:
-        template: the head.
-        rng: the source of chance.
-        count: how many.
 
     Raises:
         CaseError: E_INPUT when so many do not fit.

@@ -91,11 +91,7 @@ def load_slurm(path: Path) -> Slurm:
 
 
 def load_resources(path: Path | None, known: Sequence[str]) -> Resources:
-    """Read what stages take; without a file nothing is limited.
-
-    Args:
-        path: a YAML file, or None.
-        known: names of stages.
+    """Read what stages, which have to be known ones, take; without a file nothing is limited.
 
     Raises:
         UsageError: E_RESOURCES; the message names the key and the line.

@@ -54,13 +54,7 @@ class Segment(Model):
 
 
 def wrong_channel(role: str, name: str, modality: str) -> str:
-    """What is wrong with a channel's name; empty where nothing is.
-
-    Args:
-        role: that the channel shows.
-        name: of the channel.
-        modality: of the role.
-    """
+    """What is wrong with the name of the channel that shows a role; empty where nothing is."""
     plain = name.casefold()
     if modality == "CT" and plain not in NORMALISATIONS:
         return f"the CT role `{role}` is named `{name}`: nnU-Net would not take it as HU; name it CT, or zscore"

@@ -176,11 +176,7 @@ def plain_streams(given: Mapping[str, Any], names: Iterable[str] | None = None) 
 
 
 def agreeing_streams(trained: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The streams of a checkpoint, with which those of a data spec agree.
-
-    Args:
-        trained: of the checkpoint.
-        given: of the data spec; none where it has no such section.
+    """The streams of a checkpoint, with which those given by a data spec, if any, agree.
 
     Returns:
         Name -> keys and values, in the order of the checkpoint.

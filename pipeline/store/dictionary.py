@@ -55,13 +55,7 @@ _OF_CASE = (
 
 
 def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iterable[str]) -> list[Column]:
-    """What each column of the table of cases holds.
-
-    Args:
-        output_dir: the run folder.
-        cases: the current records of every case.
-        names: the table's columns, in their order.
-    """
+    """What each column of the table of cases holds, in the order of their names."""
     found = [record for case in cases.values() for record in case]
     known = {item.name: item for item in _OF_CASE}
     helps = {stage: _help(output_dir, stage, found) for stage in dict.fromkeys(record.stage for record in found)}

@@ -90,13 +90,7 @@ def outputs(output_dir: Path) -> list[Artifact]:
 
 
 def check(output_dir: Path, items: Iterable[Artifact], jobs: int = 1) -> Iterator[tuple[Artifact, State]]:
-    """Hash outputs, several at once, and compare them with what was recorded.
-
-    Args:
-        output_dir: the run folder.
-        items: from `outputs`.
-        jobs: how many threads read.
-    """
+    """Hash `outputs`, several at once by so many threads, and compare them with what was recorded."""
     with ThreadPoolExecutor(jobs) as threads:
         yield from threads.map(lambda item: (item, _state(output_dir / item.path, item.sha256)), items)
 

@@ -26,11 +26,6 @@ Array = npt.NDArray[Any]
 def clear_unused_bits(dataset: FileDataset, path: Path, syntax: UID) -> None:
     """Clear the bits outside BitsStored (0028,0101) of plain pixels, in place; signs run on, and padding stays.
 
-    Args:
-        dataset: of the file.
-        path: the file.
-        syntax: in which it is.
-
     Raises:
         QuarantineError: E_BURNED_IN when compressed pixels have such bits; what reading them raises.
 

@@ -79,12 +79,7 @@ class Subject:
 
 
 class Cleaner:
-    """Take a patient's identity out of data sets.
-
-    Args:
-        options: what is kept beyond the basic profile.
-        subject: what stands for the patient.
-    """
+    """Take a patient's identity out of data sets."""
 
     def __init__(self, options: Options, subject: Subject) -> None:
         self.options = options

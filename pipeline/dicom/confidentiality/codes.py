@@ -45,12 +45,7 @@ def standardise(dataset: Dataset) -> None:
 
 @lru_cache(maxsize=4096)
 def known(value: str, scheme: str) -> Code | None:
-    """The concept that a value of a coding scheme stands for, with its public meaning, or None.
-
-    Args:
-        value: CodeValue (0008,0100).
-        scheme: CodingSchemeDesignator (0008,0102).
-    """
+    """The concept that a CodeValue of a CodingSchemeDesignator stands for, with its public meaning, or None."""
     if scheme in SNOMED_RT:
         wanted = Code(value, "SRT", "")
         same = (code for code in codes.SCT.concepts.values() if code == wanted)  # pydicom knows the successors

@@ -48,13 +48,7 @@ _WORD = re.compile(r"[^\W_]{3,}")
 
 @dataclass(frozen=True)
 class Source:
-    """A file of the input as it was found: what has changed since is done again.
-
-    Attributes:
-        path: where it lies.
-        size_bytes: its size.
-        changed_ns: when it was last changed.
-    """
+    """A file of the input as it was found: what has changed since is done again."""
 
     path: Path
     size_bytes: int
@@ -102,13 +96,7 @@ class Outcome:
 
 
 class FileDeidentifier:
-    """De-identify files one by one; may be sent to another process.
-
-    Args:
-        out: the output folder.
-        names: gives the pseudonyms.
-        options: what is kept beyond the basic profile.
-    """
+    """De-identify files one by one into the folder `out`; may be sent to another process."""
 
     def __init__(self, out: Path, names: Pseudonyms, options: Options) -> None:
         self.out = out

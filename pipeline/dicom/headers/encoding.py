@@ -63,10 +63,7 @@ class Encoded:
 
 
 def open_dataset(file: BinaryIO) -> Encoded:
-    """Find the data set of a file.
-
-    Args:
-        file: open, at its start.
+    """Find the data set of a file, which is open at its start.
 
     Raises:
         NotDicomError: it is no DICOM, or a DICOMDIR, which says of other files what need not be true.

@@ -24,11 +24,7 @@ _Owner = tuple[str, str]
 
 
 class Names:
-    """The names of a tree's DICOM files, by folder and form.
-
-    Args:
-        known: the files' paths.
-    """
+    """The names of a tree's DICOM files, by folder and form."""
 
     def __init__(self, known: Iterable[Path]) -> None:
         self._paths = frozenset(known)

@@ -44,9 +44,6 @@ class Uptake:
 def uptake_of(series: Series) -> Uptake:
     """The factor that turns a PET series' rescaled values into SUV by body weight.
 
-    Args:
-        series: with its accepted instances.
-
     Raises:
         QuarantineError: E_SUV naming what the header lacks or contradicts; nothing is guessed.
 
@@ -138,11 +135,7 @@ def to_suv(series: Series, factor: float) -> Series:
 
 
 class ToSuvd(MapTransform):
-    """Turn PET series into SUV by body weight, before they are read.
-
-    Args:
-        keys: the roles.
-    """
+    """Turn the PET series of roles into SUV by body weight, before they are read."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         super().__init__(list(keys), allow_missing_keys=True)

@@ -19,10 +19,7 @@ from pipeline.dicom.series.stack import number
 
 
 def read_projection(instance: Instance) -> tuple[MetaTensor, tuple[str, ...]]:
-    """Read a radiograph.
-
-    Args:
-        instance: as the gate passed it.
+    """Read a radiograph that the gate has passed.
 
     Returns:
         (1, columns, rows, 1), float32, in the values of its own display. Its affine has the pixel size in mm, a

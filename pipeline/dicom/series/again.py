@@ -29,10 +29,7 @@ SHARED = 0.8
 
 
 def latest(series: Sequence[Series]) -> int | None:
-    """Which of several series is the latest complete one of repeated acquisitions.
-
-    Args:
-        series: after the geometry gate; more than one.
+    """Which of several series that the gate has passed is the latest complete one of repeated acquisitions.
 
     Returns:
         Its index; None where they are not repetitions of one protocol in one study, or where no time orders them.

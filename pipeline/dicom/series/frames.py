@@ -18,10 +18,7 @@ def frame_uid(series: Series) -> str:
 
 
 def frame_numbers(series: Mapping[str, Series]) -> dict[str, int]:
-    """Number the frames of reference of a case, so that their UIDs need not be kept.
-
-    Args:
-        series: role -> its series.
+    """Number the frames of reference of a case's roles, so that their UIDs need not be kept.
 
     Returns:
         role -> number from 1, the same for roles of one frame; without the roles whose frame is not known.
@@ -34,11 +31,7 @@ def frame_numbers(series: Mapping[str, Series]) -> dict[str, int]:
 
 
 class Framesd(MapTransform):
-    """Add `frames` to a case (see `frame_numbers`); its roles hold `Series`.
-
-    Args:
-        keys: the roles.
-    """
+    """Add `frames` to a case (see `frame_numbers`); its roles, the keys, hold `Series`."""
 
     def __init__(self, keys: Sequence[str] | str) -> None:
         super().__init__(keys, allow_missing_keys=True)

@@ -21,10 +21,7 @@ from pipeline.errors import QuarantineError
 
 
 def candidates(series: Iterable[Series]) -> list[Series]:
-    """Every volume (or radiograph) of a tree, with its verdict.
-
-    Args:
-        series: as scanned.
+    """Every volume (or radiograph) of a tree as scanned, with its verdict.
 
     Returns:
         One series a volume: the parts of a series that held several (`Series.part`), one for several series that

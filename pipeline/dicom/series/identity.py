@@ -19,10 +19,7 @@ MOST_DAYS_APART = 1
 
 
 def require_one_identity(instances: Sequence[Instance]) -> tuple[str, ...]:
-    """Refuse slices that cannot be of one person, in one frame of reference, on one date.
-
-    Args:
-        instances: of one volume.
+    """Refuse slices of one volume that cannot be of one person, in one frame of reference, on one date.
 
     Returns:
         Notes: N_NO_FRAME where every slice has a frame of its own, as de-identifiers leave them: then none is known.

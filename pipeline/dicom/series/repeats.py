@@ -281,9 +281,6 @@ def _is_same_division(codes: IntArray, blocks: IntArray) -> bool:
 def drop_copies(series: Series) -> Series:
     """Keep one of several identical copies of an instance.
 
-    Args:
-        series: as scanned.
-
     Returns:
         The series with each instance once; or with the fault E_DUP_SOP, where files of different content claim to be
         one instance: nothing says which of them is right; or E_UNREADABLE, where one cannot be read any more.

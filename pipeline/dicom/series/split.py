@@ -56,11 +56,7 @@ class Grid(NamedTuple):
 
 
 def grids_of(instances: Sequence[Instance]) -> list[tuple[Grid, list[Instance]]]:
-    """Instances by grid, the largest group first.
-
-    Args:
-        instances: all with orientation and spacing.
-    """
+    """Instances, all with orientation and spacing, by grid, the largest group first."""
     groups: list[tuple[Grid, list[Instance]]] = []
     known: dict[Grid, int] = {}
     for instance in instances:
@@ -99,10 +95,7 @@ STRAY_SLICES = 3
 
 
 def split(series: Series) -> list[Series]:
-    """Take a series apart into volumes.
-
-    Args:
-        series: as scanned.
+    """Take a series, as scanned, apart into volumes.
 
     Returns:
         The parts, each with its `part` and the note N_SPLIT; the series alone where it is one volume, or where
@@ -197,10 +190,7 @@ _SHARED_TAGS = (
 
 
 def merge(series: Sequence[Series]) -> list[Series]:
-    """Join series that continue or interleave each other exactly.
-
-    Args:
-        series: after `split`.
+    """Join series, after `split`, that continue or interleave each other exactly.
 
     Returns:
         The series; of those that were joined one, under the first one's UID, with the note N_MERGED.
