@@ -93,7 +93,8 @@ def _geometry(value: Any) -> Geometry | None:
 
 def _volume(image: Any, array: Array) -> MetaTensor:
     made = volumes.volume(array, volumes.affine_of(image))
-    made.meta.update({key: image.meta[key] for key in (volumes.WHITE,) if key in image.meta})
+    if volumes.WHITE in image.meta:
+        made.meta[volumes.WHITE] = image.meta[volumes.WHITE]
     return made
 
 
