@@ -83,32 +83,27 @@ _DESCRIPTORS = _tags(
 )
 
 # What the table does not name and an image cannot be used without; everything else goes by its value representation.
-_WORDS = _tags(
-    "ContentDescription PositionReferenceIndicator WindowCenterWidthExplanation ReconstructionMethod "
+_KEYWORDS: dict[Action, str] = {
+    Action.WORDS: "ContentDescription PositionReferenceIndicator WindowCenterWidthExplanation ReconstructionMethod "
     "AttenuationCorrectionMethod ScatterCorrectionMethod Radiopharmaceutical RadiopharmaceuticalRoute "
     "ContrastBolusRoute TypeOfFilters ReceiveCoilManufacturerName TransmitCoilManufacturerName "
-    "DimensionDescriptionLabel SegmentDescription"
-)
-_LABELS = _tags(
-    "Manufacturer ManufacturerModelName SoftwareVersions SegmentLabel SegmentAlgorithmName AlgorithmName "
-    "AlgorithmVersion LUTLabel LUTExplanation RescaleType ModalityLUTType FiducialIdentifier TrackingID "
-    "StackID ContentLabel MultiCoilElementName ReceiveCoilName "
-    "TransmitCoilName FilterType"
-)
-_REPLACED = _tags("TextValue UniversalEntityID LocalNamespaceEntityID")
-#: Of a coded concept, which is then one that is known publicly (`pipeline.dicom.confidentiality.codes`).
-_CONCEPT = _tags("CodeValue CodingSchemeDesignator CodeMeaning")
-#: Of these, numbers of versions and models are kept too.
+    "DimensionDescriptionLabel SegmentDescription",
+    Action.LABEL: "Manufacturer ManufacturerModelName SoftwareVersions SegmentLabel SegmentAlgorithmName AlgorithmName "
+    "AlgorithmVersion LUTLabel LUTExplanation RescaleType ModalityLUTType FiducialIdentifier TrackingID StackID "
+    "ContentLabel MultiCoilElementName ReceiveCoilName TransmitCoilName FilterType",
+    Action.REPLACE: "TextValue UniversalEntityID LocalNamespaceEntityID",
+    Action.NAME: "ConvolutionKernel SequenceName PulseSequenceName ImagedNucleus",
+    Action.BODY_PART: "BodyPartExamined",
+    Action.IMAGE_TYPE: "ImageType FrameType",
+    # a coded concept, which is then one that is known publicly (`pipeline.dicom.confidentiality.codes`); and bytes that
+    # are pixels or look-up tables: no other byte stream is kept
+    Action.KEEP: "CodeValue CodingSchemeDesignator CodeMeaning PixelData RedPaletteColorLookupTableData "
+    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData SegmentedRedPaletteColorLookupTableData "
+    "SegmentedGreenPaletteColorLookupTableData SegmentedBluePaletteColorLookupTableData",
+}
+_RULES = {tag: action for action, keywords in _KEYWORDS.items() for tag in _tags(keywords)}
+#: Of these labels, numbers of versions and models are kept too.
 VERSIONED = _tags("ManufacturerModelName SoftwareVersions AlgorithmVersion")
-_NAMES = _tags("ConvolutionKernel SequenceName PulseSequenceName ImagedNucleus")
-_BODY_PARTS = _tags("BodyPartExamined")
-_IMAGE_TYPES = _tags("ImageType FrameType")
-#: Bytes that are pixels or look-up tables; no other byte stream is kept.
-_BULK = _tags(
-    "PixelData RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
-    "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData"
-)
 
 TIMES = ("DA", "DT", "TM")
 _BY_REPRESENTATION: dict[str, Action] = {
@@ -139,7 +134,7 @@ def action_for(tag: int, options: Options) -> Action:
         return kept
     if tag in PROFILE:
         return _by_profile(tag, vr)
-    return _by_rule(tag, vr)
+    return _RULES.get(tag) or _BY_REPRESENTATION.get(vr.split(" or ")[0], Action.REMOVE)
 
 
 @lru_cache(maxsize=65536)
@@ -166,22 +161,6 @@ def _by_profile(tag: int, vr: str) -> Action:
     if vr == "SQ" and action is Action.REPLACE:
         return Action.ENTER
     return Action.UID if vr == "UI" and action is Action.REPLACE else action
-
-
-def _by_rule(tag: int, vr: str) -> Action:
-    lists = (
-        (_WORDS, Action.WORDS),
-        (_LABELS, Action.LABEL),
-        (_REPLACED, Action.REPLACE),
-        (_NAMES, Action.NAME),
-        (_BODY_PARTS, Action.BODY_PART),
-        (_IMAGE_TYPES, Action.IMAGE_TYPE),
-        (_BULK | _CONCEPT, Action.KEEP),
-    )
-    for tags, action in lists:
-        if tag in tags:
-            return action
-    return _BY_REPRESENTATION.get(vr.split(" or ")[0], Action.REMOVE)
 
 
 def _kept_by_option(tag: int, vr: str, options: Options) -> Action | None:
