@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from pipeline import geometry
-from pipeline.dicom.objects.objects import read_object, refused_if_broken
+from pipeline.dicom.objects.objects import read_object, referenced_series, refused_if_broken
 from pipeline.errors import QuarantineError
 
 FloatArray = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ class Filled:
     """
 
     mask: BoolArray
-    flags: tuple[str, ...] = field(default=())
+    flags: tuple[str, ...] = ()
 
 
 def read_regions(path: Path, patterns: Collection[str] = ("",)) -> list[Region]:
@@ -91,25 +91,15 @@ def _regions(dataset: Dataset, patterns: Collection[str]) -> list[Region]:
         if any(count[int(item.ROINumber)] > 1 for item in wanted):
             raise QuarantineError("E_MASK", f"Two regions have one {key}: which contours are whose is not known.")
     contours = {int(item.ReferencedROINumber): item for item in drawn}
-    images = _image_frames(dataset)
+    images = {
+        str(image.ReferencedSOPInstanceUID): frame
+        for frame, series in referenced_series(dataset)
+        for image in series.get("ContourImageSequence", [])
+    }
     items = dataset.get("ReferencedFrameOfReferenceSequence", [])
     frames = frozenset(str(item.get("FrameOfReferenceUID", "")) for item in items) - {""}
     regions = [_region(item, contours.get(int(item.ROINumber), Dataset()), images) for item in wanted]
     return [region if region.frames else replace(region, frames=frames) for region in regions]
-
-
-def _image_frames(dataset: Dataset) -> dict[str, str]:
-    """SOPInstanceUID of the images that a structure set names -> UID of the frame of reference that it says they have.
-
-    Source: DICOM PS3.3 C.8.8.5.
-    """
-    return {
-        str(image.ReferencedSOPInstanceUID): str(frame.get("FrameOfReferenceUID", ""))
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence", [])
-        for study in frame.get("RTReferencedStudySequence", [])
-        for series in study.get("RTReferencedSeriesSequence", [])
-        for image in series.get("ContourImageSequence", [])
-    }
 
 
 def _region(roi: Dataset, item: Dataset, image_frames: Mapping[str, str]) -> Region:

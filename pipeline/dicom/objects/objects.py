@@ -53,6 +53,17 @@ def read_object(path: Path, tags: Sequence[str] | None = None, pixels: bool = Fa
     return found
 
 
+def referenced_series(structures: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """The series that a structure set refers to, each with the UID of the frame of reference that it says it has.
+
+    Source: DICOM PS3.3 C.8.8.5 (Structure Set Module).
+    """
+    for frame in structures.get("ReferencedFrameOfReferenceSequence", []):
+        for study in frame.get("RTReferencedStudySequence", []):
+            for series in study.get("RTReferencedSeriesSequence", []):
+                yield str(frame.get("FrameOfReferenceUID", "")), series
+
+
 @contextmanager
 def refused_if_broken(what: str) -> Iterator[None]:
     """Within the block, what pydicom raises on a broken file is E_MASK; what the disk does is not.

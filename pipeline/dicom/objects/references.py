@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pydicom.dataset import Dataset
 
 from pipeline.cases import Case, Fault, Series
-from pipeline.dicom.objects.objects import read_object
+from pipeline.dicom.objects.objects import read_object, referenced_series
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.dicom.series.identity import contradiction
 from pipeline.dicom.series.select import Choice, Selection
@@ -173,14 +173,9 @@ def _frames(dataset: Dataset) -> Iterable[str]:
 def _referenced(dataset: Dataset) -> tuple[set[str], set[str]]:
     """UIDs of the series and of the images that an object names.
 
-    Source: DICOM PS3.3 C.8.8.5 (Structure Set Module), C.12.1.1.3.1 (Common Instance Reference Module).
+    Source: DICOM PS3.3 C.12.1.1.3.1 (Common Instance Reference Module).
     """
-    in_frames = [
-        (item, "ContourImageSequence")
-        for frame in dataset.get("ReferencedFrameOfReferenceSequence", [])
-        for study in frame.get("RTReferencedStudySequence", [])
-        for item in study.get("RTReferencedSeriesSequence", [])
-    ]
+    in_frames = [(item, "ContourImageSequence") for _, item in referenced_series(dataset)]
     common = [(item, "ReferencedInstanceSequence") for item in dataset.get("ReferencedSeriesSequence", [])]
     items = [*in_frames, *common]
     series = {str(item.SeriesInstanceUID) for item, _ in items if item.get("SeriesInstanceUID")}
