@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -91,11 +91,11 @@ def _require_count(places: int, base: Instance) -> None:
 
 
 def _enhanced(base: Instance, dataset: Dataset, frames: int) -> tuple[Instance, ...]:
-    places = dataset[_PER_FRAME].value or ()
+    places = _items(dataset, _PER_FRAME)
     _require_count(len(places), base)
     wanted = names_of([*base.tags, *_SAME, *_ONLY_FRAMES, *PLANE_TAGS])
     shared: dict[str, str] = {}
-    for item in (dataset[_SHARED].value or ()) if _SHARED in dataset else ():
+    for item in _items(dataset, _SHARED):
         shared |= _flat(item, wanted)
     keep = _not_spatial(dataset)
     return tuple(_frame(base, k, shared | _flat(item, wanted), keep) for k, item in enumerate(places))
@@ -128,7 +128,7 @@ def _frame(base: Instance, number: int, values: dict[str, str], keep: list[int])
 
 def _not_spatial(dataset: Dataset) -> list[int]:
     """Which of the dimension indices do not count places."""
-    items = (dataset[_DIMENSIONS].value or ()) if _DIMENSIONS in dataset else ()
+    items = _items(dataset, _DIMENSIONS)
     return [k for k, item in enumerate(items) if item.get("DimensionIndexPointer") not in _SPATIAL]
 
 
@@ -156,14 +156,18 @@ def _nuclear_positions(base: Instance, dataset: Dataset) -> tuple[Instance, list
     increment = dataset.get(_INCREMENT)
     if "RECON TOMO" not in base.tags["ImageType"] or len(step) != 1 or increment is None or increment.value != _SLICES:
         return None
-    if order != list(range(1, len(order) + 1)) or _DETECTORS not in dataset or not dataset[_DETECTORS].value:
+    if order != list(range(1, len(order) + 1)) or not (detectors := _items(dataset, _DETECTORS)):
         return None
-    detector = texts(dataset[_DETECTORS].value[0], names_of(PLANE_TAGS[:2]))
+    detector = texts(detectors[0], names_of(PLANE_TAGS[:2]))
     geometry, fault = plane(detector)
     if fault is not None or geometry["position"] is None or geometry["orientation"] is None:
         return None
     placed = replace(base, position=geometry["position"], orientation=geometry["orientation"])
     return placed, [k * step[0] for k in range(len(order))]
+
+
+def _items(dataset: Dataset, tag: int) -> Sequence[Dataset]:
+    return (dataset[tag].value or ()) if tag in dataset else ()
 
 
 def _numbers(dataset: Dataset, tag: int) -> list[float]:

@@ -14,6 +14,7 @@ from pipeline.dicom.objects.objects import read_object, referenced_series
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.dicom.series.identity import contradiction
 from pipeline.dicom.series.select import Choice, Selection
+from pipeline.dicom.series.stack import frames_of
 from pipeline.spec.spec import Mask, Spec
 
 MODALITIES = ("RTSTRUCT", "SEG")
@@ -189,7 +190,7 @@ def reference(found: MaskObject, series: Series) -> int:
     Returns:
         0 when it does not, or when both say that they lie in different frames of reference.
     """
-    frames = frames_of(series)
+    frames = frames_of(series.instances)
     if frames and found.frames and not frames & found.frames:
         return 0
     if series.series_uid in found.series_uids:
@@ -197,11 +198,6 @@ def reference(found: MaskObject, series: Series) -> int:
     if any(instance.sop_uid in found.sop_uids for instance in series.instances):
         return 2
     return int(not found.series_uids and not found.sop_uids and bool(frames & found.frames))
-
-
-def frames_of(series: Series) -> set[str]:
-    """The frames of reference that a series' images name."""
-    return {instance.tags.get("FrameOfReferenceUID", "") for instance in series.instances} - {""}
 
 
 def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
@@ -225,7 +221,7 @@ def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
 
 def _drawn_on(source: Series, target: Series) -> Series:
     """An object's series with the target's frame of reference in place of its own: regions of others are left out."""
-    (item,), frames = source.instances, frames_of(target)
+    (item,), frames = source.instances, frames_of(target.instances)
     tags = {**item.tags, "FrameOfReferenceUID": frames.pop() if len(frames) == 1 else ""}
     return replace(source, instances=(replace(item, tags=tags),))
 
@@ -237,7 +233,8 @@ def _choose(
     strengths = [reference(found, target) for found in objects]
     strongest = max(strengths, default=0)
     referring = [found for found, strength in zip(objects, strengths, strict=True) if 0 < strength == strongest]
-    names = {id(found): found.within(frames_of(target)) for found in referring}
+    frames = frames_of(target.instances)
+    names = {id(found): found.within(frames) for found in referring}
     lacking = {key: missing_labels(mask.labels, within) for key, within in names.items()}
     fitting = [found for found in referring if not lacking[id(found)]]
     best = _best(fitting, mask)
@@ -252,7 +249,7 @@ def _choose(
             reasons.append("another object is newer")
         else:
             reasons.append("" if len(best) == 1 else "ambiguous with another object")
-    return (best[0] if len(best) == 1 else None), _fault(referring, best, mask, broken, frames_of(target)), reasons
+    return (best[0] if len(best) == 1 else None), _fault(referring, best, mask, broken, frames), reasons
 
 
 def missing_labels(labels: Mapping[str, str], names: Sequence[str]) -> list[str]:

@@ -81,12 +81,13 @@ def read_segmentation(instance: Instance) -> Segmentation:
         frames = tuple(_frame(number, group, shared, kind) for number, group in enumerate(per_frame))
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise QuarantineError("E_MASK", "A frame of the segmentation has no segment number or no geometry.") from error
-    if len(labels_of(dataset)) < len(dataset.get("SegmentSequence", [])):
+    labels = labels_of(dataset)
+    if len(labels) < len(dataset.get("SegmentSequence", [])):
         raise QuarantineError("E_MASK", "Two segments have one SegmentNumber: which frames are whose is not known.")
     maximum = int(dataset.get("MaximumFractionalValue", 0) or 0)
     if kind == "FRACTIONAL" and maximum <= 0:
         raise QuarantineError("E_MASK", "The segmentation is FRACTIONAL and has no MaximumFractionalValue.")
-    return Segmentation(instance, kind, labels_of(dataset), frames, maximum)
+    return Segmentation(instance, kind, labels, frames, maximum)
 
 
 def labels_of(dataset: Dataset) -> dict[int, str]:

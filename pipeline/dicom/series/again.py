@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.cases import Series
-from pipeline.dicom.series.stack import along_mm, normal_of, number
+from pipeline.dicom.series.stack import along_mm, is_placed, normal_of, number
 
 #: What repetitions of one protocol share as text …
 _SAME = (
@@ -67,7 +67,7 @@ def _near(a: float, b: float, tolerance: float = NEAR) -> bool:
 def _lie_together(a: Series, b: Series) -> bool:
     """Whether pixels, steps and directions agree, and the stacks lie in one place."""
     one, other = a.instances[0], b.instances[0]
-    if any(item.position is None or item.orientation is None or item.spacing_mm is None for item in (one, other)):
+    if not (is_placed(one) and is_placed(other)):
         return False
     if not np.allclose(one.spacing_mm or (), other.spacing_mm or (), rtol=1e-3):
         return False

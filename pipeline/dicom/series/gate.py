@@ -15,7 +15,7 @@ from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.series.identity import require_one_identity
 from pipeline.dicom.series.radiograph import is_radiograph, judge_radiograph, require_measured
 from pipeline.dicom.series.repeats import drop_copies
-from pipeline.dicom.series.split import merge, split
+from pipeline.dicom.series.split import SPACING_TOLERANCE, merge, split
 from pipeline.dicom.series.stack import DIRECTION_TOLERANCE, SAME_POSITION_MM, STEP_RANGE, Stack, number, sorted_stack
 from pipeline.errors import QuarantineError
 
@@ -118,7 +118,7 @@ def _require_one_grid(series: Series) -> None:
     sizes = {(instance.rows, instance.columns) for instance in series.instances}
     if len(sizes) > 1:
         raise QuarantineError("E_MIXED_GRID", f"Expected one image size, got {len(sizes)}.")
-    if np.abs(spacings - spacings[0]).max() > 1e-4 * spacings[0].min():
+    if np.abs(spacings - spacings[0]).max() > SPACING_TOLERANCE * spacings[0].min():
         raise QuarantineError("E_MIXED_GRID", "Expected one PixelSpacing, got several.")
     if np.abs(directions - directions[0]).max() > 2 * DIRECTION_TOLERANCE:
         raise QuarantineError("E_MIXED_GRID", "Expected one orientation, got several.")

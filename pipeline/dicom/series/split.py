@@ -17,6 +17,7 @@ from pipeline.dicom.series.stack import (
     SAME_POSITION_MM,
     STEP_TOLERANCE_MM,
     along_mm,
+    is_placed,
     sorted_stack,
 )
 
@@ -106,7 +107,7 @@ def split(series: Series) -> list[Series]:
         return [series]
     if is_radiograph(series):
         return one_by_one(series)
-    placed = [item for item in (*series.instances, *series.rejected) if _is_placed(item)]
+    placed = [item for item in (*series.instances, *series.rejected) if is_placed(item)]
     grids = [grid for grid in grids_of(placed) if any(item.fault is None for item in grid[1])]
     if not grids:
         return [series]
@@ -125,10 +126,6 @@ def split(series: Series) -> list[Series]:
     if any(_continues(grids[0], stray) for stray in strays):
         parts = [_lacking(part) if part.part.startswith(names[0]) else part for part in parts]
     return parts
-
-
-def _is_placed(instance: Instance) -> bool:
-    return not (instance.position is None or instance.orientation is None or instance.spacing_mm is None)
 
 
 def _part(series: Series, grid: str, volume: Volume, beside: Sequence[Instance]) -> Series:

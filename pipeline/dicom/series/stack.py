@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -177,6 +177,16 @@ def _normal(row: FloatArray, column: FloatArray) -> FloatArray:
     """The unit vector of row x column."""
     normal = np.array(cross([*row.tolist(), *column.tolist()]))
     return np.asarray(normal / np.linalg.norm(normal))
+
+
+def is_placed(instance: Instance) -> bool:
+    """Whether a slice says where it lies: position, orientation and spacing."""
+    return not (instance.position is None or instance.orientation is None or instance.spacing_mm is None)
+
+
+def frames_of(instances: Iterable[Instance]) -> set[str]:
+    """The frames of reference (0020,0052) that instances name."""
+    return {instance.tags.get("FrameOfReferenceUID", "") for instance in instances} - {""}
 
 
 def number(instance: Instance, keyword: str) -> float:
