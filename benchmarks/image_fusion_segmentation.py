@@ -28,7 +28,7 @@ from pipeline.image_fusion.pair import Recipe, fuse_volumes, recipe
 from pipeline.image_fusion.pictures import windowed
 from pipeline.report.classification import interval, number, p_text
 from pipeline.shipped import shipped
-from pipeline.spec.fuse_image import WINDOW
+from pipeline.spec.stages import WINDOW
 from scripts.head_files import write_head_cases
 
 Floats = npt.NDArray[np.float32]

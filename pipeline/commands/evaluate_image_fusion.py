@@ -23,7 +23,7 @@ from pipeline.image_fusion.pair import SHOWN
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.learning.table import Row, read_table
 from pipeline.report.fusion_charts import Mean, correlation_chart, measures_chart, pictures_chart
-from pipeline.spec.fuse_image import NETWORK
+from pipeline.spec.stages import NETWORK
 from pipeline.store.artifacts import save
 from pipeline.store.files import writable_folder
 from pipeline.words import counted

@@ -18,8 +18,8 @@ from pipeline.segmentation.model import Model, channels_of, described, partners_
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, find_model
 from pipeline.segmentation.workspace import TANDEM
-from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec
+from pipeline.spec.stages import Segment
 from pipeline.store import records
 from pipeline.store.files import run_lock, writable_folder
 from pipeline.store.pseudonyms import Pseudonyms

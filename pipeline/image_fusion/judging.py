@@ -24,7 +24,7 @@ from pipeline.image_fusion.pair import WHOLE
 from pipeline.image_fusion.pictures import Floats, is_volume, read_image
 from pipeline.image_fusion.weights import Trained
 from pipeline.learning.table import Row
-from pipeline.spec.fuse_image import NETWORK, WINDOW
+from pipeline.spec.stages import NETWORK, WINDOW
 
 Call = Callable[[], list[Floats]]
 

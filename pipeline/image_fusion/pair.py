@@ -22,7 +22,7 @@ from pipeline.image_fusion.pictures import Floats, coarse_body, scaled, windowed
 from pipeline.image_fusion.weights import Trained, load_trained
 from pipeline.inference.engine import Engine, require_engine, require_processor
 from pipeline.shipped import shipped
-from pipeline.spec.fuse_image import NETWORK, WINDOW, chosen, wrong_recipe
+from pipeline.spec.stages import NETWORK, WINDOW, chosen, wrong_recipe
 
 Windows = tuple[tuple[float, float], ...]
 Turn = Callable[[Floats], Floats]

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from pipeline.radiomics.perturbation import Perturbations
 from pipeline.radiomics.settings import PRESETS, Settings, preset
 from pipeline.spec.explain import did_you_mean
-from pipeline.spec.radiomics import Radiomics
+from pipeline.spec.stages import Radiomics
 
 _REMEDY = "docs/reference/radiomics.md explains every key."
 

@@ -11,8 +11,8 @@ from pipeline.errors import UsageError
 from pipeline.segmentation.dataset import ENDING, RawCase, Source
 from pipeline.segmentation.labels import BACKGROUND, LabelMap
 from pipeline.spec.paths import compile_pattern, name_below, owner
-from pipeline.spec.segment import wrong_channel
 from pipeline.spec.spec import Spec
+from pipeline.spec.stages import wrong_channel
 from pipeline.store.files import walk
 from pipeline.store.records import FindCases
 from pipeline.words import as_key

@@ -15,13 +15,10 @@ from pydantic import BaseModel, Field, StrictFloat, ValidationInfo, field_valida
 
 from pipeline.errors import UsageError
 from pipeline.spec.explain import Model, find_spec, read_model
-from pipeline.spec.fuse import Fuse
-from pipeline.spec.fuse_image import FuseImage
 from pipeline.spec.paths import placeholders
-from pipeline.spec.radiomics import SEGMENT_LABEL, Radiomics
 from pipeline.spec.register import Limits, Moving, Register
 from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Role, Rule, plain_unit
-from pipeline.spec.segment import Segment
+from pipeline.spec.stages import SEGMENT_LABEL, Fuse, FuseImage, Radiomics, Segment
 from pipeline.spec.streams import Kind, Stream
 from pipeline.spec.whole import fuse_image_is_whole, radiomics_is_whole, segment_is_whole, sounds_are_files
 from pipeline.store.files import write_atomic, write_text

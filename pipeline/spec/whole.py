@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.spec.radiomics import SEGMENT_LABEL
-from pipeline.spec.segment import wrong_channel
+from pipeline.spec.stages import SEGMENT_LABEL, wrong_channel
 
 if TYPE_CHECKING:
     from pipeline.spec.spec import Spec

@@ -23,8 +23,8 @@ from pipeline.run.batch import run
 from pipeline.run.options import workflow
 from pipeline.run.plan import Plan, stages_for
 from pipeline.shipped import shipped
-from pipeline.spec.fuse import Fuse
 from pipeline.spec.spec import load_spec
+from pipeline.spec.stages import Fuse
 
 SPEC: dict[str, Any] = {
     "name": "toy",

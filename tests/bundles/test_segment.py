@@ -25,8 +25,8 @@ from pipeline.run.plan import Plan, stages_for
 from pipeline.segmentation.model import load_model
 from pipeline.segmentation.predict import Predictor
 from pipeline.segmentation.weights import describe
-from pipeline.spec.segment import Segment
 from pipeline.spec.spec import Role, Spec, save_spec
+from pipeline.spec.stages import Segment
 from pipeline.store import artifacts, files, records
 from pipeline.store.artifacts import save
 from pipeline.volumes import volume

@@ -15,7 +15,7 @@ from pipeline.radiomics.configurations import Configuration, configuration, of_s
 from pipeline.radiomics.reporting import sheet
 from pipeline.radiomics.summary import flag_sentences, main_rows, percentile_text, unit_in, values_of
 from pipeline.radiomics.table import Row, as_csv, as_naming, by_case, columns, dictionary, read_csv, require_apart
-from pipeline.spec.radiomics import Radiomics
+from pipeline.spec.stages import Radiomics
 
 SMALL = Configuration("small", Settings(families=("stat", "cm"), aggregations=("3D_avg", "3D_comb")))
 

@@ -13,10 +13,10 @@ from monai.data import MetaTensor
 
 from pipeline.geometry import LPS_RAS, apply
 from pipeline.registration.carry import Carried, CarryLabelsd, aligned_masks, mask_keys, masks_to_carry, transform_kinds
-from pipeline.spec.radiomics import Radiomics
 from pipeline.spec.register import Moving, Register
 from pipeline.spec.roles import Mask, Role
 from pipeline.spec.spec import Spec
+from pipeline.spec.stages import Radiomics
 from pipeline.volumes import affine_of, volume
 
 RADIUS_MM = 9.0

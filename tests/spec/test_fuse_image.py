@@ -11,8 +11,8 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.image_fusion.baselines import BASELINES
 from pipeline.run.plan import stages_for
-from pipeline.spec.fuse_image import NETWORK, Method, chosen
 from pipeline.spec.spec import load_spec, save_spec
+from pipeline.spec.stages import NETWORK, Method, chosen
 
 SPEC: dict[str, Any] = {
     "name": "head",

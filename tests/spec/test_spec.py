@@ -213,7 +213,7 @@ def test_the_names_that_normalise_are_nnunets(name: str) -> None:
         channel_name_to_normalization_mapping as theirs,
     )
 
-    from pipeline.spec.segment import NORMALISATIONS, wrong_channel
+    from pipeline.spec.stages import NORMALISATIONS, wrong_channel
 
     assert set(NORMALISATIONS) == set(theirs)
     assert bool(wrong_channel("x", name, "CT")) == (name.casefold() not in theirs)
