@@ -40,13 +40,7 @@ class Ellipsoid:
     angles_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def distance_mm(self, points: npt.ArrayLike) -> FloatArray:
-        """Distance from the surface, negative inside: exact on the surface, to first order near it.
-
-        Args:
-            points: (N, 3), mm.
-
-        Returns:
-            (N,), mm.
+        """Distance (N,) of points (N, 3) from the surface, mm, negative inside: exact on it, to first order near it.
 
         Source: G. Taubin, "Distance approximations for rasterizing implicit curves", ACM TOG 1994: f / |grad f|
             with f = |q| - 1.

@@ -59,11 +59,7 @@ def random_kind(rng: np.random.Generator) -> Kind:
 def additive_cues(
     labels: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Draw cues of cases, in standard deviations, that add up, and find what they say of the class.
-
-    Args:
-        labels: (N,) 0 or 1, equally likely.
-        rng: the source of chance.
+    """Draw cues, in standard deviations, that add up, of cases of classes (N,) 0 or 1, which are equally likely.
 
     Returns:
         The cue of each modality (N, 2), and the posterior of class 1 (N,) that follows by Bayes' rule.

@@ -131,10 +131,7 @@ def shipped_specs() -> dict[str, Path]:
 
 
 def find_spec(spec: str | Path) -> Path:
-    """The file of a data spec.
-
-    Args:
-        spec: a path, or the name of a shipped one, such as `ct_mr_head`.
+    """The file of a data spec that is named by its path or, a shipped one, by its name, such as `ct_mr_head`.
 
     Raises:
         UsageError: E_SPEC when it is neither.

@@ -39,12 +39,7 @@ class Element:
 
 
 def find_pixels(texts: Mapping[str, str], element: Element | None, encoded: Encoded) -> tuple[Pixels | None, bool]:
-    """Say how the pixel values of a file lie in it.
-
-    Args:
-        texts: the header's values.
-        element: the pixel element, if there is one.
-        encoded: the file.
+    """Say by the values of its header how the pixel values of a file lie in it.
 
     Returns:
         None for a file that holds no image; and whether the file declares another transfer syntax than it has.

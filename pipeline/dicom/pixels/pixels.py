@@ -31,10 +31,7 @@ _PLAIN = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
 def stored_values(instances: Sequence[Instance]) -> Iterator[tuple[int, Array]]:
-    """Read the stored values (before any rescale) of instances.
-
-    Args:
-        instances: images or frames with one sample a pixel.
+    """Read the stored values (before any rescale) of images or frames with one sample a pixel.
 
     Yields:
         The index of an instance in `instances` and its values, (rows, columns). Not in order: file by file.

@@ -38,10 +38,7 @@ class Reading:
 
 
 def read(series: Series) -> Reading:
-    """Read a series as a volume, in real-world values (HU for CT).
-
-    Args:
-        series: as `judge` gave it, with its instances in order of position.
+    """Read a series that the gate has put in order as a volume, in real-world values (HU for CT).
 
     Returns:
         The volume, and what was seen and repaired: (1, columns, rows, slices) on the native grid, int16 where every

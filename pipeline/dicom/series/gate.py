@@ -39,10 +39,7 @@ FIELDS = 2.0
 
 
 def judge(series: Series) -> Series:
-    """Pass a series through the gate.
-
-    Args:
-        series: one part of what `split` gave, or as scanned.
+    """Pass a series, a part of what `split` gave or as scanned, through the gate.
 
     Returns:
         The series with its instances in order along the slice normal, and notes of what the reader will repair; or

@@ -92,10 +92,7 @@ _BLOCKS = tuple(
 
 
 def volumes_of(instances: Sequence[Instance]) -> list[Volume]:
-    """Sort slices of one grid into volumes in which no position repeats.
-
-    Args:
-        instances: all with position and orientation, on one grid.
+    """Sort slices of one grid, all with position and orientation, into volumes in which no position repeats.
 
     Returns:
         The volumes in the order of what tells them apart. What nothing tells apart stays together.
