@@ -238,5 +238,5 @@ def _told(fault: Any) -> str:
         return f"it lacks the key {key}."
     problem = fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
     got = "" if fault["type"] == "value_error" else f", got {str(fault['input'])[:60]}"
-    hint = did_you_mean(str(fault["input"]), re.findall(r"'(\w+)'", problem)) or "." * (not problem.endswith("?"))
+    hint = did_you_mean(str(fault["input"]), re.findall(r"'(\w+)'", problem)) or ("" if problem.endswith("?") else ".")
     return f"{key}: {problem}{got}{hint}" if key else f"{problem}{hint}"

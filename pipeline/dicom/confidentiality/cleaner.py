@@ -120,7 +120,8 @@ class Cleaner:
 
     def mark(self, dataset: Dataset) -> None:
         """Write the pseudonym, and that and how the identity was removed. Source: DICOM PS3.15 E.1.1."""
-        earlier = [code for code in _earlier_codes(dataset) if code.CodeValue in _CLEANED_PIXELS]
+        given = dataset.get("DeidentificationMethodCodeSequence") or ()
+        earlier = [item for item in given if item.get("CodeValue") in _CLEANED_PIXELS]
         dataset.PatientName = dataset.PatientID = self.subject.pseudonym
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = list(self.options.method())
@@ -240,10 +241,6 @@ class Cleaner:
 
 #: Cleaned pixels, recognisable features and graphics: done by someone before, and still true.
 _CLEANED_PIXELS = ("113101", "113102", "113103")
-
-
-def _earlier_codes(dataset: Dataset) -> list[Dataset]:
-    return [item for item in dataset.get("DeidentificationMethodCodeSequence") or () if "CodeValue" in item]
 
 
 def _item(value: str, meaning: str) -> Dataset:

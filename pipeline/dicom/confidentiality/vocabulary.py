@@ -40,7 +40,7 @@ def clean(text: str, banned: Collection[str] = (), versions: bool = False) -> st
     """
     words = (word.strip(".") for word in _TOKEN.findall(text.upper()))
     return " ".join(
-        word for word in words if word not in banned and (_is_safe(word) or (versions and _is_version(word)))
+        word for word in words if word not in banned and (_is_safe(word) or (versions and _VERSION.fullmatch(word)))
     )
 
 
@@ -57,7 +57,3 @@ def is_image_type(term: str) -> bool:
 
 def _is_safe(word: str) -> bool:
     return word in _ALL_WORDS or word == "+C" or _QUANTITY.fullmatch(word) is not None
-
-
-def _is_version(word: str) -> bool:
-    return _VERSION.fullmatch(word) is not None

@@ -210,8 +210,8 @@ def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
         for item, reason in zip(objects, reasons, strict=True):
             found.say(item, Choice(case.case_id, "" if reason else name, f"{name}: {reason}" if reason else ""))
         if chosen is not None:
-            case = replace(case, series={**case.series, name: _drawn_on(chosen.series, target)})
-            case = replace(case, fault=contradiction((target, chosen.series)))
+            series = {**case.series, name: _drawn_on(chosen.series, target)}
+            case = replace(case, series=series, fault=contradiction((target, chosen.series)))
         elif mask.required or fault.code == "E_AMBIGUOUS":
             case = replace(case, fault=replace(fault, message=f"{name}: {fault.message}"))
         else:

@@ -108,7 +108,8 @@ def decay(header: Dataset, images: Sequence[Dataset], tracer: Dataset, half_life
         # a tracer that lives longer may have been injected on another day: the time of day alone says nothing
         raise refusal("RadiopharmaceuticalStartDateTime is missing or does not fit the scan.")
     clock = text(tracer, "RadiopharmaceuticalStartTime") or (f"{injection:%H%M%S}" if injection else "")
-    began = _midnight(scan) + _since_midnight(clock, "RadiopharmaceuticalStartTime")
+    midnight = scan.replace(hour=0, minute=0, second=0, microsecond=0)
+    began = midnight + _since_midnight(clock, "RadiopharmaceuticalStartTime")
     elapsed = scan - began + (DAY if began > scan else timedelta(0))
     if elapsed > longest:
         raise refusal(f"The scan is {elapsed / longest * MOST_HALF_LIVES:.0f} half-lives after the injection.")
@@ -165,10 +166,6 @@ def _zone(offset: str) -> timedelta:
         raise refusal("TimezoneOffsetFromUTC is no offset.")
     minutes = int(found[2]) * 60 + int(found[3])
     return timedelta(minutes=-minutes if found[1] == "-" else minutes)
-
-
-def _midnight(moment: datetime) -> datetime:
-    return moment.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _moment(dataset: Dataset, date: str, time: str) -> datetime:
