@@ -13,7 +13,7 @@ from scipy.io import wavfile
 
 from pipeline import geometry, volumes
 from pipeline.cases import Document
-from pipeline.errors import CaseError, flag_of, told_of
+from pipeline.errors import CaseError, told_of
 from pipeline.grey import read_grey
 from pipeline.signals.sound import Sound, read_sound
 from pipeline.signals.transforms import add_flags
