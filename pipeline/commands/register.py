@@ -264,6 +264,6 @@ def dicom_volume(path: Path, ingested: Path) -> Image:
     done = [case[0] for case in found.values() if case[0].status == "done"]
     if len(done) != 1:
         raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")
-    with (ingested / "series.csv").open(newline="") as table:
+    with (ingested / records.SERIES_TABLE).open(newline="") as table:
         modality = next(row["modality"] for row in csv.DictReader(table) if row["case_id"] == done[0].case_id)
     return ingested / next(item.path for item in done[0].artifacts if item.key == "image"), modality

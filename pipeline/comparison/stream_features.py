@@ -6,6 +6,7 @@ they are, before any preparation.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,9 +61,9 @@ def read_raw(path: Path) -> RawFile:
     ending = ending_of(path)
     if ending not in readers:
         raise CaseError("E_UNREADABLE", f"Expected one of {', '.join(readers)}, got a file {ending or 'without'}.")
-    try:
+    try:  # soundfile raises RuntimeError, PIL all of these
         return readers[ending](path)
-    except (OSError, ValueError, EOFError, RuntimeError, SyntaxError) as error:  # soundfile: RuntimeError; PIL: all
+    except (OSError, ValueError, EOFError, RuntimeError, SyntaxError, zlib.error) as error:
         why = str(error).split("\n")[0].rstrip(".") or type(error).__name__
         what = f"Expected a whole file {ending}, but {path} cannot be read: {why}."
         raise CaseError("E_UNREADABLE", what, "Write the file again from its source.") from error

@@ -23,7 +23,7 @@ from pipeline.console import echo, quiet_libraries
 from pipeline.errors import PipelineError, UsageError, pipeline_cause, root_words
 from pipeline.run.options import workflow
 from pipeline.shipped import shipped
-from pipeline.store.files import run_lock, sha256_file, write_atomic, write_text
+from pipeline.store.files import run_lock, save_text, sha256_file
 
 DONE, FAILED = "done", "failed"
 RECORD = "trial.json"
@@ -201,7 +201,7 @@ def run_trial(protocol: Protocol, trial: Trial) -> dict[str, Any]:
         record |= {"status": FAILED, **_described(error)}
         echo(f"{trial.name}: {record['code']}: {record['message']} {record['remedy']}".rstrip(), error=True)
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    write_atomic(folder / RECORD, lambda path: write_text(path, text))
+    save_text(folder / RECORD, text)
     return record
 
 

@@ -25,9 +25,9 @@ from pipeline.spec.spec import Spec, save_spec
 from pipeline.store.files import require_apart, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.store.records import SERIES_TABLE
 from pipeline.words import counted
 
-SERIES_TABLE = "series.csv"
 SCAN_SUMMARY = "scan.json"
 #: The private cache of headers, beside the key.
 HEADERS = "headers.jsonl"

@@ -29,7 +29,7 @@ from pipeline.learning.checkpoint_file import (
     write_checkpoint,
 )
 from pipeline.learning.transfer import freeze
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 
 LAST, BEST, CURVES = "last.pt", "model.pt", "curves.csv"
 
@@ -256,4 +256,4 @@ class Checkpoints:
         writer = csv.DictWriter(text, list(self.history[-1]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        write_atomic(self.folder / CURVES, lambda path: write_text(path, text.getvalue()))
+        save_text(self.folder / CURVES, text.getvalue())

@@ -25,6 +25,7 @@ from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
+from pipeline.store.records import SERIES_TABLE
 from pipeline.words import counted
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
@@ -103,7 +104,7 @@ class FindFiles:
         self._write_tables(files, cases, names, others)
         if not cases:
             reason = f"None of the {len(files)} {self._kinds()} fits `files` of the data spec {self.spec.name}."
-            raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / 'series.csv'}.")
+            raise UsageError("E_NO_CASES", reason, f"Correct `files`; see {self.output_dir / SERIES_TABLE}.")
         return sorted(cases, key=lambda case: str(case["case_id"]))
 
     def _fits(self, path: Path) -> dict[str, re.Match[str]]:
@@ -168,7 +169,7 @@ class FindFiles:
         ids = {file.path: names.of("file", file.path.relative_to(self.dataset_dir).as_posix()) for file in files}
         rows = [self._row(file, ids[file.path], self.owners.get(file.path, ""), file.path in chosen) for file in files]
         table = pd.DataFrame(rows).map(escape_cell)
-        write_atomic(self.output_dir / "series.csv", lambda path: table.to_csv(path, index=False))
+        write_atomic(self.output_dir / SERIES_TABLE, lambda path: table.to_csv(path, index=False))
         private = [
             (ids[file.path], self.owners.get(file.path, ""), *map(escape_cell, (" ".join(file.owner), str(file.path))))
             for file in files

@@ -202,7 +202,7 @@ def _too_little(core: Pair, before: Warp, after: Warp, limits: AlignmentLimits) 
     old, new = core.nmi(before), core.nmi(after)
     if after.spline is None or old is None or new is None:
         return ""
-    gain = (new - 1) / (old - 1) - 1
+    gain = (new - old) / max(old - 1, np.finfo(float).tiny)  # a core of one grey shares nothing: its NMI is 1
     if gain >= limits.bending_gain_least:
         return ""
     least = 100 * limits.bending_gain_least

@@ -346,9 +346,7 @@ def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
     kind = "warn" if dice >= limits.overlap_dice_warn else "fail"
     least = limits.overlap_dice_pass
     text = f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g})"
-    return [
-        (kind, f"{text}: the pose is wrong, or one image shows part of the body too dark, as MR far from its coil.")
-    ]
+    return [(kind, f"{text}: the pose is wrong, or one image shows parts of the body too dark.")]
 
 
 def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:

@@ -13,7 +13,7 @@ from pipeline.console import echo, plainly, track
 from pipeline.errors import UsageError
 from pipeline.segmentation.splits import asked_folds, read_splits
 from pipeline.segmentation.workspace import FOR_NEXT, Workspace, plans_name
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 
 OPTIMISERS = ("adamw", "sgd")
 #: Beside a fold's checkpoints: the settings that it is trained with.
@@ -199,7 +199,7 @@ class Training:
             raise UsageError("E_CHECKPOINT", what, f"See {SETTINGS_FILE} beside its checkpoints, or set resume: false.")
         if not self.resume:
             shutil.rmtree(path.parent, ignore_errors=True)
-        write_atomic(path, lambda temporary: write_text(temporary, text))
+        save_text(path, text)
 
 
 def _whole(path: str) -> str:

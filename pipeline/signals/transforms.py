@@ -7,7 +7,7 @@ from typing import Any
 
 from monai.transforms import MapTransform
 
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, flag_of
 from pipeline.signals.mel import framing, log_mel, mel_filters
 from pipeline.signals.pictures import check_intensity, fitted, levelled, read_picture
 from pipeline.signals.sound import RATE_HZ, loudest, read_sound
@@ -94,4 +94,4 @@ def _pair(size: Sequence[int], what: str) -> tuple[int, int]:
 
 def add_flags(case: dict[Hashable, Any], key: Hashable, flags: Sequence[str]) -> None:
     """Add flags that name a role to a case: `N_TURNED: as its EXIF says` -> `N_TURNED: cxr: as its EXIF says`."""
-    case["flags"] = [*case.get("flags", ()), *(flag.replace(": ", f": {key}: ", 1) for flag in flags)]
+    case["flags"] = [*case.get("flags", ()), *(flag_of(str(key), flag) for flag in flags)]

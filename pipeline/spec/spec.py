@@ -21,7 +21,7 @@ from pipeline.spec.roles import ARBITRARY, ROLE_NAME, SUV_BODY_WEIGHT, Mask, Rol
 from pipeline.spec.stages import SEGMENT_LABEL, Fuse, FuseImage, Radiomics, Segment
 from pipeline.spec.streams import Kind, Stream
 from pipeline.spec.whole import fuse_image_is_whole, radiomics_is_whole, segment_is_whole, sounds_are_files
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 from pipeline.store.sections import Display
 from pipeline.words import in_words
 
@@ -286,7 +286,7 @@ def load_spec(path: str | Path) -> Spec:
 def save_spec(spec: Spec, folder: Path) -> None:
     """Keep the spec with the run, so that later stages work with the same one."""
     text = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True, exclude_defaults=True), sort_keys=False)
-    write_atomic(folder / SPEC_FILE, lambda path: write_text(path, text))
+    save_text(folder / SPEC_FILE, text)
 
 
 def of_run(spec_file: str | Path, dataset_dir: str | Path) -> Spec:

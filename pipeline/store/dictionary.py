@@ -6,7 +6,6 @@ The unit stands in a measure's name; what a measure means is what its stage expl
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pipeline.cases import GRADES, Record, Status
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 from pipeline.store.sections import SECTIONS, Sections
-from pipeline.words import in_words, unit_of
+from pipeline.words import as_key, in_words, unit_of
 
 DICTIONARY = "cases.json"
 #: So many cases of a stage are asked what their tables explain.
@@ -65,7 +64,7 @@ def columns(output_dir: Path, cases: Mapping[str, Sequence[Record]], names: Iter
         )
     # a name is looked at once, and not once a case
     for (stage, _), label in labels_of(found).items():
-        said = Column(column_of(label), "text", "", stage, f"{label}: what the stage found, in words.")
+        said = Column(as_key(label), "text", "", stage, f"{label}: what the stage found, in words.")
         known.setdefault(said.name, said)
     for stage, name in dict.fromkeys((record.stage, name) for record in found for name in record.measures):
         key = f"{stage}_{name}"
@@ -80,15 +79,10 @@ def labels_of(found: Iterable[Record]) -> dict[tuple[str, str], str]:
     return {(stage, label): f"{label} ({stage})" if stages[label] > 1 else label for stage, label in pairs}
 
 
-def column_of(label: str) -> str:
-    """The name of the column of an answer: `Volume of lesion` -> `volume_of_lesion`."""
-    return re.sub(r"\W+", "_", label).strip("_").lower()
-
-
 def write(output_dir: Path, found: Sequence[Column]) -> None:
     """Write `cases.json`: a list of columns, each with `name`, `kind`, `unit`, `stage` and `meaning`."""
     text = json.dumps([asdict(item) for item in found], indent=2, ensure_ascii=False) + "\n"
-    write_atomic(output_dir / DICTIONARY, lambda path: write_text(path, text))
+    save_text(output_dir / DICTIONARY, text)
 
 
 def _meaning(name: str, helps: Mapping[str, str]) -> str:

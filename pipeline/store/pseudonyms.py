@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text, write_atomic
 
 KEY_BYTES = 32
 #: The file of a run folder that tells which key it was made with, without telling the key.
@@ -72,7 +72,7 @@ class Pseudonyms:
         """
         path, name = output_dir / KEY_NAME, self.of("key")
         if not path.is_file():
-            write_atomic(path, lambda temporary: write_text(temporary, name))
+            save_text(path, name)
         elif path.read_text(encoding="utf-8") != name:
             what = f"The cases of {output_dir} are named with another pseudonym key than that in {self.folder}."
             raise UsageError(

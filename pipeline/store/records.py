@@ -20,8 +20,9 @@ from pipeline.cases import Fault, Record, worst
 from pipeline.errors import UsageError
 from pipeline.shipped import code_version
 from pipeline.store import dictionary
-from pipeline.store.dictionary import column_of, labels_of
-from pipeline.store.files import TEMPORARY_PREFIX, sha256_file, write_atomic, write_text
+from pipeline.store.dictionary import labels_of
+from pipeline.store.files import TEMPORARY_PREFIX, save_text, sha256_file, write_atomic
+from pipeline.words import as_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,7 @@ def resume_key(stage: str, chain: Any, inputs: Mapping[str, str], weights: Seque
 def write(record: Record, folder: Path) -> None:
     """Write a stage's record, last of all: from now on the stage is done for the case."""
     text = json.dumps(record.as_json(), indent=2, allow_nan=False) + "\n"
-    write_atomic(folder / RECORD, lambda path: write_text(path, text))
+    save_text(folder / RECORD, text)
 
 
 def read(folder: Path) -> Record | None:
@@ -251,7 +252,7 @@ def table(cases: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
         if judged := worst(verdicts):
             row |= {"verdict": judged.grade, "verdict_reason": " ".join(judged.reasons)}
         row["flags"] = "; ".join(flag for record in records for flag in record.flags)
-        row |= {column_of(labels[x.stage, label]): value for x in records for label, value in x.answers.items()}
+        row |= {as_key(labels[x.stage, label]): value for x in records for label, value in x.answers.items()}
         row |= measures_of(records)
         rows.append(row)
     return pd.DataFrame(rows)

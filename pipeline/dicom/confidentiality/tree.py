@@ -20,7 +20,7 @@ from pipeline.dicom.confidentiality.options import Options
 from pipeline.dicom.headers.neighbours import Names
 from pipeline.dicom.headers.persons import Person, clashes
 from pipeline.errors import UsageError
-from pipeline.store.files import left_as_found, require_apart, run_lock, sha256_file, walk, write_atomic, write_text
+from pipeline.store.files import left_as_found, require_apart, run_lock, save_text, sha256_file, walk
 from pipeline.store.pseudonyms import Pseudonyms
 
 TABLE = "deidentified.csv"
@@ -137,7 +137,7 @@ def _known(names: Pseudonyms, out: Path, options: Options, overwrite: bool) -> d
     if overwrite:
         _remove_unlisted(out, ())
         rows = []
-    write_atomic(path, lambda temporary: write_text(temporary, json.dumps(settings, indent=2)))
+    save_text(path, json.dumps(settings, indent=2))
     return {row.source.path: row for row in map(_from_private, rows) if _still_holds(row, out)}
 
 
@@ -242,7 +242,7 @@ def _write_table(out: Path, rows: Iterable[Outcome]) -> None:
     )
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_COLUMNS, *shown])
-    write_atomic(out / TABLE, lambda path: write_text(path, text.getvalue()))
+    save_text(out / TABLE, text.getvalue())
 
 
 def _keep(names: Pseudonyms, rows: Iterable[Outcome]) -> Path:

@@ -139,9 +139,9 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
     base = _image(path, values, tags, encoded, elements[0] if elements else None)
     if missing:
         base = replace(base, notes=(*base.notes, "N_NO_UID"))
-    issuer = f"{values['IssuerOfPatientID']}/" if values["IssuerOfPatientID"] else ""
-    own = unicodedata.normalize("NFC", values["PatientID"])  # one name, however its letters are composed
-    patient = f"{issuer}{own}" if own else f"study {values['StudyInstanceUID']}"
+    # one name, however its letters are composed
+    own, issuer = (unicodedata.normalize("NFC", values[name]) for name in ("PatientID", "IssuerOfPatientID"))
+    patient = "/".join(filter(None, (issuer, own))) if own else f"study {values['StudyInstanceUID']}"
     return Header(patient, values["StudyInstanceUID"], values["SeriesInstanceUID"], _images(base, dataset))
 
 
