@@ -366,11 +366,11 @@ def _claimed(owner: Path, stack: ExitStack) -> bool:
                 stream.write(f"{host}\n{me}")
         except FileExistsError:
             where, _, process = owner.read_text(encoding="utf-8").partition("\n")
-            if not where:  # it is being written
-                return False
             if where != host:
                 remedy = f"Wait for it to end; delete {owner} if it has."
-                raise UsageError("E_BUSY", f"A run on {where} is using the output folder.", remedy) from None
+                raise UsageError(
+                    "E_BUSY", f"A run on {where or 'a machine yet unnamed'} is using the output folder.", remedy
+                ) from None
             if not process.isdigit() or psutil.pid_exists(int(process)):
                 return False
             owner.unlink(missing_ok=True)

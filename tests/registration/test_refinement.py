@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from monai.data import MetaTensor
 
 from pipeline.geometry import apply
 from pipeline.registration import Landmarks, Method, Registration, RegistrationSettings, Side, resample_image
+from pipeline.registration.findings import AlignmentLimits, _too_little
 from pipeline.registration.register import register
 from pipeline.registration.warp import Spline, Warp, as_transform
 from pipeline.volumes import affine_of, transform_from_matrix, volume
@@ -86,3 +90,12 @@ def test_landmarks_with_a_weight_pull_the_pose(pair: HeadPair, parameters: str) 
     assert strong.quality["landmark_fre_mm"] < 1.0
     assert pair.errors_mm(weak.warp.matrix).mean() < 1.0 < 5.0 < pair.errors_mm(strong.warp.matrix).mean()
     assert affine_of(strong.moved).tolist() == affine_of(pair.ct).tolist()
+
+
+@pytest.mark.parametrize(("old", "new", "gains"), [(1.0, 1.0, False), (1.0, 1.1, True), (1.1, 1.101, False)])
+def test_a_core_of_one_grey_has_a_gain_too(old: float, new: float, gains: bool) -> None:
+    """Such a core shares nothing with the other image: its NMI is 1, from which gains are counted."""
+    before, after = SimpleNamespace(spline=None), SimpleNamespace(spline=object())
+    core = SimpleNamespace(nmi=lambda warp: old if warp is before else new)
+    said = _too_little(cast(Any, core), cast(Any, before), cast(Any, after), AlignmentLimits())
+    assert (said == "") is gains

@@ -257,9 +257,10 @@ def test_a_disk_without_flock_is_locked_in_another_way(
 def test_a_lock_of_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("flock", "lockf"):
         monkeypatch.setattr(f"pipeline.store.files.fcntl.{name}", _unknown)
-    (tmp_path / ".lock-owner").write_text("elsewhere\n17")
-    with pytest.raises(UsageError, match=r"E_BUSY: A run on elsewhere .* delete .*/.lock-owner"), run_lock(tmp_path):
-        pass
+    for owner, where in (("elsewhere\n17", "elsewhere"), ("", "a machine yet unnamed")):  # it is about to be written
+        (tmp_path / ".lock-owner").write_text(owner)
+        with pytest.raises(UsageError, match=rf"E_BUSY: A run on {where} .* delete .*/.lock-owner"), run_lock(tmp_path):
+            pass
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ITK ERROR"), OSError("9 requested"), CaseError("E_VERIFY", "Cut.")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pydicom
@@ -97,7 +98,7 @@ def write(folder: Path, modality: str, issuer: str = "", **changes: str) -> None
     header = SeriesHeader(modality=modality, patient_id="4711", series_number=len(modality + issuer), **changes)
     for path in write_series(position_phantom((6, 5, 3)), folder, header):
         slice_ = pydicom.dcmread(path)
-        slice_.IssuerOfPatientID = issuer
+        slice_.SpecificCharacterSet, slice_.IssuerOfPatientID = "ISO_IR 192", issuer
         slice_.save_as(path, enforce_file_format=True)
 
 
@@ -107,6 +108,12 @@ def test_an_issuer_on_one_of_two_modalities_does_not_part_a_patient(tmp_path: Pa
     ct, mr = sorted(scan(tmp_path).series, key=lambda item: item.modality)
     assert ct.patient_id == mr.patient_id == "HOSPITAL/4711"
     assert (ct.notes, mr.notes) == ((), ("N_ISSUER",))
+
+
+def test_letters_of_an_issuer_may_be_composed_or_not(tmp_path: Path) -> None:
+    for number, issuer in enumerate(("Klinik Süd", unicodedata.normalize("NFD", "Klinik Süd"))):
+        write(tmp_path / str(number), "CT", issuer)
+    assert {series.patient_id for series in scan(tmp_path).series} == {"Klinik Süd/4711"}
 
 
 def test_an_issuer_in_half_of_a_series_does_not_tear_it(tmp_path: Path) -> None:
