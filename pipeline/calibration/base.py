@@ -43,6 +43,12 @@ class Calibration(ABC):
     record: FitRecord
     name: ClassVar[str]
 
+    @property
+    def in_words(self) -> str:
+        """What stands beside a probability: the method, and the data, cases and date on which it was fitted."""
+        record = self.record.to_json()
+        return f"{self.name}: {record['data']}, {record['cases']} cases, {record['date']}"
+
     @classmethod
     @abstractmethod
     def find(cls, rows: Rows, **settings: Any) -> Fit:

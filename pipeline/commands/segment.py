@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +32,7 @@ _INPUTS = "Give -i ROLE=FILE once for each channel, a file or folder of DICOM a 
 _INPUTS += "folder of files CASE_0000.nii.gz, CASE_0001.nii.gz …"
 
 
-@dataclass(frozen=True)
-class VoxelCalibration:
-    """A calibration of voxel logits, and what it is in words."""
-
-    calibration: Calibration
-    in_words: str
-
-    def apply(self, logits: Any) -> Any:
-        """Probabilities of a volume (C, z, y, x)."""
-        return self.calibration.apply(logits)
-
-
-def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> VoxelCalibration | None:
+def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Calibration | None:
     """The calibration at a path, or the model's own; None where there is neither.
 
     Raises:
@@ -58,10 +45,7 @@ def calibration_of(path: str, model_dir: str | Path, predictor: Predictor) -> Vo
         return None
     from pipeline.calibration.comparison import read_calibration
 
-    calibration = read_calibration(Path(found), output_of(predictor.model))
-    record = calibration.record.to_json()
-    what = f"{calibration.name}: {record['data']}, {record['cases']} cases, {record['date']}"
-    return VoxelCalibration(calibration, what)
+    return read_calibration(Path(found), output_of(predictor.model))
 
 
 def output_of(model: Model) -> str:

@@ -36,10 +36,12 @@ class Calibrated(Protocol):
 
     Attributes:
         name: of the method.
-        record: how it came to be: `to_json` gives its `data`, `cases`, `source` and `date`.
+        in_words: the method, and the data, cases and date on which it was fitted.
+        record: how it came to be.
     """
 
     name: str
+    in_words: str
     record: Any
 
     def apply(self, logits: Any) -> Any:
@@ -353,11 +355,8 @@ def prepare_whole(
 
 
 def calibration_in_words(calibration: Calibrated | None) -> str:
-    """What stands beside a probability: the calibration's method, data, cases and date, or that there is none."""
-    if calibration is None:
-        return "not calibrated"
-    record = calibration.record.to_json()
-    return f"calibrated by {calibration.name}: {record['data']}, {record['cases']} cases, {record['date']}"
+    """What stands beside a probability: what its calibration was fitted on, or that there is none."""
+    return "not calibrated" if calibration is None else f"calibrated by {calibration.in_words}"
 
 
 def probabilities_of(logits: Tensor, calibration: Calibrated | None, axis: int = 0) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -53,7 +51,7 @@ def test_a_network_of_one_modality_says_nothing_without_it(seen: str) -> None:
 class Flat:
     """A calibration that believes nothing: a temperature of a million."""
 
-    name, record = "flat", SimpleNamespace(to_json=lambda: {"data": "none", "cases": 0, "date": "2026-01-01"})
+    name, in_words, record = "flat", "flat: none, 0 cases, 2026-01-01", None
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         return torch.softmax(logits / 1e6, 0)

@@ -28,14 +28,13 @@ IN_WORDS = "calibrated by halved: 7 scans, 7 cases, 2026-02-03"
 class Halved:
     """A calibration: half the logits."""
 
-    name = "halved"
+    name, in_words = "halved", "halved: 7 scans, 7 cases, 2026-02-03"
 
     def __init__(self, kept: tuple[bool, ...] | None = None) -> None:
         self.kept = kept
         short = SimpleNamespace(in_short=lambda: "90 % of sets; n = 7")
-        data = {"data": "7 scans", "cases": 7, "date": "2026-02-03"}
         promise = "The promise." if kept else ""
-        self.record = SimpleNamespace(to_json=lambda: data, promise=promise, sets=short, notes=())
+        self.record = SimpleNamespace(promise=promise, sets=short, notes=())
 
     def sets(self, logits: torch.Tensor) -> np.ndarray | None:
         return None if self.kept is None else np.array([self.kept])
