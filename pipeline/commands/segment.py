@@ -171,7 +171,7 @@ def _unnamed(paths: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[s
     for file in files:
         case, _, number = volume_stem(file).rpartition("_")
         if not case or not number.isdigit() or int(number) >= len(channels):
-            what = f"Expected the channels {', '.join(channels)}, got a file that does not say which it is."
+            what = f"Expected the channels {', '.join(channels)}, got {file.name}, which does not say which it is."
             raise UsageError("E_CHANNELS", what, _INPUTS)
         found.setdefault(case, {})[channels[int(number)]] = file
     return {case: {role: images[role] for role in channels if role in images} for case, images in found.items()}
