@@ -92,6 +92,7 @@ def measures(
     probabilities: npt.ArrayLike,
     labels: npt.ArrayLike,
     cases: Sequence[object] | npt.NDArray[Any] | None = None,
+    *,
     kinds: Mapping[str, Kind] = MEASURES,
     resampling: Resampling = Resampling(),
 ) -> tuple[Measure, ...]:

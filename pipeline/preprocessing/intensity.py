@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -161,12 +162,12 @@ def check_percentiles(lower: float, upper: float) -> None:
         raise UsageError("E_CONFIG", f"Expected percentiles 0 <= lower < upper <= 100, got {lower} and {upper}.")
 
 
-class ChangeEachd(MapTransform):
+class ChangeEachd(MapTransform, ABC):
     """What changes each of its images by itself."""
 
+    @abstractmethod
     def changed(self, image: MetaTensor, case: Mapping[Hashable, Any]) -> MetaTensor:
         """The image that takes an image's place in the case."""
-        raise NotImplementedError
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Change each image."""

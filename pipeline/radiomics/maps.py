@@ -106,7 +106,7 @@ def require_maps(wanted: Sequence[str], radius_voxels: int, memory_mb: float = 1
             near = did_you_mean(tag, known) or "."
             raise UsageError("E_CONFIG", f"Expected the tag of a feature that has a map, got {tag}{near}")
     for name, value in (("a radius", radius_voxels), ("memory in MB", memory_mb)):
-        if value <= 0:
+        if not value > 0:
             raise UsageError("E_CONFIG", f"Expected {name} above 0, got {value:g}.")
 
 

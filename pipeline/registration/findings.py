@@ -202,7 +202,9 @@ def _too_little(core: Pair, before: Warp, after: Warp, limits: AlignmentLimits) 
     old, new = core.nmi(before), core.nmi(after)
     if after.spline is None or old is None or new is None:
         return ""
-    gain = (new - old) / max(old - 1, np.finfo(float).tiny)  # a core of one grey shares nothing: its NMI is 1
+    if old <= 1:
+        return "the core shows one grey, in which nobody sees whether it is bent rightly"
+    gain = (new - 1) / (old - 1) - 1
     if gain >= limits.bending_gain_least:
         return ""
     least = 100 * limits.bending_gain_least

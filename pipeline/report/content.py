@@ -61,7 +61,12 @@ class CaseContent:
 
 
 def case_content(
-    case_id: str, records: Sequence[Record], dataset_dir: Path, today: date, given: Mapping[str, Path] | None = None
+    case_id: str,
+    records: Sequence[Record],
+    dataset_dir: Path,
+    today: date,
+    given: Mapping[str, Path] | None = None,
+    found: Sequence[Mapping[str, str]] = (),
 ) -> CaseContent:
     """Gather what the report says about a case, whatever became of it.
 
@@ -71,6 +76,7 @@ def case_content(
         dataset_dir: the run folder, in which their outputs lie.
         today: date of the report.
         given: files of images that no stage has made, by their keys.
+        found: rows of `series.csv`, what ingest found of the case.
 
     Raises:
         CaseError: E_CHANGED when an output is not what was recorded, E_GRID when a map is not on its image's grid.
@@ -95,7 +101,7 @@ def case_content(
             for item in part.answers
         ),
         first=max(ranked, key=lambda picture: picture.rank, default=None),
-        parts=(*parts, *_found(case_id, records, dataset_dir), *_always(records, said)),
+        parts=(*parts, *_found(found, records), *_always(records, said)),
     )
 
 
@@ -123,11 +129,11 @@ def _cleaned(table: Table) -> Table:
     )
 
 
-def _found(case_id: str, records: Sequence[Record], dataset_dir: Path) -> tuple[Part, ...]:
+def _found(rows: Sequence[Mapping[str, str]], records: Sequence[Record]) -> tuple[Part, ...]:
     """What there was of the case; where nothing was made of it, also why each series or file plays no role."""
     begun = any(record.status == "done" for record in records)
-    table = tables.found(dataset_dir, case_id, reasons=not begun)
-    return (Part("What was found", (FOUND,), (table,)),) if table.rows else ()
+    table = tables.found(rows, reasons=not begun)
+    return (Part("What was found", (FOUND,), (table,)),) if rows else ()
 
 
 def _always(records: Sequence[Record], said: Sections) -> tuple[Part, ...]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +10,14 @@ import numpy as np
 from pipeline.cases import Geometry, Record
 from pipeline.geometry import orientation_of, spacing_mm
 from pipeline.report.images import made
-from pipeline.report.verdict import stage_status
-from pipeline.store.records import SERIES_TABLE
 from pipeline.store.sections import Table
 from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, value_text
 
 #: Tilted by less than this a grid counts as straight.
 STRAIGHT_DEG = 0.5
 HASH_DIGITS = 12
+#: A verdict's grade as it is said.
+GRADES = {"pass": "passed", "warn": "warning", "fail": "failed"}
 
 
 def volumes(
@@ -99,7 +95,7 @@ def stages(records: Sequence[Record]) -> Table:
     rows = [
         (
             clean(record.stage),
-            ", ".join(dict.fromkeys((clean(record.status), stage_status(record)))),
+            clean(record.status) + (f", verdict {GRADES[record.verdict.grade]}" if record.verdict else ""),
             measure_text("seconds", record.measures.get("seconds")),
             clean(record.key[:HASH_DIGITS]) or NOT_AVAILABLE,
             f"{clean(record.error.code)}: {clean(record.error.message)}" if record.error else "–",
@@ -109,34 +105,22 @@ def stages(records: Sequence[Record]) -> Table:
     return Table("Stages", ("Stage", "Status", "Time", "Resume key", "Error"), tuple(rows))
 
 
-def found(dataset_dir: Path, case_id: str, reasons: bool) -> Table:
+def found(rows: Sequence[Mapping[str, str]], reasons: bool) -> Table:
     """What ingest found of a case: a row a series or a file, those with a role first.
 
     Args:
-        dataset_dir: the run folder.
-        case_id: of the case.
+        rows: of `series.csv`.
         reasons: also why each has no role, or none of its own.
     """
-    table = dataset_dir / SERIES_TABLE
-    rows = _found(table, table.stat().st_mtime_ns).get(case_id, ()) if table.is_file() else ()
     columns = ("Series", "Modality", "Voxels", "Voxel size, mm", "Became", *(("Why",) if reasons else ()))
     ordered = sorted(rows, key=lambda row: row["verdict"] != "chosen")
     return Table("", columns, tuple(_found_row(row)[: len(columns)] for row in ordered))
 
 
-@lru_cache(maxsize=1)
-def _found(table: Path, changed_ns: int) -> Mapping[str, Sequence[Mapping[str, str]]]:
-    """The rows of `series.csv` by case; read once as long as it is not changed."""
-    cases = defaultdict(list)
-    with table.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            cases[row["case_id"]].append(row)
-    return cases
-
-
 def _found_row(row: Mapping[str, str]) -> tuple[str, ...]:
-    """A row as texts; of DICOM the grid stands in several columns."""
-    voxels = row.get("voxels") or " x ".join(filter(None, (row.get("columns"), row.get("rows"), row.get("instances"))))
+    """A row as texts; of DICOM the grid stands in several columns, and what has no pixels has rows of 0."""
+    sides = [row.get(name) or "0" for name in ("columns", "rows", "instances")]
+    voxels = row.get("voxels") or ("" if "0" in sides else " x ".join(sides))
     size = row.get("voxel_size_mm") or " x ".join(filter(None, (row.get("pixel_spacing_mm"), row.get("slice_step_mm"))))
     became = row["role"] if row["verdict"] == "chosen" else " ".join(filter(None, (row["verdict"], row["code"])))
     name = ", ".join(filter(None, (row["series"], row.get("part"))))

@@ -33,13 +33,15 @@ class Reportd(Transform):
         """Report a case.
 
         Args:
-            data: `case_id`; `records`: one `Record` a stage, in order; paths of images that no stage has made.
+            data: `case_id`; `records`: one `Record` a stage, in order; `found`: rows of `series.csv`; paths of images
+                that no stage has made.
 
         Raises:
             CaseError: see `pipeline.report.content.case_content`.
         """
         given = {str(key): path for key, path in data.items() if isinstance(path, Path)}
-        content = case_content(data["case_id"], data.get("records") or (), self.dataset_dir, date.today(), given)
+        records, found = data.get("records") or (), data.get("found") or ()
+        content = case_content(data["case_id"], records, self.dataset_dir, date.today(), given, found)
         case = {
             **data,
             "report_pdf": Document(".pdf", case_pdf(content)),

@@ -275,6 +275,8 @@ def _input(key: str, kind: str, value: Any, output_dir: Path) -> Artifact | None
         except FileNotFoundError as error:
             raise CaseError("E_UNREADABLE", f"A file of {key} is gone since it was found.") from error
         return Artifact(key, kind, "", hashlib.sha256("".join(digests).encode()).hexdigest())
+    if kind == records.ROWS:
+        return Artifact(key, kind, "", hashlib.sha256(repr(value).encode()).hexdigest())
     if isinstance(value, str | Path) and Path(value).is_file():
         path = Path(value)
         inside = path.is_relative_to(output_dir / "cases")

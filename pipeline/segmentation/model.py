@@ -23,7 +23,7 @@ from pipeline.segmentation.nnunet import (
 )
 from pipeline.segmentation.weights import CHECKPOINT, ENSEMBLE, load_checkpoint, read_json, unchanged
 from pipeline.segmentation.workspace import TANDEM
-from pipeline.words import as_key
+from pipeline.spec.roles import role_of
 
 #: Where the networks of plans may come from: plans name classes, and a class that they name is called.
 NETWORKS = ("dynamic_network_architectures.", "pipeline.segmentation.twins.")
@@ -115,7 +115,7 @@ class Model:
 def channels_of(dataset: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
     """The roles of a model's channels, in order: of `tandem.json`, else made of the names in `dataset.json`."""
     named = dataset.get("channel_names") or dataset["modality"]
-    made = [as_key(str(named[key])) for key in sorted(named, key=int)]
+    made = [role_of(str(named[key])) for key in sorted(named, key=int)]
     names = list(about.get("channels") or made)
     return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
 

@@ -11,11 +11,11 @@ from pipeline.errors import UsageError
 from pipeline.segmentation.dataset import ENDING, RawCase, Source
 from pipeline.segmentation.labels import BACKGROUND, LabelMap
 from pipeline.spec.paths import compile_pattern, name_below, owner
+from pipeline.spec.roles import role_of
 from pipeline.spec.spec import Spec
 from pipeline.spec.stages import wrong_channel
 from pipeline.store.files import walk
 from pipeline.store.records import FindCases
-from pipeline.words import as_key
 
 Patients = Mapping[str, str]
 _WILD = re.compile(r"[{*?]")
@@ -111,7 +111,7 @@ def of_decathlon(folder: Path, patients: Patients) -> Source:
         what = f"Expected a dataset of the Decathlon in {folder}, got no usable dataset.json ({type(error).__name__})."
         raise UsageError("E_INPUT", what) from error
     names = [str(modality[key]) for key in sorted(modality, key=int)]
-    roles = [as_key(name) for name in names]
+    roles = [role_of(name) for name in names]
     channels = dict(zip(roles, names, strict=True))
     for role, name in channels.items():
         if wrong := wrong_channel(role, name, "CT" if name.upper().startswith("CT") else "MR"):

@@ -26,10 +26,10 @@ import torch
 from pipeline.errors import DISK_IS_FULL, CaseError, UsageError
 from pipeline.segmentation.workspace import TANDEM
 from pipeline.shipped import shipped
+from pipeline.spec.roles import role_of
 from pipeline.store.files import TEMPORARY_PREFIX, run_lock, sha256_file, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import private_folder
-from pipeline.words import as_key
 
 CHECKPOINT = "checkpoint_final.pth"
 PLANS, DATASET, MANIFEST = "plans.json", "dataset.json", "manifest.json"
@@ -218,7 +218,7 @@ def describe(folder: Path, about: Mapping[str, Any] | None = None) -> dict[str, 
         channels = [dataset["channel_names"][key] for key in sorted(dataset["channel_names"], key=int)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError("E_WEIGHTS", f"Expected nnU-Net's {DATASET}, got one without labels or channels.") from error
-    roles = [as_key(str(name)) for name in channels]
+    roles = [role_of(str(name)) for name in channels]
     known = {"label_map": {str(n): n for n in sorted(numbers)}, "channels": roles, "spec": "", "calibration": None}
     known["orientation"] = "RAS"  # what `tandem convert` makes; of other models it may be said
     known |= {key: value for key, value in (about or {}).items() if key in known}

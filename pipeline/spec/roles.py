@@ -22,6 +22,12 @@ _ALIASES = {"hounsfield": "hu", "hounsfieldunits": "hu", "counts": "cnts", "bqcc
 _OF_DICOM = frozenset({"dimensions", "orientation", "min_instances", "part", "all", "any", "none", "prefer"})
 
 
+def role_of(text: str) -> str:
+    """A text as the name of a role: `T1 (Gd)` -> `t1_gd`, and `channel` before what does not begin with a letter."""
+    name = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
+    return name if re.match(ROLE_NAME, name) else "_".join(filter(None, ("channel", name)))
+
+
 def plain_unit(text: str) -> str:
     """A unit without what is spelt in several ways: `Bq/ml`, `Bq/mL` and `BQML` are one."""
     plain = re.sub(r"[^a-z0-9%]", "", text.lower())

@@ -5,14 +5,16 @@ OUT/cases/<case_id>/<stage>/record.json
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +34,12 @@ RECORD = "record.json"
 ERROR_LOG = "error.log"
 #: The kind of an input that is the records of all stages before.
 RECORDS = "records"
+#: The kind of an input that is what ingest found of the case: its rows of `series.csv`.
+ROWS = "rows"
 CASES_TABLE = "cases.csv"
 #: What ingest found: one row a series of DICOM, or a file.
 SERIES_TABLE = "series.csv"
+_SERIES_COLUMNS = {"series", "case_id", "modality", "role", "verdict", "code", "reason"}
 #: The page of all cases, beside the table.
 PAGE = "report.html"
 CASE_ID = r"[A-Za-z0-9][A-Za-z0-9_-]*"
@@ -233,7 +238,29 @@ class FindCases:
         unfit = {key for verdict in verdicts for key in verdict.unfit}
         fit = [item for item in done if item.key in self.reads and item.key not in unfit]
         paths = {item.key: self.dataset_dir / item.path for item in fit}
-        return {"case_id": case_id, **paths, "records": records}
+        rows = {key: series_of(self.dataset_dir, case_id) for key, kind in self.reads.items() if kind.startswith(ROWS)}
+        return {"case_id": case_id, **paths, **rows, "records": records}
+
+
+def series_of(output_dir: Path, case_id: str) -> tuple[Mapping[str, str], ...] | None:
+    """What ingest found of a case: its rows of `series.csv`; None where there is no such table, or another's."""
+    path = output_dir / SERIES_TABLE
+    try:
+        cases = _series_by_case(path, path.stat().st_mtime_ns)
+    except (OSError, csv.Error):
+        return None
+    return None if cases is None else cases.get(case_id, ())
+
+
+@lru_cache(maxsize=1)
+def _series_by_case(path: Path, changed_ns: int) -> Mapping[str, tuple[Mapping[str, str], ...]] | None:
+    """The rows by case, read once as long as the file is not changed; None where it has not ingest's columns."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        reader = csv.DictReader(stream, restval="")
+        if not {*(reader.fieldnames or ())} >= _SERIES_COLUMNS:
+            return None
+        rows = sorted(reader, key=lambda row: row["case_id"])
+    return {case_id: tuple(of_case) for case_id, of_case in groupby(rows, key=lambda row: row["case_id"])}
 
 
 def table(cases: Mapping[str, Sequence[Record]]) -> pd.DataFrame:

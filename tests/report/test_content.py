@@ -14,6 +14,7 @@ from pipeline.errors import CaseError
 from pipeline.report.content import case_content
 from pipeline.report.tables import volumes
 from pipeline.report.verdict import case_verdict
+from pipeline.store import records as store
 from pipeline.store.files import sha256_file
 from pipeline.store.sections import SECTIONS
 from pipeline.words import clean, in_words, measure_text, number_text
@@ -201,7 +202,7 @@ def test_all_measures_but_the_time(records, tmp_path):
 
 def test_provenance(records, tmp_path):
     judged = replace(records[2], verdict=Verdict("fail", ("far",)))
-    assert tables_of([*records[:2], judged], tmp_path)["Stages"][2][1] == "done, failed verdict"
+    assert tables_of([*records[:2], judged], tmp_path)["Stages"][2][1] == "done, verdict failed"
     tables = tables_of(records, tmp_path)
     assert tables["Stages"][1] == ("register", "done", "14.87 s", records[1].key[:12], "–")
     digest = next(item.sha256 for item in records[1].artifacts if item.key == "mr_aligned")
@@ -218,11 +219,22 @@ def test_quarantined(quarantined, tmp_path):
     assert content.parts[0].title == "Provenance"  # no table of what was found
 
 
+@pytest.mark.parametrize("text", ["series;case_id;modality\n1;CASE-2;CT\n", "a,b\n", "", "\0"])
+def test_a_table_that_is_not_ingest_s_says_nothing_of_a_case(quarantined, tmp_path, text):
+    """A person may have opened it in a spreadsheet, and saved it."""
+    assert found_of(quarantined, tmp_path) == []
+    (tmp_path / "series.csv").write_text(text)
+    assert found_of(quarantined, tmp_path) == []
+    (tmp_path / "series.csv").write_bytes(b"\xef\xbb\xbf" + DICOM_TABLE.encode())
+    assert len(rows_of(quarantined, tmp_path)) == 2
+
+
 DICOM_TABLE = """\
 series,part,case_id,modality,instances,rows,columns,pixel_spacing_mm,slice_step_mm,role,verdict,code,reason
 series-1,,CASE-2,CT,64,85,80,3 x 3,,,set aside,E_GAP,1 of 65 slices are missing.
 series-2,b 50,CASE-2,MR,57,76,83,3 x 3.3,3.6,mr,chosen,,
 series-3,,CASE-1,MR,1,52,50,5 x 5,,,not chosen,,mr: too few
+series-4,,CASE-1,RTSTRUCT,1,0,0,,,tumour_ct,chosen,,
 """
 FILES_TABLE = """\
 series,case_id,modality,voxels,voxel_size_mm,role,verdict,code,reason,notes
@@ -232,20 +244,30 @@ file-2,CASE-2,,,,,not chosen,,its path fits no `files` of the spec,
 
 
 def found_of(records, folder):
-    (part,) = [part for part in case_content(records[0].case_id, records, folder, TODAY).parts if part.title == FOUND]
+    case_id = records[0].case_id
+    found = store.series_of(folder, case_id) or ()
+    return [p for p in case_content(case_id, records, folder, TODAY, {}, found).parts if p.title == FOUND]
+
+
+def rows_of(records, folder):
+    (part,) = found_of(records, folder)
     return part.tables[0].rows
 
 
 def test_a_case_that_stopped_at_once_says_what_there_was(records, quarantined, tmp_path):
     (tmp_path / "series.csv").write_text(DICOM_TABLE)
-    assert case_content("CASE-2", quarantined, tmp_path, TODAY).parts[0].title == FOUND
-    assert found_of(quarantined, tmp_path) == (
+    found = store.series_of(tmp_path, "CASE-2")
+    assert case_content("CASE-2", quarantined, tmp_path, TODAY, {}, found).parts[0].title == FOUND
+    assert rows_of(quarantined, tmp_path) == (
         ("series-2, b 50", "MR", "83 × 76 × 57", "3 × 3.3 × 3.6", "mr", "–"),
         ("series-1", "CT", "80 × 85 × 64", "3 × 3", "set aside E_GAP", "1 of 65 slices are missing."),
     )
-    assert found_of(records, tmp_path) == (("series-3", "MR", "50 × 52 × 1", "5 × 5", "not chosen"),)
+    assert rows_of(records, tmp_path) == (
+        ("series-4", "RTSTRUCT", "–", "–", "tumour_ct"),
+        ("series-3", "MR", "50 × 52 × 1", "5 × 5", "not chosen"),
+    )
     (tmp_path / "series.csv").write_text(FILES_TABLE)  # another ingest, whose table is read anew
-    assert found_of(quarantined, tmp_path) == (
+    assert rows_of(quarantined, tmp_path) == (
         ("file-1", "MR", "12 × 13 × 14", "2 × 2 × 3", "set aside E_NIFTI", "It is cut short."),
         ("file-2", "–", "–", "–", "not chosen", "its path fits no `files` of the spec"),
     )

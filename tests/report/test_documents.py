@@ -257,6 +257,22 @@ def test_another_process_writes_the_same_bytes(quarantined, tmp_path):
     assert other.stdout.strip() == hashlib.sha256(case_pdf(content) + case_page(content)).hexdigest()
 
 
+def test_a_report_is_made_anew_when_ingest_finds_something_else(quarantined, tmp_path):
+    for record in quarantined:
+        store.write(record, store.case_folder(tmp_path, record.case_id) / record.stage)
+    head = "series,case_id,modality,role,verdict,code,reason\n"
+    reads = {"records": "records", "found": "rows?"}
+    stage = Stage("report", Reportd(tmp_path), reads, output_dir=tmp_path)
+    reused = []
+    for rows in ("", "s-1,CASE-2,CT,,set aside,E_GAP,\n", "s-1,CASE-2,CT,,set aside,E_GAP,\ns-2,CASE-9,MR,,,,\n"):
+        (tmp_path / "series.csv").write_text(head + rows)
+        (found,) = stage.run(store.FindCases(tmp_path, reads, all_cases=True)())
+        reused.append(found.reused)
+        page = next(tmp_path / item.path for item in found.artifacts if item.key == "report_page")
+        assert ("s-1" in page.read_text()) is bool(rows)
+    assert reused == [False, False, True]  # what is another case's does not count
+
+
 def test_a_run_has_a_page_of_all_its_cases(records, quarantined, tmp_path):
     records[1] = replace(records[1], verdict=Verdict("warn", ("1.8 mm apart.",)), answers={"Class": "kind_b"})
     records[2] = replace(records[2], answers={"Class": "kind_a"})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pipeline.errors import REMEDIES, UsageError
 from pipeline.shipped import shipped
 from pipeline.spec.explain import find_spec, shipped_specs
+from pipeline.spec.roles import ROLE_NAME, role_of
 from pipeline.spec.spec import load_spec, of_ingest, of_run
 
 
@@ -21,6 +23,14 @@ def test_a_spec_is_found_by_its_path_and_by_its_name(tmp_path: Path, monkeypatch
     (tmp_path / "ct_mr_head").write_text("name: mine")  # a file goes before a name
     monkeypatch.chdir(tmp_path)
     assert find_spec("ct_mr_head") == Path("ct_mr_head")
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [("T1 (Gd)", "t1_gd"), ("FLAIR_", "flair"), ("?", "channel"), ("2D T1", "channel_2d_t1"), ("CT", "ct")],
+)
+def test_a_text_as_the_name_of_a_role(text: str, role: str) -> None:
+    assert role_of(text) == role and re.match(ROLE_NAME, role)
 
 
 @pytest.mark.parametrize("wrong", ["ct_mr_haed", "data_specs/ct_mr_haed.yaml"])
