@@ -93,7 +93,9 @@ def print_nulls(simulations: int, resamples: int) -> None:
         inside = dict.fromkeys(names, 0)
         for number in range(simulations):
             _, probabilities, labels = simulate(random, rows)
-            for item in measures(probabilities, labels, None, kinds, Resampling(resamples=resamples, seed=number)):
+            for item in measures(
+                probabilities, labels, kinds=kinds, resampling=Resampling(resamples=resamples, seed=number)
+            ):
                 inside[item.name] += item.null_low <= item.value <= item.null_high
         for name in names:
             print(f"| {name} | {rows} | {100 * inside[name] / simulations:.1f} |", flush=True)
@@ -112,7 +114,9 @@ def print_coverage(simulations: int, resamples: int) -> None:
             for number in range(simulations):
                 _, probabilities, labels = simulate(random, rows, temperature)
                 settings = Resampling(resamples=resamples, seed=number)
-                for item in measures(probabilities, labels, None, {name: ALL[name] for name in COVERED}, settings):
+                for item in measures(
+                    probabilities, labels, kinds={name: ALL[name] for name in COVERED}, resampling=settings
+                ):
                     inside[item.name] += item.low <= truth[item.name] <= item.high
                     values[item.name] += item.value / simulations
             for name in COVERED:

@@ -242,7 +242,7 @@ def _areas(plan: Plan, name: str, judgement: str) -> list[float]:
 
 
 def _measures(chances: Floats, found: ClassLogits) -> dict[str, Measure]:
-    return {item.name: item for item in measures(chances, found.labels, found.case_ids, CALIBRATION_KINDS)}
+    return {item.name: item for item in measures(chances, found.labels, found.case_ids, kinds=CALIBRATION_KINDS)}
 
 
 def _calibration_row(name: str, found: dict[str, Measure], chances: Floats, cases: ClassLogits) -> tuple[str, ...]:

@@ -117,9 +117,9 @@ def test_redrawn_labels_follow_the_probabilities(classes):
 
 def test_intervals_of_few_cases_with_many_rows_are_wider():
     p, y = simulated(100, 10, 1.0)
-    once = measures(p, y, None, kinds("nll"))[0]
-    copies = measures(np.repeat(p, 8, 0), np.repeat(y, 8), np.repeat(np.arange(100), 8), kinds("nll"))[0]
-    rows = measures(np.repeat(p, 8, 0), np.repeat(y, 8), None, kinds("nll"))[0]
+    once = measures(p, y, kinds=kinds("nll"))[0]
+    copies = measures(np.repeat(p, 8, 0), np.repeat(y, 8), np.repeat(np.arange(100), 8), kinds=kinds("nll"))[0]
+    rows = measures(np.repeat(p, 8, 0), np.repeat(y, 8), kinds=kinds("nll"))[0]
     assert copies.high - copies.low == pytest.approx(once.high - once.low, rel=0.1)
     assert rows.high - rows.low == pytest.approx((once.high - once.low) / np.sqrt(8), rel=0.1)
 
@@ -129,7 +129,7 @@ def test_a_perfect_model_lies_in_its_null_interval():
     inside = dict.fromkeys(("ece", "ece_debiased", "nll"), 0)
     for seed in range(400):
         p, y = simulated(150, 5000 + seed)
-        for item in measures(p, y, None, kinds(*inside), Resampling(resamples=200, seed=seed)):
+        for item in measures(p, y, kinds=kinds(*inside), resampling=Resampling(resamples=200, seed=seed)):
             inside[item.name] += item.null_low <= item.value <= item.null_high
     for name, count in inside.items():
         assert 0.917 <= count / 400 <= 0.983, name
@@ -143,7 +143,7 @@ def test_bootstrap_intervals_cover():
     inside = dict.fromkeys(names, 0)
     for seed in range(400):
         p, y = simulated(300, 9000 + seed, 1.0)
-        for item in measures(p, y, None, kinds(*names), Resampling(resamples=300, seed=seed)):
+        for item in measures(p, y, kinds=kinds(*names), resampling=Resampling(resamples=300, seed=seed)):
             inside[item.name] += item.low <= truth[item.name] <= item.high
     for name in ("nll", "brier", "ece_debiased"):
         assert 0.91 <= inside[name] / 400 <= 0.98, (name, inside)
@@ -162,13 +162,13 @@ def test_measures_are_the_same_again_and_read_a_column():
     for one, other in zip(measures(p, y), measures(p[:, 1], y), strict=True):
         assert astuple(one)[1:] == pytest.approx(astuple(other)[1:], abs=1e-9), one.name
     assert measures(p, y) == measures(p, y)
-    one, other = (measures(p, y, None, kinds("ece"), Resampling(seed=seed)) for seed in (1, 2))
+    one, other = (measures(p, y, kinds=kinds("ece"), resampling=Resampling(seed=seed)) for seed in (1, 2))
     assert one != other
 
 
 def test_a_probability_of_0_that_comes_true_is_infinitely_unlikely():
     p, y = np.array([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]]), np.array([1, 0, 1])
-    item = measures(p, y, None, kinds("nll"), Resampling(resamples=100))[0]
+    item = measures(p, y, kinds=kinds("nll"), resampling=Resampling(resamples=100))[0]
     assert item.value == np.inf and item.high == np.inf and not np.isnan(item.low)
 
 
