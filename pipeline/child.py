@@ -34,7 +34,6 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple, NoReturn
 
 from pipeline.cases import Fault
-from pipeline.errors import REMEDIES
 
 #: What says in the environment how many threads linear algebra may use.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -170,8 +169,8 @@ class Children:
     def fault(self, how: str) -> Fault:
         """What a death means: `time`, `memory`, or the name of a signal or exit code."""
         if how in ("time", "memory"):
-            return Fault("E_LIMIT", f"Its process took more {how} than is allowed.", REMEDIES["E_LIMIT"])
-        return Fault("E_CRASH", f"Its process ended ({how}).", REMEDIES["E_CRASH"])
+            return Fault.of("E_LIMIT", f"Its process took more {how} than is allowed.")
+        return Fault.of("E_CRASH", f"Its process ended ({how}).")
 
     def _call(self, tasks: list[Any]) -> list[Any]:
         child = self._idle.get()

@@ -261,7 +261,7 @@ def _case(made: Exported, out: Path, case: _Case) -> None:
         if error.code == "E_DISK":
             raise
         shutil.rmtree(subject, ignore_errors=True)
-        made.left_out[case.case_id] = Fault(error.code, error.message, error.remedy)
+        made.left_out[case.case_id] = Fault.from_error(error)
         return
     made.subjects[case.case_id] = case.subject
     made.withheld += withheld

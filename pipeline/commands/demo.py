@@ -97,7 +97,7 @@ def alignment_errors(cohort: Path, output_dir: Path, keys: Path | None = None) -
 def fusion_errors(cohort: Path, output_dir: Path) -> dict[str, FusionError]:
     """Compare the fused cases of a simulated cohort with its truth: the lesions' voxels, and the class's posterior.
 
-    Arguments as of `alignment_errors`; the cohort was made with `kinds`.
+    Folders as of `alignment_errors`; the cohort was made with `kinds`.
 
     Returns:
         Case id -> errors, for every case that is fused and has a true class.
@@ -114,7 +114,7 @@ def fusion_errors(cohort: Path, output_dir: Path) -> dict[str, FusionError]:
 
 
 def segmentation_dice(cohort: Path, output_dir: Path) -> dict[str, float]:
-    """Dice of the lesions in every case of a simulated cohort that is segmented; arguments as of `alignment_errors`."""
+    """Dice of the lesions in every case of a simulated cohort that is segmented; folders as of `alignment_errors`."""
     return {
         case_id: _lesion_dice(folder / "segment_label.nii.gz", SEGMENTED_LESION, truth)
         for case_id, truth, folder in _done(cohort, output_dir, "segment")

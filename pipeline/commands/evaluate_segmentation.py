@@ -161,7 +161,7 @@ def _evaluate(
             try:
                 measured = _judge(folder / path.name, path, regions, tolerance)
             except CaseError as error:
-                failed[model, case] = Fault(error.code, error.message, error.remedy)
+                failed[model, case] = Fault.from_error(error)
                 continue
             for region, numbers in measured.items():
                 for name, value in numbers.items():

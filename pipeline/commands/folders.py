@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.endings import PICTURES, SOUNDS, VOLUMES
+from pipeline.endings import PICTURES, SOUNDS, VOLUMES, ending_of, volume_stem
 from pipeline.errors import UsageError
 from pipeline.spec.explain import did_you_mean
 from pipeline.spec.spec import RESERVED_NAMES
@@ -54,7 +54,7 @@ class Item:
     @property
     def stem(self) -> str:
         """The file's name without what says its kind."""
-        return self.path.stem.removesuffix(".nii")
+        return volume_stem(self.path) if ending_of(self.path) in VOLUMES else self.path.stem
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,9 @@ from pipeline.spec.spec import Spec, save_spec
 from pipeline.store.files import require_apart, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
-from pipeline.store.records import SERIES_TABLE
+from pipeline.store.records import SCAN_SUMMARY, SERIES_TABLE
 from pipeline.words import counted
 
-SCAN_SUMMARY = "scan.json"
 #: The private cache of headers, beside the key.
 HEADERS = "headers.jsonl"
 #: Endings of what holds files, and is not looked into.

@@ -25,7 +25,7 @@ from pipeline.spec.spec import Mask, Role, Spec, save_spec
 from pipeline.store.files import LINK, require_apart, require_file, walk, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.pseudonyms import Pseudonyms
-from pipeline.store.records import SERIES_TABLE
+from pipeline.store.records import SCAN_SUMMARY, SERIES_TABLE
 from pipeline.words import counted
 
 ENDINGS = (".nii", ".nii.gz", ".hdr", ".hdr.gz")
@@ -185,7 +185,7 @@ class FindFiles:
         flat = sum(not self._flat.isdisjoint(file.keys) for file in files)
         counts = {"files_nifti": len(files) - flat, "files_unreadable": self.unreadable, "files_not_nifti": unknown}
         counts |= {"files_pictures_and_sounds": flat} if self._flat else {}
-        write_json(self.output_dir / "scan.json", counts)
+        write_json(self.output_dir / SCAN_SUMMARY, counts)
         if self.unreadable:
             tables = f"{where} and files.csv beside it"
             echo(f"{counted(self.unreadable, 'file or folder')} could not be read: see {tables}", error=True)

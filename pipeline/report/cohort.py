@@ -157,7 +157,7 @@ def _about(output_dir: Path) -> dict[str, Any]:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
         about = {key: stored[key] for key in ("started", "stages", "device", "python")}
         about |= {"command": " ".join(stored["command"]), **stored["versions"]}
-    scan = output_dir / "scan.json"
+    scan = output_dir / records.SCAN_SUMMARY
     if scan.is_file():
         about |= json.loads(scan.read_text(encoding="utf-8"))
     return about

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.cases import Fault, Record
 from pipeline.console import track
-from pipeline.errors import REMEDIES, UsageError
+from pipeline.errors import UsageError
 from pipeline.run import events
 from pipeline.run.loading import Loaded, load
 from pipeline.run.plan import Plan
@@ -153,7 +153,7 @@ def _kept(epoch: str) -> dict[str, Loaded]:
 def given_up(task: Task, code: str, message: str) -> Record:
     """Record that a case has failed without having come back."""
     plan = task.group.plan
-    fault = Fault(code, message, REMEDIES[code])
+    fault = Fault.of(code, message)
     record = Record(task.case["case_id"], task.stage, "", "failed", error=fault, versions=records.versions())
     folder = records.case_folder(plan.output_dir, record.case_id) / task.stage
     return keep(record, Attempt(plan.output_dir, folder, task.group.run))

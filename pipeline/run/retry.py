@@ -18,9 +18,6 @@ from pipeline.spec.explain import did_you_mean
 from pipeline.spec.spec import SPEC_FILE
 from pipeline.store import records
 
-#: A case whose files are gone has nothing to be done again, unless somebody says that they are back.
-WITHDRAWN = "E_WITHDRAWN"
-
 
 @dataclass(frozen=True)
 class Retry:
@@ -96,7 +93,7 @@ def _is_asked_for(record: Record, codes: Sequence[str], stages: Sequence[str]) -
     code = record.error.code if record.error else ""
     return (
         record.status != "done"
-        and (code in codes if codes else code != WITHDRAWN)
+        and (code in codes if codes else code != records.WITHDRAWN)
         and (not stages or record.stage in stages)
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.cases import Artifact, Fault, NiftiFile, Record, Series, Status
 from pipeline.console import echo, track
-from pipeline.errors import REMEDIES, CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
+from pipeline.errors import CaseError, PipelineError, QuarantineError, UsageError, pipeline_cause, root_words
 from pipeline.run import events
 from pipeline.run.fingerprint import describe
 from pipeline.run.status import finish, summary
@@ -226,7 +226,7 @@ def keep(record: Record, attempt: Attempt, log: str = "") -> Record:
         return record if attempt.commit(record.key) else _settled(record, attempt)
     except (OSError, PipelineError) as error:
         reason = f"The record of the stage could not be written ({type(error).__name__})."
-        return replace(record, status="failed", artifacts=(), error=Fault("E_DISK", reason, REMEDIES["E_DISK"]))
+        return replace(record, status="failed", artifacts=(), error=Fault.of("E_DISK", reason))
     finally:
         attempt.close()
 
@@ -236,7 +236,7 @@ def _settled(record: Record, attempt: Attempt) -> Record:
     if (found := records.read(attempt.folder)) is not None:
         return replace(found, reused=True)
     reason = "The work was given to another process, or belongs to a run that has ended."
-    return replace(record, status="failed", artifacts=(), error=Fault("E_BUSY", reason, REMEDIES["E_BUSY"]))
+    return replace(record, status="failed", artifacts=(), error=Fault.of("E_BUSY", reason))
 
 
 def scrub(text: str, case: Case) -> str:

@@ -173,7 +173,7 @@ def _reasons(found: Iterable[Record]) -> Iterator[str]:
 
 def _lost(output_dir: Path) -> Iterator[str]:
     """What ingest could not read, or give to a series: nobody knows whose it was."""
-    scan = output_dir / "scan.json"
+    scan = output_dir / records.SCAN_SUMMARY
     counts = json.loads(scan.read_text(encoding="utf-8")) if scan.is_file() else {}
     if unreadable := counts.get("files_unreadable"):
         yield f"{counted(unreadable, 'file or folder')} could not be read"

@@ -136,7 +136,7 @@ def _fill(source: Source, found: Written, read: Read, copy: bool) -> Written:
             if error.code == "E_DISK":
                 raise
             files.remove()
-            found.failed[case.case_id] = Fault(error.code, error.message, error.remedy)
+            found.failed[case.case_id] = Fault.from_error(error)
     if not found.shown:
         reasons = [fault.message for fault in found.failed.values()]
         what = f"Expected cases to learn from, got none. {reasons[0] if reasons else ''}".strip()
@@ -332,7 +332,7 @@ def _back(
     except CaseError as error:
         if error.code == "E_DISK":
             raise UsageError(error.code, error.message) from error
-        return Fault(error.code, error.message, error.remedy)
+        return Fault.from_error(error)
     return None
 
 

@@ -357,27 +357,34 @@ def _claimed(owner: Path, stack: ExitStack) -> bool:
     Raises:
         UsageError: E_BUSY for a process of another machine, of which nothing is known.
     """
-    import psutil  # where no lock of the kernel is to be had
-
     host, me = socket.gethostname(), str(os.getpid())
     for _ in range(2):
         try:
-            with owner.open("x") as stream:
-                stream.write(f"{host}\n{me}")
+            owner.touch(exist_ok=False)
         except FileExistsError:
             where, _, process = owner.read_text(encoding="utf-8").partition("\n")
             if where != host:
-                remedy = f"Wait for it to end; delete {owner} if it has."
-                raise UsageError(
-                    "E_BUSY", f"A run on {where or 'a machine yet unnamed'} is using the output folder.", remedy
-                ) from None
-            if not process.isdigit() or psutil.pid_exists(int(process)):
+                what = f"A run on {where or 'a machine yet unnamed'} is using the output folder."
+                raise UsageError("E_BUSY", what, f"Wait for it to end; delete {owner} if it has.") from None
+            if not process.isdigit() or _is_alive(int(process)):
                 return False
             owner.unlink(missing_ok=True)
         else:
             stack.callback(owner.unlink, missing_ok=True)
+            owner.write_text(f"{host}\n{me}", encoding="utf-8")  # on a full disk it is removed again
             return True
     return False
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine goes on; psutil does not see those of others where `/proc` hides them."""
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def flush(path: Path) -> None:

@@ -39,6 +39,10 @@ ROWS = "rows"
 CASES_TABLE = "cases.csv"
 #: What ingest found: one row a series of DICOM, or a file.
 SERIES_TABLE = "series.csv"
+#: How many files and series it found, and what became of them.
+SCAN_SUMMARY = "scan.json"
+#: The code of a case whose files are no longer there: nothing is to be done again, unless somebody says that they are.
+WITHDRAWN = "E_WITHDRAWN"
 _SERIES_COLUMNS = {"series", "case_id", "modality", "role", "verdict", "code", "reason"}
 #: The page of all cases, beside the table.
 PAGE = "report.html"
@@ -108,12 +112,12 @@ def absent(output_dir: Path, stage: str, present: Collection[str]) -> list[Recor
 
 def is_withdrawn(record: Record) -> bool:
     """Whether the input does not hold the case any more."""
-    return record.error is not None and record.error.code == "E_WITHDRAWN"
+    return record.error is not None and record.error.code == WITHDRAWN
 
 
 def withdraw(output_dir: Path, gone: Iterable[Record]) -> None:
     """Set aside cases of a run folder that its input does not hold any more; no file is deleted."""
-    fault = Fault.of("E_WITHDRAWN", "The input holds no file for this case any more.")
+    fault = Fault.of(WITHDRAWN, "The input holds no file for this case any more.")
     for record in gone:
         new = Record(record.case_id, record.stage, "", "quarantined", error=fault, versions=record.versions)
         write(new, case_folder(output_dir, record.case_id) / record.stage)

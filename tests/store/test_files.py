@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -261,6 +262,18 @@ def test_a_lock_of_another_machine_is_named(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / ".lock-owner").write_text(owner)
         with pytest.raises(UsageError, match=rf"E_BUSY: A run on {where} .* delete .*/.lock-owner"), run_lock(tmp_path):
             pass
+
+
+def test_a_full_disk_leaves_no_lock_of_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(f"pipeline.store.files.fcntl.{name}", _unknown)
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with pytest.raises(CaseError, match="E_DISK"), run_lock(tmp_path):
+            pass
+    assert not (tmp_path / ".lock-owner").exists()
+    with run_lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("error", [RuntimeError("ITK ERROR"), OSError("9 requested"), CaseError("E_VERIFY", "Cut.")])

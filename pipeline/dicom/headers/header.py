@@ -136,11 +136,12 @@ def _read(path: Path, encoded: Encoded, tags: tuple[str, ...]) -> Header:
     values |= _stand_ins(path, values, missing)
     if not _SOME_DIGIT.search(values["FrameOfReferenceUID"]):  # one word for all would put all into one frame
         values["FrameOfReferenceUID"] = ""
+    for name in ("PatientID", "IssuerOfPatientID"):  # one name, however its letters are composed
+        values[name] = unicodedata.normalize("NFC", values[name])
     base = _image(path, values, tags, encoded, elements[0] if elements else None)
     if missing:
         base = replace(base, notes=(*base.notes, "N_NO_UID"))
-    # one name, however its letters are composed
-    own, issuer = (unicodedata.normalize("NFC", values[name]) for name in ("PatientID", "IssuerOfPatientID"))
+    own, issuer = values["PatientID"], values["IssuerOfPatientID"]
     patient = "/".join(filter(None, (issuer, own))) if own else f"study {values['StudyInstanceUID']}"
     return Header(patient, values["StudyInstanceUID"], values["SeriesInstanceUID"], _images(base, dataset))
 

@@ -10,8 +10,9 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
 from pipeline.cases import Instance
-from pipeline.dicom.headers.values import PLANE_TAGS, BadNumberError, cross, moved, names_of, numbers, plane, texts
+from pipeline.dicom.headers.values import PLANE_TAGS, BadNumberError, names_of, numbers, plane, texts
 from pipeline.errors import QuarantineError
+from pipeline.geometry import cross, moved
 
 _SHARED, _PER_FRAME, _DIMENSIONS = 0x52009229, 0x52009230, 0x00209222
 _OFFSETS, _DOSE_SCALING = 0x3004000C, 0x3004000E

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -118,21 +118,6 @@ def numbers(text: str, count: int) -> tuple[float, ...] | None:
     if not all(math.isfinite(number) for number in found):
         raise BadNumberError
     return found
-
-
-def cross(orientation: Sequence[float]) -> tuple[float, float, float]:
-    """Row direction x column direction of ImageOrientationPatient, as long as they are (DICOM PS3.3 C.7.6.2.1.1).
-
-    `np.cross` itself takes ten times as long for one pair.
-    """
-    a, b, c, d, e, f = orientation
-    return (b * f - c * e, c * d - a * f, a * e - b * d)
-
-
-def moved(position: Sequence[float], direction: Sequence[float], offset_mm: float) -> tuple[float, float, float]:
-    """A position moved along a direction of unit length, mm."""
-    x, y, z = (start + offset_mm * along for start, along in zip(position, direction, strict=True))
-    return (x, y, z)
 
 
 def integer(text: str) -> int | None:

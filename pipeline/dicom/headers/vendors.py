@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pipeline.cases import Instance
-from pipeline.dicom.headers.values import BadNumberError, cross, moved, numbers
+from pipeline.dicom.headers.values import BadNumberError, numbers
 from pipeline.errors import QuarantineError
+from pipeline.geometry import cross, moved
 
 #: Element, the element that names its owner, and that name. Source: the DICOM conformance statements of Siemens MR
 #: (syngo VB/VD), GE Signa (DV) and Philips Achieva (R5).

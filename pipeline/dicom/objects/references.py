@@ -14,7 +14,7 @@ from pipeline.dicom.objects.objects import read_object, referenced_series
 from pipeline.dicom.sandbox import Sandbox
 from pipeline.dicom.series.identity import contradiction
 from pipeline.dicom.series.select import Choice, Selection
-from pipeline.dicom.series.stack import frames_of
+from pipeline.dicom.series.stack import frame_uids
 from pipeline.spec.spec import Mask, Spec
 
 MODALITIES = ("RTSTRUCT", "SEG")
@@ -190,7 +190,7 @@ def reference(found: MaskObject, series: Series) -> int:
     Returns:
         0 when it does not, or when both say that they lie in different frames of reference.
     """
-    frames = frames_of(series.instances)
+    frames = frame_uids(series.instances)
     if frames and found.frames and not frames & found.frames:
         return 0
     if series.series_uid in found.series_uids:
@@ -221,7 +221,7 @@ def _with_masks(case: Case, found: _Found, spec: Spec) -> Case:
 
 def _drawn_on(source: Series, target: Series) -> Series:
     """An object's series with the target's frame of reference in place of its own: regions of others are left out."""
-    (item,), frames = source.instances, frames_of(target.instances)
+    (item,), frames = source.instances, frame_uids(target.instances)
     tags = {**item.tags, "FrameOfReferenceUID": frames.pop() if len(frames) == 1 else ""}
     return replace(source, instances=(replace(item, tags=tags),))
 
@@ -233,7 +233,7 @@ def _choose(
     strengths = [reference(found, target) for found in objects]
     strongest = max(strengths, default=0)
     referring = [found for found, strength in zip(objects, strengths, strict=True) if 0 < strength == strongest]
-    frames = frames_of(target.instances)
+    frames = frame_uids(target.instances)
     names = {id(found): found.within(frames) for found in referring}
     lacking = {key: missing_labels(mask.labels, within) for key, within in names.items()}
     fitting = [found for found in referring if not lacking[id(found)]]

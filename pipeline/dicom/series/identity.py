@@ -7,7 +7,7 @@ from datetime import date
 
 from pipeline.cases import Fault, Instance, Series
 from pipeline.dicom.headers.persons import PERSON_TAGS, are_named_apart, clashes, person_of
-from pipeline.dicom.series.stack import frames_of
+from pipeline.dicom.series.stack import frame_uids
 from pipeline.errors import QuarantineError
 
 CONTRADICTION = "E_CONTRADICTION"
@@ -28,7 +28,7 @@ def require_one_identity(instances: Sequence[Instance]) -> tuple[str, ...]:
     Raises:
         QuarantineError: E_CONTRADICTION naming the elements, not their values.
     """
-    frames = frames_of(instances)
+    frames = frame_uids(instances)
     scattered = len(frames) > 2 and len(frames) == len(instances)
     wrong = [*clashes(person_of(item.tags) for item in instances)]
     wrong += ["FrameOfReferenceUID"] if len(frames) > 1 and not scattered else []

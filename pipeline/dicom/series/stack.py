@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.cases import Instance
-from pipeline.dicom.headers.values import cross
+from pipeline.geometry import cross
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -184,7 +184,7 @@ def is_placed(instance: Instance) -> bool:
     return not (instance.position is None or instance.orientation is None or instance.spacing_mm is None)
 
 
-def frames_of(instances: Iterable[Instance]) -> set[str]:
+def frame_uids(instances: Iterable[Instance]) -> set[str]:
     """The frames of reference (0020,0052) that instances name."""
     return {instance.tags.get("FrameOfReferenceUID", "") for instance in instances} - {""}
 

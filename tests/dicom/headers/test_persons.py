@@ -111,7 +111,7 @@ def test_an_issuer_on_one_of_two_modalities_does_not_part_a_patient(tmp_path: Pa
 
 
 def test_letters_of_an_issuer_may_be_composed_or_not(tmp_path: Path) -> None:
-    for number, issuer in enumerate(("Klinik Süd", unicodedata.normalize("NFD", "Klinik Süd"))):
+    for number, issuer in enumerate(("Klinik Süd", unicodedata.normalize("NFD", "Klinik Süd"), "")):
         write(tmp_path / str(number), "CT", issuer)
     assert {series.patient_id for series in scan(tmp_path).series} == {"Klinik Süd/4711"}
 
