@@ -24,7 +24,7 @@ REMEDIES: dict[str, str] = {
     "E_EMPTY": "Check the path: the folder must exist, be open to you, and hold what is read.",
     "E_NO_DICOM": "Check the path; Tandem looks for DICOM by content, whatever the file names.",
     "E_NO_CASES": "Run the stages before this one on the same folder first, or check that they finished.",
-    "E_NO_STAGE": "Use the name of a folder below bundles/ that holds configs/inference.yaml.",
+    "E_NO_STAGE": "Use the names of stages that `tandem run -h` lists.",
     "E_OUT": "Choose an output folder that can be created and written to, outside the input folder.",
     "E_BUSY": "Wait for the other run to end, or choose another output folder.",
     "E_RESOURCES": "Correct the file of resources; docs/how-to/cohorts.md explains its keys.",
@@ -118,7 +118,7 @@ REMEDIES: dict[str, str] = {
     "E_EARLY": "Fuse streams of two and of three dimensions by intermediate or late fusion.",
     "E_NAN_LOSS": "Check the images of the cases that the message names, or lower the learning rate; then resume.",
     # stages
-    "E_INPUT": "Run the stage that makes this input first, or check the path.",
+    "E_INPUT": "Check the path; an output of an earlier stage needs that stage to be run first.",
     "E_OUTPUT": "Check the stage's chain: it has to give every output that it declares.",
     "E_CHANGED": "The file is not the one that was recorded: run the stage that made it again with --overwrite.",
     "E_VERIFY": "Check the disk (space, quota, network), then run again.",

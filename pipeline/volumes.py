@@ -24,6 +24,7 @@ from pipeline.geometry import (
     itk_geometry,
     lps_affine,
     matrix_of,
+    orientation_of,
     same_grid,
 )
 
@@ -56,6 +57,19 @@ def _forward(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def affine_of(image: MetaTensor) -> FloatArray:
     """The RAS affine of a MetaTensor as float64, 4 x 4, mm."""
     return np.asarray(image.affine, dtype=np.float64)
+
+
+def oriented(image: MetaTensor, code: str = "RAS") -> MetaTensor:
+    """An image (C, I, J, K) with its axes flipped and in the order that is nearest to the letters, where the axes run.
+
+    No value changes; an image whose axes run so is given as it is.
+    """
+    if orientation_of(affine_of(image)) == code:
+        return image
+    from monai.transforms import Orientation
+
+    turned = Orientation(axcodes=code, labels=(("L", "R"), ("P", "A"), ("I", "S")))(image)
+    return volume(turned.as_tensor().contiguous(), affine_of(turned))
 
 
 def require_same_grid(a: MetaTensor, b: MetaTensor, names: tuple[str, str]) -> None:

@@ -22,9 +22,9 @@ from pipeline.evaluation.results import Comparison, Estimate, Floats, Settings
 from pipeline.evaluation.segmentation import MEASURES, NAN, compare_means, judged, mean_over_cases
 from pipeline.geometry import spacing_mm
 from pipeline.report.segmentation import SegmentationContent, segmentation_pdf
-from pipeline.report.slices import canonical, voxels
+from pipeline.report.slices import voxels
 from pipeline.store.files import run_lock
-from pipeline.volumes import affine_of, require_same_grid
+from pipeline.volumes import affine_of, oriented, require_same_grid
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -210,7 +210,7 @@ def read_labels(path: Path) -> MetaTensor:
     """A label image, RAS+."""
     if not path.is_file():
         raise CaseError("E_INPUT", f"Expected a prediction {path.name}, got none.", "Predict it, or check the names.")
-    return canonical(read(path)[0])
+    return oriented(read(path)[0])
 
 
 def _models(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Path]:

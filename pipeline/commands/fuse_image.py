@@ -39,7 +39,7 @@ from pipeline.shipped import shipped_model
 from pipeline.store.artifacts import save
 from pipeline.store.files import replaced, require_given, sha256_file, writable_folder, write_atomic
 from pipeline.store.records import versions
-from pipeline.volumes import affine_of, require_same_grid, volume
+from pipeline.volumes import affine_of, oriented, require_same_grid, volume
 from pipeline.words import DISCLAIMER, NOT_AVAILABLE
 
 #: How a result's name ends: of a volume, of a picture.
@@ -265,12 +265,12 @@ def _save_picture(values: Floats, path: Path) -> None:
 def _drawn(made: Fused, how: Recipe, ct: MetaTensor, alignment: str | None) -> bytes:
     """CT, MR and the picture in three planes; above them what a reader of the picture alone has to know, in a line."""
     from pipeline.report.figures import Column, draw_columns
-    from pipeline.report.slices import body_frame, canonical, voxels
+    from pipeline.report.slices import body_frame, voxels
 
-    image = canonical(ct)
+    image = oriented(ct)
     both = {"MR": made.mr, "Both": made.image}
     columns = [Column("CT", voxels(image), how.ends, "HU")]
-    columns += [Column(name, voxels(canonical(volume(item, affine_of(ct)))), (0.0, 1.0)) for name, item in both.items()]
+    columns += [Column(name, voxels(oriented(volume(item, affine_of(ct)))), (0.0, 1.0)) for name, item in both.items()]
     parts = [f"CT and MR: {how.name}", *([f"alignment: {alignment}"] if alignment else [])]
     title = ", ".join([*parts, *(note.partition(":")[0] for note in made.notes)]) + f". {DISCLAIMER}"
     return draw_columns(columns, image, body_frame(image, "CT"), title)

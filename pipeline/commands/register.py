@@ -14,7 +14,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from pipeline.cases import Record
-from pipeline.console import shown
+from pipeline.console import echo, shown
 from pipeline.endings import volume_stem
 from pipeline.errors import CaseError, UsageError
 from pipeline.nifti.volume import read_argument
@@ -23,10 +23,12 @@ from pipeline.run import batch, loading
 from pipeline.run.plan import Plan
 from pipeline.spec.explain import did_you_mean
 from pipeline.spec.register import Transform
+from pipeline.spec.roles import wrong_modality
 from pipeline.spec.spec import SPEC_FILE, Mask, Moving, Register, Role, Spec, save_spec
 from pipeline.store import records
 from pipeline.store.artifacts import save
 from pipeline.store.files import left_as_found, require_apart, require_given, run_lock, writable_folder
+from pipeline.store.pseudonyms import Pseudonyms
 
 CASE_ID = "pair"
 Image = tuple[Path, str]
@@ -95,6 +97,9 @@ def register(  # noqa: PLR0913 - each is an option of the command
     if transform not in known:
         near = did_you_mean(transform, known) or "."
         raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}{near}")
+    for name, modality in (("fixed", fixed_modality), ("moving", moving_modality)):
+        if wrong := wrong_modality(modality):
+            raise UsageError("E_OPTION", f"--{name}-modality: {wrong.rstrip('.')}{'' if wrong.endswith('?') else '.'}")
     out = Path(out)
     pair = {"fixed": (Path(fixed), fixed_modality), "moving": (Path(moving), moving_modality)}
     masks = _given({"fixed_mask": fixed_mask, "moving_mask": moving_mask})
@@ -111,6 +116,7 @@ def register(  # noqa: PLR0913 - each is an option of the command
     files = {path: read_argument(path) for path in [*plain, *volumes.values()]}
     with shown(progress), left_as_found(out, "input_*", SPEC_FILE):
         images = {name: _volume(*image, files, out / f"input_{name}") for name, image in pair.items()}
+        _say_two_patients([out / f"input_{name}" for name, (path, _) in pair.items() if path.is_dir()])
         inputs = {name: path for name, (path, _) in images.items()} | marks
         inputs |= {key: _save("label", files[path], out / f"input_{key}") for key, path in volumes.items()}
         regions = {
@@ -124,6 +130,13 @@ def register(  # noqa: PLR0913 - each is an option of the command
                 _run(name, inputs, out, overwrite)
             link(out, CASE_ID, names)
     return records.of_run(out)
+
+
+def _say_two_patients(ingested: Sequence[Path]) -> None:
+    """Say so where the headers of both folders name a patient, and not the same."""
+    names = [{row["patient_id"] for row in Pseudonyms(path).kept("series.csv") if row["case_id"]} for path in ingested]
+    if len(names) == 2 and all(names) and names[0].isdisjoint(names[1]):
+        echo("The headers of the two images name two patients (PatientID, IssuerOfPatientID)", error=True)
 
 
 def _given(paths: Mapping[str, str | Path | None]) -> dict[str, Path]:
@@ -258,10 +271,13 @@ def dicom_volume(path: Path, ingested: Path) -> Image:
     """A folder of one DICOM series as the one volume that ingest makes of it, in a run folder of its own.
 
     Raises:
-        UsageError: E_AMBIGUOUS when it holds more, and what ingest raises.
+        UsageError: E_AMBIGUOUS when it holds more, why the one that it holds is set aside, and what ingest raises.
     """
     found = batch.run(Plan(path, ingested, stages=("ingest",)))
     done = [case[0] for case in found.values() if case[0].status == "done"]
+    stopped = [fault for case in found.values() if (fault := case[0].error) is not None]
+    if not done and len(stopped) == 1:
+        raise UsageError(stopped[0].code, stopped[0].message, stopped[0].remedy)
     if len(done) != 1:
         raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")
     with (ingested / records.SERIES_TABLE).open(newline="") as table:

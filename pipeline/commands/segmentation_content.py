@@ -15,8 +15,8 @@ from pipeline.report.classification import interval, number, p_text
 from pipeline.report.curves import Chart
 from pipeline.report.paper import PlainTable
 from pipeline.report.segmentation import EVALUATION_TITLE, Mean, SegmentationContent, case_chart, outline_chart
-from pipeline.report.slices import canonical, voxels
-from pipeline.volumes import affine_of, volume
+from pipeline.report.slices import voxels
+from pipeline.volumes import affine_of, oriented, volume
 from pipeline.words import counted
 
 #: How many of the worst cases are drawn.
@@ -79,7 +79,7 @@ def _shown_images(folder: Path | None, case: str) -> dict[str, MetaTensor]:
     """The case's images, where there are any."""
     paths = sorted(folder.glob(f"{case}_[0-9][0-9][0-9][0-9]{ENDING}")) if folder else []
     paths = paths or ([folder / f"{case}{ENDING}"] if folder and (folder / f"{case}{ENDING}").is_file() else [])
-    return {f"channel {place}": canonical(read(path)[0]) for place, path in enumerate(paths[:4])}
+    return {f"channel {place}": oriented(read(path)[0]) for place, path in enumerate(paths[:4])}
 
 
 def _greys(labels: MetaTensor) -> MetaTensor:

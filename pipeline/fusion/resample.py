@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Orientation, Spacing, SpatialResample
+from monai.transforms import MapTransform, Spacing, SpatialResample
 from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import FloatArray, spacing_mm
 from pipeline.learning.table import Row
-from pipeline.volumes import affine_of, require_same_grid, volume
+from pipeline.volumes import affine_of, oriented, require_same_grid, volume
 
 #: Where a case keeps the grid that its images came on: affine (4, 4) and shape (3,).
 GRID_AFFINE, GRID_SHAPE = "grid_affine", "grid_shape"
@@ -84,13 +84,6 @@ def orientation_code(letters: str) -> str:
     if code and used != sorted(pairs):
         raise UsageError("E_CONFIG", f"Expected an orientation such as RAS or LPS, got {letters}.")
     return code
-
-
-def oriented(image: MetaTensor, code: str) -> MetaTensor:
-    """An image (C, I, J, K) with its axes flipped and in the order that is nearest to the letters; no value changes."""
-    turn = Orientation(axcodes=code, labels=(("L", "R"), ("P", "A"), ("I", "S")))
-    found = turn(image)
-    return volume(found.as_tensor().contiguous(), np.asarray(found.affine, dtype=np.float64))
 
 
 def spacing_of(numbers: Sequence[float]) -> tuple[float, ...]:

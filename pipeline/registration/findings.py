@@ -271,13 +271,15 @@ def label_numbers(common: Iterable[Regions], transform: sitk.Transform) -> dict[
 
 def judge_labels(numbers: dict[str, Any], limits: AlignmentLimits) -> Findings:
     """Labels that lie apart are a warning: whether they or the alignment are wrong they do not say."""
-    apart_mm = numbers.get("label_distance_mm", 0.0)
-    if apart_mm <= limits.label_distance_pass_mm:
-        return []
-    limit = limits.label_distance_pass_mm
-    text = f"The same label lies {parted(apart_mm, limit, 1)} mm apart in the two images (limit {limit:g} mm"
-    before_mm = numbers["label_distance_before_mm"]
-    return [("warn", f"{text}; {before_mm:.1f} mm by the headers): either the label or the alignment is wrong.")]
+    apart_mm, limit = numbers.get("label_distance_mm", 0.0), limits.label_distance_pass_mm
+    before_mm = numbers.get("label_distance_before_mm", 0.0)
+    if apart_mm > limit:
+        text = f"The same label lies {parted(apart_mm, limit, 1)} mm apart in the two images (limit {limit:g} mm"
+        return [("warn", f"{text}; {before_mm:.1f} mm by the headers): either the label or the alignment is wrong.")]
+    if apart_mm - before_mm > limit / 2:
+        text = f"The same label lies {apart_mm:.1f} mm apart in the two images, by the headers {before_mm:.1f} mm"
+        return [("warn", f"{text}: either the label was copied by the headers, or the alignment is wrong.")]
+    return []
 
 
 def _centroid(image: MetaTensor, region: Any, transform: sitk.Transform | None = None) -> FloatArray:

@@ -377,7 +377,8 @@ def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:
         kept = f"the images are as their headers place them; NMI is {after:.3f} there."
         return f"{text}{kept}" if text else f"{kept[0].upper()}{kept[1:]}"
     if after <= before + limits.nmi_noise:
-        text += "the headers had aligned the images already, and NMI is no worse: "
+        moved = f"moved by {numbers['translation_mm']:.1f} mm and {numbers['rotation_deg']:.1f}°"
+        text += f"the headers had aligned the images already; {moved}, NMI is no worse: "
         return f"{text[0].upper()}{text[1:]}{before:.3f}, now {after:.3f}."
     return f"{text}NMI rose from {before:.3f} to {after:.3f}."
 

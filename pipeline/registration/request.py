@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline.registration.coarse import shrink
 from pipeline.registration.elastix import POINTS
 from pipeline.registration.landmarks import Landmarks, write_points
 from pipeline.registration.transforms import AIR_HU
-from pipeline.volumes import affine_of, from_sitk, require_same_grid, to_sitk, volume
+from pipeline.volumes import affine_of, from_sitk, oriented, require_same_grid, to_sitk, volume
 
 #: The metric sees some air around the skin: its edge is the strongest landmark that CT and MR share.
 RIM_MM = 10.0
@@ -45,6 +45,10 @@ class Side:
     modality: str
     mask: MetaTensor | None = None
     landmarks: Landmarks | None = None
+
+    def upright(self) -> Side:
+        """The same with its axes to the right, front and head: how a file is stored must not change what is found."""
+        return replace(self, image=oriented(self.image), mask=None if self.mask is None else oriented(self.mask))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from monai.transforms import LoadImage
 
 from pipeline.cases import Artifact, Record
 from pipeline.errors import CaseError
-from pipeline.report.slices import canonical
 from pipeline.store.files import sha256_file
 from pipeline.store.sections import SECTIONS, Sections
+from pipeline.volumes import oriented
 
 VOLUMES = ("image", "label", "probability")
 
@@ -45,7 +45,7 @@ class CaseImages:
             item = self._artifacts.get(key)
             path = recorded_file(item, self._dataset_dir) if item else self._given[key]
             load = LoadImage(image_only=True, reader="NibabelReader", ensure_channel_first=True)
-            self._read[key] = canonical(load(path))
+            self._read[key] = oriented(load(path))
         return self._read[key]
 
 

@@ -21,7 +21,6 @@ from pipeline.report.sheet import DPI, draw_outline, rendered
 from pipeline.report.slices import (
     Frame,
     box_of,
-    canonical,
     plane_slice,
     plane_spacing,
     robust_window,
@@ -29,7 +28,7 @@ from pipeline.report.slices import (
     voxels,
     windowed,
 )
-from pipeline.volumes import affine_of, require_same_grid
+from pipeline.volumes import affine_of, oriented, require_same_grid
 from pipeline.words import clean
 
 TITLE = "Tandem radiomics"
@@ -79,7 +78,7 @@ def draw_region(
         CaseError: E_GRID.
     """
     require_same_grid(image, label, ("the image", "the mask"))
-    image, label = canonical(image), canonical(label)
+    image, label = oriented(image), oriented(label)
     values, inside = voxels(image), voxels(label) == value
     if not inside.any():
         return b""

@@ -17,8 +17,8 @@ from pipeline.geometry import spacing_mm
 from pipeline.report.curves import COLOURS, DASHES, FONT, GRID, INK, QUIET, Chart
 from pipeline.report.paper import TEXT_WIDTH, PlainTable, build, paragraph, picture
 from pipeline.report.sheet import DPI, draw_outline, rendered
-from pipeline.report.slices import Frame, canonical, plane_slice, plane_spacing, robust_window, voxels, windowed
-from pipeline.volumes import affine_of, require_same_grid
+from pipeline.report.slices import Frame, plane_slice, plane_spacing, robust_window, voxels, windowed
+from pipeline.volumes import affine_of, oriented, require_same_grid
 from pipeline.words import clean
 
 TITLE = "Tandem comparison of segmentations"
@@ -109,8 +109,8 @@ def outline_chart(
     Raises:
         CaseError: E_GRID when something is on another grid.
     """
-    truth = canonical(truth)
-    images, predicted = ({name: canonical(item) for name, item in group.items()} for group in (images, predicted))
+    truth = oriented(truth)
+    images, predicted = ({name: oriented(item) for name, item in group.items()} for group in (images, predicted))
     for name, item in (*images.items(), *predicted.items()):
         require_same_grid(truth, item, ("the mask", name))
     inside = next((mask for mask in (voxels(item) > 0 for item in (truth, *predicted.values())) if mask.any()), None)

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from monai.data import MetaTensor
-from monai.transforms import Orientation
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
 from pipeline.body import body_mask
 from pipeline.errors import CaseError
-from pipeline.geometry import orientation_of, same_grid, spacing_mm
+from pipeline.geometry import same_grid, spacing_mm
 from pipeline.volumes import affine_of, from_sitk, to_sitk, volume
 
 FloatArray = npt.NDArray[np.floating]
@@ -162,13 +161,6 @@ def overlay(below: FloatArray, moving: FloatArray, colours: FloatArray, alpha: f
 #: A body is found on a coarser grid: a box to 4 mm is enough for a picture, and 60 times as fast.
 COARSE_MM = 4.0
 MARGIN_MM = 8.0
-
-
-def canonical(image: MetaTensor) -> MetaTensor:
-    """The image with its axes nearest to right, front and head; a letter at the wrong side is the worst of errors."""
-    if orientation_of(affine_of(image)) == "RAS":
-        return image
-    return Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(image)
 
 
 def voxels(image: MetaTensor, channel: int = 0) -> npt.NDArray:

@@ -113,7 +113,8 @@ def found(rows: Sequence[Mapping[str, str]], reasons: bool) -> Table:
         reasons: also why each has no role, or none of its own.
     """
     columns = ("Series", "Modality", "Voxels", "Voxel size, mm", "Became", *(("Why",) if reasons else ()))
-    ordered = sorted(rows, key=lambda row: row["verdict"] != "chosen")
+    order = {"chosen": 0, "not an image": 2}
+    ordered = sorted(rows, key=lambda row: order.get(row["verdict"], 1))
     return Table("", columns, tuple(_found_row(row)[: len(columns)] for row in ordered))
 
 
@@ -122,9 +123,11 @@ def _found_row(row: Mapping[str, str]) -> tuple[str, ...]:
     sides = [row.get(name) or "0" for name in ("columns", "rows", "instances")]
     voxels = row.get("voxels") or ("" if "0" in sides else " x ".join(sides))
     size = row.get("voxel_size_mm") or " x ".join(filter(None, (row.get("pixel_spacing_mm"), row.get("slice_step_mm"))))
-    became = row["role"] if row["verdict"] == "chosen" else " ".join(filter(None, (row["verdict"], row["code"])))
+    no_image = row["verdict"] == "not an image"
+    code, why = ("", "") if no_image else (row["code"], row["reason"])
+    became = row["role"] if row["verdict"] == "chosen" else " ".join(filter(None, (row["verdict"], code)))
     name = ", ".join(filter(None, (row["series"], row.get("part"))))
-    texts = (name, row["modality"], voxels.replace("x", "×"), size.replace("x", "×"), became, row["reason"])
+    texts = (name, row["modality"], voxels.replace("x", "×"), size.replace("x", "×"), became, why)
     return tuple(clean(text) or "–" for text in texts)
 
 

@@ -22,7 +22,8 @@ HEADLINES: dict[Word, str] = {
 GRADE_WORDS: dict[str, Word] = {"pass": "done", "warn": "warning", "fail": "failed"}
 #: What becomes of results that their own stage has judged as failed.
 UNFIT = "What has failed is not fit for use: look at its pictures, mend the input or the data spec, and run again."
-LEFT_OUT = "Later stages leave it out."
+LEFT_OUT = "Later stages go on without it."
+DOUBTFUL = "Look at its pictures before you use it: a warning is a doubt, not a fault."
 #: Problems first.
 SEVERITY: tuple[Word, ...] = ("failed", "quarantined", "warning", "done")
 
@@ -73,7 +74,7 @@ def case_verdict(records: Sequence[Record]) -> CaseVerdict:
         return CaseVerdict("failed", said, remedy="Run again.")
     if judged and judged.grade != "pass":
         failed = judged.grade == "fail"
-        remedy = " ".join(filter(None, (UNFIT if failed else "", LEFT_OUT if judged.unfit else "")))
+        remedy = " ".join(filter(None, (UNFIT if failed else DOUBTFUL, LEFT_OUT if judged.unfit else "")))
         return CaseVerdict(GRADE_WORDS[judged.grade], said, remedy=remedy, judged=failed)
     return CaseVerdict("done", ("All stages finished.", *said))
 

@@ -32,7 +32,7 @@ from pipeline.store.attempts import whole_folder
 from pipeline.store.files import run_lock, writable_folder, write_atomic
 from pipeline.store.plain import write_json
 from pipeline.store.records import CASES_TABLE, case_folder
-from pipeline.volumes import affine_of, require_same_grid, volume
+from pipeline.volumes import affine_of, oriented, require_same_grid, volume
 
 ENDING = ".nii.gz"
 #: Reads a file: each of its channels (1, I, J, K), checked, on its own grid.
@@ -168,7 +168,7 @@ class _Files:
             what = f"Expected files with the channels {', '.join(self.channels)}, got {got} of them."
             raise CaseError("E_CHANNELS", what)
         images = [image for path in files for image in parts[path]]
-        upright = [_upright(image) for image in images]
+        upright = [oriented(image) for image in images]
         paths = []
         for number, (role, image, turned) in enumerate(zip(self.channels, images, upright, strict=True)):
             require_same_grid(upright[0], turned, (self.channels[0], role))
@@ -185,7 +185,7 @@ class _Files:
     ) -> None:
         if len(parts) != 1:
             raise CaseError("E_LABEL", f"Expected one label image, got a file with {len(parts)} volumes.")
-        turned = _upright(parts[0])
+        turned = oriented(parts[0])
         require_same_grid(grid, turned, (self.channels[0], "the labels"))
         placed = _on_grid(turned, grid)
         values = labels.to_network(placed.numpy())
@@ -348,13 +348,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"Expected a dataset that `tandem convert nnunet` has written, got {folder} without a usable {TANDEM}."
         raise UsageError("E_INPUT", what) from error
-
-
-def _upright(image: MetaTensor) -> MetaTensor:
-    """The image RAS+; itself where it is."""
-    if orientation_of(affine_of(image)) == "RAS":
-        return image
-    return Orientation(axcodes="RAS", labels=None)(image)
 
 
 def _on_grid(image: MetaTensor, grid: MetaTensor) -> MetaTensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
-from pipeline.spec.explain import Model
+from pipeline.spec.explain import Model, did_you_mean
 from pipeline.spec.paths import compile_pattern
 
 Orientation = Literal["axial", "coronal", "sagittal", "any"]
@@ -86,6 +86,23 @@ class Rule(Model):
 #: What people call modalities -> the value of Modality (0008,0060). Source: DICOM PS3.3 C.7.3.1.1.1.
 _MODALITIES = {"PET": "PT", "PET/CT": "PT", "MRI": "MR", "MRT": "MR", "CAT": "CT", "XRAY": "DX", "X-RAY": "DX"}
 _MODALITIES |= {"SPECT": "NM", "ULTRASOUND": "US", "MAMMO": "MG"}
+#: All values that the standard knows, those of before among them. Source: the same.
+_TERMS = """
+ANN AR AS ASMT AU BDUS BI BMD CD CF CFM CP CR CS CT CTPROTOCOL DD DF DG DM DMS DOC DS DX EC ECG EEG EMG EOG EPS ES
+FA FID FS GM HC HD IO IOL IVOCT IVUS KER KO LEN LP LS M3D MA MG MR MS NM OAM OCT OP OPM OPR OPT OPTBSV OPTENF OPV
+OSS OT PA PLAN POS PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTINTENT RTPLAN RTRAD RTRECORD RTSEGANN RTSTRUCT RWV SEG
+SM SMR SR SRF ST STAIN TEXTUREMAP TG US VA VF VIDD XA XAPROTOCOL XC
+"""
+KNOWN_MODALITIES = frozenset(_TERMS.split())
+
+
+def wrong_modality(value: str) -> str:
+    """Why a text is no value of Modality (0008,0060), with the one that is meant; empty where it is one."""
+    meant = _MODALITIES.get(value.strip().upper(), value.strip().upper())
+    if meant == value and value in KNOWN_MODALITIES:
+        return ""
+    near = f"; did you mean `{meant}`?" if meant in KNOWN_MODALITIES else did_you_mean(meant, KNOWN_MODALITIES)
+    return f"`{value}` is no value of Modality (0008,0060){near}"
 
 
 class Role(Model):
@@ -142,14 +159,14 @@ class Role(Model):
     @field_validator("modality")
     @classmethod
     def _of_dicom(cls, modality: tuple[str, ...]) -> tuple[str, ...]:
-        for value in modality:
-            meant = _MODALITIES.get(value.strip().upper(), value.strip().upper())
-            if meant != value:
-                raise ValueError(f"`{value}` is no value of Modality (0008,0060); did you mean `{meant}`?")
+        if wrong := next(filter(None, map(wrong_modality, modality)), ""):
+            raise ValueError(wrong)
         return modality
 
     @model_validator(mode="after")
     def _suv_is_of_pet(self) -> Role:
+        if self.unit != SUV_BODY_WEIGHT and plain_unit(self.unit) in ("suv", SUV_BODY_WEIGHT.lower()):
+            raise ValueError(f"`unit: {self.unit}` is not known; did you mean `{SUV_BODY_WEIGHT}`?")
         if self.unit == SUV_BODY_WEIGHT and self.modality != ("PT",):
             raise ValueError(f"the unit {SUV_BODY_WEIGHT} is for the modality PT alone")
         return self

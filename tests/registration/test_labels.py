@@ -68,10 +68,20 @@ def test_an_empty_region_is_not_compared(grids: tuple[np.ndarray, np.ndarray]) -
 
 @pytest.mark.parametrize(("apart_mm", "kinds"), [(5.0, []), (5.1, ["warn"]), (60.0, ["warn"])])
 def test_labels_that_lie_apart_are_a_warning_and_never_a_failure(apart_mm: float, kinds: list[str]) -> None:
-    numbers = {"label_distance_mm": apart_mm, "label_distance_before_mm": 2.34, "label_dice": 0.5}
+    numbers = {"label_distance_mm": apart_mm, "label_distance_before_mm": 3.14, "label_dice": 0.5}
     found = judge_labels(numbers, LIMITS)
     assert [kind for kind, _ in found] == kinds
-    assert all(f"{apart_mm:.1f} mm apart" in text and "2.3 mm by the headers" in text for _, text in found)
+    assert all(f"{apart_mm:.1f} mm apart" in text and "3.1 mm by the headers" in text for _, text in found)
+
+
+@pytest.mark.parametrize(("apart_mm", "before_mm", "kinds"), [(3.45, 0.0, ["warn"]), (3.0, 0.6, []), (1.0, 4.9, [])])
+def test_a_label_that_the_alignment_has_moved_away_is_a_warning(
+    apart_mm: float, before_mm: float, kinds: list[str]
+) -> None:
+    numbers = {"label_distance_mm": apart_mm, "label_distance_before_mm": before_mm, "label_dice": 0.9}
+    found = judge_labels(numbers, LIMITS)
+    assert [kind for kind, _ in found] == kinds
+    assert all("3.5 mm apart" in text or "3.4 mm apart" in text for _, text in found)
 
 
 def test_no_common_label_no_finding() -> None:

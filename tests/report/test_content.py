@@ -103,8 +103,9 @@ def test_what_has_failed_says_what_becomes_of_it():
         case_verdict([]).headline == "Failed" and case_verdict([done("warn", "x")]).headline == "Done, with a warning"
     )
     unfit = replace(done(), verdict=Verdict("fail", ("far",), ("mr_aligned",)))
-    assert case_verdict([unfit]).remedy.endswith("run again. Later stages leave it out.")
-    assert case_verdict([done("warn", "1.8 mm")]).remedy == ""
+    assert case_verdict([unfit]).remedy.endswith("run again. Later stages go on without it.")
+    assert case_verdict([done("warn", "1.8 mm")]).remedy.startswith("Look at its pictures")
+    assert case_verdict([done("pass", "well")]).remedy == ""
 
 
 def test_a_stage_that_stopped_gives_code_remedy_and_its_name():
@@ -226,7 +227,7 @@ def test_a_table_that_is_not_ingest_s_says_nothing_of_a_case(quarantined, tmp_pa
     (tmp_path / "series.csv").write_text(text)
     assert found_of(quarantined, tmp_path) == []
     (tmp_path / "series.csv").write_bytes(b"\xef\xbb\xbf" + DICOM_TABLE.encode())
-    assert len(rows_of(quarantined, tmp_path)) == 2
+    assert len(rows_of(quarantined, tmp_path)) == 3
 
 
 DICOM_TABLE = """\
@@ -235,6 +236,7 @@ series-1,,CASE-2,CT,64,85,80,3 x 3,,,set aside,E_GAP,1 of 65 slices are missing.
 series-2,b 50,CASE-2,MR,57,76,83,3 x 3.3,3.6,mr,chosen,,
 series-3,,CASE-1,MR,1,52,50,5 x 5,,,not chosen,,mr: too few
 series-4,,CASE-1,RTSTRUCT,1,0,0,,,tumour_ct,chosen,,
+series-5,,CASE-2,RTSTRUCT,1,0,0,,,,not an image,E_NOT_IMAGE,ct: modality RTSTRUCT instead of CT
 """
 FILES_TABLE = """\
 series,case_id,modality,voxels,voxel_size_mm,role,verdict,code,reason,notes
@@ -261,6 +263,7 @@ def test_a_case_that_stopped_at_once_says_what_there_was(records, quarantined, t
     assert rows_of(quarantined, tmp_path) == (
         ("series-2, b 50", "MR", "83 × 76 × 57", "3 × 3.3 × 3.6", "mr", "–"),
         ("series-1", "CT", "80 × 85 × 64", "3 × 3", "set aside E_GAP", "1 of 65 slices are missing."),
+        ("series-5", "RTSTRUCT", "–", "–", "not an image", "–"),
     )
     assert rows_of(records, tmp_path) == (
         ("series-4", "RTSTRUCT", "–", "–", "tumour_ct"),

@@ -61,6 +61,7 @@ def test_a_spec_is_read(tmp_path: Path) -> None:
         ("moving: [mr]", "moving: [pet]", 14, "`register` names the role `pet`, which `roles` does not define."),
         ("moving: [mr]", "moving: [ct]", 13, "as fixed and as moving"),
         ("  ct:", "  CT scan:", 4, "cannot name a role"),
+        ("modality: CT", "modality: KT", 5, "`KT` is no value of Modality (0008,0060)"),
         ("modality: CT", "modality: [CT, PET]", 5, "`PET` is no value of Modality (0008,0060); did you mean `PT`?"),
         ("min_instances: 10", "orientation: axiall", 6, "or 'any', got axiall; did you mean `axial`? Correct"),
         ("fixed: ct", "fixed: ct\n  fixed_mask: skin", 14, "names the mask `skin`"),

@@ -5,7 +5,7 @@ const more = document.querySelector("#more");
 const order = new Intl.Collator("en", {numeric: true}), tests = new Map();
 const words = new Map(rows.map(row => [row, row.textContent.toLowerCase()]));
 const values = new Map(rows.map(row => [row, JSON.parse(row.dataset.values || "[]")]));
-const text = (row, column) => { const cell = row.cells[column]; return cell.dataset.key ?? cell.textContent.trim(); };
+const text = (row, column) => { const cell = row.cells[column]; return cell.dataset.key ?? cell.textContent.trim().replace(/^–$/, ""); };
 const compare = (a, b) => isFinite(a) && isFinite(b) ? a - b : order.compare(a, b);
 
 // so many rows are laid out at once: of thousands every change would take seconds

@@ -241,6 +241,9 @@ def test_a_slice_without_rescale_has_the_factor_alone(tmp_path: Path) -> None:
 def test_the_unit_is_of_pet_alone() -> None:
     with pytest.raises(ValueError, match="for the modality PT alone"):
         Role(modality="CT", unit="SUVbw")
+    for wrong in ("SUVBW", "SUV", "suv bw"):
+        with pytest.raises(ValueError, match="did you mean `SUVbw`"):
+            Role(modality="PT", unit=wrong)
     roles = {"pet": Role(modality="PT", unit="SUVbw"), "ct": Role(modality="CT", unit="HU")}
     assert Spec(name="x", description="x", roles=roles).suv_roles == ["pet"]
 
