@@ -339,14 +339,13 @@ def _judge_peak(fraction: float | None, limits: QualityLimits) -> Findings:
 
 
 def _judge_overlap(dice: float | None, limits: QualityLimits) -> Findings:
+    least = limits.overlap_dice_pass
     if dice is None:
         return [("fail", "The two images do not meet.")]
-    if dice >= limits.overlap_dice_pass:
+    if dice >= least:
         return []
-    kind = "warn" if dice >= limits.overlap_dice_warn else "fail"
-    least = limits.overlap_dice_pass
-    text = f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g})"
-    return [(kind, f"{text}: the pose is wrong, or one image shows parts of the body too dark.")]
+    text = f"The bodies overlap with a Dice of {parted(dice, least, 2)} (limit {least:g}): the pose is wrong, or one "
+    return [("warn" if dice >= limits.overlap_dice_warn else "fail", f"{text}image shows parts of the body too dark.")]
 
 
 def _judge_parts(apart_mm: float | None, limits: QualityLimits) -> Findings:
@@ -378,8 +377,8 @@ def _agreement(numbers: Mapping[str, Any], limits: QualityLimits) -> str:
         return f"{text}{kept}" if text else f"{kept[0].upper()}{kept[1:]}"
     if after <= before + limits.nmi_noise:
         moved = f"moved by {numbers['translation_mm']:.1f} mm and {numbers['rotation_deg']:.1f}°"
-        text += f"the headers had aligned the images already; {moved}, NMI is no worse: "
-        return f"{text[0].upper()}{text[1:]}{before:.3f}, now {after:.3f}."
+        text += f"the headers had aligned the images already; {moved}, NMI is no worse: {before:.3f}, now {after:.3f}."
+        return text[0].upper() + text[1:]
     return f"{text}NMI rose from {before:.3f} to {after:.3f}."
 
 
