@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from pipeline.cases import GRADES, Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
+from pipeline.geometry import orientation_of
 from pipeline.label_measures import MeasureRegionsd
 from pipeline.registration.findings import AlignmentLimits, judge_labels, label_numbers, worsen
 from pipeline.registration.headers import UNKNOWN, share_frame
@@ -23,7 +25,7 @@ from pipeline.registration.warp import as_transform
 from pipeline.spec.register import Register
 from pipeline.spec.spec import Spec
 from pipeline.store.sections import Display, Sections
-from pipeline.volumes import affine_of
+from pipeline.volumes import affine_of, oriented, volume
 from pipeline.words import in_words
 
 
@@ -208,7 +210,9 @@ class Registerd(MapTransform):
         kept, shared = settings.method.transform == HEADERS, share_frame(case, onto, role)
         if kept and shared is False:
             raise CaseError("E_FRAME", f"Expected {onto} and {role} in one frame of reference, got two.")
-        alignment = register(*self._sides(case, onto, role), settings, self.limits, one_frame=bool(shared))
+        one, other = self._sides(case, onto, role)
+        alignment = register(one.upright(), other.upright(), settings, self.limits, one_frame=bool(shared))
+        alignment = replace(alignment, moved=_as_stored(alignment.moved, case[onto]))
         if kept and shared is None:
             reason = f"{alignment.quality['reason']} {UNKNOWN}"
             alignment = replace(alignment, quality={**alignment.quality, "reason": reason})
@@ -297,6 +301,12 @@ class Registerd(MapTransform):
         own = plan.settings(role)
         pair = (self.modalities[own.via or plan.fixed], self.modalities[role])
         return method(str(own.transform), pair, folder, own.parameters)
+
+
+def _as_stored(moved: MetaTensor, fixed: MetaTensor) -> MetaTensor:
+    """An image on the grid of the upright fixed image, on the grid of the fixed image as it is stored."""
+    turned = oriented(moved, orientation_of(affine_of(fixed)))
+    return moved if turned is moved else volume(turned.as_tensor(), affine_of(fixed))
 
 
 def _is_number(value: Any) -> bool:

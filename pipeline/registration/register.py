@@ -123,7 +123,6 @@ def register(
             for a mask on another grid; E_LANDMARKS; E_OVERLAP when no pose brings the bodies together; E_REGISTER when
             elastix gave up; E_CRASH when it crashed or hung.
     """
-    grid, fixed, moving = fixed.image, fixed.upright(), moving.upright()
     limits = limits or AlignmentLimits()
     if settings.method.maps:
         registrar().start()  # it loads while the images are prepared
@@ -144,7 +143,7 @@ def register(
     error_mm = back_and_forth_mm(warp, as_transform(inverses), pair.points, moving.image)
     quality = {**quality, "inverse_error_mm": error_mm}
     outside = outside_value(moving.image, moving.modality)
-    moved = resample_image(moving.image, grid, as_transform(warp.transforms), outside)
+    moved = resample_image(moving.image, fixed.image, as_transform(warp.transforms), outside)
     return Registration(warp, warp.transforms, inverses, moved, quality, log)
 
 

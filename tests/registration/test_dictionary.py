@@ -13,11 +13,12 @@ import torch
 
 from pipeline.cases import Document, Verdict
 from pipeline.errors import CaseError, UsageError
+from pipeline.geometry import orientation_of
 from pipeline.registration import Registerd, Registration, RegistrationSettings, Side, dictionary
 from pipeline.registration.warp import Warp
 from pipeline.run.fingerprint import describe
 from pipeline.spec.register import Register
-from pipeline.volumes import affine_of, matrix_from_transform, transform_from_matrix, volume
+from pipeline.volumes import affine_of, matrix_from_transform, oriented, transform_from_matrix, volume
 from tests.registration.conftest import MAPS, quick
 from tests.registration.phantom import HeadPair, oblique_grid, rigid
 
@@ -102,8 +103,8 @@ def test_one_role_by_way_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     given = plan(moving={"pet": {"via": "mr"}, "mr": {}})
     ct, mr, pet = image(0), image(1), image(2)
     case = step(monkeypatch, registers, given)({"ct": ct, "mr": mr, "pet": pet})
-    assert [(fixed.image is base, moving.image is top) for (fixed, moving, _), base, top in
-            zip(registers.asked, (ct, mr), (mr, pet), strict=True)] == [(True, True), (True, True)]  # fmt: skip
+    for (fixed, moving, _), base, top in zip(registers.asked, (ct, mr), (mr, pet), strict=True):
+        assert torch.equal(fixed.image, oriented(base)) and torch.equal(moving.image, oriented(top))
     np.testing.assert_allclose(matrix_from_transform(case["pet_transform"]), SECOND @ FIRST, atol=1e-9)
     back = np.linalg.inv(SECOND @ FIRST)
     np.testing.assert_allclose(matrix_from_transform(case["pet_inverse"]), back, atol=1e-9)
@@ -176,7 +177,8 @@ def test_masks_and_landmarks_reach_the_registration(monkeypatch: pytest.MonkeyPa
     case = {"ct": image(0), "mr": image(1), "head": marks, "ct_landmarks": tmp_path / "ct.csv"}
     step(monkeypatch, registers, given)(case)
     fixed, moving, settings = registers.asked[0]
-    assert fixed.mask is marks
+    assert fixed.mask is not None and torch.equal(fixed.mask, oriented(marks))
+    assert orientation_of(affine_of(fixed.mask)) == "RAS"
     assert moving.mask is None
     np.testing.assert_array_equal(fixed.landmarks.points, [[1, 2, 3]])
     assert settings.landmark_weight == 0.5

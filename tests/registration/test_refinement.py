@@ -88,8 +88,7 @@ def test_landmarks_with_a_weight_pull_the_pose(pair: HeadPair, parameters: str) 
     weak, strong = (aligned(fixed, moving, quick_map, weight) for weight in (1e-6, 10.0))
     assert weak.quality["landmark_fre_mm"] == pytest.approx(6.0, abs=1.0)
     assert strong.quality["landmark_fre_mm"] < 1.0
-    # one start and a quick map are right to 1.5 mm
-    assert pair.errors_mm(weak.warp.matrix).mean() < 2.0 < 5.0 < pair.errors_mm(strong.warp.matrix).mean()
+    assert pair.errors_mm(weak.warp.matrix).mean() < 1.0 < 5.0 < pair.errors_mm(strong.warp.matrix).mean()
     assert affine_of(strong.moved).tolist() == affine_of(pair.ct).tolist()
 
 
