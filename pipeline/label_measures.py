@@ -205,7 +205,7 @@ class MeasureRegionsd(Transform):
         """A table of the regions, an answer for each, and how images and regions are shown."""
         displays = tuple(display for key, display in self.displays.items() if key in case)
         regions = tuple(
-            Regions(name, tuple(image for image in self.over[name] if image in case), _by_value(name, values))
+            Regions(name, tuple(image for image in self.over[name] if image in case), names_of(name, values))
             for name, values in self.masks.items()
             if name in case
         )
@@ -268,5 +268,6 @@ def _text(value: float | None, unit: str) -> str:
     return "–" if value is None else with_unit(number_text(value), unit)
 
 
-def _by_value(name: str, values: Mapping[str, int]) -> dict[int, str]:
+def names_of(name: str, values: Mapping[str, int]) -> dict[int, str]:
+    """Value -> what a reader calls the region of a label image, such as `Tumour CT: gtv`."""
     return {value: _region_name(name, label) for label, value in values.items()}

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 from pipeline.cases import GRADES, Document, Verdict, worst
 from pipeline.errors import CaseError, UsageError
 from pipeline.geometry import orientation_of
-from pipeline.label_measures import MeasureRegionsd
+from pipeline.label_measures import MeasureRegionsd, names_of
 from pipeline.registration.findings import AlignmentLimits, judge_labels, label_numbers, worsen
 from pipeline.registration.headers import UNKNOWN, share_frame
 from pipeline.registration.landmarks import landmarks_key, read_landmarks
@@ -24,7 +24,7 @@ from pipeline.registration.transforms import compose, outside_value, resample_im
 from pipeline.registration.warp import as_transform
 from pipeline.spec.register import Register
 from pipeline.spec.spec import Spec
-from pipeline.store.sections import Display, Sections
+from pipeline.store.sections import Display, Regions, Sections
 from pipeline.volumes import affine_of, oriented, volume
 from pipeline.words import in_words
 
@@ -145,7 +145,7 @@ class Registerd(MapTransform):
         return made | {aligned_key(name): "label?" for name, of in self.masks.items() if of in self.plan.moving}
 
     def sections(self, case: Mapping[Hashable, Any]) -> Sections:
-        """One section an alignment."""
+        """One section an alignment; and what was drawn on the fixed image, which of a pair no ingest has told of."""
         fixed, roles = self.plan.fixed, [str(key) for key in self.key_iterator(dict(case))]
         found = []
         for role in roles:
@@ -154,7 +154,9 @@ class Registerd(MapTransform):
             limits = limits_for(self.limits, self.settings[role].method, modalities, pair)
             images = (fixed, role, aligned_key(role))
             found.append(alignment_section(images, names, case[f"{role}_quality"], limits, self._focus(case)))
-        return Sections(tuple(found))
+        drawn = [name for name, of in self.masks.items() if of == fixed and name in self.labels and name in case]
+        regions = tuple(Regions(name, (fixed,), names_of(name, self.labels[name])) for name in drawn)
+        return Sections(tuple(found), regions=regions)
 
     def _focus(self, case: Mapping[Hashable, Any]) -> str:
         """The first mask on the fixed grid: what somebody has drawn is what a reader wants to see."""

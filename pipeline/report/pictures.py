@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from pipeline.geometry import apply
 from pipeline.report.figures import Column, Labels, Swatch, Window, draw_columns, scrollable, thumbnail
 from pipeline.report.images import CaseImages
 from pipeline.report.slices import Frame, body_frame, robust_window, through_headers, triple, voxels
-from pipeline.store.sections import Display, Panel, Picture, Sections
+from pipeline.store.sections import Display, Panel, Picture, Regions, Sections
 from pipeline.volumes import affine_of, require_same_grid
 from pipeline.words import clean, in_words
 
@@ -66,10 +66,10 @@ class Atlas:
     def __init__(self, images: CaseImages, said: Sections) -> None:
         self.images = images
         self.displays = {display.key: display for display in said.displays}
-        self.regions = [regions for regions in said.regions if regions.key in images]
+        self.regions = _merged(regions for regions in said.regions if regions.key in images)
         labels = [(regions.key, value) for regions in said.regions for value in regions.names]
         self.colours = {label: _colour(number) for number, label in enumerate(dict.fromkeys(labels))}
-        names = Counter(name for _, name in {(item.key, name) for item in self.regions for name in item.names.values()})
+        names = Counter(name for item in self.regions for name in set(item.names.values()))
         self.shared = {name for name, count in names.items() if count > 1}  # two label images say `lesion`
 
     def needed(self, picture: Picture) -> list[str]:
@@ -179,6 +179,16 @@ class Atlas:
 
     def _window(self, key: str, channel: int) -> Window:
         return self._display(key).window or robust_window(voxels(self.images[key], channel))
+
+
+def _merged(said: Iterable[Regions]) -> list[Regions]:
+    """What several stages say of label images, each image once."""
+    found: dict[str, Regions] = {}
+    for item in said:
+        known = found.get(item.key, item)
+        over, names = dict.fromkeys((*known.over, *item.over)), {**known.names, **item.names}
+        found[item.key] = Regions(item.key, tuple(over), names)
+    return list(found.values())
 
 
 def _models(picture: Picture, last: Picture) -> tuple[Panel, ...]:

@@ -222,6 +222,9 @@ def test_labels_of_both_images_are_compared(cohort: Cohort, tmp_path: Path) -> N
     assert "The same label lies" in quality["reason"]
     moved = nib.load(out / "parts_moved.nii.gz")
     assert set(np.unique(np.asarray(moved.dataobj))) == {0, 1, 3}
+    said = json.loads((out / "cases/pair/register/sections.json").read_text())["regions"]
+    over = {item["key"] for item in said if "fixed" in item["over"]}
+    assert over == {"fixed_label_parts", "label_parts_aligned"}  # both are outlined on the fixed image
 
 
 def test_options_that_are_refused(cohort: Cohort, tmp_path: Path) -> None:

@@ -297,8 +297,9 @@ def test_a_name_of_two_label_images_says_which_one_is_meant(records, tmp_path):
 def test_a_label_image_of_which_two_stages_speak_is_one(records, tmp_path):
     same = (Regions("lesion", ("ct",), {1: "tumour"}), Regions("lesion", ("mr",), {1: "tumour"}))
     atlas = atlas_of(records, tmp_path, Sections(displays=DISPLAYS, regions=same))
-    (labels,) = atlas._column(Panel("a", "ct"), Panel("a", "ct"), atlas.images["ct"]).outlined
-    assert labels.swatches[1].name == "tumour"
+    for key in ("ct", "mr"):
+        (labels,) = atlas._column(Panel("a", key), Panel("a", key), atlas.images[key]).outlined
+        assert labels.swatches[1].name == "tumour"
 
 
 def test_an_outline_goes_with_its_image_to_another_grid(records, tmp_path):
