@@ -138,7 +138,7 @@ def judged(test: Path, calibrations: Path, table: Path) -> Iterator[str]:
     voxels = read_calibration(calibrations / "calibration_voxels.json")
     chances = voxels.apply(np.load(test / "voxel_logits.npy").astype(np.float64))
     truth, cases = np.load(test / "voxel_labels.npy"), np.load(test / "voxel_cases.npy")
-    error = measures(chances, truth, cases, kinds)[0]
+    error = measures(chances, truth, cases, kinds=kinds)[0]
     yield f"| ECE of the voxels within 10 mm of a lesion | {error.value:.3f} ({error.low:.3f} to {error.high:.3f}) | |"
 
 

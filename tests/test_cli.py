@@ -181,7 +181,7 @@ def test_a_file_that_does_not_exist_is_said_to_be_so_and_nothing_is_written(give
         before = sorted(given.rglob("*"))
         done = call(*line.format(name).split())
         assert done.code == 2 and done.err.startswith("E_INPUT: Expected a ")
-        assert f"but {name} does not exist. Run the stage that makes this input first, or check the path." in done.err
+        assert f"but {name} does not exist. Check the path; an output of an earlier stage" in done.err
         assert sorted(given.rglob("*")) == before
 
 

@@ -53,9 +53,9 @@ def test_ks_of_a_perfect_model_lies_in_its_null_interval_and_its_interval_covers
     ks, truth = {"ks": ALL["ks"]}, value("ks", *simulated(400_000, 11, 1.0))
     null, covered = 0, 0
     for seed in range(400):
-        (item,) = measures(*simulated(150, 5000 + seed), None, ks, Resampling(resamples=200, seed=seed))
+        (item,) = measures(*simulated(150, 5000 + seed), kinds=ks, resampling=Resampling(resamples=200, seed=seed))
         null += item.null_low <= item.value <= item.null_high
-        (item,) = measures(*simulated(300, 9000 + seed, 1.0), None, ks, Resampling(resamples=300, seed=seed))
+        (item,) = measures(*simulated(300, 9000 + seed, 1.0), kinds=ks, resampling=Resampling(resamples=300, seed=seed))
         covered += item.low <= truth <= item.high
     assert 0.917 <= null / 400 <= 0.983
     assert 0.91 <= covered / 400 <= 0.98
