@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 
 
 def write_section(path: Path, title: str, name: str, text: str) -> None:
@@ -22,7 +22,7 @@ def write_section(path: Path, title: str, name: str, text: str) -> None:
     former = path.read_text(encoding="utf-8") if path.is_file() else f"# {title}\n"
     pattern = re.compile(rf"{re.escape(begin)}.*?{re.escape(end)}\n", re.DOTALL)
     page = pattern.sub(lambda _: section, former) if pattern.search(former) else f"{former.rstrip()}\n\n{section}"
-    write_atomic(path, lambda temporary: write_text(temporary, page))
+    save_text(path, page)
 
 
 def put_page(text: str, path: Path, out: Path | None, write: bool) -> None:
@@ -37,4 +37,4 @@ def put_page(text: str, path: Path, out: Path | None, write: bool) -> None:
     if write or out is not None:
         place = path if write or out is None else out / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, lambda temporary: write_text(temporary, text))
+        save_text(place, text)

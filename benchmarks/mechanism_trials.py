@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.comparison.trials import EVALUATION, Protocol, Trial, Variant, read_trial, run_trials, trials_of
-from pipeline.store.files import write_atomic, write_text
+from pipeline.store.files import save_text
 from tests.phantoms.mechanism_files import HU_OF_ONE, HU_OF_ZERO, write_mechanism_cases
 from tests.phantoms.mechanisms import MECHANISMS, Mechanism, mechanism_cases
 
@@ -92,7 +92,7 @@ class CaseTable:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomic(folder / self.name, lambda path: write_text(path, text.getvalue()))
+        save_text(folder / self.name, text.getvalue())
 
 
 @dataclass(frozen=True)

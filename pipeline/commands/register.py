@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -99,7 +98,7 @@ def register(  # noqa: PLR0913 - each is an option of the command
         raise UsageError("E_OPTION", f"Expected one of {', '.join(known)} as the transform, got {transform}{near}")
     for name, modality in (("fixed", fixed_modality), ("moving", moving_modality)):
         if wrong := wrong_modality(modality):
-            raise UsageError("E_OPTION", f"--{name}-modality: {wrong.rstrip('.')}{'' if wrong.endswith('?') else '.'}")
+            raise UsageError("E_OPTION", f"--{name}-modality: {wrong}{'' if wrong.endswith('?') else '.'}")
     out = Path(out)
     pair = {"fixed": (Path(fixed), fixed_modality), "moving": (Path(moving), moving_modality)}
     masks = _given({"fixed_mask": fixed_mask, "moving_mask": moving_mask})
@@ -134,7 +133,8 @@ def register(  # noqa: PLR0913 - each is an option of the command
 
 def _say_two_patients(ingested: Sequence[Path]) -> None:
     """Say so where the headers of both folders name a patient, and not the same."""
-    names = [{row["patient_id"] for row in Pseudonyms(path).kept("series.csv") if row["case_id"]} for path in ingested]
+    tables = (Pseudonyms(path).kept(records.SERIES_TABLE) for path in ingested)
+    names = [{row["patient_id"] for row in table if row["case_id"]} for table in tables]
     if len(names) == 2 and all(names) and names[0].isdisjoint(names[1]):
         echo("The headers of the two images name two patients (PatientID, IssuerOfPatientID)", error=True)
 
@@ -280,6 +280,5 @@ def dicom_volume(path: Path, ingested: Path) -> Image:
         raise UsageError(stopped[0].code, stopped[0].message, stopped[0].remedy)
     if len(done) != 1:
         raise UsageError("E_AMBIGUOUS", f"Expected one volume in {path}, got {len(done)}.", "Name the series' folder.")
-    with (ingested / records.SERIES_TABLE).open(newline="") as table:
-        modality = next(row["modality"] for row in csv.DictReader(table) if row["case_id"] == done[0].case_id)
+    modality = next(row["modality"] for row in records.series_of(ingested, done[0].case_id) or ())
     return ingested / next(item.path for item in done[0].artifacts if item.key == "image"), modality

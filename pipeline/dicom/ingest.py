@@ -144,7 +144,7 @@ class FindSeries:
         table = pd.DataFrame(rows).map(escape_cell)
         write_atomic(self.output_dir / SERIES_TABLE, lambda path: table.to_csv(path, index=False))
         private = [_private_row(*entry) for entry in zip(ids, series, choices, strict=True)]
-        names.keep("series.csv", _PRIVATE_COLUMNS, private)
+        names.keep(SERIES_TABLE, _PRIVATE_COLUMNS, private)
         save_spec(self.spec, self.output_dir)
         lost = [*found.rejected, *(instance for item in series for instance in item.rejected)]
         apart = {item.path: item for item in (*found.others, *lost, *found.unreadable)}

@@ -174,7 +174,7 @@ class FindFiles:
             (ids[file.path], self.owners.get(file.path, ""), *map(escape_cell, (" ".join(file.owner), str(file.path))))
             for file in files
         ]
-        where = names.keep("series.csv", ("series", "case_id", "name", "path"), private)
+        where = names.keep(SERIES_TABLE, ("series", "case_id", "name", "path"), private)
         save_spec(self.spec, self.output_dir)
         names.keep(
             "files.csv", ("path", "code", "reason"), [(str(path), f.code, f.message) for path, f in others.items()]

@@ -17,7 +17,7 @@ from pipeline.words import NOT_AVAILABLE, clean, in_words, measure_text, value_t
 STRAIGHT_DEG = 0.5
 HASH_DIGITS = 12
 #: A verdict's grade as it is said.
-GRADES = {"pass": "passed", "warn": "warning", "fail": "failed"}
+_SAID = {"pass": "passed", "warn": "warning", "fail": "failed"}
 
 
 def volumes(
@@ -95,7 +95,7 @@ def stages(records: Sequence[Record]) -> Table:
     rows = [
         (
             clean(record.stage),
-            clean(record.status) + (f", verdict {GRADES[record.verdict.grade]}" if record.verdict else ""),
+            clean(record.status) + (f", verdict {_SAID[record.verdict.grade]}" if record.verdict else ""),
             measure_text("seconds", record.measures.get("seconds")),
             clean(record.key[:HASH_DIGITS]) or NOT_AVAILABLE,
             f"{clean(record.error.code)}: {clean(record.error.message)}" if record.error else "–",

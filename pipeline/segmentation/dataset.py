@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from monai.data import MetaTensor
-from monai.transforms import Orientation
 
 from pipeline.cases import Fault
 from pipeline.errors import CaseError, PipelineError, UsageError
@@ -326,7 +325,7 @@ def _back(
             save(case, "label", values, out)
             return None
         shape, affine = grids[case]["shape"], np.asarray(grids[case]["affine"])
-        turned = Orientation(axcodes=orientation_of(affine), labels=None)(values)
+        turned = oriented(values, orientation_of(affine))
         require_same_grid(volume(np.zeros(shape, np.uint8), affine), turned, ("the source", "the labels"))
         save(case, "label", volume(turned.as_tensor(), affine), out)
     except CaseError as error:

@@ -242,7 +242,8 @@ class FindCases:
         unfit = {key for verdict in verdicts for key in verdict.unfit}
         fit = [item for item in done if item.key in self.reads and item.key not in unfit]
         paths = {item.key: self.dataset_dir / item.path for item in fit}
-        rows = {key: series_of(self.dataset_dir, case_id) for key, kind in self.reads.items() if kind.startswith(ROWS)}
+        asked = [key for key, kind in self.reads.items() if kind.removesuffix("?") == ROWS]
+        rows = {key: series_of(self.dataset_dir, case_id) for key in asked}
         return {"case_id": case_id, **paths, **rows, "records": records}
 
 
