@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 LONGEST_FILE = 400
 #: The design's goal for all rooms together is 34,000. It was met before segmentation came in, which takes 4,600, and
 #: radiomics, image fusion, pictures and sounds, and cohorts; the number only stops what grows unseen.
-LARGEST_LIBRARY = 54_851
+LARGEST_LIBRARY = 54_852
 #: What must answer fast: `tandem --help`, `tandem status`, and the reading of headers.
 LIGHT = (
     *("pipeline", "pipeline.errors", "pipeline.cases", "pipeline.spec.spec", "pipeline.store.records", "pipeline.cli"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import time
 import uuid
@@ -127,9 +128,10 @@ class Incoming:
         if known is not None and known.code not in (*_NOTHING, "E_DISK"):
             raise error
         said = str(known or error)
-        if said != self._said and not said.startswith(_NOTHING):
+        plain = re.sub(r"[\d.]+", "", said)  # how much room there is changes while others write
+        if plain != self._said and not said.startswith(_NOTHING):
             echo(f"Waiting: {said}", error=True)
-        self._said = said
+        self._said = plain
 
 
 @dataclass(frozen=True)

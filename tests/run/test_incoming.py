@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -171,15 +172,21 @@ def test_stages_without_ingest_and_a_folder_that_is_not_there(plan: Plan) -> Non
         watch(Plan(plan.dataset_dir / "no", plan.output_dir, plan.spec_file, ("ingest",)), 1)
 
 
-def test_a_full_disk_is_waited_out(plan: Plan, rounds: Incoming, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_waited_out(
+    plan: Plan, rounds: Incoming, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(plan.dataset_dir.parent / "from" / "A1", plan.dataset_dir / "A1")
     rounds._plan = Plan(
         *(getattr(plan, name) for name in ("dataset_dir", "output_dir", "spec_file", "stages")), min_free_gb=1e9
     )
-    deadline = time.monotonic() + 5 * QUIET_S
-    while time.monotonic() < deadline:
-        assert not rounds.step(QUIET_S)
-        time.sleep(0.1)
+    free = itertools.count(60 << 30, 1 << 28)  # others write and delete meanwhile
+    usage = shutil.disk_usage(plan.output_dir)
+    with monkeypatch.context() as disk:
+        disk.setattr(shutil, "disk_usage", lambda path: usage._replace(free=next(free)))
+        deadline = time.monotonic() + 5 * QUIET_S
+        while time.monotonic() < deadline:
+            assert not rounds.step(QUIET_S)
+            time.sleep(0.1)
     assert capsys.readouterr().err.count("Waiting: E_DISK") == 1
     rounds._plan = plan
     until_quiet(rounds)
